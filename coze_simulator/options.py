@@ -1,0 +1,56 @@
+"""What can be chosen when a simulator is made, and the well-known tokens and bots."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+VERSION = "0.1.0"
+
+SIMULATOR_TOKEN = "pat_simulator"  # noqa: S105 - a public stand-in, no secret
+WRONG_TOKEN = "pat_wrong"  # noqa: S105 - the one personal token that is refused (4100)
+SIMULATOR_BOT_ID = "7380000000000000009"
+UNPUBLISHED_BOT_ID = "7380000000000004015"  # the one bot that is "not published" (4015)
+
+# Seconds between two deltas at speed 1: about twenty tokens a second, as chat models type.
+TYPING_GAP = 0.05
+# Seconds a bot "thinks" before its first delta at speed 1.
+THINKING_TIME = 0.4
+
+DialectName = Literal["cloud", "studio", "spaced"]
+DisconnectPolicy = Literal["continue", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatorOptions:
+    """Choices for one simulator.
+
+    ``dialect``: bytes of the cloud, of a self-hosted coze-studio, or of the docs (space after colons).
+    ``speed``: multiplier of the typing speed; ``math.inf`` means no pauses at all.
+    ``on_disconnect``: whether a chat goes on when its stream's connection drops (not known of the cloud).
+    ``http_errors``: send 400/401/403/404/429 for the codes the JS SDK maps so, instead of 200 for everything.
+    ``seed``: changes the wording of the answers; equal seeds give equal answers.
+    ``max_conversations``: the oldest idle conversations are forgotten beyond this number.
+    """
+
+    dialect: DialectName = "cloud"
+    speed: float = 1.0
+    on_disconnect: DisconnectPolicy = "continue"
+    http_errors: bool = False
+    seed: int = 0
+    max_conversations: int = 50_000
+
+    def pace(self, seconds: float) -> float:
+        """``seconds`` at speed 1, as seconds at this speed."""
+        return 0.0 if math.isinf(self.speed) else seconds / self.speed
+
+
+def parse_speed(text: str) -> float:
+    """``max`` and ``0`` mean no pauses; otherwise a positive multiplier. Raises ValueError."""
+    if text.strip().lower() == "max":
+        return math.inf
+    speed = float(text)
+    if speed < 0 or math.isnan(speed):
+        raise ValueError("the speed must be `max`, 0 or a positive number")
+    return speed or math.inf
