@@ -1,0 +1,158 @@
+"""Settings: environment first, then ``.env``; validated once at start, nothing read at import."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REMOTE_CHAT_URL: Final = "https://api.coze.cn/v3/chat"
+LOCAL_CHAT_URL: Final = "http://localhost:5000/coze/v3/chat"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Host = Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")]
+
+
+def _env(name: str, default: Any = ..., **rule: Any) -> Any:
+    """A field that is read from the variable ``name`` alone."""
+    return Field(default, validation_alias=AliasChoices(name), **rule)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Units are in the comments of ``.env.example``."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, case_sensitive=True
+    )
+
+    # Coze
+    api_token: SecretStr | None = _env("COZE_API_TOKEN", None)
+    api_token_file: Path | None = _env("COZE_API_TOKEN_FILE", None)
+    authorization: SecretStr | None = _env("COZE_AUTHORIZATION", None)
+    bot_id: str = _env("COZE_BOT_ID", pattern=r"^[0-9A-Za-z_-]{1,64}$")
+    app_mode: Literal["remote", "local"] = _env("APP_MODE", "remote")
+    api_url: str = _env("COZE_API_URL", "", pattern=r"^(https?://\S+)?$")
+    base_url: str = _env("COZE_BASE_URL", "", pattern=r"^(https?://\S+)?$")
+    use_stream: bool = _env("COZE_USE_STREAM", True)
+    transport: Literal["aiohttp", "httpx"] = _env("COZE_HTTP_TRANSPORT", "aiohttp")
+    timeout: Seconds = _env("COZE_TIMEOUT", 30.0)
+    max_upstream_connections: int = _env("COZE_MAX_CONNECTIONS", 2000, ge=1, le=100_000)
+    connect_timeout: Seconds = _env("COZE_CONNECT_TIMEOUT", 5.0)
+    first_byte_timeout: Seconds = _env("COZE_FIRST_BYTE_TIMEOUT", 60.0)
+    idle_timeout: Seconds = _env("COZE_IDLE_TIMEOUT", 120.0)
+    chat_timeout: Seconds = _env("COZE_CHAT_TIMEOUT", 600.0)
+    max_retries: int = _env("COZE_MAX_RETRIES", 3, ge=0, le=10)
+    poll_interval: float = _env("COZE_POLL_INTERVAL", 1.0, ge=0.05, le=60)
+    max_message_length: int = _env("COZE_MAX_MESSAGE_LENGTH", 4000, ge=1, le=1_000_000)
+
+    # Redis and what is kept in it
+    redis_url: SecretStr = _env("REDIS_URL", SecretStr("redis://localhost:6379/0"))
+    redis_prefix: str = _env("COZE_REDIS_PREFIX", "coze:", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
+    redis_pool_size: int = _env("REDIS_POOL_SIZE", 64, ge=4, le=1000)
+    redis_timeout: Seconds = _env("REDIS_TIMEOUT", 2.0)
+    session_expire: int = _env("COZE_SESSION_EXPIRE", 3600, ge=1, le=30 * 86_400)
+    result_expire: int = _env("COZE_RESULT_EXPIRE", 1800, ge=1, le=30 * 86_400)
+    max_active_users: int = _env("COZE_MAX_ACTIVE_USERS", 1000, ge=1)
+    max_sessions_per_user: int = _env("COZE_MAX_SESSIONS_PER_USER", 10, ge=1, le=1000)
+    max_total_sessions: int = _env("COZE_MAX_TOTAL_SESSIONS", 5000, ge=1)
+    user_inactive_timeout: int = _env("COZE_USER_INACTIVE_TIMEOUT", 7200, ge=1)
+    max_chat_log_bytes: int = _env("MAX_CHAT_LOG_BYTES", 16 * 1024 * 1024, ge=65_536)
+    max_queued_per_session: int = _env("MAX_QUEUED_PER_SESSION", 3, ge=0, le=90)
+    lease_seconds: float = _env("LEASE_SECONDS", 15.0, ge=1, le=600)
+
+    # Callers
+    enable_auth: bool = _env("ENABLE_AUTH", True)
+    http_scheme: Literal["https://", "http://"] = _env("HTTP_SCHEME", "https://")
+    alchemy_host: Host = _env("ALCHEMY_HOST", "alchemy-studio.cn")
+    moicen_host: Host = _env("MOICEN_HOST", "moicen.com")
+    huiwings_host: Host = _env("HUIWINGS_HOST", "huiwings.cn")
+    local_host: Host = _env("LOCAL_HOST", "localhost")
+    max_body_bytes: int = _env("MAX_BODY_BYTES", 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+
+    # The process
+    host: str = _env("HOST", "0.0.0.0")
+    port: int = _env("PORT", 6000, ge=1, le=65_535)
+    workers: int = _env("WORKERS", 1, ge=1, le=64)
+    drain_seconds: float = _env("DRAIN_SECONDS", 20.0, ge=0, le=3600)
+    heartbeat_seconds: Seconds = _env("SSE_HEARTBEAT_SECONDS", 15.0)
+    log_level: Literal["TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = _env(
+        "COZE_LOG_LEVEL", "INFO"
+    )
+    log_format: Literal["json", "console"] = _env("COZE_LOG_FORMAT", "json")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _strip(cls, value: object) -> object:
+        return value.strip() if isinstance(value, str) else value
+
+    @field_validator("api_token", "api_token_file", "authorization", mode="before")
+    @classmethod
+    def _blank_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> "Settings":
+        if self.token_source() is None:
+            raise ValueError("COZE_API_TOKEN must be set (or COZE_API_TOKEN_FILE, or COZE_AUTHORIZATION)")
+        if self.embedded_redis and self.workers > 1:
+            raise ValueError("WORKERS must be 1 with REDIS_URL=memory://, which lives inside one process")
+        return self
+
+    @property
+    def chat_url(self) -> str:
+        """The address that chats are POSTed to."""
+        return self.api_url or (REMOTE_CHAT_URL if self.app_mode == "remote" else LOCAL_CHAT_URL)
+
+    @property
+    def embedded_redis(self) -> bool:
+        return self.redis_url.get_secret_value().startswith("memory://")
+
+    def token_source(self) -> SecretStr | Path | None:
+        """Where the Coze token comes from: a file (re-read when it changes) before a value."""
+        return self.api_token_file or self.api_token or self.authorization
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong. The text names the variable and its rule, never a value."""
+
+
+def load_settings(**values: Any) -> Settings:
+    """Settings from ``values`` (by variable name), the environment and ``.env``, in that order.
+
+    Raises:
+        SettingsError: naming each variable that is missing or wrong.
+    """
+    try:
+        return Settings(**values)
+    except ValidationError as exc:
+        raise SettingsError(_explain(exc)) from None
+
+
+def _explain(exc: ValidationError) -> str:
+    """One line for each fault. ``input`` is left out: it may be a secret."""
+    lines = []
+    for fault in exc.errors(include_input=False, include_url=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        lines.append(f"{name}: {fault['msg']}" if name else str(fault["msg"]).removeprefix("Value error, "))
+    return "configuration: " + "; ".join(lines)
+
+
+def get_coze_config() -> Settings:
+    """The settings as the environment and ``.env`` have them now; raises ``SettingsError``."""
+    return load_settings()
+
+
+def settings_or_exit(load: Callable[[], Settings] = load_settings) -> Settings:
+    """For entry points: a wrong setting ends the process with one readable line and status 78 (EX_CONFIG)."""
+    try:
+        return load()
+    except SettingsError as exc:
+        sys.stderr.write(f"{exc}\n")
+        raise SystemExit(78) from None

@@ -1,0 +1,53 @@
+"""The only code that knows Coze's wire.
+
+``CozeClient`` makes the calls, ``Fold`` makes an answer of a stream's events, ``frame`` makes bytes of an
+event. All failures are ``app.exceptions.UpstreamError``.
+"""
+
+from app.coze.client import CozeClient
+from app.coze.codes import coze_error
+from app.coze.exchange import CozeStream
+from app.coze.fold import ANSWER_SEPARATOR, Fold
+from app.coze.options import CozeOptions, Credentials, RenewableCredentials, StaticCredentials
+from app.coze.stream import SSEDecoder, SSEEvent, StreamTooLarge, frame
+from app.coze.transport import TransportName, build_http_client
+from app.coze.wire import (
+    ENDED,
+    TERMINAL,
+    ChatRequest,
+    ChatState,
+    Endpoints,
+    EnterMessage,
+    Message,
+    MessagePage,
+    Status,
+    Usage,
+)
+
+__all__ = [
+    "ANSWER_SEPARATOR",
+    "ENDED",
+    "TERMINAL",
+    "ChatRequest",
+    "ChatState",
+    "CozeClient",
+    "CozeOptions",
+    "CozeStream",
+    "Credentials",
+    "Endpoints",
+    "EnterMessage",
+    "Fold",
+    "Message",
+    "MessagePage",
+    "RenewableCredentials",
+    "SSEDecoder",
+    "SSEEvent",
+    "StaticCredentials",
+    "Status",
+    "StreamTooLarge",
+    "TransportName",
+    "Usage",
+    "build_http_client",
+    "coze_error",
+    "frame",
+]

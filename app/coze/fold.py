@@ -1,0 +1,312 @@
+"""Folds the events of one chat into its answer. No I/O.
+
+The order of Coze's events and their quirks: the streaming section of the v3 chat page. What is folded is
+keyed by message id, since a flow can answer with several messages, and a completed message replaces what
+its deltas said.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from app.coze.codes import coze_error
+from app.coze.stream import SSEEvent, frame
+from app.coze.wire import (
+    UNREADABLE,
+    ChatState,
+    Message,
+    Status,
+    Usage,
+    identifier,
+    integer,
+    json_object,
+    text,
+)
+from app.exceptions import CozeApiError, UpstreamError
+
+ANSWER_SEPARATOR: Final = "\n"
+"""Between the messages of an answer that has several."""
+
+MAX_ANSWERS: Final = 1_000
+MAX_FOLLOW_UPS: Final = 100
+
+DELTA: Final = "conversation.message.delta"
+MESSAGE_COMPLETED: Final = "conversation.message.completed"
+ERROR: Final = "error"
+DONE: Final = frozenset({"done", "conversation.stream.done"})
+"""The second is coze-studio's."""
+
+_CHAT: Final = "conversation.chat."
+_HIDDEN: Final = frozenset({"verbose", "knowledge"})
+"""Machinery; ``knowledge`` is what coze-studio calls a verbose knowledge recall."""
+
+_CHAT_ENDS: Final[dict[str, Status]] = {
+    "conversation.chat.completed": "completed",
+    "conversation.chat.failed": "failed",
+    "conversation.chat.requires_action": "requires_action",
+    "conversation.chat.canceled": "canceled",
+    "conversation.chat.cancelled": "canceled",
+}
+
+
+class _Wire(msgspec.Struct, gc=False):
+    """What the fold needs of a message. Coze sends null for any of them."""
+
+    id: str = ""
+    type: str | None = None
+    content: str | None = None
+    reasoning_content: str | None = None
+    content_type: str | None = None
+
+
+_decode_wire: Final = msgspec.json.Decoder(_Wire).decode
+
+
+class _Answer:
+    """One message of the answer, as the parts that came."""
+
+    __slots__ = ("content", "content_type", "id", "reasoning")
+
+    def __init__(self, message_id: str) -> None:
+        self.id = message_id
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.content_type = "text"
+
+    def view(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "type": "answer",
+            "content": _join(self.content),
+            "content_type": self.content_type,
+            "reasoning_content": _join(self.reasoning),
+        }
+
+
+def _join(parts: list[str]) -> str:
+    # What was joined once stays joined, so that reading the answer now and then stays cheap.
+    if len(parts) > 1:
+        parts[:] = ["".join(parts)]
+    return parts[0] if parts else ""
+
+
+class Fold:
+    """The answer so far.
+
+    ``status`` is ``in_progress`` until a terminal event. ``error`` is an upstream ``error`` event or a failed
+    chat, and wins over a later ``completed``. ``done``: the stream said that nothing more comes.
+    ``final_data``: Coze's data of the terminal chat event, for completed, canceled and requires_action.
+    ``logid``: Coze's, for errors; ``dropped``: events whose data was not readable.
+    """
+
+    def __init__(self, *, logid: str | None = None) -> None:
+        self.coze_chat_id: str | None = None
+        self.conversation_id: str | None = None
+        self.status: Status = "in_progress"
+        self.error: UpstreamError | None = None
+        self.required_action: dict[str, Any] | None = None
+        self.usage: Usage | None = None
+        self.done = False
+        self.final_data: bytes | None = None
+        self.logid = logid
+        self.dropped = 0
+        self._answers: dict[str, _Answer] = {}
+        self._follow_ups: list[str] = []
+
+    @property
+    def settled(self) -> bool:
+        """Nothing that could still come changes the outcome. After ``completed`` audio may follow, so only
+        ``done`` and errors settle a stream."""
+        return self.done or self.error is not None
+
+    def feed(self, event: SSEEvent) -> bytes | None:
+        """Takes one event; returns the frame for readers, or None for what they do not get: verbose
+        messages, errors, the ends of chat and stream (whose frames the caller writes), unreadable data."""
+        name = event.name
+        if name == DELTA:
+            return self._delta(event)
+        if name == MESSAGE_COMPLETED:
+            return self._message(event)
+        if name.startswith(_CHAT):
+            return self._chat(event)
+        if name in DONE or (name == "message" and event.data.strip(b' "') == b"[DONE]"):
+            self.done = True
+            return None
+        if name == ERROR:
+            self._upstream_error(event.data)
+            return None
+        return frame(name, event.data)
+
+    def reopen(self) -> None:
+        """The chat goes on after tool outputs, in a new stream."""
+        self.status = "in_progress"
+        self.required_action = None
+        self.final_data = None
+        self.done = False
+
+    def content(self) -> str:
+        """The text of all answers in order of first appearance."""
+        return ANSWER_SEPARATOR.join(filter(None, (_join(item.content) for item in self._answers.values())))
+
+    def reasoning(self) -> str:
+        return ANSWER_SEPARATOR.join(filter(None, (_join(item.reasoning) for item in self._answers.values())))
+
+    def follow_ups(self) -> list[str]:
+        return list(self._follow_ups)
+
+    def answers(self) -> list[dict[str, Any]]:
+        """``{"id", "type", "content", "content_type", "reasoning_content"}`` of each answer."""
+        return [answer.view() for answer in self._answers.values()]
+
+    def snapshot(self) -> dict[str, Any]:
+        """``{"messages": answers(), "follow_up_questions": [...]}``: replaces what a reader has."""
+        return {"messages": self.answers(), "follow_up_questions": self.follow_ups()}
+
+    def adopt(self, messages: list[Message], chat: ChatState) -> None:
+        """Takes Coze's stored answer and state over what was folded (repair after a cut).
+
+        Reasoning that was folded stays where the stored message has none, and so does everything where Coze
+        stored no answer at all. An error that the stream brought stays.
+        """
+        stored = [message for message in messages if message.type == "answer" and message.role != "user"]
+        if stored:
+            before, self._answers = self._answers, {}
+            known = {message_id: place for place, message_id in enumerate(before)}
+            # The list is not in order of time; ids that were seen live keep their order.
+            stored.sort(key=lambda item: (known.get(item.id, len(known)), item.created_at or 0))
+            for message in stored:
+                self._replace(message, before.get(message.id))
+        follow_ups = [message.content for message in messages if message.type == "follow_up"]
+        if follow_ups:
+            self._follow_ups = []
+            for follow_up in follow_ups:
+                self._add_follow_up(follow_up)
+        self._adopt_chat(chat)
+
+    def _adopt_chat(self, chat: ChatState) -> None:
+        self.coze_chat_id = self.coze_chat_id or chat.id or None
+        self.conversation_id = chat.conversation_id or self.conversation_id
+        self.usage = chat.usage or self.usage
+        self.required_action = chat.required_action if chat.status == "requires_action" else None
+        if self.error is None:
+            self.error = chat.failure()
+        if self.error is not None:
+            self.status = "failed"
+        elif chat.status in _CHAT_ENDS.values():
+            self.status = chat.status
+
+    def _replace(self, message: Message, before: _Answer | None) -> None:
+        answer = self._answer(message.id)
+        if answer is None:
+            return
+        # Two stored messages under one id would be Coze's mistake; the later one counts.
+        answer.content = [message.content]
+        answer.content_type = message.content_type or "text"
+        if message.reasoning_content:
+            answer.reasoning = [message.reasoning_content]
+        elif before is not None:
+            answer.reasoning = before.reasoning
+
+    def _answer(self, message_id: str) -> _Answer | None:
+        answer = self._answers.get(message_id)
+        if answer is None:
+            if len(self._answers) >= MAX_ANSWERS:
+                self._fail(
+                    CozeApiError(
+                        f"Coze sent more than {MAX_ANSWERS} messages in one answer", logid=self.logid
+                    )
+                )
+                return None
+            answer = self._answers[message_id] = _Answer(message_id)
+        return answer
+
+    def _read(self, data: bytes) -> _Wire | None:
+        try:
+            return _decode_wire(data)
+        except msgspec.ValidationError:
+            parsed = Message.parse(json_object(data))
+        except UNREADABLE:
+            parsed = None
+        if parsed is None:
+            self.dropped += 1
+            return None
+        return _Wire(
+            parsed.id, parsed.type, parsed.content, parsed.reasoning_content, parsed.content_type or None
+        )
+
+    def _delta(self, event: SSEEvent) -> bytes | None:
+        wire = self._read(event.data)
+        if wire is None:
+            return None
+        kind = wire.type or "answer"
+        if kind == "answer":
+            answer = self._answers.get(wire.id) or self._answer(wire.id)
+            if answer is None:
+                return None
+            if wire.content:
+                answer.content.append(wire.content)
+            if wire.reasoning_content:
+                answer.reasoning.append(wire.reasoning_content)
+            if wire.content_type:
+                answer.content_type = wire.content_type
+        elif kind in _HIDDEN:
+            return None
+        return frame(DELTA, event.data)
+
+    def _message(self, event: SSEEvent) -> bytes | None:
+        wire = self._read(event.data)
+        if wire is None or wire.type in _HIDDEN:
+            return None
+        if wire.type == "answer":
+            answer = self._answer(wire.id)
+            if answer is None:
+                return None
+            if wire.content:  # an empty one would wipe what the deltas said
+                answer.content = [wire.content]
+            if wire.reasoning_content:
+                answer.reasoning = [wire.reasoning_content]
+            if wire.content_type:
+                answer.content_type = wire.content_type
+        elif wire.type == "follow_up":
+            self._add_follow_up(wire.content or "")
+        return frame(event.name, event.data)
+
+    def _add_follow_up(self, question: str) -> None:
+        if question and question not in self._follow_ups and len(self._follow_ups) < MAX_FOLLOW_UPS:
+            self._follow_ups.append(question)
+
+    def _chat(self, event: SSEEvent) -> bytes | None:
+        data = json_object(event.data)
+        if data is None:
+            self.dropped += 1
+        chat = ChatState.parse(data, logid=self.logid)
+        self.coze_chat_id = self.coze_chat_id or chat.id or None
+        self.conversation_id = chat.conversation_id or self.conversation_id
+        self.usage = chat.usage or self.usage
+        end = _CHAT_ENDS.get(event.name)
+        if end is None:
+            return frame(event.name, event.data) if data is not None else None
+        if end == "failed" or (end == "completed" and chat.last_error is not None):
+            bare = integer((data or {}).get("code")) or None
+            code = chat.last_error.code if chat.last_error else bare
+            self._fail(coze_error(code, logid=self.logid, maybe_started=True))
+        elif self.error is None:
+            self.status = end
+            self.required_action = chat.required_action if end == "requires_action" else None
+            self.final_data = event.data if data is not None else None
+        return None
+
+    def _upstream_error(self, data: bytes) -> None:
+        found = json_object(data) or {}
+        detail = found.get("detail")
+        logid = text(detail.get("logid")) if isinstance(detail, dict) else ""
+        code = integer(found.get("code")) or None
+        self._fail(coze_error(code, logid=identifier(logid) or self.logid, maybe_started=True))
+
+    def _fail(self, error: UpstreamError) -> None:
+        # The first error is the cause; what follows it is its echo.
+        if self.error is None:
+            self.error = error
+        self.status = "failed"
+        self.final_data = None
+        self.required_action = None

@@ -1,0 +1,136 @@
+"""Reads Coze's answers that are not streams: the envelope, its older and self-hosted shapes, and error
+bodies of any kind. No I/O.
+
+The rule (Coze's pages, confirmed by what its SDKs had to repair): a JSON object with a ``code`` other than
+0 is that error whatever the HTTP status; else a status of 400 and more is an error of the way; an absent
+``code`` is 0.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import msgspec
+
+from app.coze.codes import coze_error, status_may_have_started
+from app.coze.wire import identifier, integer, json_object, text
+from app.exceptions import CozeApiError
+
+_BOM: Final = b"\xef\xbb\xbf"
+_MAX_RETRY_AFTER: Final = 86_400
+_BLANKS: Final = b" \t\r\n"
+
+_DATA_KEYS: Final = ("data", "ChatV3ChatDetail", "Messages", "ConversationData")
+"""Where the payload is: Coze's name first, then those of coze-studio."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A successful answer. ``body`` is the whole object (paging keys sit beside the payload)."""
+
+    body: dict[str, Any]
+    data: Any
+    logid: str | None
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What the headers say. ``retry_after``: seconds."""
+
+    status: int
+    content_type: str
+    logid: str | None
+    retry_after: int | None
+
+    @classmethod
+    def of(cls, status: int, headers: Mapping[str, str]) -> "Head":
+        logid = headers.get("x-tt-logid") or headers.get("x-log-id") or ""
+        return cls(
+            status=status,
+            content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
+            logid=identifier(logid) or None,
+            retry_after=parse_retry_after(headers.get("retry-after", "")),
+        )
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def is_event_stream(self) -> bool:
+        return self.is_success and self.content_type == "text/event-stream"
+
+
+def read_reply(head: Head, body: bytes) -> Reply:
+    """The answer of a JSON call.
+
+    Raises the error of its code or status; ``CozeApiError`` for a success that is not a JSON object.
+    """
+    found = json_object(body.removeprefix(_BOM))
+    if found is not None:
+        raise_for_code(found, head)
+    if not head.is_success:
+        raise coze_error(
+            None,
+            logid=_logid(found or {}, head),
+            http_status=head.status,
+            maybe_started=status_may_have_started(head.status),
+            retry_after=head.retry_after,
+        )
+    if found is None:
+        # Some middle box, or Coze cut short: it may well have done what was asked.
+        raise CozeApiError("Coze's answer is not JSON", logid=head.logid, maybe_started=True, retryable=True)
+    data = next((found[key] for key in _DATA_KEYS if found.get(key) is not None), None)
+    return Reply(found, data, _logid(found, head))
+
+
+def raise_for_code(found: Mapping[str, Any], head: Head) -> None:
+    """Raises where the object says that the request failed. Coze has then not started anything."""
+    code = integer(found.get("code"))
+    older_form = code is None and "data" not in found and isinstance(found.get("error"), dict)
+    if code or (older_form and head.is_success):
+        raise coze_error(
+            code,
+            logid=_logid(found, head),
+            http_status=head.status,
+            maybe_started=False,
+            retry_after=head.retry_after,
+        )
+
+
+def error_in_tail(tail: bytes, head: Head, *, started: bool) -> None:
+    """Raises the error of a bare JSON line in an event stream; says nothing to anything else.
+
+    ``started``: events came before it.
+    """
+    found = json_object(tail.strip(_BLANKS)) if tail.lstrip(_BLANKS).startswith(b"{") else None
+    code = integer(found.get("code")) if found else None
+    if found and code:
+        raise coze_error(code, logid=_logid(found, head), http_status=head.status, maybe_started=started)
+
+
+def looks_like(first: bytes) -> str:
+    """``json``, ``markup``, ``stream``, or ``unknown`` while only blanks came: by the first byte of a body
+    whose content type does not tell."""
+    start = first.removeprefix(_BOM).lstrip(_BLANKS)[:1]
+    return {b"": "unknown", b"{": "json", b"[": "json", b"<": "markup"}.get(start, "stream")
+
+
+def parse_retry_after(value: str) -> int | None:
+    """``Retry-After`` (RFC 9110, 10.2.3) in seconds, 0 to a day; None where it is absent or unreadable."""
+    seconds = integer(value.strip())
+    if seconds is None and value:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        seconds = int((moment - datetime.now(UTC)).total_seconds()) + 1
+    return None if seconds is None else min(max(seconds, 0), _MAX_RETRY_AFTER)
+
+
+def _logid(found: Mapping[str, Any], head: Head) -> str | None:
+    for key in ("detail", "error"):
+        part = found.get(key)
+        if isinstance(part, dict) and (logid := identifier(text(part.get("logid")))):
+            return head.logid or logid
+    return head.logid

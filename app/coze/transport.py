@@ -1,0 +1,99 @@
+"""The HTTP client under the Coze client, and what its failures mean.
+
+Two transports: aiohttp's connection pool behind httpx's interface (the default: several times the
+throughput at hundreds of open streams), and httpx's own.
+"""
+
+import asyncio
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Final, Literal
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+TransportName = Literal["aiohttp", "httpx"]
+
+KEEPALIVE_SECONDS: Final = 15.0
+"""How long an idle connection is kept; shorter than the usual 60 s of servers and balancers, so that a
+request rarely meets a connection that is just being closed."""
+
+NETWORK_ERRORS: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, aiohttp.ClientError, OSError)
+"""All that a request or a read can raise. httpx-aiohttp lets some of aiohttp's own errors through, and both
+transports the system's; ``TimeoutError`` is an ``OSError``."""
+
+_NOT_CONNECTED_AIOHTTP: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+)
+_NOT_CONNECTED_HTTPX: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+
+
+def build_http_client(
+    *, connect_timeout: float, pool_size: int, transport: TransportName = "aiohttp"
+) -> httpx.AsyncClient:
+    """A pooled client; call it inside the event loop and ``aclose`` it there.
+
+    ``connect_timeout`` in seconds (also for the wait for a free connection); ``pool_size`` bounds the open
+    connections, and so the chats that run at once. Redirects are not followed: a POST must not be sent
+    twice, nor a token to another host. The environment (proxies, .netrc, SSL_CERT_FILE) is not consulted,
+    so that what is set is what happens. Cookies are not kept: all chats share this client.
+    """
+    limits = httpx.Limits(
+        max_connections=pool_size,
+        max_keepalive_connections=pool_size,
+        keepalive_expiry=KEEPALIVE_SECONDS,
+    )
+    ssl_context = httpx.create_ssl_context(trust_env=False)
+    chosen: httpx.AsyncBaseTransport
+    if transport == "aiohttp":
+
+        def session() -> aiohttp.ClientSession:
+            connector = aiohttp.TCPConnector(
+                limit=pool_size, keepalive_timeout=KEEPALIVE_SECONDS, ssl=ssl_context
+            )
+            return aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            )
+
+        chosen = AiohttpTransport(verify=ssl_context, trust_env=False, limits=limits, client=session)
+    else:
+        chosen = httpx.AsyncHTTPTransport(verify=ssl_context, trust_env=False, limits=limits)
+    return httpx.AsyncClient(
+        transport=chosen,
+        # The reads' deadlines are the Coze client's own, the same over both transports.
+        timeout=httpx.Timeout(None, connect=connect_timeout, pool=connect_timeout),
+        follow_redirects=False,
+        trust_env=False,
+        cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+    )
+
+
+def never_connected(error: BaseException) -> bool:
+    """Whether the request demonstrably never left, so that it may be sent again.
+
+    httpx-aiohttp names every loss of a connection ``ConnectTimeout``, that of one on which the request was
+    already sent included; only the aiohttp error behind it tells them apart.
+    """
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.ClientError):
+        return isinstance(cause, _NOT_CONNECTED_AIOHTTP)
+    return isinstance(error, _NOT_CONNECTED_AIOHTTP + _NOT_CONNECTED_HTTPX)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether a deadline of the transport passed."""
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.ClientError):
+        return isinstance(cause, asyncio.TimeoutError)
+    return isinstance(error, (httpx.TimeoutException, TimeoutError))

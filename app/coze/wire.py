@@ -1,0 +1,322 @@
+"""What goes over Coze's wire: addresses, requests, and tolerant readings of its answers.
+
+Source: the API pages of Coze v3 (chat, retrieve, message list, conversation). Observed beside them and
+accepted here: absent or null lists, usage and last_error; times and codes as strings; unknown fields,
+types and statuses; the shapes of coze-studio, the self-hosted server.
+"""
+
+from typing import Any, Final, Literal, Self
+from urllib.parse import quote
+
+import msgspec
+
+from app.coze.codes import coze_error
+from app.exceptions import UpstreamError
+
+MAX_ID_CHARS: Final = 128
+
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises on JSON that is broken, not UTF-8, or nested too deep."""
+
+Status = Literal["created", "in_progress", "completed", "failed", "requires_action", "canceled", "unknown"]
+
+TERMINAL: Final[frozenset[Status]] = frozenset({"completed", "failed", "canceled"})
+ENDED: Final[frozenset[Status]] = TERMINAL | {"requires_action"}
+"""Statuses in which Coze does nothing more by itself."""
+
+_STATUS_SPELLINGS: Final[dict[str, Status]] = {
+    "created": "created",
+    "in_progress": "in_progress",
+    "completed": "completed",
+    "compleated": "completed",  # a sample of Coze's documentation
+    "failed": "failed",
+    "expired": "failed",  # coze-studio; neither can still become completed
+    "deleted": "failed",
+    "requires_action": "requires_action",
+    "required_action": "requires_action",
+    "canceled": "canceled",
+    "cancelled": "canceled",
+}
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """Coze's addresses. All but ``chat`` are ``base`` plus a path, by plain concatenation: a prefix such
+    as ``/coze`` in front of the API survives, which it would not with ``urljoin``."""
+
+    chat: str
+    base: str
+
+    @classmethod
+    def derive(cls, chat_url: str, base_url: str | None = None) -> Self:
+        """From the chat address (``https://api.coze.cn/v3/chat``) and the base (with or without ``/v3``).
+
+        Without ``base_url`` it is what precedes ``/v3/chat``. Raises ``ValueError`` where that is not how
+        the chat address ends.
+        """
+        chat = chat_url.strip().rstrip("/")
+        if base_url and base_url.strip():
+            base = base_url.strip().rstrip("/")
+            return cls(chat, base.removesuffix("/v3").rstrip("/"))
+        if not chat.endswith("/v3/chat"):
+            raise ValueError("the chat address does not end in /v3/chat, so the base address must be given")
+        return cls(chat, chat.removesuffix("/v3/chat").rstrip("/"))
+
+    @property
+    def retrieve(self) -> str:
+        return f"{self.base}/v3/chat/retrieve"
+
+    @property
+    def messages(self) -> str:
+        return f"{self.base}/v3/chat/message/list"
+
+    @property
+    def cancel(self) -> str:
+        return f"{self.base}/v3/chat/cancel"
+
+    @property
+    def tool_outputs(self) -> str:
+        return f"{self.base}/v3/chat/submit_tool_outputs"
+
+    @property
+    def conversation_create(self) -> str:
+        return f"{self.base}/v1/conversation/create"
+
+    @property
+    def conversation_messages(self) -> str:
+        return f"{self.base}/v1/conversation/message/list"
+
+    def conversation_clear(self, conversation_id: str) -> str:
+        return f"{self.base}/v1/conversations/{quote(conversation_id, safe='')}/clear"
+
+
+class EnterMessage(msgspec.Struct, frozen=True):
+    """A message that goes in. ``type`` None: ``question`` for the user, ``answer`` for the assistant;
+    Coze's own default, ``question``, is refused for an assistant."""
+
+    role: str
+    content: str
+    content_type: str = "text"
+    type: str | None = None
+    meta_data: dict[str, str] | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        wire: dict[str, Any] = {
+            "role": self.role,
+            "type": self.type or ("question" if self.role == "user" else "answer"),
+            "content": self.content,
+            "content_type": self.content_type,
+        }
+        if self.meta_data:
+            wire["meta_data"] = self.meta_data
+        return wire
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /v3/chat. ``auto_save_history`` must be true when the answer is not streamed (4007)."""
+
+    bot_id: str
+    user_id: str
+    messages: list[EnterMessage]
+    conversation_id: str | None = None
+    auto_save_history: bool = True
+    custom_variables: dict[str, Any] | None = None
+    meta_data: dict[str, str] | None = None
+    parameters: dict[str, Any] | None = None
+    extra_params: dict[str, Any] | None = None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """``conversation_id`` belongs in the query: in the body Coze ignores it silently."""
+        return {"conversation_id": self.conversation_id} if self.conversation_id else {}
+
+    def body(self, *, stream: bool) -> bytes:
+        """JSON. ``stream`` is always written out: the defaults of Coze and coze-studio differ."""
+        wire: dict[str, Any] = {
+            "bot_id": self.bot_id,
+            "user_id": self.user_id,
+            "stream": stream,
+            "auto_save_history": self.auto_save_history,
+            "additional_messages": [message.to_wire() for message in self.messages],
+        }
+        optional = {
+            "custom_variables": self.custom_variables,
+            "meta_data": self.meta_data,
+            "parameters": self.parameters,
+            "extra_params": self.extra_params,
+        }
+        wire.update({name: value for name, value in optional.items() if value is not None})
+        return msgspec.json.encode(wire)
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens."""
+
+    token_count: int = 0
+    input_count: int = 0
+    output_count: int = 0
+
+    @classmethod
+    def parse(cls, value: object) -> Self | None:
+        """None for absent, null and all zero, which is what Coze sends before the end."""
+        if not isinstance(value, dict):
+            return None
+        given = integer(value.get("input_count")) or integer(value.get("input_tokens")) or 0
+        made = integer(value.get("output_count")) or integer(value.get("output_tokens")) or 0
+        total = integer(value.get("token_count")) or given + made
+        return cls(total, given, made) if total or given or made else None
+
+
+class LastError(msgspec.Struct, frozen=True):
+    """``msg`` is Coze's own text: for our log at most, never for a caller."""
+
+    code: int
+    msg: str = ""
+
+    @classmethod
+    def parse(cls, value: object) -> Self | None:
+        """None where there is no error: absent, null, or code 0."""
+        if not isinstance(value, dict):
+            return None
+        code = integer(value.get("code"))
+        return cls(code, text(value.get("msg"))) if code else None
+
+
+class ChatState(msgspec.Struct, frozen=True, kw_only=True):
+    """A chat as Coze has it. Times are unix seconds. ``completed_at`` may be set long before the end:
+    only ``status`` tells."""
+
+    id: str
+    conversation_id: str
+    status: Status
+    usage: Usage | None = None
+    last_error: LastError | None = None
+    required_action: dict[str, Any] | None = None
+    meta_data: dict[str, str] = {}
+    created_at: int | None = None
+    completed_at: int | None = None
+    logid: str | None = None
+
+    @classmethod
+    def parse(cls, value: object, *, logid: str | None = None) -> Self:
+        """Reads any object; what is missing or of a wrong type becomes empty."""
+        data = value if isinstance(value, dict) else {}
+        status = normal_status(data.get("status"))
+        last_error = LastError.parse(data.get("last_error"))
+        if last_error is not None and status in ("completed", "unknown"):
+            status = "failed"
+        meta = data.get("meta_data")
+        return cls(
+            id=identifier(data.get("id")),
+            conversation_id=identifier(data.get("conversation_id")),
+            status=status,
+            usage=Usage.parse(data.get("usage")),
+            last_error=last_error,
+            required_action=real_action(data.get("required_action")),
+            meta_data={key: text(item) for key, item in meta.items()} if isinstance(meta, dict) else {},
+            created_at=integer(data.get("created_at")),
+            completed_at=integer(data.get("completed_at")),
+            logid=logid,
+        )
+
+    def failure(self) -> UpstreamError | None:
+        """The error of a failed chat; None for any other."""
+        if self.status != "failed":
+            return None
+        code = self.last_error.code if self.last_error else None
+        return coze_error(code, logid=self.logid, maybe_started=True)
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored message, or a completed one of the stream. ``created_at``: unix seconds."""
+
+    id: str
+    role: str = ""
+    type: str = ""
+    content: str = ""
+    content_type: str = ""
+    reasoning_content: str = ""
+    chat_id: str = ""
+    conversation_id: str = ""
+    meta_data: dict[str, Any] = {}
+    created_at: int | None = None
+
+    @classmethod
+    def parse(cls, value: object) -> Self | None:
+        """None where it is not an object."""
+        if not isinstance(value, dict):
+            return None
+        meta = value.get("meta_data")
+        return cls(
+            id=identifier(value.get("id")),
+            role=text(value.get("role")),
+            type=text(value.get("type")),
+            content=text(value.get("content")),
+            content_type=text(value.get("content_type")),
+            reasoning_content=text(value.get("reasoning_content")),
+            chat_id=identifier(value.get("chat_id")),
+            conversation_id=identifier(value.get("conversation_id")),
+            meta_data=meta if isinstance(meta, dict) else {},
+            created_at=integer(value.get("created_at")),
+        )
+
+    @property
+    def is_question(self) -> bool:
+        """In lists a user's message has an empty type: the role is the safe test."""
+        return self.role == "user" or self.type == "question"
+
+
+class MessagePage(msgspec.Struct, frozen=True):
+    """One page of a conversation; ``has_more`` false where Coze did not say."""
+
+    messages: list[Message]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
+
+
+def normal_status(value: object) -> Status:
+    """Any spelling Coze uses, as one of ``Status``."""
+    return _STATUS_SPELLINGS.get(value, "unknown") if isinstance(value, str) else "unknown"
+
+
+def real_action(value: object) -> dict[str, Any] | None:
+    """``required_action`` if it asks for something; Coze puts empty shells of it on ordinary events."""
+    if not isinstance(value, dict):
+        return None
+    outputs = value.get("submit_tool_outputs")
+    calls = outputs.get("tool_calls") if isinstance(outputs, dict) else None
+    return value if isinstance(calls, list) and calls else None
+
+
+def json_object(data: bytes) -> dict[str, Any] | None:
+    """The JSON object in ``data``; None for anything else."""
+    try:
+        value = msgspec.json.decode(data)
+    except UNREADABLE:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def integer(value: object) -> int | None:
+    """An int, or a string of one (samples of Coze's documentation have both)."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) and len(value) <= 20:
+        try:
+            return int(value)
+        except ValueError:
+            return None
+    return None
+
+
+def text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def identifier(value: object) -> str:
+    """An id as Coze sends it (int64 as a string; an int is accepted), or empty."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) and len(value) <= MAX_ID_CHARS else ""

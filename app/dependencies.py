@@ -1,0 +1,137 @@
+"""What routes may ask for: the resources of this process, the caller's identity, the request's body."""
+
+import math
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+
+from fastapi import Depends, Header, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+from app.auth import Verifier
+from app.config import Settings
+from app.exceptions import BodyTooLarge, UnsupportedMediaType
+from app.models import Identity
+from app.redis_client import RedisGate
+from app.tasks import TaskService
+from app.utils import now_ms
+
+_WAIT: Final = re.compile(r"\bwait\s*=\s*([0-9]{1,6})\b")
+_RESPOND_ASYNC: Final = re.compile(r"\brespond-async\b")
+MAX_PREFERRED_WAIT: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """All that lives as long as the process. Opened by the lifespan, closed in reverse order."""
+
+    settings: Settings
+    redis: RedisGate
+    tasks: TaskService
+    verifier: Verifier
+    started_ms: int
+
+    @property
+    def uptime(self) -> int:
+        """Seconds since start."""
+        return (now_ms() - self.started_ms) // 1000
+
+
+def get_resources(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+ResourcesDep = Annotated[Resources, Depends(get_resources)]
+
+
+def get_tasks(resources: ResourcesDep) -> TaskService:
+    return resources.tasks
+
+
+TasksDep = Annotated[TaskService, Depends(get_tasks)]
+
+
+async def get_identity(
+    resources: ResourcesDep,
+    token: Annotated[str | None, Header(alias="HtySudoerToken", description="The caller's JWT")] = None,
+    host: Annotated[str | None, Header(alias="HtyHost", description="Host of the calling app")] = None,
+) -> Identity:
+    return await resources.verifier.identify(token, host)
+
+
+IdentityDep = Annotated[Identity, Depends(get_identity)]
+
+
+def get_request_id(request: Request) -> str:
+    request_id: str = request.scope["state"]["request_id"]
+    return request_id
+
+
+RequestIdDep = Annotated[str, Depends(get_request_id)]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a call that is not streamed waits, and the ``Preference-Applied`` header it earned."""
+
+    seconds: float
+    applied: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Preference-Applied": self.applied} if self.applied else {}
+
+
+def get_patience(
+    resources: ResourcesDep,
+    prefer: Annotated[
+        str | None, Header(description="RFC 7240: `wait=N` (seconds) or `respond-async`")
+    ] = None,
+) -> Patience:
+    """RFC 7240. What is not understood is ignored, as the RFC asks."""
+    wait = _WAIT.search(prefer or "")
+    if wait is not None and int(wait[1]) <= MAX_PREFERRED_WAIT:
+        return Patience(float(wait[1]), f"wait={int(wait[1])}")
+    if _RESPOND_ASYNC.search(prefer or ""):
+        return Patience(0.0, "respond-async")
+    return Patience(resources.settings.timeout)
+
+
+PatienceDep = Annotated[Patience, Depends(get_patience)]
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def json_body(model: type[_M]) -> Callable[..., Coroutine[Any, Any, _M]]:
+    """A dependency that reads and validates the body after the caller is known, bounded while reading.
+
+    Raises: UnsupportedMediaType, BodyTooLarge, RequestValidationError (400).
+    """
+
+    async def read(request: Request, resources: ResourcesDep, _: IdentityDep) -> _M:
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+            raise UnsupportedMediaType
+        limit = resources.settings.max_body_bytes
+        if int(request.headers.get("content-length") or 0) > limit:
+            raise BodyTooLarge(f"The request body is larger than {limit} bytes")
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise BodyTooLarge(f"The request body is larger than {limit} bytes")
+        try:
+            return model.model_validate_json(bytes(body))
+        except ValidationError as exc:
+            faults = exc.errors(include_input=False, include_url=False, include_context=False)
+            raise RequestValidationError([{**f, "loc": ("body", *f["loc"])} for f in faults]) from None
+
+    return read
+
+
+def retry_after(seconds: float) -> int:
+    """Whole seconds, at least one."""
+    return max(1, math.ceil(seconds))

@@ -1,0 +1,321 @@
+"""Every failure that we expect: one class each, with its code, HTTP status and whether a retry can help.
+
+The tree::
+
+    ServiceError
+     +- ValidationFailed          400 COZE_VALIDATION_ERROR
+     +- AuthMissing               401 AUTH_MISSING
+     +- AuthInvalid               401 AUTH_INVALID
+     +- AuthForbidden             403 AUTH_FORBIDDEN
+     +- SessionNotFound           404 COZE_SESSION_NOT_FOUND
+     +- ChatNotFound              404 COZE_CHAT_NOT_FOUND
+     +- RouteNotFound             404 NOT_FOUND
+     +- MethodNotAllowed          405 METHOD_NOT_ALLOWED
+     +- SessionBusy               409 COZE_SESSION_BUSY
+     +- ChatState                 409 COZE_CHAT_STATE
+     +- SessionTerminated         410 COZE_SESSION_TERMINATED
+     +- SessionExpired            410 COZE_SESSION_EXPIRED
+     +- ChatExpired               410 COZE_CHAT_EXPIRED
+     +- BodyTooLarge              413 BODY_TOO_LARGE
+     +- UnsupportedMediaType      415 UNSUPPORTED_MEDIA_TYPE
+     +- IdempotencyKeyReused      422 IDEMPOTENCY_KEY_REUSED
+     +- RateLimited               429 RATE_LIMITED
+     +- SessionLimitReached       429 SESSION_LIMIT_REACHED
+     +- InternalError             500 INTERNAL_ERROR
+     +- RedisUnavailable          503 COZE_REDIS_ERROR
+     +- AuthUnavailable           503 AUTH_UNAVAILABLE
+     +- ShuttingDown              503 SHUTTING_DOWN
+     +- Overloaded                503 OVERLOADED
+     +- UpstreamError             what Coze, or the way to it, did
+         +- CozeRateLimited       429 COZE_RATE_LIMITED
+         +- CozeBusy              409 COZE_SESSION_BUSY
+         +- CozeApiError          502 COZE_API_ERROR
+         +- CozeOverloaded        503 OVERLOADED
+         +- CozeQuotaExhausted    503 COZE_QUOTA_EXHAUSTED
+         +- CozeTimeout           504 COZE_TIMEOUT
+
+``ERROR_CLASSES`` is the one table from code to class, and so to HTTP status.
+"""
+
+from typing import Any, ClassVar, Final
+
+
+class ServiceError(Exception):
+    """An expected failure.
+
+    ``message`` is for the caller and never holds an upstream's own text; ``details`` is JSON-able.
+    ``retry_after`` is in seconds and becomes the ``Retry-After`` header.
+    """
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    status: ClassVar[int] = 500
+    retryable: bool = False
+    default_message: ClassVar[str] = "Internal error"
+    default_retry_after: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        details: dict[str, Any] | None = None,
+        retry_after: int | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.message = message or self.default_message
+        self.details: dict[str, Any] = details or {}
+        self.retry_after = retry_after if retry_after is not None else self.default_retry_after
+        self.headers: dict[str, str] = headers or {}
+        super().__init__(self.message)
+
+
+class ValidationFailed(ServiceError):
+    """``details.fields``: list of ``{"field": dotted path, "message": text}``."""
+
+    code = "COZE_VALIDATION_ERROR"
+    status = 400
+    default_message = "The request is not valid"
+
+
+class AuthMissing(ServiceError):
+    code = "AUTH_MISSING"
+    status = 401
+    default_message = "HtySudoerToken and HtyHost headers are required"
+
+
+class AuthInvalid(ServiceError):
+    code = "AUTH_INVALID"
+    status = 401
+    default_message = "The token or host is not accepted"
+
+
+class AuthForbidden(ServiceError):
+    code = "AUTH_FORBIDDEN"
+    status = 403
+    default_message = "This needs an administrator's role"
+
+
+class SessionNotFound(ServiceError):
+    code = "COZE_SESSION_NOT_FOUND"
+    status = 404
+    default_message = "No such session"
+
+
+class ChatNotFound(ServiceError):
+    code = "COZE_CHAT_NOT_FOUND"
+    status = 404
+    default_message = "No such chat"
+
+
+class RouteNotFound(ServiceError):
+    code = "NOT_FOUND"
+    status = 404
+    default_message = "No such route"
+
+
+class MethodNotAllowed(ServiceError):
+    code = "METHOD_NOT_ALLOWED"
+    status = 405
+    default_message = "This route does not take that method"
+
+
+class SessionBusy(ServiceError):
+    """``details.chat_id`` names the chat that is in the way."""
+
+    code = "COZE_SESSION_BUSY"
+    status = 409
+    retryable = True
+    default_message = "The session has a chat that is still running"
+    default_retry_after = 1
+
+
+class ChatState(ServiceError):
+    code = "COZE_CHAT_STATE"
+    status = 409
+    default_message = "The chat is not in a state that allows this"
+
+
+class SessionTerminated(ServiceError):
+    code = "COZE_SESSION_TERMINATED"
+    status = 410
+    default_message = "The session was terminated; create a new one"
+
+
+class SessionExpired(ServiceError):
+    code = "COZE_SESSION_EXPIRED"
+    status = 410
+    default_message = "The session has expired; create a new one"
+
+
+class ChatExpired(ServiceError):
+    code = "COZE_CHAT_EXPIRED"
+    status = 410
+    default_message = "The chat's record is no longer kept"
+
+
+class BodyTooLarge(ServiceError):
+    code = "BODY_TOO_LARGE"
+    status = 413
+    default_message = "The request body is too large"
+
+
+class UnsupportedMediaType(ServiceError):
+    code = "UNSUPPORTED_MEDIA_TYPE"
+    status = 415
+    default_message = "Send application/json"
+
+
+class IdempotencyKeyReused(ServiceError):
+    code = "IDEMPOTENCY_KEY_REUSED"
+    status = 422
+    default_message = "This Idempotency-Key was used with another request"
+
+
+class RateLimited(ServiceError):
+    code = "RATE_LIMITED"
+    status = 429
+    retryable = True
+    default_message = "Too many requests; try again later"
+    default_retry_after = 1
+
+
+class SessionLimitReached(ServiceError):
+    code = "SESSION_LIMIT_REACHED"
+    status = 429
+    retryable = True
+    default_message = "No more sessions can be created at the moment"
+    default_retry_after = 60
+
+
+class InternalError(ServiceError):
+    """Says nothing of the inside."""
+
+
+class RedisUnavailable(ServiceError):
+    code = "COZE_REDIS_ERROR"
+    status = 503
+    retryable = True
+    default_message = "The store is not reachable; try again shortly"
+    default_retry_after = 2
+
+
+class AuthUnavailable(ServiceError):
+    code = "AUTH_UNAVAILABLE"
+    status = 503
+    retryable = True
+    default_message = "The token cannot be checked at the moment"
+    default_retry_after = 5
+
+
+class ShuttingDown(ServiceError):
+    code = "SHUTTING_DOWN"
+    status = 503
+    retryable = True
+    default_message = "This process is shutting down; try again"
+    default_retry_after = 1
+
+
+class Overloaded(ServiceError):
+    code = "OVERLOADED"
+    status = 503
+    retryable = True
+    default_message = "Too much is going on at the moment; try again shortly"
+    default_retry_after = 2
+
+
+class UpstreamError(ServiceError):
+    """Coze, or the way to it, failed.
+
+    ``coze_code`` is Coze's own number (None where Coze said none), ``logid`` what its support asks
+    for, ``hint`` our advice to the operator. ``maybe_started`` is False only where Coze demonstrably
+    has not begun a chat, so that the request may be sent again.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        coze_code: int | None = None,
+        logid: str | None = None,
+        hint: str | None = None,
+        maybe_started: bool = True,
+        retryable: bool | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        details = {"coze_code": coze_code, "logid": logid, "hint": hint}
+        super().__init__(
+            message,
+            details={name: value for name, value in details.items() if value is not None},
+            retry_after=retry_after,
+        )
+        if retryable is not None:
+            self.retryable = retryable  # some Coze codes of one class pass by themselves
+        self.coze_code = coze_code
+        self.logid = logid
+        self.hint = hint
+        self.maybe_started = maybe_started
+
+
+class CozeRateLimited(UpstreamError):
+    """Coze 4008, 4013, 4020, or HTTP 429."""
+
+    code = "COZE_RATE_LIMITED"
+    status = 429
+    retryable = True
+    default_message = "Coze limits the rate of requests; try again later"
+    default_retry_after = 60
+
+
+class CozeBusy(UpstreamError):
+    """Coze 4016: the conversation has a chat that still runs."""
+
+    code = "COZE_SESSION_BUSY"
+    status = 409
+    retryable = True
+    default_message = "Coze still works on this conversation's previous message"
+    default_retry_after = 2
+
+
+class CozeApiError(UpstreamError):
+    """Every other failure of Coze: its cause is ours or the bot's, not the caller's."""
+
+    code = "COZE_API_ERROR"
+    status = 502
+    default_message = "Coze could not answer"
+
+
+class CozeOverloaded(UpstreamError):
+    """Coze 4009."""
+
+    code = "OVERLOADED"
+    status = 503
+    retryable = True
+    default_message = "Coze is busy; try again shortly"
+    default_retry_after = 5
+
+
+class CozeQuotaExhausted(UpstreamError):
+    """Coze 4011, 4019, 4022, 4027, 4028, 788788103: the account has to be topped up."""
+
+    code = "COZE_QUOTA_EXHAUSTED"
+    status = 503
+    default_message = "The Coze account has no quota left"
+    default_retry_after = 3600
+
+
+class CozeTimeout(UpstreamError):
+    """A deadline passed; the message names which one and its length."""
+
+    code = "COZE_TIMEOUT"
+    status = 504
+    retryable = True
+    default_message = "Coze did not answer in time"
+
+
+def _leaves(cls: type[ServiceError]) -> list[type[ServiceError]]:
+    return [cls, *(leaf for sub in cls.__subclasses__() for leaf in _leaves(sub))]
+
+
+ERROR_CLASSES: Final[dict[str, type[ServiceError]]] = {
+    cls.code: cls for cls in reversed(_leaves(ServiceError)) if cls is not UpstreamError
+}
+"""Error code -> class. Where our own class and Coze's share a code, ours: both have the same status."""

@@ -1,0 +1,174 @@
+"""The application: ``create_app``, and ``app`` for uvicorn. Importing it reads no environment."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import FrameType
+from typing import Any
+
+from fastapi import FastAPI
+from loguru import logger
+
+from app import __version__
+from app.auth import ClosedVerifier, NoVerifier, Verifier
+from app.config import Settings, SettingsError, load_settings
+from app.coze import CozeClient, CozeOptions, Endpoints, build_http_client
+from app.credentials import TokenSource
+from app.dependencies import Resources
+from app.error_handlers import add_error_handlers
+from app.exceptions import RedisUnavailable
+from app.logging_config import configure_logging
+from app.middleware import RequestContext
+from app.openapi import add_openapi
+from app.redis_client import Keys, open_redis
+from app.routes import chats, health, messages, sessions
+from app.stores.chats import ChatStore
+from app.stores.event_log import LogPolicy, LogWriter
+from app.stores.sessions import SessionLimits, SessionStore
+from app.tasks import Runner, TaskOptions, TaskService
+from app.utils import now_ms
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+    """The one place that names everything: opens it in order, closes it in reverse."""
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(
+            open_redis(
+                settings.redis_url.get_secret_value(),
+                pool_size=settings.redis_pool_size,
+                reply_timeout=settings.redis_timeout,
+            )
+        )
+        http = await stack.enter_async_context(
+            build_http_client(
+                connect_timeout=settings.connect_timeout,
+                pool_size=settings.max_upstream_connections,
+                transport=settings.transport,
+            )
+        )
+        coze = CozeClient(
+            http,
+            CozeOptions(
+                endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
+                connect_timeout=settings.connect_timeout,
+                first_byte_timeout=settings.first_byte_timeout,
+                idle_timeout=settings.idle_timeout,
+                chat_timeout=settings.chat_timeout,
+                max_retries=settings.max_retries,
+                poll_interval=settings.poll_interval,
+            ),
+            TokenSource(settings),
+        )
+        keys = Keys(settings.redis_prefix)
+        policy = LogPolicy(
+            lease=int(settings.lease_seconds * 1000),
+            session_ttl=settings.session_expire * 1000,
+            log_ttl=settings.result_expire * 1000,
+            hold=int(settings.chat_timeout * 1000) + 60_000,
+        )
+        limits = SessionLimits(
+            expire=settings.session_expire,
+            inactive=settings.user_inactive_timeout,
+            per_user=settings.max_sessions_per_user,
+            total=settings.max_total_sessions,
+            users=settings.max_active_users,
+        )
+        writer = LogWriter(redis, keys, policy)
+        writer.start()
+        stack.push_async_callback(writer.stop)
+        tasks = TaskService(
+            sessions=SessionStore(redis, keys, limits),
+            chats=ChatStore(redis, keys, policy),
+            writer=writer,
+            coze=coze,
+            runner=Runner(coze, writer, use_stream=settings.use_stream, chat_timeout=settings.chat_timeout),
+            options=TaskOptions(
+                default_bot_id=settings.bot_id,
+                max_message_length=settings.max_message_length,
+                drain_seconds=settings.drain_seconds,
+            ),
+        )
+        stack.push_async_callback(tasks.stop)
+        verifier: Verifier = ClosedVerifier() if settings.enable_auth else NoVerifier()
+        yield Resources(settings, redis, tasks, verifier, now_ms())
+
+
+def _say_how_it_runs(settings: Settings) -> None:
+    logger.info("coze-fastapi {} starts: {} -> {}", __version__, settings.app_mode, settings.chat_url)
+    if not settings.enable_auth:
+        logger.warning("ENABLE_AUTH=false: everyone who reaches this port is an administrator")
+    if settings.embedded_redis:
+        logger.warning("REDIS_URL=memory://: sessions and chats live in this process alone and die with it")
+
+
+def _chain_signals(drain: Callable[[], Any]) -> None:
+    """Lets us drain before uvicorn stops listening.
+
+    uvicorn stops listening at once and runs the lifespan's shutdown only after the last open stream has
+    ended. So its handler is kept, ours runs first, and its turn comes when we have drained; a second
+    signal reaches it at once.
+    """
+    loop = asyncio.get_running_loop()
+
+    def chain(number: int) -> None:
+        original = signal.getsignal(number)
+        if not callable(original):
+            return
+
+        def handle(received: int, frame: FrameType | None) -> None:
+            signal.signal(number, original)
+
+            def hand_on(_: object) -> None:
+                original(received, frame)
+
+            def start() -> None:
+                asyncio.ensure_future(drain()).add_done_callback(hand_on)
+
+            loop.call_soon_threadsafe(start)
+
+        signal.signal(number, handle)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            chain(number)
+        except ValueError:  # not in the main thread, as in tests: whoever runs us there drains us
+            return
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """An app of its own: two may live in one process. Without ``settings`` the lifespan reads them."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            chosen = settings or load_settings()
+        except SettingsError as exc:
+            logger.error("{}", exc)
+            raise SystemExit(78) from None
+        configure_logging(level=chosen.log_level, json=chosen.log_format == "json")
+        _say_how_it_runs(chosen)
+        async with open_resources(chosen) as resources:
+            app.state.resources = resources
+            if not await resources.redis.ping():
+                logger.warning("{}", RedisUnavailable.default_message)
+            _chain_signals(resources.tasks.drain)
+            yield
+            await resources.tasks.drain()
+
+    app = FastAPI(
+        title="coze-fastapi",
+        version=__version__,
+        description="Sessions and chats with Coze (扣子) bots: streamed, resumable, never lost.",
+        lifespan=lifespan,
+    )
+    for router in (health.router, sessions.router, messages.router, chats.router):
+        app.include_router(router)
+    app.add_middleware(RequestContext)
+    add_error_handlers(app)
+    add_openapi(app)
+    return app
+
+
+app = create_app()

@@ -1,0 +1,292 @@
+"""The shapes of the contract: envelope, session, chat, request bodies; and who is asking."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+from app.utils import iso
+
+TaskStatus = Literal["completed", "processing", "failed", "cancelled", "requires_action"]
+ChatStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "requires_action"]
+SessionStatus = Literal["active", "inactive", "expired", "terminated"]
+
+TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "cancelled"})
+OUR_META_KEY: Final = "coze_fastapi_chat_id"
+"""Key in Coze's ``meta_data`` under which our chat id goes along, so that a chat can be found again."""
+
+# -- who is asking ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls: the root domain, the person (None: the root itself) and whether an admin of that root."""
+
+    root: str
+    hty_id: str | None
+    admin: bool = False
+
+    @property
+    def owner(self) -> str:
+        """What sessions remember. Roles may change, so they are not part of it."""
+        return f"{self.root}|{self.hty_id or ''}"
+
+    @property
+    def admin_prefix(self) -> str:
+        """Prefix of the owners that an admin may see; empty for everybody else."""
+        return f"{self.root}|" if self.admin else ""
+
+    def may_see(self, owner: str) -> bool:
+        return owner == self.owner or (self.admin and owner.startswith(self.admin_prefix))
+
+
+# -- the event log's coordinates ------------------------------------------------------------------------
+
+
+class Cursor(NamedTuple):
+    """Position in a chat's event log; as SSE id and Redis stream id it reads ``<epoch>-<frame>``."""
+
+    epoch: int
+    frame: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.frame}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Cursor | None":
+        """None if ``text`` is not ``<digits>-<digits>`` of a sane length."""
+        match = re.fullmatch(r"([0-9]{1,9})-([0-9]{1,12})", text)
+        return cls(int(match[1]), int(match[2])) if match else None
+
+
+# -- request bodies -------------------------------------------------------------------------------------
+
+_MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+_MetaValue = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+MetaData = Annotated[dict[_MetaKey, _MetaValue], Field(max_length=15)]
+UserId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[^\x00-\x1f\x7f\u0085\u2028\u2029]+$", min_length=1, max_length=128),
+]
+BotId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class EnterMessage(_Body):
+    """A message of the conversation so far, as Coze's ``additional_messages`` takes it."""
+
+    role: Literal["user", "assistant"]
+    content: Annotated[str, StringConstraints(max_length=100_000)] = ""
+    content_type: Literal["text", "object_string"] = "text"
+    type: Literal["question", "answer", "function_call", "tool_response", "tool_output"] | None = None
+    meta_data: MetaData | None = None
+
+    @model_validator(mode="after")
+    def _question_is_the_users(self) -> "EnterMessage":
+        if self.type == "question" and self.role != "user":
+            raise ValueError("type question goes with role user")
+        return self
+
+
+AdditionalMessages = Annotated[list[EnterMessage], Field(max_length=99)]
+
+
+class CreateSession(_Body):
+    """Body of POST /coze/sessions."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        strict=True,
+        json_schema_extra={"examples": [{"user_id": "u-1", "meta_data": {"app": "web"}}]},
+    )
+
+    user_id: UserId
+    bot_id: BotId | None = None
+    additional_messages: AdditionalMessages | None = None
+    auto_save_history: bool = True
+    meta_data: MetaData | None = None
+
+
+class SendMessage(_Body):
+    """Body of POST /coze/sessions/{session_id}/messages."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        strict=True,
+        json_schema_extra={"examples": [{"message": "你好，介绍一下你自己", "stream": False}]},
+    )
+
+    message: Annotated[str, StringConstraints(min_length=1)]
+    stream: bool = False
+    additional_messages: AdditionalMessages | None = None
+    custom_variables: Annotated[dict[str, str], Field(max_length=100)] | None = None
+    meta_data: MetaData | None = None
+    parameters: Annotated[dict[str, JsonValue], Field(max_length=100)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "SendMessage":
+        if not self.message.strip():
+            raise ValueError("message must not be blank")
+        return self
+
+
+# -- answers ----------------------------------------------------------------------------------------------
+
+
+class Usage(BaseModel):
+    token_count: int = 0
+    input_count: int = 0
+    output_count: int = 0
+
+
+class ErrorInfo(BaseModel):
+    """Why a chat failed."""
+
+    code: str
+    message: str
+    retryable: bool = False
+    coze_code: int | None = None
+    logid: str | None = None
+    hint: str | None = None
+
+
+class UserMessage(BaseModel):
+    role: Literal["user"] = "user"
+    content: str
+    timestamp: str
+    message_id: str
+    metadata: dict[str, str] = {}
+
+
+class AssistantMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    timestamp: str
+    message_id: str
+    metadata: dict[str, str] = {}
+
+
+class Chat(BaseModel):
+    """One message and its answer. ``status`` stands before everything that a caller wrote: the store's
+    scripts replace the first ``"status":"..."`` of the stored JSON."""
+
+    chat_id: str
+    session_id: str
+    status: ChatStatus
+    created_at: str
+    updated_at: str
+    completed_at: str | None = None
+    recovered: bool = False
+    user_message: UserMessage
+    assistant_message: AssistantMessage | None = None
+    content: str = ""
+    reasoning_content: str = ""
+    follow_up_questions: list[str] = []
+    usage: Usage | None = None
+    required_action: dict[str, Any] | None = None
+    error_message: str | None = None
+    error: ErrorInfo | None = None
+    metadata: dict[str, str] = {}
+
+
+class SessionContext(BaseModel):
+    bot_id: str
+    additional_messages: list[dict[str, Any]] = []
+    auto_save_history: bool = True
+
+
+class Session(BaseModel):
+    session_id: str
+    user_id: str
+    status: SessionStatus
+    created_at: str
+    updated_at: str
+    last_activity_at: str
+    expires_at: str
+    conversation_id: str | None = None
+    context: SessionContext
+    metadata: dict[str, str] = {}
+    chat_count: int = 0
+    chat_history: list[Chat] = []
+
+
+class ChatPage(BaseModel):
+    """A page of a session's chats, newest first; ``next_before`` asks for the next one."""
+
+    chats: list[Chat]
+    has_more: bool
+    next_before: str | None = None
+
+
+_D = TypeVar("_D")
+
+
+class TaskResult(BaseModel, Generic[_D]):
+    success: bool = True
+    timestamp: str
+    message: str
+    data: _D
+
+
+class TaskData(BaseModel, Generic[_D]):
+    task_id: str | None
+    task_status: TaskStatus
+    task_result: TaskResult[_D]
+
+
+class SuccessEnvelope(BaseModel, Generic[_D]):
+    """Every successful answer under /coze but health."""
+
+    success: Literal[True] = True
+    timestamp: str
+    error: None = None
+    data: TaskData[_D]
+
+
+class ErrorBody(BaseModel):
+    code: str
+    message: str
+    timestamp: str
+    request_id: str
+    retryable: bool
+    details: dict[str, Any] = {}
+
+
+class ErrorEnvelope(BaseModel):
+    """Every failure under /coze."""
+
+    success: Literal[False] = False
+    timestamp: str
+    data: None = None
+    error: ErrorBody
+
+
+def task_status_of(status: str) -> TaskStatus:
+    """A chat's status as the envelope says it: ``pending`` is ``processing`` to a caller."""
+    return "processing" if status == "pending" else status  # type: ignore[return-value]  # the rest is the same
+
+
+def success_json(
+    data: Any, *, message: str, task_id: str | None = None, status: TaskStatus = "completed"
+) -> bytes:
+    """The success envelope as JSON; ``data`` may hold ``orjson.Fragment`` for what is JSON already."""
+    moment = iso()
+    result = {"success": status != "failed", "timestamp": moment, "message": message, "data": data}
+    return orjson.dumps(
+        {
+            "success": True,
+            "timestamp": moment,
+            "error": None,
+            "data": {"task_id": task_id, "task_status": status, "task_result": result},
+        }
+    )
+
+
+def plain_json(data: Any) -> bytes:
+    """The outer envelope alone, as health answers it."""
+    return orjson.dumps({"success": True, "timestamp": iso(), "error": None, "data": data})

@@ -1,0 +1,41 @@
+"""How routes answer: the envelope around what the task layer returned."""
+
+from typing import Any
+
+import orjson
+from fastapi import Response
+
+from app.models import success_json, task_status_of
+from app.sse import result_json
+from app.tasks import error_of
+
+
+def success(data: Any, *, message: str) -> Response:
+    return Response(success_json(data, message=message), media_type="application/json")
+
+
+def chat_as_it_stands(record: bytes) -> Response:
+    """200 with the chat, failed ones too."""
+    return Response(result_json(record), media_type="application/json")
+
+
+def chat_answer(record: bytes, headers: dict[str, str]) -> Response:
+    """The answer to a message: 200 with the whole chat, 202 while it is at work, or its error."""
+    chat = orjson.loads(record)
+    status = chat["status"]
+    if status == "failed":
+        error = error_of(chat)
+        error.headers |= headers
+        raise error
+    if logid := chat["metadata"].get("logid"):
+        headers["X-Coze-Logid"] = logid
+    headers["X-Coze-Chat-Id"] = chat["chat_id"]
+    under_way = task_status_of(status) == "processing"
+    if under_way:
+        headers["Location"] = f"/coze/chats/{chat['chat_id']}/result"
+    return Response(
+        result_json(record),
+        status_code=202 if under_way else 200,
+        headers=headers,
+        media_type="application/json",
+    )

@@ -1,0 +1,81 @@
+"""Sessions: open, look at, end, and page through their chats."""
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Response
+
+from app.dependencies import IdentityDep, TasksDep, json_body
+from app.exceptions import (
+    BodyTooLarge,
+    SessionExpired,
+    SessionLimitReached,
+    SessionNotFound,
+    SessionTerminated,
+    ShuttingDown,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from app.models import ChatPage, CreateSession, Session, SuccessEnvelope
+from app.openapi import body_of, errors
+from app.routes.answers import success
+
+router = APIRouter(prefix="/coze/sessions", tags=["sessions"])
+_GONE = (SessionNotFound, SessionTerminated, SessionExpired)
+
+
+@router.post(
+    "",
+    summary="Open a session",
+    response_model=SuccessEnvelope[Session],
+    responses=errors(ValidationFailed, BodyTooLarge, UnsupportedMediaType, SessionLimitReached, ShuttingDown),
+    openapi_extra=body_of(CreateSession),
+)
+async def create_session(
+    identity: IdentityDep, tasks: TasksDep, body: Annotated[CreateSession, Depends(json_body(CreateSession))]
+) -> Response:
+    return success(await tasks.create_session(identity, body), message="session created")
+
+
+@router.get(
+    "/{session_id}",
+    summary="A session with its newest chats",
+    response_model=SuccessEnvelope[Session],
+    responses=errors(ValidationFailed, *_GONE),
+)
+async def get_session(
+    session_id: str,
+    identity: IdentityDep,
+    tasks: TasksDep,
+    history_limit: Annotated[int, Query(ge=0, le=100)] = 20,
+) -> Response:
+    return success(await tasks.get_session(identity, session_id, history_limit), message="session found")
+
+
+@router.delete(
+    "/{session_id}",
+    summary="End a session; a running chat is cancelled",
+    response_model=SuccessEnvelope[Session],
+    responses=errors(SessionNotFound, SessionExpired),
+)
+async def end_session(session_id: str, identity: IdentityDep, tasks: TasksDep) -> Response:
+    return success(await tasks.end_session(identity, session_id), message="session terminated")
+
+
+@router.get(
+    "/{session_id}/chats",
+    summary="Page through a session's chats, newest first",
+    response_model=SuccessEnvelope[ChatPage],
+    responses=errors(ValidationFailed, *_GONE),
+)
+async def list_chats(
+    session_id: str,
+    identity: IdentityDep,
+    tasks: TasksDep,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    before: Annotated[str, Query(max_length=100, description="chat_id that ended the last page")] = "",
+) -> Response:
+    records, has_more = await tasks.list_chats(identity, session_id, limit=limit, before=before)
+    last = orjson.loads(records[-1])["chat_id"] if has_more else None
+    page = {"chats": [orjson.Fragment(r) for r in records], "has_more": has_more, "next_before": last}
+    return success(page, message=f"{len(records)} chats")

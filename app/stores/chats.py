@@ -1,0 +1,152 @@
+"""Chats: records in their session's hash, and the run of each chat that is not over."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import orjson
+
+from app.exceptions import (
+    ChatExpired,
+    ChatNotFound,
+    IdempotencyKeyReused,
+    RedisUnavailable,
+    SessionBusy,
+)
+from app.models import Identity
+from app.redis_client import Keys, RedisGate, Script
+from app.stores.event_log import LogPolicy
+from app.stores.sessions import TOMBSTONE_MS, SessionRecord, raise_unless_active
+from app.utils import is_chat_id
+
+NEWEST_KEPT: Final = 100
+_IDEMPOTENCY_MS: Final = 24 * 3600 * 1000
+
+BusyPolicy = Literal["reject", "interrupt", "enqueue"]
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """``fingerprint``: hexadecimal digest of the request that came with the key."""
+
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewChat:
+    """A chat about to be created. ``request`` is what its owner will send to Coze, as JSON."""
+
+    chat_id: str
+    session_id: str
+    record: bytes
+    first_frame: bytes
+    request: bytes
+
+    @property
+    def run_fields(self) -> list[str | bytes]:
+        return ["request", self.request]
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """``kind`` "same": the Idempotency-Key has made ``chat_id`` before."""
+
+    kind: Literal["started", "queued", "same"]
+    chat_id: str
+    session: SessionRecord
+    in_the_way: str | None = None
+    displaced: str | None = None
+
+
+class ChatStore:
+    def __init__(self, redis: RedisGate, keys: Keys, policy: LogPolicy) -> None:
+        self._redis = redis
+        self._keys = keys
+        self.policy = policy
+        self._create = Script("chat_create")
+
+    async def create(
+        self,
+        chat: NewChat,
+        identity: Identity,
+        *,
+        on_busy: BusyPolicy = "reject",
+        max_queued: int = 0,
+        idempotency: IdempotencyKey | None = None,
+    ) -> Created:
+        """Creates the chat in one script; a creation whose answer was lost is repeated with the same id.
+
+        Raises: SessionNotFound, SessionTerminated, SessionExpired, SessionBusy, IdempotencyKeyReused,
+            ChatExpired, RedisUnavailable.
+        """
+        try:
+            reply = await self._create_once(chat, identity, on_busy, max_queued, idempotency)
+        except RedisUnavailable:
+            if self._redis.away:
+                raise
+            reply = await self._create_once(chat, identity, on_busy, max_queued, idempotency)
+        kind: str = reply[0].decode()
+        if kind == "same":
+            return Created("same", reply[1].decode(), SessionRecord(chat.session_id, []))
+        if kind in ("started", "queued"):
+            session = SessionRecord(chat.session_id, reply[1])
+            how: Literal["started", "queued"] = "started" if kind == "started" else "queued"
+            return Created(how, chat.chat_id, session, reply[2].decode() or None, reply[3].decode() or None)
+        raise_unless_active(reply[0])
+        if kind == "reused":
+            raise IdempotencyKeyReused
+        if kind == "gone":
+            raise ChatExpired
+        message = "The session's queue is full" if kind == "full" else None
+        raise SessionBusy(message, details={"chat_id": reply[1].decode()})
+
+    async def _create_once(
+        self,
+        chat: NewChat,
+        identity: Identity,
+        on_busy: BusyPolicy,
+        max_queued: int,
+        idempotency: IdempotencyKey | None,
+    ) -> list[Any]:
+        keys, policy, session_id = self._keys, self.policy, chat.session_id
+        idempotency_key = ""
+        if idempotency is not None:
+            digest = hashlib.sha256(f"{session_id}\0{idempotency.key}".encode()).hexdigest()[:40]
+            idempotency_key = keys.idempotency(session_id, digest)
+        reply: list[Any] = await self._redis.run(
+            self._create,
+            [
+                *(keys.session(session_id), keys.chats(session_id), keys.order(session_id)),
+                *(keys.run(chat.chat_id), keys.leases_of(session_id), keys.log(chat.chat_id)),
+                *(keys.queue(session_id), idempotency_key),
+            ],
+            [
+                *(identity.owner, identity.admin_prefix, chat.chat_id, chat.record, chat.first_frame),
+                *(policy.lease, policy.session_ttl, TOMBSTONE_MS, policy.hold, on_busy, max_queued),
+                *(idempotency.fingerprint if idempotency else "", _IDEMPOTENCY_MS, NEWEST_KEPT),
+                *chat.run_fields,
+            ],
+        )
+        return reply
+
+    async def record(self, chat_id: str, identity: Identity) -> bytes:
+        """The chat as it stands, as JSON; ``ChatNotFound`` also for what is somebody else's."""
+        if not is_chat_id(chat_id):
+            raise ChatNotFound
+        owner, record = await self._redis.command("HMGET", self._keys.chats(chat_id), "owner", chat_id)
+        if owner is None or record is None or not identity.may_see(owner.decode()):
+            raise ChatNotFound
+        return bytes(record)
+
+
+def status_of(record: bytes) -> str:
+    """The status in a chat's JSON."""
+    status: str = orjson.loads(record)["status"]
+    return status
+
+
+def run_field(run: Sequence[bytes], name: bytes) -> bytes:
+    """A field of a run's hash as Redis returned it (flat); empty if it is not there."""
+    return dict(zip(run[::2], run[1::2], strict=True)).get(name, b"")

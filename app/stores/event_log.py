@@ -1,0 +1,354 @@
+"""A chat's event log: frames in the owner's memory, and in Redis by group commit.
+
+One Redis stream per chat. An entry holds a batch of frames, its first frame's number (``n``) and has
+the explicit id ``<epoch>-<last frame number>``. One writer per process gathers what all running chats
+have produced and sends one pipeline a tick; a chat's end goes through the same writer with its last
+frames. So however many chats run, Redis sees few commands, and order within a chat is kept.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from loguru import logger
+from redis import exceptions as redis_errors
+
+from app.exceptions import Overloaded, RedisUnavailable
+from app.redis_client import Arg, Keys, RedisGate, Script
+from app.stores.sessions import TOMBSTONE_MS, SessionRecord
+
+TICK_SECONDS: Final = 0.02
+_MAX_BATCH_BYTES: Final = 1 << 20
+_STALE_ID: Final = "equal or smaller"
+
+LogState = Literal["open", "committed", "unsaved", "fenced"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogPolicy:
+    """All in milliseconds. ``hold``: what a running chat adds to the life of its session and log."""
+
+    lease: int
+    session_ttl: int
+    log_ttl: int
+    hold: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is needed to write a chat again when Redis has lost everything."""
+
+    session: SessionRecord
+    record: bytes
+    run: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatEnd:
+    """``record``: the final chat as JSON. ``waiting``: it waits for tool outputs and is not over."""
+
+    record: bytes
+    status: str
+    waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NextChat:
+    """The queued chat that an end has started."""
+
+    chat_id: str
+    run: list[bytes]
+    session: SessionRecord
+
+
+@dataclass(slots=True, eq=False)
+class OpenLog:
+    """A running chat's log as its owner holds it.
+
+    ``frames[i]`` is frame number ``i + 1`` of ``epoch``. Readers see ``visible`` of them: the frames of
+    the end stay hidden until the end is committed or Redis has been found away, so that a client's
+    next message never meets its own last chat.
+    """
+
+    chat_id: str
+    session_id: str
+    epoch: int
+    origin: Origin
+    frames: list[bytes] = field(default_factory=list)
+    visible: int = 0
+    committed: int = 0
+    state: LogState = "open"
+    end: ChatEnd | None = None
+    next_chat: NextChat | None = None
+    wakers: set[asyncio.Event] = field(default_factory=set)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once ``state`` is not "open" any more."""
+    ids: tuple[str, str] | None = None
+    """Coze's chat and conversation id, waiting to be committed."""
+    sent: tuple[int, bytes] | None = None
+    """A batch (last frame, frames) whose reply is not known: it is sent again unchanged."""
+    outages: int = 0
+
+    def wake(self) -> None:
+        for event in self.wakers:
+            event.set()
+
+    def settle(self, state: LogState) -> None:
+        """What readers were waiting for is known: the end is committed, unsaved, or somebody else's."""
+        self.state = state
+        if state != "fenced":
+            self.visible = len(self.frames)
+        self.settled.set()
+        self.wake()
+
+
+class LogWriter:
+    """Group commit for all logs of this process."""
+
+    def __init__(self, redis: RedisGate, keys: Keys, policy: LogPolicy) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._policy = policy
+        self._end = Script("chat_end")
+        self._ids = Script("chat_ids")
+        self._rewrite = Script("log_rewrite")
+        self._dirty: dict[str, OpenLog] = {}
+        self._work = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.draining = False
+        self.pipelines = 0
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="log-writer")
+
+    async def stop(self) -> None:
+        """Ends the writer; what could not be written stays with whoever takes the chats over."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    # -- what a chat's owner calls ---------------------------------------------------------------------
+
+    def append(self, log: OpenLog, frames: Iterable[bytes]) -> None:
+        """Shows frames to local readers at once and to Redis at the next tick."""
+        log.frames.extend(frames)
+        log.visible = len(log.frames)
+        log.wake()
+        self._touch(log)
+
+    def commit_ids(self, log: OpenLog, coze_chat_id: str, conversation_id: str) -> None:
+        """Not on the tick but at once: a takeover without them would have to search."""
+        log.ids = (coze_chat_id, conversation_id)
+        self._touch(log, urgent=True)
+
+    def finish(self, log: OpenLog, frames: Iterable[bytes], end: ChatEnd) -> None:
+        """The last frames and the end, in one script; ``log.settled`` tells when that is decided."""
+        log.frames.extend(frames)
+        log.end = end
+        self._touch(log, urgent=True)
+        if self._redis.away:
+            log.settle("unsaved")
+
+    def drop(self, log: OpenLog) -> None:
+        """Somebody else owns the chat now."""
+        self._dirty.pop(log.chat_id, None)
+        log.settle("fenced")
+
+    def _touch(self, log: OpenLog, *, urgent: bool = False) -> None:
+        self._dirty[log.chat_id] = log
+        self._work.set()
+        if urgent:
+            self._urgent.set()
+
+    @property
+    def backlog(self) -> int:
+        return len(self._dirty)
+
+    # -- the writer ------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            await self._work.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._urgent.wait()
+            self._work.clear()
+            self._urgent.clear()
+            try:
+                await self._commit()
+            except (RedisUnavailable, Overloaded):
+                for log in self._dirty.values():
+                    if log.end is not None and log.state == "open":
+                        log.settle("unsaved")
+                await self._redis.wait_open()
+                self._work.set()
+
+    async def _commit(self) -> None:
+        logs = list(self._dirty.values())
+        for log in logs:
+            if log.outages != self._redis.outages:
+                await self._look_again(log)
+        commands: list[tuple[Arg, ...]] = []
+        handlers: list[tuple[OpenLog, str]] = []
+        for log in logs:
+            for kind, command in self._commands(log):
+                commands.append(command)
+                handlers.append((log, kind))
+        if commands:
+            self.pipelines += 1
+            replies = await self._redis.pipeline(commands)
+            for (log, kind), reply in zip(handlers, replies, strict=True):
+                await self._take(log, kind, reply)
+        for log in logs:
+            if self._is_clean(log):
+                self._dirty.pop(log.chat_id, None)
+            elif log.chat_id in self._dirty:
+                self._touch(log, urgent=log.end is not None)
+
+    @staticmethod
+    def _is_clean(log: OpenLog) -> bool:
+        if log.state == "fenced":
+            return True
+        unsent = log.sent is not None or log.committed < len(log.frames) or log.ids is not None
+        return not unsent and (log.end is None or log.state == "committed")
+
+    def _commands(self, log: OpenLog) -> list[tuple[str, tuple[Arg, ...]]]:
+        """At most one XADD or one end per log and tick, with the ids in front of it."""
+        commands: list[tuple[str, tuple[Arg, ...]]] = []
+        if log.ids is not None:
+            keys = [self._keys.run(log.chat_id), self._keys.session(log.session_id)]
+            commands.append(("ids", self._ids.command(keys, [log.epoch, *log.ids])))
+        if log.sent is None and log.end is not None:
+            commands.append(("end", self._end_command(log, log.end)))
+            return commands
+        if log.sent is None and log.committed < len(log.frames):
+            log.sent = self._batch(log)
+        if log.sent is not None:
+            last, frames = log.sent
+            fields = ("n", log.committed + 1, "f", frames)
+            key = self._keys.log(log.chat_id)
+            commands.append(("add", ("XADD", key, "NOMKSTREAM", f"{log.epoch}-{last}", *fields)))
+        return commands
+
+    @staticmethod
+    def _batch(log: OpenLog) -> tuple[int, bytes]:
+        size, last = 0, log.committed
+        while last < len(log.frames) and (size == 0 or size + len(log.frames[last]) <= _MAX_BATCH_BYTES):
+            size += len(log.frames[last])
+            last += 1
+        return last, b"".join(log.frames[log.committed : last])
+
+    def _end_command(self, log: OpenLog, end: ChatEnd) -> tuple[Arg, ...]:
+        keys, policy = self._keys, self._policy
+        return self._end.command(
+            [
+                *(keys.session(log.session_id), keys.chats(log.chat_id), keys.order(log.session_id)),
+                *(keys.run(log.chat_id), keys.leases_of(log.chat_id), keys.log(log.chat_id)),
+                keys.queue(log.session_id),
+            ],
+            [
+                *(log.chat_id, log.epoch, end.record, int(end.waiting)),
+                *(log.committed + 1, len(log.frames), b"".join(log.frames[log.committed :])),
+                *(policy.session_ttl, TOMBSTONE_MS, policy.hold, policy.log_ttl),
+                *(policy.lease, int(self.draining)),
+            ],
+        )
+
+    # -- replies ---------------------------------------------------------------------------------------
+
+    async def _take(self, log: OpenLog, kind: str, reply: Any) -> None:
+        if log.state == "fenced":
+            return
+        if isinstance(reply, redis_errors.NoScriptError):
+            await self._redis.load([self._end, self._ids])
+        elif kind == "ids":
+            self._take_ids(log, reply)
+        elif kind == "add":
+            await self._take_added(log, reply)
+        else:
+            await self._take_end(log, reply)
+
+    def _take_ids(self, log: OpenLog, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            logger.error("ids of {} were not stored: {}", log.chat_id, type(reply).__name__)
+        log.ids = None
+
+    async def _take_added(self, log: OpenLog, reply: Any) -> None:
+        if log.sent is None:
+            return
+        if reply is None:  # NOMKSTREAM: the log is gone, Redis has lost data
+            await self._write_again(log)
+        elif isinstance(reply, redis_errors.ResponseError) and _STALE_ID in str(reply):
+            await self._look_again(log)
+        elif isinstance(reply, Exception):
+            logger.error("log of {} was not written: {}", log.chat_id, reply)
+        else:
+            log.committed, log.sent = log.sent[0], None
+
+    async def _take_end(self, log: OpenLog, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            logger.error("end of {} was not written: {}", log.chat_id, reply)
+            return
+        verdict = reply[0]
+        if verdict == b"ok":
+            log.committed = len(log.frames)
+            if reply[1]:
+                session = SessionRecord(log.session_id, reply[3])
+                log.next_chat = NextChat(reply[1].decode(), reply[2], session)
+            log.settle("committed")
+        elif verdict == b"fenced":
+            self.drop(log)
+        else:
+            await self._write_again(log)
+
+    async def _look_again(self, log: OpenLog) -> None:
+        """What does Redis really hold? After an outage, or when it called our id too small.
+
+        Same epoch and not smaller than what was sent: it was stored, only the reply was lost. A greater
+        epoch: fenced. Less than what was committed: Redis lost data, so it is written again.
+        """
+        outages = self._redis.outages
+        entries = await self._redis.command("XREVRANGE", self._keys.log(log.chat_id), "+", "-", "COUNT", 1)
+        log.outages = outages
+        if not entries:
+            if log.committed:
+                await self._write_again(log)
+            return
+        epoch, frame = (int(part) for part in entries[0][0].split(b"-"))
+        if epoch > log.epoch:
+            self.drop(log)
+        elif epoch < log.epoch or frame < log.committed:
+            await self._write_again(log)
+        elif log.sent is not None and frame >= log.sent[0]:
+            log.committed, log.sent = log.sent[0], None
+
+    async def _write_again(self, log: OpenLog) -> None:
+        """The whole log from memory, but not the end's frames: those go with the end."""
+        keys, policy, origin = self._keys, self._policy, log.origin
+        last = log.visible if log.end is not None and log.state == "open" else len(log.frames)
+        if log.end is not None:
+            last = min(last, len(log.frames) - 1)
+        session = origin.session.flat()
+        reply = await self._redis.run(
+            self._rewrite,
+            [
+                *(keys.session(log.session_id), keys.chats(log.chat_id), keys.order(log.session_id)),
+                *(keys.run(log.chat_id), keys.leases_of(log.chat_id), keys.log(log.chat_id)),
+            ],
+            [
+                *(log.chat_id, log.epoch, last, b"".join(log.frames[:last])),
+                *(policy.lease, policy.session_ttl, TOMBSTONE_MS, policy.hold),
+                *(origin.record, origin.session.owner, len(session)),
+                *session,
+                *origin.run,
+            ],
+        )
+        if reply[0] == b"fenced":
+            self.drop(log)
+            return
+        logger.warning("log of {} was written again: Redis had lost it", log.chat_id)
+        log.committed, log.sent = last, None

@@ -1,0 +1,75 @@
+-- KEYS session, chats, order, run, leases, log, queue, idempotency key ('' = none)
+-- ARGV mine, admin_prefix, chat, record, first frame, lease, ttl, tombstone, hold, policy, max queued,
+--      fingerprint, idempotency ttl, newest kept, then field, value, ... of the run
+-- -> {'started'|'queued', flat session, chat in the way, chat that was displaced}
+--  | {'same', chat} | {'reused'} | {'gone'} | {'busy', chat} | {'full', chat} | {'none'|'terminated'|'expired'}
+local session, chats, order, run, leases, log, queue, idem = unpack(KEYS)
+local chat, record, frame = ARGV[3], ARGV[4], ARGV[5]
+local lease, ttl, tombstone, hold = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local policy, now = ARGV[10], now_ms()
+local s = hash(session)
+
+local state = session_state(s, ARGV[1], ARGV[2], now)
+if state == 'none' then return {state} end
+if idem ~= '' then
+  local used = redis.call('GET', idem)
+  if used then
+    local fingerprint, before = string.match(used, '^(%x+) (.*)$')
+    if fingerprint ~= ARGV[12] then return {'reused'} end
+    if redis.call('HEXISTS', chats, before) == 0 then return {'gone'} end
+    if before ~= chat then return {'same', before} end
+  end
+end
+if state ~= 'active' then return {state} end
+-- The answer to a first try was lost: the chat is there and is ours.
+if redis.call('HEXISTS', chats, chat) == 1 then
+  local _, flat = hash(session)
+  return {s.running == chat and 'started' or 'queued', flat, s.running, ''}
+end
+
+local in_the_way, displaced = s.running, ''
+if in_the_way ~= '' then
+  if policy == 'reject' then return {'busy', in_the_way} end
+  if policy == 'enqueue' and redis.call('LLEN', queue) >= tonumber(ARGV[11]) then return {'full', in_the_way} end
+  if policy == 'interrupt' then
+    -- Of two interrupts the later wins: the one that still waits at the head makes room.
+    local head = redis.call('LINDEX', queue, 0)
+    local run_prefix = string.sub(run, 1, #run - #chat)
+    if head and redis.call('HGET', run_prefix .. head, 'interrupt') == '1' then
+      displaced = redis.call('LPOP', queue)
+      redis.call('HSET', run_prefix .. displaced, 'cancel', '1')
+      set_lease(leases, displaced .. ':1', now + 2000)
+    end
+  end
+  record, frame = with_status(record, 'processing', 'pending'), with_status(frame, 'processing', 'pending')
+end
+
+redis.call('HSET', chats, chat, record)
+redis.call('LPUSH', order, chat)
+local old = redis.call('LRANGE', order, tonumber(ARGV[14]), -1)
+if #old > 0 then
+  redis.call('HDEL', chats, unpack(old))
+  redis.call('LTRIM', order, 0, tonumber(ARGV[14]) - 1)
+end
+redis.call('HSET', run, 'sid', string.match(session, '([^:]+)$'), 'epoch', '1',
+  'state', in_the_way == '' and 'started' or 'queued', unpack(ARGV, 15))
+redis.call('PEXPIRE', run, int(ttl + hold))
+redis.call('XADD', log, '1-1', 'n', '1', 'f', frame)
+redis.call('PEXPIRE', log, int(ttl + hold))
+if in_the_way == '' then
+  set_lease(leases, chat .. ':1', now + lease)
+  s.running = chat
+  redis.call('HSET', session, 'running', chat)
+elseif policy == 'interrupt' then
+  redis.call('HSET', run, 'interrupt', '1')
+  redis.call('LPUSH', queue, chat)
+else
+  redis.call('RPUSH', queue, chat)
+end
+if in_the_way ~= '' then redis.call('PEXPIRE', queue, int(ttl + hold)) end
+redis.call('HINCRBY', session, 'count', 1)
+redis.call('HSET', session, 'updated', int(now), 'indexed', int(now))
+-- A running chat holds its session alive; its end gives the usual time back.
+keep_session(session, chats, order, s, now, ttl + hold, tombstone)
+if idem ~= '' then redis.call('SET', idem, ARGV[12] .. ' ' .. chat, 'PX', ARGV[13]) end
+return {in_the_way == '' and 'started' or 'queued', flatten(s), in_the_way, displaced}

@@ -1,0 +1,305 @@
+"""Sessions: a hash each, with indexes by user and over all for the limits."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import orjson
+
+from app.exceptions import (
+    ServiceError,
+    SessionExpired,
+    SessionLimitReached,
+    SessionNotFound,
+    SessionTerminated,
+)
+from app.models import Identity, SessionStatus
+from app.redis_client import Keys, RedisGate, Script
+from app.utils import is_session_id, iso, now_ms
+
+TOMBSTONE_MS: Final = 24 * 3600 * 1000
+"""How long a session that is over is remembered, so that a late caller is told why it is gone."""
+
+_INDEX_AFTER_MS: Final = 60_000
+_GONE: Final[dict[bytes, type[ServiceError]]] = {
+    b"none": SessionNotFound,
+    b"terminated": SessionTerminated,
+    b"expired": SessionExpired,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """``expire`` and ``inactive`` in seconds, the rest counts."""
+
+    expire: int
+    inactive: int
+    per_user: int
+    total: int
+    users: int
+
+    @property
+    def expire_ms(self) -> int:
+        return self.expire * 1000
+
+
+class SessionRecord:
+    """A session's hash as Redis returned it (a flat list of fields and values)."""
+
+    __slots__ = ("_fields", "session_id")
+
+    def __init__(self, session_id: str, flat: Sequence[bytes]) -> None:
+        self.session_id = session_id
+        self._fields = dict(zip(flat[::2], flat[1::2], strict=True))
+
+    def text(self, field: bytes) -> str:
+        return self._fields.get(field, b"").decode()
+
+    def number(self, field: bytes) -> int:
+        return int(self._fields.get(field) or 0)
+
+    @property
+    def owner(self) -> str:
+        return self.text(b"owner")
+
+    @property
+    def user_id(self) -> str:
+        return self.text(b"user_id")
+
+    @property
+    def bot_id(self) -> str:
+        return self.text(b"bot_id")
+
+    @property
+    def conversation_id(self) -> str | None:
+        return self.text(b"conversation_id") or None
+
+    @property
+    def auto_save_history(self) -> bool:
+        return self._fields.get(b"auto_save") == b"1"
+
+    @property
+    def opening_messages(self) -> list[dict[str, Any]]:
+        """``additional_messages`` of the session; empty once Coze has them."""
+        return [] if self._fields.get(b"seeded") else self.additional_messages
+
+    @property
+    def additional_messages(self) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = orjson.loads(self._fields.get(b"messages") or b"[]")
+        return messages
+
+    @property
+    def running(self) -> str | None:
+        return self.text(b"running") or None
+
+    def flat(self) -> list[bytes]:
+        return [part for pair in self._fields.items() for part in pair]
+
+    def status(self, inactive_ms: int) -> SessionStatus:
+        if self._fields.get(b"status") == b"terminated":
+            return "terminated"
+        now = now_ms()
+        if self.running is None and self.number(b"expires") < now:
+            return "expired"
+        return "inactive" if now - self.number(b"activity") > inactive_ms else "active"
+
+    def view(self, limits: SessionLimits, history: Sequence[bytes] = ()) -> dict[str, Any]:
+        """The session object of the contract, ready for orjson."""
+        return {
+            "session_id": self.session_id,
+            "user_id": self.user_id,
+            "status": self.status(limits.inactive * 1000),
+            "created_at": iso(self.number(b"created")),
+            "updated_at": iso(self.number(b"updated")),
+            "last_activity_at": iso(self.number(b"activity")),
+            "expires_at": iso(self.number(b"expires")),
+            "conversation_id": self.conversation_id,
+            "context": {
+                "bot_id": self.bot_id,
+                "additional_messages": self.additional_messages,
+                "auto_save_history": self.auto_save_history,
+            },
+            "metadata": orjson.loads(self._fields.get(b"metadata") or b"{}"),
+            "chat_count": self.number(b"count"),
+            "chat_history": [orjson.Fragment(record) for record in history],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnd:
+    session: SessionRecord
+    running: str | None
+    queued: list[str]
+
+
+def user_key(owner: str, user_id: str) -> str:
+    """A user's name in the indexes: what callers write never becomes part of a key."""
+    return hashlib.sha256(f"{owner}\0{user_id}".encode()).hexdigest()[:40]
+
+
+class SessionStore:
+    """Raises ``SessionNotFound`` (also for what is somebody else's), ``SessionTerminated``,
+    ``SessionExpired`` and ``RedisUnavailable`` everywhere."""
+
+    def __init__(self, redis: RedisGate, keys: Keys, limits: SessionLimits) -> None:
+        self._redis = redis
+        self._keys = keys
+        self.limits = limits
+        self._open = Script("session_open")
+        self._read = Script("session_read")
+        self._page = Script("session_page")
+        self._end = Script("session_end")
+        self._conversation = Script("session_conversation")
+        self._admit = Script("index_admit")
+        self._drop = Script("index_drop")
+
+    async def open(
+        self,
+        session_id: str,
+        identity: Identity,
+        *,
+        user_id: str,
+        bot_id: str,
+        auto_save_history: bool,
+        additional_messages: list[dict[str, Any]],
+        metadata: dict[str, str],
+    ) -> SessionRecord:
+        """Creates a session; repeated with the same id it answers the same.
+
+        The index is written first: what is forgotten there expires by itself, whereas a session that
+        no index knows would escape the limits. Raises ``SessionLimitReached``.
+        """
+        user = user_key(identity.owner, user_id)
+        await self._make_room(session_id, user)
+        flat = await self._redis.run(
+            self._open,
+            [self._keys.session(session_id), self._keys.chats(session_id)],
+            [
+                *(self.limits.expire_ms, TOMBSTONE_MS, identity.owner),
+                *("user_id", user_id, "bot_id", bot_id, "user", user),
+                *("auto_save", "1" if auto_save_history else "0"),
+                *("messages", orjson.dumps(additional_messages), "metadata", orjson.dumps(metadata)),
+            ],
+        )
+        return SessionRecord(session_id, flat)
+
+    async def _make_room(self, session_id: str, user: str) -> None:
+        """Only the caller's own idle sessions can go: nobody can evict somebody else."""
+        limits = self.limits
+        for _ in range(3):
+            verdict = await self._redis.run(
+                self._admit,
+                self._index_keys(user),
+                [session_id, user, limits.expire_ms, limits.per_user, limits.total, limits.users],
+            )
+            if verdict[0] == b"ok":
+                return
+            if verdict[0] == b"full" or not await self._evict_one([sid.decode() for sid in verdict[1]], user):
+                break
+        raise SessionLimitReached
+
+    async def _evict_one(self, candidates: list[str], user: str) -> bool:
+        """Ends the least recently active session that is idle: the script checks that once more."""
+        for session_id in candidates:
+            reply = await self._redis.run(
+                self._end,
+                self._end_keys(session_id),
+                self._end_args(session_id, "", "", idle_only=True, reason="evicted"),
+            )
+            if reply[0] == b"busy":
+                continue
+            await self.forget(session_id, user)
+            return True
+        return False
+
+    def _index_keys(self, user: str) -> list[str]:
+        return [self._keys.user_sessions(user), self._keys.all_sessions, self._keys.all_users]
+
+    async def forget(self, session_id: str, user: str) -> None:
+        """Takes the session out of the indexes."""
+        await self._redis.run(self._drop, self._index_keys(user), [session_id, user])
+
+    async def keep_indexed(self, session: SessionRecord) -> None:
+        """Moves the session's expiry in the indexes to where its hash has it."""
+        user = session.text(b"user")
+        no_limit = 1 << 40
+        await self._redis.run(
+            self._admit,
+            self._index_keys(user),
+            [session.session_id, user, self.limits.expire_ms, no_limit, no_limit, no_limit],
+        )
+
+    async def read(
+        self, session_id: str, identity: Identity, *, history: int, touch: bool = True
+    ) -> tuple[SessionRecord, list[bytes], bool]:
+        """The session, its newest ``history`` chat records, and whether its index entry is due."""
+        keys = self._keys
+        _check(session_id)
+        reply = await self._redis.run(
+            self._read,
+            [keys.session(session_id), keys.chats(session_id), keys.order(session_id)],
+            [
+                *(identity.owner, identity.admin_prefix, history, int(touch)),
+                *(self.limits.expire_ms, TOMBSTONE_MS, _INDEX_AFTER_MS),
+            ],
+        )
+        raise_unless_active(reply[0])
+        return SessionRecord(session_id, reply[1]), [r for r in reply[2] if r is not None], bool(reply[3])
+
+    async def page(
+        self, session_id: str, identity: Identity, *, limit: int, before: str
+    ) -> tuple[list[bytes], bool]:
+        """Chat records, newest first, older than ``before`` ("" = the newest), and whether more follow."""
+        keys = self._keys
+        _check(session_id)
+        reply = await self._redis.run(
+            self._page,
+            [keys.session(session_id), keys.chats(session_id), keys.order(session_id)],
+            [identity.owner, identity.admin_prefix, limit, before],
+        )
+        raise_unless_active(reply[0])
+        return [r for r in reply[1] if r is not None], bool(reply[2])
+
+    async def end(
+        self, session_id: str, identity: Identity, reason: Literal["deleted", "erased"] = "deleted"
+    ) -> SessionEnd:
+        """Terminates; a terminated session answers the same again."""
+        _check(session_id)
+        reply = await self._redis.run(
+            self._end,
+            self._end_keys(session_id),
+            self._end_args(session_id, identity.owner, identity.admin_prefix, idle_only=False, reason=reason),
+        )
+        if reply[0] in (b"none", b"expired"):
+            raise _GONE[reply[0]]
+        session = SessionRecord(session_id, reply[1])
+        await self.forget(session_id, session.text(b"user"))
+        return SessionEnd(session, reply[2].decode() or None, [chat.decode() for chat in reply[3]])
+
+    def _end_keys(self, session_id: str) -> list[str]:
+        keys = self._keys
+        shard_leases = keys.leases_of(session_id)
+        return [keys.session(session_id), keys.queue(session_id), shard_leases]
+
+    def _end_args(
+        self, session_id: str, mine: str, admin_prefix: str, *, idle_only: bool, reason: str
+    ) -> list[str | bytes | int]:
+        return [mine, admin_prefix, int(idle_only), reason, TOMBSTONE_MS, self._keys.run_prefix(session_id)]
+
+    async def set_conversation(self, session_id: str, conversation_id: str) -> str:
+        """Keeps the first conversation that is reported; returns the one that holds."""
+        reply = await self._redis.run(self._conversation, [self._keys.session(session_id)], [conversation_id])
+        return reply.decode() if reply else conversation_id
+
+
+def _check(session_id: str) -> None:
+    """A malformed id is an unknown one, and never becomes part of a key."""
+    if not is_session_id(session_id):
+        raise SessionNotFound
+
+
+def raise_unless_active(state: bytes) -> None:
+    """Turns a script's state of a session into the exception that tells it."""
+    if state in _GONE:
+        raise _GONE[state]

@@ -1,0 +1,129 @@
+"""Frames that we write ourselves, and the final chat: what a reader gets besides Coze's own events."""
+
+from typing import Any, Final
+
+import orjson
+
+from app.coze import Fold, frame
+from app.exceptions import ERROR_CLASSES, ServiceError, UpstreamError
+from app.models import AssistantMessage, Chat, ErrorInfo, Usage
+from app.utils import iso, now_ms
+
+_END_EVENTS: Final = {
+    "completed": "conversation.chat.completed",
+    "failed": "conversation.chat.failed",
+    "cancelled": "conversation.chat.canceled",
+    "requires_action": "conversation.chat.requires_action",
+}
+_END_MARKS: Final = tuple(f"event: {name}\n".encode() for name in _END_EVENTS.values())
+
+
+def ends_reading(last_frame: bytes) -> bool:
+    """Whether a chat whose log ends with this frame is over, or waits for tool outputs."""
+    return last_frame.startswith(_END_MARKS)
+
+
+def chat_frame(chat: Chat) -> bytes:
+    """Frame 1 of every log, so that a client can resume from the very first moment."""
+    data = {"chat_id": chat.chat_id, "session_id": chat.session_id, "status": chat.status}
+    return frame("chat", orjson.dumps(data))
+
+
+def snapshot_frame(fold: Fold) -> bytes:
+    """The answer so far by message id; it replaces what a reader has."""
+    return frame("snapshot", orjson.dumps(fold.snapshot()))
+
+
+def answer_frames(fold: Fold) -> list[bytes]:
+    """Coze's stored answer as the events that a stream would have brought."""
+    ids = {"conversation_id": fold.conversation_id, "chat_id": fold.coze_chat_id, "role": "assistant"}
+    messages: list[dict[str, Any]] = [{**ids, **answer} for answer in fold.answers()]
+    messages += [
+        {**ids, "type": "follow_up", "content": question, "content_type": "text"}
+        for question in fold.follow_ups()
+    ]
+    return [frame("conversation.message.completed", orjson.dumps(message)) for message in messages]
+
+
+def error_info(error: ServiceError) -> ErrorInfo:
+    details = {}
+    if isinstance(error, UpstreamError):
+        details = {"coze_code": error.coze_code, "logid": error.logid, "hint": error.hint}
+    return ErrorInfo(code=error.code, message=error.message, retryable=error.retryable, **details)
+
+
+def error_of(chat: dict[str, Any]) -> ServiceError:
+    """The exception that a failed chat (as stored) stands for; ``details.chat_id`` names the chat."""
+    info = chat.get("error") or {}
+    error = ERROR_CLASSES.get(info.get("code", ""), ServiceError)(info.get("message"))
+    error.retryable = bool(info.get("retryable"))
+    extra = {name: info.get(name) for name in ("coze_code", "logid", "hint")}
+    error.details = {"chat_id": chat["chat_id"], **{k: v for k, v in extra.items() if v is not None}}
+    if error.details.get("logid"):
+        error.headers["X-Coze-Logid"] = error.details["logid"]
+    return error
+
+
+def end_frames(chat: Chat, fold: Fold, request_id: str) -> list[bytes]:
+    """The terminal frame; before that of a failed chat an ``error`` event with the envelope's error."""
+    frames = []
+    if chat.status == "failed" and chat.error is not None:
+        extra = chat.error.model_dump(include={"coze_code", "logid", "hint"}, exclude_none=True)
+        error = {
+            **chat.error.model_dump(include={"code", "message", "retryable"}),
+            "timestamp": chat.updated_at,
+            "request_id": request_id,
+            "details": {"chat_id": chat.chat_id, **extra},
+        }
+        frames.append(frame("error", orjson.dumps(error)))
+    if fold.final_data is not None and not chat.recovered and chat.status != "failed":
+        data = fold.final_data
+    else:
+        data = orjson.dumps(_our_end(chat, fold))
+    return [*frames, frame(_END_EVENTS[chat.status], data)]
+
+
+def _our_end(chat: Chat, fold: Fold) -> dict[str, Any]:
+    """A chat object in Coze's shape where Coze sent none that can be passed on."""
+    end: dict[str, Any] = {
+        "id": fold.coze_chat_id,
+        "conversation_id": fold.conversation_id,
+        "status": "canceled" if chat.status == "cancelled" else chat.status,
+        "recovered": chat.recovered,
+    }
+    if chat.usage is not None:
+        end["usage"] = chat.usage.model_dump()
+    if chat.error is not None:
+        end["last_error"] = {"code": chat.error.coze_code, "msg": chat.error.message}
+    if chat.required_action is not None:
+        end["required_action"] = chat.required_action
+    return end
+
+
+def close_chat(chat: Chat, fold: Fold, last_event_id: str) -> None:
+    """Writes what was folded, and how it ended, into the chat."""
+    moment = iso()
+    chat.updated_at = moment
+    chat.status = "cancelled" if fold.status == "canceled" else fold.status  # type: ignore[assignment]  # ended
+    chat.content, chat.reasoning_content = fold.content(), fold.reasoning()
+    chat.follow_up_questions = fold.follow_ups()
+    chat.required_action = fold.required_action
+    if fold.usage is not None:
+        chat.usage = Usage(
+            token_count=fold.usage.token_count,
+            input_count=fold.usage.input_count,
+            output_count=fold.usage.output_count,
+        )
+    if chat.status != "requires_action":
+        chat.completed_at = moment
+    if fold.error is not None:
+        chat.error = error_info(fold.error)
+        chat.error_message = fold.error.message
+    answers = fold.answers()
+    if answers:
+        chat.assistant_message = AssistantMessage(
+            content=chat.content, timestamp=moment, message_id=answers[-1]["id"] or str(now_ms())
+        )
+    ids = {"coze_chat_id": fold.coze_chat_id, "conversation_id": fold.conversation_id, "logid": fold.logid}
+    chat.metadata |= {name: value for name, value in ids.items() if value}
+    chat.metadata["last_event_id"] = last_event_id

@@ -1,0 +1,255 @@
+"""One chat, from the POST to its end: stream or poll, repair what was cut, cancel, and write the end."""
+
+import asyncio
+import contextlib
+from typing import Final
+
+from loguru import logger
+
+from app.coze import ENDED, CozeClient
+from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
+from app.models import OUR_META_KEY
+from app.stores.event_log import ChatEnd, LogWriter
+from app.tasks.frames import answer_frames, close_chat, end_frames
+from app.tasks.job import Job
+
+_BUSY_SECONDS: Final = 10.0
+"""How long a 4016 is retried: no chat of ours runs in the conversation, so one is just being cancelled."""
+_AFTER_END_SECONDS: Final = 2.0
+"""How long we read on after a terminal event for what may follow it (audio, done)."""
+_CANCEL_SECONDS: Final = 5.0
+_SEARCH_TRIES: Final = 3
+_REPAIR_PAUSE: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+class Runner:
+    """Runs chats to their end. It keeps nothing of its own: a job holds all of a chat's state."""
+
+    def __init__(self, coze: CozeClient, writer: LogWriter, *, use_stream: bool, chat_timeout: float) -> None:
+        self._coze = coze
+        self._writer = writer
+        self._use_stream = use_stream
+        self._chat_timeout = chat_timeout
+
+    async def run(self, job: Job) -> None:
+        """Ends when the chat has an end, in whatever way; the end is then on its way to Redis.
+
+        Broad on purpose: a fault of ours must end the chat as failed, never leave it "processing".
+        """
+        answer = asyncio.create_task(self._answer(job), name=f"answer:{job.chat.chat_id}")
+        stop = asyncio.create_task(job.cancelled.wait())
+        try:
+            await asyncio.wait({answer, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                await _end_task(answer)
+                await self._cancel(job)
+            else:
+                answer.result()
+        except ServiceError as error:
+            self._fail(job, error)
+        except Exception:  # noqa: BLE001  # the runner's last resort, one of three
+            logger.opt(exception=True).error("chat {} broke", job.chat.chat_id)
+            self._fail(job, InternalError())
+        finally:
+            await _end_task(answer)
+            await _end_task(stop)
+        self.finish(job)
+
+    def finish(self, job: Job) -> None:
+        """Hands the last frames and the final record to the writer."""
+        frames_before = len(job.log.frames)
+        close_chat(job.chat, job.fold, "")
+        frames = end_frames(job.chat, job.fold, job.request_id)
+        job.chat.metadata["last_event_id"] = f"{job.log.epoch}-{frames_before + len(frames)}"
+        record = job.chat.model_dump_json().encode()
+        waiting = job.chat.status == "requires_action"
+        self._writer.finish(job.log, frames, ChatEnd(record, job.chat.status, waiting))
+
+    @staticmethod
+    def _fail(job: Job, error: ServiceError) -> None:
+        fold = job.fold
+        if fold.status == "completed" and fold.error is None:
+            return  # all of the answer is here; what failed came after it
+        fold.error = error  # type: ignore[assignment]  # what ends a chat need not come from Coze
+        fold.status = "failed"
+
+    # -- the answer ------------------------------------------------------------------------------------
+
+    async def _answer(self, job: Job) -> None:
+        """Leaves the outcome in ``job.fold``; raises ``UpstreamError`` where there is none."""
+        cause: UpstreamError | None = None
+        try:
+            async with self._coze.chat_deadline(self._chat_timeout):
+                try:
+                    await self._ask(job)
+                except UpstreamError as error:
+                    if not error.maybe_started and not job.ids_known:
+                        raise
+                    cause = error
+                if not _is_over(job):
+                    await self._repair(job, cause)
+        except CozeTimeout:
+            # Past the whole chat's deadline Coze must let go of the conversation, or the session's next
+            # message would meet 4016.
+            if not _is_over(job):
+                await self._cancel_at_coze(job)
+                raise
+
+    async def _ask(self, job: Job) -> None:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + _BUSY_SECONDS
+        while True:
+            try:
+                if self._use_stream or not job.session.auto_save_history:
+                    await self._stream(job)
+                else:
+                    await self._create_and_poll(job)
+            except CozeBusy as error:
+                if job.ids_known or error.coze_code is None or loop.time() >= give_up:
+                    raise
+                await asyncio.sleep(0.25)
+            else:
+                return
+
+    async def _stream(self, job: Job) -> None:
+        fold, log = job.fold, job.log
+        async with self._coze.stream_chat(job.coze_request(job.session.user_id)) as stream:
+            fold.logid = stream.logid
+            if stream.chat is not None:
+                fold.coze_chat_id, fold.conversation_id = stream.chat.id, stream.chat.conversation_id
+                self._learn(job)
+                await self._poll(job)
+                return
+            async for events in stream:
+                frames = []
+                for event in events:
+                    shown = fold.feed(event)
+                    if shown is not None:
+                        frames.append(shown)
+                    if fold.settled:
+                        break
+                if frames:
+                    self._writer.append(log, frames)
+                if not job.ids_known and fold.coze_chat_id:
+                    self._learn(job)
+                if fold.settled:
+                    break
+                if fold.status in ENDED:
+                    stream.idle_timeout = _AFTER_END_SECONDS
+            await stream.finish()
+
+    async def _create_and_poll(self, job: Job) -> None:
+        chat = await self._coze.create_chat(job.coze_request(job.session.user_id))
+        job.fold.coze_chat_id, job.fold.conversation_id = chat.id, chat.conversation_id
+        job.fold.logid = chat.logid
+        self._learn(job)
+        await self._poll(job)
+
+    def _learn(self, job: Job) -> None:
+        """Coze's ids are known now: whoever has to take the chat over must find them in Redis."""
+        job.ids_known = True
+        self._writer.commit_ids(job.log, job.fold.coze_chat_id or "", job.fold.conversation_id or "")
+
+    async def _poll(self, job: Job) -> None:
+        conversation, chat_id = job.fold.conversation_id or "", job.fold.coze_chat_id or ""
+        chat = await self._coze.poll_chat(conversation, chat_id)
+        messages = []
+        if chat.status in ("completed", "canceled"):
+            messages = await self._coze.stored_answer(conversation, chat_id)
+        job.fold.logid = chat.logid or job.fold.logid
+        job.fold.adopt(messages, chat)
+        self._writer.append(job.log, answer_frames(job.fold))
+
+    # -- repair ----------------------------------------------------------------------------------------
+
+    async def _repair(self, job: Job, cause: UpstreamError | None) -> None:
+        """A stream that ended without a terminal event is a cut stream: Coze's stored answer decides.
+
+        Goes on until the chat's deadline: only when Coze itself has failed does the chat fail.
+        """
+        if not job.session.auto_save_history:
+            raise cause or CozeApiError(
+                "The stream from Coze was cut, and with auto_save_history=false Coze keeps no answer",
+                logid=job.fold.logid,
+                retryable=True,
+            )
+        logger.warning(
+            "chat {} was cut, repairing: {}", job.chat.chat_id, cause.message if cause else "no end"
+        )
+        for attempt in range(1_000_000):
+            try:
+                if not job.ids_known:
+                    await self._find(job, cause)
+                await self._poll(job)
+            except UpstreamError as error:
+                if not error.retryable or not job.ids_known:
+                    raise
+                await asyncio.sleep(_REPAIR_PAUSE[min(attempt, len(_REPAIR_PAUSE) - 1)])
+            else:
+                job.chat.recovered = True
+                return
+
+    async def _find(self, job: Job, cause: UpstreamError | None) -> None:
+        """Looks for a chat at Coze whose id never reached us, by our own id in its ``meta_data``."""
+        conversation = job.conversation_id
+        for attempt in range(_SEARCH_TRIES if conversation else 0):
+            if attempt:
+                await asyncio.sleep(1.0)
+            with contextlib.suppress(CozeTimeout):
+                found = await self._coze.find_chat(
+                    conversation or "", meta_key=OUR_META_KEY, meta_value=job.chat.chat_id
+                )
+                if found is not None:
+                    job.fold.coze_chat_id, job.fold.conversation_id = found.id, conversation
+                    self._learn(job)
+                    return
+        raise cause or CozeApiError(
+            "Coze ended the stream without a word", logid=job.fold.logid, retryable=True
+        )
+
+    # -- cancelling --------------------------------------------------------------------------------------
+
+    async def _cancel(self, job: Job) -> None:
+        """Ends the chat as cancelled, unless Coze had finished it before: then its answer counts."""
+        fold = job.fold
+        if _is_over(job):
+            return
+        state = await self._cancel_at_coze(job)
+        if state == "completed":
+            messages = []
+            with contextlib.suppress(UpstreamError, TimeoutError):
+                async with asyncio.timeout(_CANCEL_SECONDS):
+                    chat = await self._coze.retrieve_chat(fold.conversation_id or "", fold.coze_chat_id or "")
+                    messages = await self._coze.stored_answer(
+                        fold.conversation_id or "", fold.coze_chat_id or ""
+                    )
+                    fold.adopt(messages, chat)
+                    job.chat.recovered = True
+                    self._writer.append(job.log, answer_frames(fold))
+                    return
+        fold.status, fold.error, fold.final_data = "canceled", None, None
+
+    async def _cancel_at_coze(self, job: Job) -> str:
+        """Best effort within a few seconds; returns Coze's status of the chat, "" where it is unknown."""
+        fold = job.fold
+        try:
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                if not job.ids_known:
+                    await self._find(job, None)
+                chat = await self._coze.cancel_chat(fold.conversation_id or "", fold.coze_chat_id or "")
+        except (UpstreamError, TimeoutError) as error:
+            logger.warning("chat {} was not cancelled at Coze: {}", job.chat.chat_id, type(error).__name__)
+            return ""
+        fold.usage = chat.usage or fold.usage
+        return chat.status
+
+
+def _is_over(job: Job) -> bool:
+    return job.fold.error is not None or job.fold.status in ENDED
+
+
+async def _end_task(task: "asyncio.Task[object]") -> None:
+    """Cancel means cancel and await."""
+    if not task.done():
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

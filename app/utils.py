@@ -1,0 +1,69 @@
+"""Clock and ids. Imports nothing of ours and must not grow."""
+
+import base64
+import hashlib
+import re
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+SHARDS: Final = 32
+"""Number of fixed hash tags; one base32 character of every id carries the shard."""
+
+_BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_TOKEN_CHARS: Final = 20
+"""20 base32 characters: 100 random bits."""
+
+SESSION_ID_PATTERN: Final = re.compile(r"coze_session_[0-9]{13}_[a-z2-7]{21}")
+CHAT_ID_PATTERN: Final = re.compile(r"coze_chat_[0-9]{13}_[a-z2-7]{41}")
+
+
+def now_ms() -> int:
+    """Wall clock in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def iso(ms: int | None = None) -> str:
+    """ISO 8601 in UTC with microseconds and offset, of ``ms`` (milliseconds) or of now."""
+    moment = datetime.now(UTC) if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+    return moment.isoformat(timespec="microseconds")
+
+
+def random_token() -> str:
+    """100 random bits as 20 lower-case base32 characters."""
+    return base64.b32encode(secrets.token_bytes(13)).decode().lower()[:_TOKEN_CHARS]
+
+
+def new_session_id() -> str:
+    """``coze_session_<ms>_<shard char><100 random bits>`` on a random shard."""
+    return f"coze_session_{now_ms()}_{secrets.choice(_BASE32)}{random_token()}"
+
+
+def new_chat_id(session_id: str) -> str:
+    """``coze_chat_<ms>_<shard char><group><100 random bits>``.
+
+    The group leads to the record in one HMGET. It is a one-way digest: a chat id tells nothing of its
+    session's id.
+    """
+    return f"coze_chat_{now_ms()}_{session_id[-_TOKEN_CHARS - 1]}{group_of(session_id)}{random_token()}"
+
+
+def shard_of(any_id: str) -> int:
+    """Shard number, 0-31, of a well-formed session or chat id."""
+    return _BASE32.index(any_id.rsplit("_", 1)[1][0])
+
+
+def group_of(any_id: str) -> str:
+    """Name (20 characters) under which a session keeps its chats, from its id or from a chat's."""
+    if any_id.startswith("coze_chat_"):
+        return any_id[-2 * _TOKEN_CHARS : -_TOKEN_CHARS]
+    return base64.b32encode(hashlib.sha256(any_id.encode()).digest()).decode().lower()[:_TOKEN_CHARS]
+
+
+def is_session_id(value: str) -> bool:
+    return SESSION_ID_PATTERN.fullmatch(value) is not None
+
+
+def is_chat_id(value: str) -> bool:
+    return CHAT_ID_PATTERN.fullmatch(value) is not None
