@@ -6,14 +6,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
 from app.auth import Verifier
 from app.config import Settings
-from app.exceptions import BodyTooLarge, UnsupportedMediaType
-from app.models import Identity
+from app.exceptions import BodyTooLarge, UnsupportedMediaType, ValidationFailed
+from app.models import Cursor, Identity
 from app.redis_client import RedisGate
 from app.tasks import TaskService
 from app.utils import now_ms
@@ -101,6 +101,44 @@ def get_patience(
 
 
 PatienceDep = Annotated[Patience, Depends(get_patience)]
+
+
+def get_cursor(
+    last_event_id: Annotated[
+        str | None, Header(alias="Last-Event-ID", description="Id of the last event that arrived")
+    ] = None,
+    after: Annotated[str | None, Query(description="The same for clients that cannot set the header")] = None,
+) -> Cursor:
+    """The header counts before the query: a browser sets it by itself when it reconnects."""
+    given = last_event_id or after
+    if not given:
+        return Cursor(0, 0)
+    cursor = Cursor.parse(given)
+    if cursor is None:
+        fault = {"field": "Last-Event-ID", "message": "has the form <epoch>-<frame>"}
+        raise ValidationFailed(details={"fields": [fault]})
+    return cursor
+
+
+CursorDep = Annotated[Cursor, Depends(get_cursor)]
+
+
+def get_idempotency_key(
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="At most 255 characters; the same call within 24 h is one call",
+        ),
+    ] = None,
+) -> str | None:
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
+        fault = {"field": "Idempotency-Key", "message": "1 to 255 characters"}
+        raise ValidationFailed(details={"fields": [fault]})
+    return idempotency_key
+
+
+IdempotencyKeyDep = Annotated[str | None, Depends(get_idempotency_key)]
 
 _M = TypeVar("_M", bound=BaseModel)
 

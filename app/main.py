@@ -25,8 +25,10 @@ from app.redis_client import Keys, open_redis
 from app.routes import chats, health, messages, sessions
 from app.stores.chats import ChatStore
 from app.stores.event_log import LogPolicy, LogWriter
+from app.stores.leases import LeaseStore
+from app.stores.log_reader import LogReader
 from app.stores.sessions import SessionLimits, SessionStore
-from app.tasks import Runner, TaskOptions, TaskService
+from app.tasks import LeaseKeeper, Runner, RunningChats, TaskOptions, TaskService
 from app.utils import now_ms
 
 
@@ -78,19 +80,34 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         writer = LogWriter(redis, keys, policy)
         writer.start()
         stack.push_async_callback(writer.stop)
+        leases = LeaseStore(redis, keys, policy)
+        reader = LogReader(redis, keys, leases.process)
+        stack.push_async_callback(reader.stop)
+        runner = Runner(
+            coze,
+            writer,
+            use_stream=settings.use_stream,
+            chat_timeout=settings.chat_timeout,
+            max_log_bytes=settings.max_chat_log_bytes,
+        )
+        running = RunningChats(runner=runner, writer=writer, leases=leases, reader=reader)
+        stack.push_async_callback(running.stop)
+        LeaseKeeper(redis, leases, running).start()
         tasks = TaskService(
             sessions=SessionStore(redis, keys, limits),
-            chats=ChatStore(redis, keys, policy),
+            chats=ChatStore(redis, keys, policy, leases.process),
+            leases=leases,
+            reader=reader,
             writer=writer,
+            running=running,
             coze=coze,
-            runner=Runner(coze, writer, use_stream=settings.use_stream, chat_timeout=settings.chat_timeout),
             options=TaskOptions(
                 default_bot_id=settings.bot_id,
                 max_message_length=settings.max_message_length,
+                max_queued=settings.max_queued_per_session,
                 drain_seconds=settings.drain_seconds,
             ),
         )
-        stack.push_async_callback(tasks.stop)
         verifier: Verifier = ClosedVerifier() if settings.enable_auth else NoVerifier()
         yield Resources(settings, redis, tasks, verifier, now_ms())
 

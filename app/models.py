@@ -14,6 +14,8 @@ ChatStatus = Literal["pending", "processing", "completed", "failed", "cancelled"
 SessionStatus = Literal["active", "inactive", "expired", "terminated"]
 
 TERMINAL_STATUSES: Final = frozenset({"completed", "failed", "cancelled"})
+SETTLED_STATUSES: Final = TERMINAL_STATUSES | {"requires_action"}
+"""What ends a reading: over, or waiting for tool outputs."""
 OUR_META_KEY: Final = "coze_fastapi_chat_id"
 """Key in Coze's ``meta_data`` under which our chat id goes along, so that a chat can be found again."""
 
@@ -127,12 +129,33 @@ class SendMessage(_Body):
     custom_variables: Annotated[dict[str, str], Field(max_length=100)] | None = None
     meta_data: MetaData | None = None
     parameters: Annotated[dict[str, JsonValue], Field(max_length=100)] | None = None
+    on_busy: Literal["reject", "interrupt", "enqueue"] = "reject"
 
     @model_validator(mode="after")
     def _says_something(self) -> "SendMessage":
         if not self.message.strip():
             raise ValueError("message must not be blank")
         return self
+
+
+class ToolOutput(_Body):
+    tool_call_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+    output: Annotated[str, StringConstraints(max_length=500_000)]
+
+
+class SubmitToolOutputs(_Body):
+    """Body of POST /coze/chats/{chat_id}/tool_outputs: all outputs that the chat asks for, in one call."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        strict=True,
+        json_schema_extra={
+            "examples": [{"tool_outputs": [{"tool_call_id": "Q0Q=", "output": '{"t":21}'}], "stream": False}]
+        },
+    )
+
+    tool_outputs: Annotated[list[ToolOutput], Field(min_length=1, max_length=100)]
+    stream: bool = False
 
 
 # -- answers ----------------------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ from app.exceptions import (
     RedisUnavailable,
     ServiceError,
 )
-from app.models import CreateSession, ErrorEnvelope, SendMessage
+from app.models import Chat, CreateSession, ErrorEnvelope, SendMessage, SubmitToolOutputs, SuccessEnvelope
 
 REF: Final = "#/components/schemas/"
-_BODIES: Final[tuple[type[BaseModel], ...]] = (CreateSession, SendMessage)
+_BODIES: Final[tuple[type[BaseModel], ...]] = (CreateSession, SendMessage, SubmitToolOutputs)
 _EVERYWHERE: Final = (AuthMissing, AuthInvalid, AuthUnavailable, RedisUnavailable, Overloaded, InternalError)
 
 
@@ -58,6 +58,24 @@ def _example(cls: type[ServiceError]) -> dict[str, Any]:
             "retryable": cls.retryable,
             "details": {},
         },
+    }
+
+
+def event_stream() -> dict[int | str, dict[str, Any]]:
+    """``responses=`` of a route that answers with server-sent events."""
+    return {
+        200: {
+            "description": "Server-sent events",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        }
+    }
+
+
+def chat_answers() -> dict[int | str, dict[str, Any]]:
+    """``responses=`` of a route that starts a chat: whole, still at work, or a stream."""
+    return {
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        202: {"model": SuccessEnvelope[Chat], "description": "Still at work; see Location"},
     }
 
 

@@ -81,6 +81,17 @@ class Keys:
     def idempotency(self, session_id: str, digest: str) -> str:
         return f"{self._shard(shard_of(session_id))}idem:{digest}"
 
+    def session_idempotency(self, digest: str) -> str:
+        return f"{self.prefix}{{index}}:idem:{digest}"
+
+    def bell(self, shard: int, process: str) -> str:
+        """Stream that wakes this process' own blocking read of a shard."""
+        return f"{self._shard(shard)}bell:{process}"
+
+    def inbox(self, process: str) -> str:
+        """Stream of what other processes ask this one to do."""
+        return f"{self.prefix}inbox:{process}"
+
     def user_sessions(self, user: str) -> str:
         return f"{self.prefix}{{index}}:user:{user}"
 
@@ -160,6 +171,16 @@ class RedisGate:
             if isinstance(reply, _AWAY):
                 raise self._failed(reply) from reply
         return replies
+
+    async def read_streams(self, places: dict[str, str], seconds: float, count: int = 100) -> Any:
+        """XREAD BLOCK: ``[(key, [(id, fields), ...]), ...]``, empty when nothing came in time."""
+        if self.away:
+            raise RedisUnavailable
+        try:
+            reply = await self.blocking.xread(places, count=count, block=max(1, int(seconds * 1000)))
+        except _AWAY as exc:
+            raise self._failed(exc) from exc
+        return reply or []
 
     async def load(self, scripts: Sequence[Script]) -> None:
         for script in scripts:

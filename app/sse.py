@@ -12,6 +12,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.exceptions import ServiceError
 from app.models import Cursor, success_json, task_status_of
 from app.tasks import Batch, Ending
 
@@ -28,11 +29,11 @@ _HEADERS: Final = {
 class Feed(Protocol):
     """What a stream reads from. ``last`` is the id of what was taken last."""
 
-    last: Cursor
-
+    @property
+    def last(self) -> Cursor: ...
     @property
     def ending(self) -> Ending | None: ...
-    def take(self) -> Batch | None: ...
+    async def take(self) -> Batch | None: ...
     async def wait(self) -> None: ...
     def wake(self) -> None: ...
     def close(self) -> None: ...
@@ -92,7 +93,7 @@ class EventStream(Response):
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": _RETRY, "more_body": True})
-            async for piece in self._pieces(loop):
+            async for piece in self._guarded(self._pieces(loop)):
                 if self._gone:
                     return
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -103,10 +104,19 @@ class EventStream(Response):
             await asyncio.gather(*watchers, return_exceptions=True)
             self._feed.close()
 
+    async def _guarded(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The status is out already: what goes wrong now is told by an event."""
+        try:
+            async for piece in pieces:
+                yield piece
+        except ServiceError as error:
+            data = {"code": error.code, "message": error.message, "retryable": error.retryable}
+            yield b"event: error\ndata: %s\n\n" % orjson.dumps(data)
+
     async def _pieces(self, loop: asyncio.AbstractEventLoop) -> AsyncIterator[bytes]:
         feed = self._feed
         while not self._gone:
-            batch = feed.take()
+            batch = await feed.take()
             if batch is not None:
                 yield render(batch)
                 continue

@@ -63,11 +63,10 @@ class Caller:
         self._budget = RetryBudget()
 
     async def json(self, call: Call) -> Reply:
+        """The JSON answer of ``call``. Raises ``UpstreamError``."""
+
         async def attempt(exchange: Exchange, head: Head) -> Reply:
-            try:
-                return await exchange.read_json(head)
-            finally:
-                await exchange.close()
+            return await exchange.read_json(head)
 
         try:
             return await self._with_retries(call, attempt)
@@ -79,6 +78,7 @@ class Caller:
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[CozeStream]:
+        """The open stream that answers ``call``; leaving closes it. Raises ``UpstreamError``."""
         async with AsyncExitStack() as stack:
 
             async def attempt(exchange: Exchange, head: Head) -> CozeStream:
@@ -123,7 +123,9 @@ class Caller:
             await self._sleep(pause)
 
     async def _attempt(self, exchange: Exchange, call: Call, bearer: Bearer, attempt: Attempt[T]) -> T:
-        try:
+        async with AsyncExitStack() as stack:
+            # On failure and cancellation too: the connection must not outlive the call.
+            stack.push_async_callback(exchange.close)
             head = await exchange.send(
                 call.method,
                 call.url,
@@ -132,11 +134,10 @@ class Caller:
                 content=call.content,
                 stream=call.stream,
             )
-            return await attempt(exchange, head)
-        except BaseException:
-            # Cancellation included: the connection must not outlive the call.
-            await exchange.close()
-            raise
+            result = await attempt(exchange, head)
+            if call.stream:
+                stack.pop_all()  # stays open; ``stream`` closes it
+            return result
 
     async def _has_newer_token(self, error: UpstreamError, bearer: Bearer) -> bool:
         return (

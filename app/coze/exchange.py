@@ -257,8 +257,10 @@ class CozeStream:
         return []
 
     async def finish(self) -> None:
-        """After a reading that ended as it should: lets the connection be used again."""
+        """After a reading that ended as it should: lets the connection be used again. Leaving the block calls
+        it; a second call does nothing."""
         if self._said_done and not self._over:
+            self._over = True
             await self._exchange.drain()
 
 

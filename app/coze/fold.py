@@ -162,6 +162,16 @@ class Fold:
         """``{"messages": answers(), "follow_up_questions": [...]}``: replaces what a reader has."""
         return {"messages": self.answers(), "follow_up_questions": self.follow_ups()}
 
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Takes what ``snapshot`` gave as the answer so far."""
+        self._answers = {}
+        for message in snapshot.get("messages") or []:
+            answer = self._answer(message["id"])
+            if answer is not None:
+                answer.content, answer.reasoning = [message["content"]], [message["reasoning_content"]]
+                answer.content_type = message["content_type"]
+        self._follow_ups = list(snapshot.get("follow_up_questions") or [])
+
     def adopt(self, messages: list[Message], chat: ChatState) -> None:
         """Takes Coze's stored answer and state over what was folded (repair after a cut).
 

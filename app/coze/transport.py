@@ -5,6 +5,7 @@ throughput at hundreds of open streams), and httpx's own.
 """
 
 import asyncio
+import ssl
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, Literal
 
@@ -40,21 +41,26 @@ _NOT_CONNECTED_HTTPX: Final = (
 
 
 def build_http_client(
-    *, connect_timeout: float, pool_size: int, transport: TransportName = "aiohttp"
+    *,
+    connect_timeout: float,
+    pool_size: int,
+    transport: TransportName = "aiohttp",
+    ssl_context: ssl.SSLContext | None = None,
 ) -> httpx.AsyncClient:
     """A pooled client; call it inside the event loop and ``aclose`` it there.
 
     ``connect_timeout`` in seconds (also for the wait for a free connection); ``pool_size`` bounds the open
-    connections, and so the chats that run at once. Redirects are not followed: a POST must not be sent
-    twice, nor a token to another host. The environment (proxies, .netrc, SSL_CERT_FILE) is not consulted,
-    so that what is set is what happens. Cookies are not kept: all chats share this client.
+    connections, and so the chats that run at once; ``ssl_context`` replaces certifi's list of authorities.
+    Redirects are not followed: a POST must not be sent twice, nor a token to another host. The environment
+    (proxies, .netrc, SSL_CERT_FILE) is not consulted, so that what is set is what happens. Cookies are not
+    kept: all chats share this client.
     """
     limits = httpx.Limits(
         max_connections=pool_size,
         max_keepalive_connections=pool_size,
         keepalive_expiry=KEEPALIVE_SECONDS,
     )
-    ssl_context = httpx.create_ssl_context(trust_env=False)
+    ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
     chosen: httpx.AsyncBaseTransport
     if transport == "aiohttp":
 

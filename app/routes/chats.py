@@ -1,14 +1,34 @@
-"""Chats: the result of one, at once or as soon as it is there."""
+"""Chats: result, events, cancel, tool outputs."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
-from app.dependencies import IdentityDep, TasksDep
-from app.exceptions import ChatNotFound, ValidationFailed
-from app.models import Chat, SuccessEnvelope
-from app.openapi import errors
-from app.routes.answers import chat_as_it_stands
+from app.dependencies import (
+    CursorDep,
+    IdentityDep,
+    PatienceDep,
+    RequestIdDep,
+    ResourcesDep,
+    TasksDep,
+    json_body,
+)
+from app.exceptions import (
+    BodyTooLarge,
+    ChatNotFound,
+    ChatState,
+    CozeApiError,
+    CozeQuotaExhausted,
+    CozeRateLimited,
+    CozeTimeout,
+    ShuttingDown,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from app.models import Chat, SubmitToolOutputs, SuccessEnvelope
+from app.openapi import body_of, chat_answers, errors, event_stream
+from app.routes.answers import chat_answer, chat_as_it_stands
+from app.routes.streams import stream
 
 router = APIRouter(prefix="/coze/chats", tags=["chats"])
 
@@ -26,3 +46,53 @@ async def get_result(
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds", allow_inf_nan=False)] = 0,
 ) -> Response:
     return chat_as_it_stands(await tasks.result(identity, chat_id, wait))
+
+
+@router.get(
+    "/{chat_id}/events",
+    summary="The chat's event stream, from the start or after an event id",
+    response_class=Response,
+    responses={**event_stream(), **errors(ValidationFailed, ChatNotFound)},
+)
+async def get_events(
+    chat_id: str, identity: IdentityDep, tasks: TasksDep, resources: ResourcesDep, after: CursorDep
+) -> Response:
+    return stream(await tasks.follow(identity, chat_id, after), chat_id, resources)
+
+
+@router.post(
+    "/{chat_id}/cancel",
+    summary="Cancel the chat, here and at Coze",
+    response_model=SuccessEnvelope[Chat],
+    responses=errors(ChatNotFound),
+)
+async def cancel_chat(chat_id: str, identity: IdentityDep, tasks: TasksDep) -> Response:
+    return chat_as_it_stands(await tasks.cancel(identity, chat_id))
+
+
+@router.post(
+    "/{chat_id}/tool_outputs",
+    summary="Answer a chat that requires action; it goes on under the same id",
+    response_model=SuccessEnvelope[Chat],
+    responses={
+        **chat_answers(),
+        **errors(
+            *(ValidationFailed, BodyTooLarge, UnsupportedMediaType, ChatNotFound, ChatState, ShuttingDown),
+            *(CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
+        ),
+    },
+    openapi_extra=body_of(SubmitToolOutputs),
+)
+async def submit_tool_outputs(
+    chat_id: str,
+    identity: IdentityDep,
+    tasks: TasksDep,
+    resources: ResourcesDep,
+    patience: PatienceDep,
+    request_id: RequestIdDep,
+    body: Annotated[SubmitToolOutputs, Depends(json_body(SubmitToolOutputs))],
+) -> Response:
+    started = await tasks.submit_tool_outputs(identity, chat_id, body, request_id)
+    if body.stream:
+        return stream(tasks.feed(identity, started), chat_id, resources)
+    return chat_answer(await tasks.answer(identity, chat_id, patience.seconds), patience.headers)

@@ -4,13 +4,23 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from app.dependencies import IdentityDep, PatienceDep, RequestIdDep, ResourcesDep, TasksDep, json_body
+from app.dependencies import (
+    IdempotencyKeyDep,
+    IdentityDep,
+    PatienceDep,
+    RequestIdDep,
+    ResourcesDep,
+    TasksDep,
+    json_body,
+)
 from app.exceptions import (
     BodyTooLarge,
+    ChatExpired,
     CozeApiError,
     CozeQuotaExhausted,
     CozeRateLimited,
     CozeTimeout,
+    IdempotencyKeyReused,
     SessionBusy,
     SessionExpired,
     SessionNotFound,
@@ -19,10 +29,10 @@ from app.exceptions import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from app.models import Chat, Cursor, SendMessage, SuccessEnvelope
-from app.openapi import body_of, errors
+from app.models import Chat, SendMessage, SuccessEnvelope
+from app.openapi import body_of, chat_answers, errors
 from app.routes.answers import chat_answer
-from app.sse import EventStream
+from app.routes.streams import stream
 
 router = APIRouter(prefix="/coze/sessions", tags=["messages"])
 
@@ -32,11 +42,10 @@ router = APIRouter(prefix="/coze/sessions", tags=["messages"])
     summary="Send a message",
     response_model=SuccessEnvelope[Chat],
     responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        202: {"model": SuccessEnvelope[Chat], "description": "Still at work; see Location"},
+        **chat_answers(),
         **errors(
-            *(ValidationFailed, BodyTooLarge, UnsupportedMediaType),
-            *(SessionNotFound, SessionTerminated, SessionExpired, SessionBusy, ShuttingDown),
+            *(ValidationFailed, BodyTooLarge, UnsupportedMediaType, IdempotencyKeyReused),
+            *(SessionNotFound, SessionTerminated, SessionExpired, ChatExpired, SessionBusy, ShuttingDown),
             *(CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
         ),
     },
@@ -48,15 +57,13 @@ async def send_message(
     tasks: TasksDep,
     resources: ResourcesDep,
     patience: PatienceDep,
+    idempotency_key: IdempotencyKeyDep,
     request_id: RequestIdDep,
     body: Annotated[SendMessage, Depends(json_body(SendMessage))],
 ) -> Response:
-    chat_id = await tasks.send(identity, session_id, body, request_id)
+    started = await tasks.send(
+        identity, session_id, body, request_id=request_id, idempotency_key=idempotency_key
+    )
     if body.stream:
-        return EventStream(
-            tasks.follow(chat_id, Cursor(1, 0)),
-            chat_id=chat_id,
-            heartbeat=resources.settings.heartbeat_seconds,
-            farewell=tasks.draining,
-        )
-    return chat_answer(await tasks.answer(identity, chat_id, patience.seconds), patience.headers)
+        return stream(tasks.feed(identity, started), started.chat_id, resources)
+    return chat_answer(await tasks.answer(identity, started.chat_id, patience.seconds), patience.headers)

@@ -5,9 +5,10 @@ from typing import Annotated
 import orjson
 from fastapi import APIRouter, Depends, Query, Response
 
-from app.dependencies import IdentityDep, TasksDep, json_body
+from app.dependencies import IdempotencyKeyDep, IdentityDep, TasksDep, json_body
 from app.exceptions import (
     BodyTooLarge,
+    IdempotencyKeyReused,
     SessionExpired,
     SessionLimitReached,
     SessionNotFound,
@@ -28,13 +29,24 @@ _GONE = (SessionNotFound, SessionTerminated, SessionExpired)
     "",
     summary="Open a session",
     response_model=SuccessEnvelope[Session],
-    responses=errors(ValidationFailed, BodyTooLarge, UnsupportedMediaType, SessionLimitReached, ShuttingDown),
+    responses=errors(
+        ValidationFailed,
+        BodyTooLarge,
+        UnsupportedMediaType,
+        IdempotencyKeyReused,
+        SessionLimitReached,
+        ShuttingDown,
+    ),
     openapi_extra=body_of(CreateSession),
 )
 async def create_session(
-    identity: IdentityDep, tasks: TasksDep, body: Annotated[CreateSession, Depends(json_body(CreateSession))]
+    identity: IdentityDep,
+    tasks: TasksDep,
+    idempotency_key: IdempotencyKeyDep,
+    body: Annotated[CreateSession, Depends(json_body(CreateSession))],
 ) -> Response:
-    return success(await tasks.create_session(identity, body), message="session created")
+    session = await tasks.create_session(identity, body, idempotency_key)
+    return success(session, message="session created")
 
 
 @router.get(

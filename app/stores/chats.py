@@ -1,6 +1,5 @@
 """Chats: records in their session's hash, and the run of each chat that is not over."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -17,21 +16,18 @@ from app.exceptions import (
 from app.models import Identity
 from app.redis_client import Keys, RedisGate, Script
 from app.stores.event_log import LogPolicy
-from app.stores.sessions import TOMBSTONE_MS, SessionRecord, raise_unless_active
+from app.stores.sessions import (
+    IDEMPOTENCY_MS,
+    TOMBSTONE_MS,
+    IdempotencyKey,
+    SessionRecord,
+    raise_unless_active,
+)
 from app.utils import is_chat_id
 
 NEWEST_KEPT: Final = 100
-_IDEMPOTENCY_MS: Final = 24 * 3600 * 1000
 
 BusyPolicy = Literal["reject", "interrupt", "enqueue"]
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """``fingerprint``: hexadecimal digest of the request that came with the key."""
-
-    key: str
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +57,16 @@ class Created:
 
 
 class ChatStore:
-    def __init__(self, redis: RedisGate, keys: Keys, policy: LogPolicy) -> None:
+    def __init__(self, redis: RedisGate, keys: Keys, policy: LogPolicy, process: str) -> None:
         self._redis = redis
         self._keys = keys
+        self._process = process
         self.policy = policy
         self._create = Script("chat_create")
+
+    async def wait_open(self) -> None:
+        """Returns when Redis is there."""
+        await self._redis.wait_open()
 
     async def create(
         self,
@@ -113,7 +114,7 @@ class ChatStore:
         keys, policy, session_id = self._keys, self.policy, chat.session_id
         idempotency_key = ""
         if idempotency is not None:
-            digest = hashlib.sha256(f"{session_id}\0{idempotency.key}".encode()).hexdigest()[:40]
+            digest = idempotency.digest(identity.owner, session_id)
             idempotency_key = keys.idempotency(session_id, digest)
         reply: list[Any] = await self._redis.run(
             self._create,
@@ -125,7 +126,7 @@ class ChatStore:
             [
                 *(identity.owner, identity.admin_prefix, chat.chat_id, chat.record, chat.first_frame),
                 *(policy.lease, policy.session_ttl, TOMBSTONE_MS, policy.hold, on_busy, max_queued),
-                *(idempotency.fingerprint if idempotency else "", _IDEMPOTENCY_MS, NEWEST_KEPT),
+                *(idempotency.fingerprint if idempotency else "", IDEMPOTENCY_MS, NEWEST_KEPT, self._process),
                 *chat.run_fields,
             ],
         )

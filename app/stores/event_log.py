@@ -17,6 +17,7 @@ from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.redis_client import Arg, Keys, RedisGate, Script
+from app.stores.loops import forever
 from app.stores.sessions import TOMBSTONE_MS, SessionRecord
 
 TICK_SECONDS: Final = 0.02
@@ -47,29 +48,21 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ChatEnd:
-    """``record``: the final chat as JSON. ``waiting``: it waits for tool outputs and is not over."""
+    """``record``: the final chat as JSON. ``frames``: how many of the log's frames belong to the end.
+    ``waiting``: it waits for tool outputs and is not over."""
 
     record: bytes
-    status: str
+    frames: int
     waiting: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class NextChat:
-    """The queued chat that an end has started."""
-
-    chat_id: str
-    run: list[bytes]
-    session: SessionRecord
 
 
 @dataclass(slots=True, eq=False)
 class OpenLog:
     """A running chat's log as its owner holds it.
 
-    ``frames[i]`` is frame number ``i + 1`` of ``epoch``. Readers see ``visible`` of them: the frames of
-    the end stay hidden until the end is committed or Redis has been found away, so that a client's
-    next message never meets its own last chat.
+    ``frames[i]`` is frame number ``first + i`` of ``epoch``; what a snapshot replaced is gone. Readers see
+    those up to number ``visible``: the frames of the end stay hidden until the end is committed or Redis
+    has been found away, so that a client's next message never meets its own last chat.
     """
 
     chat_id: str
@@ -77,11 +70,17 @@ class OpenLog:
     epoch: int
     origin: Origin
     frames: list[bytes] = field(default_factory=list)
+    first: int = 1
+    size: int = 0
+    """Bytes in ``frames``."""
+    trim: bool = False
+    """Redis still holds frames from before ``first``."""
     visible: int = 0
     committed: int = 0
     state: LogState = "open"
     end: ChatEnd | None = None
-    next_chat: NextChat | None = None
+    next_chat: str | None = None
+    """The queued chat that the end made ready."""
     wakers: set[asyncio.Event] = field(default_factory=set)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once ``state`` is not "open" any more."""
@@ -91,6 +90,16 @@ class OpenLog:
     """A batch (last frame, frames) whose reply is not known: it is sent again unchanged."""
     outages: int = 0
 
+    @property
+    def last(self) -> int:
+        """Number of the newest frame."""
+        return self.first + len(self.frames) - 1
+
+    def since(self, number: int, until: int | None = None) -> list[bytes]:
+        """Frames after ``number`` up to ``until`` (inclusive)."""
+        stop = None if until is None else max(0, until - self.first + 1)
+        return self.frames[max(0, number - self.first + 1) : stop]
+
     def wake(self) -> None:
         for event in self.wakers:
             event.set()
@@ -99,7 +108,7 @@ class OpenLog:
         """What readers were waiting for is known: the end is committed, unsaved, or somebody else's."""
         self.state = state
         if state != "fenced":
-            self.visible = len(self.frames)
+            self.visible = self.last
         self.settled.set()
         self.wake()
 
@@ -122,7 +131,7 @@ class LogWriter:
         self.pipelines = 0
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="log-writer")
+        self._task = asyncio.create_task(forever(self._round, self._redis), name="log-writer")
 
     async def stop(self) -> None:
         """Ends the writer; what could not be written stays with whoever takes the chats over."""
@@ -135,8 +144,21 @@ class LogWriter:
 
     def append(self, log: OpenLog, frames: Iterable[bytes]) -> None:
         """Shows frames to local readers at once and to Redis at the next tick."""
-        log.frames.extend(frames)
-        log.visible = len(log.frames)
+        if log.state == "fenced":
+            return
+        for frame in frames:
+            log.frames.append(frame)
+            log.size += len(frame)
+        log.visible = log.last
+        log.wake()
+        self._touch(log)
+
+    def snapshot(self, log: OpenLog, frame: bytes) -> None:
+        """A frame that replaces all before it: they leave memory now, and Redis once it is there."""
+        log.first, log.frames, log.size = log.last + 1, [frame], len(frame)
+        log.sent, log.trim = None, True
+        log.committed = max(log.committed, log.first - 1)
+        log.visible = log.last
         log.wake()
         self._touch(log)
 
@@ -147,11 +169,18 @@ class LogWriter:
 
     def finish(self, log: OpenLog, frames: Iterable[bytes], end: ChatEnd) -> None:
         """The last frames and the end, in one script; ``log.settled`` tells when that is decided."""
+        if log.state == "fenced":
+            return
         log.frames.extend(frames)
         log.end = end
         self._touch(log, urgent=True)
         if self._redis.away:
             log.settle("unsaved")
+
+    def look_again(self, log: OpenLog) -> None:
+        """The lease is gone: the next tick finds out whether Redis lost data or somebody claimed the chat."""
+        log.outages = -1
+        self._touch(log)
 
     def drop(self, log: OpenLog) -> None:
         """Somebody else owns the chat now."""
@@ -159,6 +188,8 @@ class LogWriter:
         log.settle("fenced")
 
     def _touch(self, log: OpenLog, *, urgent: bool = False) -> None:
+        if log.state == "fenced":
+            return
         self._dirty[log.chat_id] = log
         self._work.set()
         if urgent:
@@ -170,22 +201,21 @@ class LogWriter:
 
     # -- the writer ------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        while True:
-            await self._work.wait()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_SECONDS):
-                    await self._urgent.wait()
+    async def _round(self) -> None:
+        await self._work.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_SECONDS):
+                await self._urgent.wait()
+        self._urgent.clear()
+        try:
+            await self._commit()
+        except (RedisUnavailable, Overloaded):
+            for log in self._dirty.values():
+                if log.end is not None and log.state == "open":
+                    log.settle("unsaved")
+            raise
+        if not self._dirty:
             self._work.clear()
-            self._urgent.clear()
-            try:
-                await self._commit()
-            except (RedisUnavailable, Overloaded):
-                for log in self._dirty.values():
-                    if log.end is not None and log.state == "open":
-                        log.settle("unsaved")
-                await self._redis.wait_open()
-                self._work.set()
 
     async def _commit(self) -> None:
         logs = list(self._dirty.values())
@@ -206,14 +236,14 @@ class LogWriter:
         for log in logs:
             if self._is_clean(log):
                 self._dirty.pop(log.chat_id, None)
-            elif log.chat_id in self._dirty:
-                self._touch(log, urgent=log.end is not None)
+            elif log.end is not None:
+                self._urgent.set()
 
     @staticmethod
     def _is_clean(log: OpenLog) -> bool:
         if log.state == "fenced":
             return True
-        unsent = log.sent is not None or log.committed < len(log.frames) or log.ids is not None
+        unsent = log.sent is not None or log.committed < log.last or log.ids is not None
         return not unsent and (log.end is None or log.state == "committed")
 
     def _commands(self, log: OpenLog) -> list[tuple[str, tuple[Arg, ...]]]:
@@ -225,22 +255,27 @@ class LogWriter:
         if log.sent is None and log.end is not None:
             commands.append(("end", self._end_command(log, log.end)))
             return commands
-        if log.sent is None and log.committed < len(log.frames):
+        if log.sent is None and log.committed < log.last:
             log.sent = self._batch(log)
         if log.sent is not None:
             last, frames = log.sent
             fields = ("n", log.committed + 1, "f", frames)
             key = self._keys.log(log.chat_id)
             commands.append(("add", ("XADD", key, "NOMKSTREAM", f"{log.epoch}-{last}", *fields)))
+            if log.trim:
+                commands.append(("trim", ("XTRIM", key, "MINID", f"{log.epoch}-{log.first}")))
         return commands
 
     @staticmethod
     def _batch(log: OpenLog) -> tuple[int, bytes]:
-        size, last = 0, log.committed
-        while last < len(log.frames) and (size == 0 or size + len(log.frames[last]) <= _MAX_BATCH_BYTES):
-            size += len(log.frames[last])
-            last += 1
-        return last, b"".join(log.frames[log.committed : last])
+        size = 0
+        batch: list[bytes] = []
+        for frame in log.since(log.committed):
+            size += len(frame)
+            if batch and size > _MAX_BATCH_BYTES:
+                break
+            batch.append(frame)
+        return log.committed + len(batch), b"".join(batch)
 
     def _end_command(self, log: OpenLog, end: ChatEnd) -> tuple[Arg, ...]:
         keys, policy = self._keys, self._policy
@@ -252,7 +287,7 @@ class LogWriter:
             ],
             [
                 *(log.chat_id, log.epoch, end.record, int(end.waiting)),
-                *(log.committed + 1, len(log.frames), b"".join(log.frames[log.committed :])),
+                *(log.committed + 1, log.last, b"".join(log.since(log.committed))),
                 *(policy.session_ttl, TOMBSTONE_MS, policy.hold, policy.log_ttl),
                 *(policy.lease, int(self.draining)),
             ],
@@ -269,7 +304,7 @@ class LogWriter:
             self._take_ids(log, reply)
         elif kind == "add":
             await self._take_added(log, reply)
-        else:
+        elif kind == "end":
             await self._take_end(log, reply)
 
     def _take_ids(self, log: OpenLog, reply: Any) -> None:
@@ -287,7 +322,7 @@ class LogWriter:
         elif isinstance(reply, Exception):
             logger.error("log of {} was not written: {}", log.chat_id, reply)
         else:
-            log.committed, log.sent = log.sent[0], None
+            log.committed, log.sent, log.trim = log.sent[0], None, False
 
     async def _take_end(self, log: OpenLog, reply: Any) -> None:
         if isinstance(reply, Exception):
@@ -295,10 +330,8 @@ class LogWriter:
             return
         verdict = reply[0]
         if verdict == b"ok":
-            log.committed = len(log.frames)
-            if reply[1]:
-                session = SessionRecord(log.session_id, reply[3])
-                log.next_chat = NextChat(reply[1].decode(), reply[2], session)
+            log.committed = log.last
+            log.next_chat = reply[1].decode() or None
             log.settle("committed")
         elif verdict == b"fenced":
             self.drop(log)
@@ -315,8 +348,7 @@ class LogWriter:
         entries = await self._redis.command("XREVRANGE", self._keys.log(log.chat_id), "+", "-", "COUNT", 1)
         log.outages = outages
         if not entries:
-            if log.committed:
-                await self._write_again(log)
+            await self._write_again(log)
             return
         epoch, frame = (int(part) for part in entries[0][0].split(b"-"))
         if epoch > log.epoch:
@@ -329,9 +361,7 @@ class LogWriter:
     async def _write_again(self, log: OpenLog) -> None:
         """The whole log from memory, but not the end's frames: those go with the end."""
         keys, policy, origin = self._keys, self._policy, log.origin
-        last = log.visible if log.end is not None and log.state == "open" else len(log.frames)
-        if log.end is not None:
-            last = min(last, len(log.frames) - 1)
+        last = log.last if log.end is None else log.last - log.end.frames
         session = origin.session.flat()
         reply = await self._redis.run(
             self._rewrite,
@@ -340,7 +370,7 @@ class LogWriter:
                 *(keys.run(log.chat_id), keys.leases_of(log.chat_id), keys.log(log.chat_id)),
             ],
             [
-                *(log.chat_id, log.epoch, last, b"".join(log.frames[:last])),
+                *(log.chat_id, log.epoch, log.first, last, b"".join(log.since(0, last))),
                 *(policy.lease, policy.session_ttl, TOMBSTONE_MS, policy.hold),
                 *(origin.record, origin.session.owner, len(session)),
                 *session,
@@ -351,4 +381,4 @@ class LogWriter:
             self.drop(log)
             return
         logger.warning("log of {} was written again: Redis had lost it", log.chat_id)
-        log.committed, log.sent = last, None
+        log.committed, log.sent, log.trim = last, None, False

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from app.exceptions import (
+    IdempotencyKeyReused,
     ServiceError,
     SessionExpired,
     SessionLimitReached,
@@ -21,6 +22,7 @@ from app.utils import is_session_id, iso, now_ms
 TOMBSTONE_MS: Final = 24 * 3600 * 1000
 """How long a session that is over is remembered, so that a late caller is told why it is gone."""
 
+IDEMPOTENCY_MS: Final = 24 * 3600 * 1000
 _INDEX_AFTER_MS: Final = 60_000
 _GONE: Final[dict[bytes, type[ServiceError]]] = {
     b"none": SessionNotFound,
@@ -127,6 +129,18 @@ class SessionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """``fingerprint``: hexadecimal digest of the request that came with the key."""
+
+    key: str
+    fingerprint: str
+
+    def digest(self, *scope: str) -> str:
+        """The key's name in Redis, within the scope of its owner."""
+        return hashlib.sha256("\0".join((*scope, self.key)).encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True, slots=True)
 class SessionEnd:
     session: SessionRecord
     running: str | None
@@ -153,6 +167,7 @@ class SessionStore:
         self._conversation = Script("session_conversation")
         self._admit = Script("index_admit")
         self._drop = Script("index_drop")
+        self._idempotency = Script("idempotency")
 
     async def open(
         self,
@@ -212,6 +227,23 @@ class SessionStore:
             await self.forget(session_id, user)
             return True
         return False
+
+    async def claim_key(self, identity: Identity, key: IdempotencyKey, session_id: str) -> str:
+        """The session that this Idempotency-Key stands for: ``session_id`` if it is new.
+
+        Raises ``IdempotencyKeyReused``.
+        """
+        reply = await self._redis.run(
+            self._idempotency,
+            [self._keys.session_idempotency(key.digest(identity.owner))],
+            [key.fingerprint, session_id, IDEMPOTENCY_MS],
+        )
+        if reply[0] == b"reused":
+            raise IdempotencyKeyReused
+        return session_id if reply[0] == b"new" else str(reply[1].decode())
+
+    async def forget_key(self, identity: Identity, key: IdempotencyKey) -> None:
+        await self._redis.command("DEL", self._keys.session_idempotency(key.digest(identity.owner)))
 
     def _index_keys(self, user: str) -> list[str]:
         return [self._keys.user_sessions(user), self._keys.all_sessions, self._keys.all_users]

@@ -1,13 +1,21 @@
-"""What a reader of a chat holds: its place in the log, and a bell that rings when there is more."""
+"""What a reader of a chat holds: its place in the log, and a bell that rings when there is more.
+
+A feed has ``take`` (what there is, or None), ``wait`` (sleeps until news or ``wake``), ``ending`` (set
+when what was taken last was the end), ``last`` (the id of what was taken last) and ``close``.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from app.models import Cursor
+import orjson
+
+from app.exceptions import Overloaded, RedisUnavailable
+from app.models import SETTLED_STATUSES, Cursor
 from app.stores.event_log import OpenLog
-from app.tasks.frames import ends_reading
+from app.stores.log_reader import Entry, LogReader
+from app.tasks.frames import ends_reading, is_snapshot, stored_frames
 
 
 class Batch(NamedTuple):
@@ -26,18 +34,17 @@ class Ending:
     resumable: bool = True
 
 
+RecordReader = Callable[[], Awaitable[bytes]]
+
+
 class LocalFeed:
-    """Reads the frames of a chat that runs here, by index: a slow reader costs nothing.
+    """Reads the frames of a chat that runs here, by index: a slow reader costs nothing."""
 
-    ``take`` gives what there is, ``wait`` sleeps until ``wake`` or news, ``ending`` is set when what was
-    taken last was the end.
-    """
-
-    def __init__(self, log: OpenLog, after: Cursor, on_close: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, log: OpenLog, after: Cursor) -> None:
         self._log = log
+        # A place in an earlier epoch is before the snapshot that opened this one.
         self._place = after.frame if after.epoch == log.epoch else 0
         self._bell = asyncio.Event()
-        self._on_close = on_close
         self.last = after
         log.wakers.add(self._bell)
 
@@ -49,15 +56,17 @@ class LocalFeed:
     @property
     def ending(self) -> Ending | None:
         log = self._log
-        if log.state in ("open", "fenced") or log.end is None or self._place < len(log.frames):
+        if log.state in ("open", "fenced") or log.end is None or self._place < log.last:
             return None
+        self.last = Cursor(log.epoch, log.last)
         return Ending(log.end.record, resumable=log.state == "committed")
 
-    def take(self) -> Batch | None:
+    async def take(self) -> Batch | None:
         log = self._log
         if self._place >= log.visible or log.state == "fenced":
             return None
-        batch = Batch(log.epoch, self._place + 1, log.frames[self._place : log.visible])
+        frames = log.since(self._place, log.visible)
+        batch = Batch(log.epoch, log.visible - len(frames) + 1, frames)
         self._place = log.visible
         self.last = Cursor(log.epoch, self._place)
         return batch
@@ -71,7 +80,129 @@ class LocalFeed:
 
     def close(self) -> None:
         self._log.wakers.discard(self._bell)
-        self._on_close()
 
 
-__all__ = ["Batch", "Ending", "LocalFeed", "ends_reading"]
+class RemoteFeed:
+    """Reads a chat's frames from Redis, by its own place; the shard's tail only rings."""
+
+    def __init__(self, chat_id: str, reader: LogReader, record: RecordReader, after: Cursor) -> None:
+        self._chat_id = chat_id
+        self._reader = reader
+        self._record = record
+        self._bell = asyncio.Event()
+        self._pages: list[Entry] = []
+        self._at_end = False
+        self._skipping = False
+        self._stop_listening: Callable[[], None] | None = None
+        self.last = after
+        self.ending: Ending | None = None
+
+    async def take(self) -> Batch | None:
+        """While Redis is away there is nothing to take: the reader waits, it is not sent off."""
+        try:
+            while self.ending is None:
+                if not self._pages:
+                    self._pages = await self._reader.after(self._chat_id, self.last)
+                if not self._pages:
+                    return await self._at_the_end()
+                batch = self._next(self._pages.pop(0))
+                if batch is not None:
+                    return batch
+        except (RedisUnavailable, Overloaded):
+            await asyncio.sleep(0.2)
+            self._bell.set()
+        return None
+
+    def _next(self, entry: Entry) -> Batch | None:
+        """The frames of an entry that this reader does not have."""
+        first, frames = entry.first, entry.frames
+        expected = self.last.frame + 1 if entry.epoch == self.last.epoch else 1
+        last = Cursor(entry.epoch, max(0, first + len(frames) - 1))
+        if last <= self.last:
+            return None
+        if first < expected:
+            first, frames = expected, frames[expected - first :]
+        elif first > expected:
+            # Its place was trimmed away: a snapshot stands for what is missing.
+            self._skipping = True
+        while self._skipping and frames:
+            if is_snapshot(frames[0]):
+                self._skipping = False
+                break
+            first, frames = first + 1, frames[1:]
+        self.last = last
+        self._at_end = bool(frames) and ends_reading(frames[-1])
+        return Batch(entry.epoch, first, frames) if frames else None
+
+    async def _at_the_end(self) -> Batch | None:
+        """Nothing more in the log: it is over, or gone, or more is to come."""
+        if self._stop_listening is None or self._at_end:
+            chat = orjson.loads(record := await self._record())
+            if chat["status"] in SETTLED_STATUSES:
+                return self._finish(chat, record)
+        if self._stop_listening is None:
+            self._stop_listening = self._reader.listen(self._chat_id, self.last, self._bell.set)
+            # Something may have come before the tail listened.
+            self._bell.set()
+        return None
+
+    def _finish(self, chat: dict[str, object], record: bytes) -> Batch | None:
+        end = _last_event_id(chat)
+        self.ending = Ending(record)
+        if self._at_end or end is None or self.last >= end:
+            self.last = end or self.last
+            return None
+        # The log has expired, the record has not: a snapshot and the end stand for it.
+        frames = stored_frames(record)
+        self.last = end
+        return Batch(end.epoch, max(1, end.frame - len(frames) + 1), frames)
+
+    async def wait(self) -> None:
+        await self._bell.wait()
+        self._bell.clear()
+
+    def wake(self) -> None:
+        self._bell.set()
+
+    def close(self) -> None:
+        if self._stop_listening is not None:
+            self._stop_listening()
+            self._stop_listening = None
+
+
+class ChatFeed:
+    """The one interface over both: from memory while the chat runs here, else from Redis."""
+
+    def __init__(
+        self, local: LocalFeed | None, remote: Callable[[Cursor], RemoteFeed], after: Cursor
+    ) -> None:
+        self._remote = remote
+        self._feed: LocalFeed | RemoteFeed = local or remote(after)
+
+    @property
+    def last(self) -> Cursor:
+        return self._feed.last
+
+    @property
+    def ending(self) -> Ending | None:
+        return self._feed.ending
+
+    async def take(self) -> Batch | None:
+        if isinstance(self._feed, LocalFeed) and self._feed.fenced:
+            self._feed.close()
+            self._feed = self._remote(self._feed.last)
+        return await self._feed.take()
+
+    async def wait(self) -> None:
+        await self._feed.wait()
+
+    def wake(self) -> None:
+        self._feed.wake()
+
+    def close(self) -> None:
+        self._feed.close()
+
+
+def _last_event_id(chat: dict[str, object]) -> Cursor | None:
+    metadata = chat.get("metadata")
+    return Cursor.parse(str(metadata.get("last_event_id", ""))) if isinstance(metadata, dict) else None

@@ -1,10 +1,11 @@
 """Frames that we write ourselves, and the final chat: what a reader gets besides Coze's own events."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
 
-from app.coze import Fold, frame
+from app.coze import Fold, SSEDecoder, frame
 from app.exceptions import ERROR_CLASSES, ServiceError, UpstreamError
 from app.models import AssistantMessage, Chat, ErrorInfo, Usage
 from app.utils import iso, now_ms
@@ -23,6 +24,30 @@ def ends_reading(last_frame: bytes) -> bool:
     return last_frame.startswith(_END_MARKS)
 
 
+def is_snapshot(frame_bytes: bytes) -> bool:
+    return frame_bytes.startswith(b"event: snapshot\n")
+
+
+def stored_frames(record: bytes) -> list[bytes]:
+    """A snapshot and the end, from the record of a chat whose log has expired."""
+    chat = Chat.model_validate_json(record)
+    fold = Fold()
+    fold.coze_chat_id, fold.conversation_id = (
+        chat.metadata.get("coze_chat_id"),
+        chat.metadata.get("conversation_id"),
+    )
+    message_id = chat.assistant_message.message_id if chat.assistant_message else ""
+    message = {
+        "id": message_id,
+        "type": "answer",
+        "content": chat.content,
+        "content_type": "text",
+        "reasoning_content": chat.reasoning_content,
+    }
+    snapshot = {"messages": [message] if message_id else [], "follow_up_questions": chat.follow_up_questions}
+    return [frame("snapshot", orjson.dumps(snapshot)), *end_frames(chat, fold, "")]
+
+
 def chat_frame(chat: Chat) -> bytes:
     """Frame 1 of every log, so that a client can resume from the very first moment."""
     data = {"chat_id": chat.chat_id, "session_id": chat.session_id, "status": chat.status}
@@ -32,6 +57,22 @@ def chat_frame(chat: Chat) -> bytes:
 def snapshot_frame(fold: Fold) -> bytes:
     """The answer so far by message id; it replaces what a reader has."""
     return frame("snapshot", orjson.dumps(fold.snapshot()))
+
+
+def fold_frames(frames: Iterable[bytes]) -> Fold:
+    """The answer as far as a log tells it: Coze's events, and snapshots in place of what was trimmed."""
+    fold, decoder = Fold(), SSEDecoder()
+    for each in frames:
+        for event in decoder.feed(each):
+            if event.name == "snapshot":
+                fold.restore(orjson.loads(event.data))
+            elif event.name.startswith("conversation."):
+                if fold.status == "requires_action":
+                    fold.reopen()
+                fold.feed(event)
+    if fold.status == "requires_action":
+        fold.reopen()
+    return fold
 
 
 def answer_frames(fold: Fold) -> list[bytes]:

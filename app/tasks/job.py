@@ -3,15 +3,19 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import orjson
 
 from app.coze import ChatRequest, EnterMessage, Fold
+from app.exceptions import ServiceError
 from app.models import OUR_META_KEY, Chat
-from app.stores.chats import run_field
+from app.stores.chats import NewChat, run_field
 from app.stores.event_log import OpenLog, Origin
+from app.stores.leases import Claim
 from app.stores.sessions import SessionRecord
+from app.tasks.frames import chat_frame
 
 
 @dataclass(slots=True, eq=False)
@@ -25,6 +29,28 @@ class Job:
     fold: Fold = field(default_factory=Fold)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     ids_known: bool = False
+    asked: bool = False
+    """A POST to Coze may have been sent."""
+    trim_at: int = 0
+    """Bytes of log in memory past which a snapshot takes its place."""
+    taken_over: bool = False
+    """Somebody has, or may have, POSTed it before: it is never POSTed again."""
+    tool_outputs: list[dict[str, str]] | None = None
+    """What to submit instead of a new message."""
+    give_up: ServiceError | None = None
+    """End it as failed with this, at once."""
+
+    @property
+    def created_at(self) -> int:
+        """Unix seconds, by our clock."""
+        return int(datetime.fromisoformat(self.chat.created_at).timestamp())
+
+    def resume_from(self, fold: Fold) -> None:
+        """Goes on from what the log told; ids that were committed apart from it count, too."""
+        fold.coze_chat_id = self.fold.coze_chat_id or fold.coze_chat_id
+        fold.conversation_id = self.fold.conversation_id or fold.conversation_id
+        self.fold = fold
+        self.ids_known = bool(fold.coze_chat_id and fold.conversation_id)
 
     @property
     def conversation_id(self) -> str | None:
@@ -56,19 +82,40 @@ def _enter(message: dict[str, Any]) -> EnterMessage:
     )
 
 
-def make_job(
-    session: SessionRecord, record: bytes, run: Sequence[bytes], first_frame: bytes, request_id: str = ""
-) -> Job:
-    """A job from what the store has of a chat that is about to start: epoch 1, frame 1 committed."""
-    chat = Chat.model_validate_json(record)
-    chat.status = "processing"
-    log = OpenLog(
+def _open_log(
+    chat: Chat, session: SessionRecord, run: Sequence[bytes], *, epoch: int, frames: list[bytes]
+) -> OpenLog:
+    return OpenLog(
         chat_id=chat.chat_id,
         session_id=session.session_id,
-        epoch=int(run_field(run, b"epoch") or 1),
+        epoch=epoch,
         origin=Origin(session, chat.model_dump_json().encode(), list(run)),
-        frames=[first_frame],
-        visible=1,
-        committed=1,
+        frames=frames,
+        visible=len(frames),
+        committed=len(frames),
     )
-    return Job(chat, session, orjson.loads(run_field(run, b"request")), log, request_id)
+
+
+def new_job(created: SessionRecord, new: NewChat, chat: Chat, request_id: str) -> Job:
+    """The chat that was just created here: epoch 1, frame 1 committed."""
+    run = [b"epoch", b"1", b"sid", created.session_id.encode(), b"request", new.request]
+    log = _open_log(chat, created, run, epoch=1, frames=[new.first_frame])
+    return Job(chat, created, orjson.loads(new.request), log, request_id)
+
+
+def claimed_job(claim: Claim) -> Job:
+    """A chat that was claimed: from the queue (frame 1 is there), or from an owner that is gone."""
+    chat = Chat.model_validate_json(claim.record)
+    frames: list[bytes] = []
+    if claim.kind == "start":
+        chat.status = "pending"
+        frames = [chat_frame(chat)]
+    chat.status = "processing"
+    log = _open_log(chat, claim.session, claim.run, epoch=claim.epoch, frames=frames)
+    job = Job(chat, claim.session, orjson.loads(run_field(claim.run, b"request")), log)
+    job.taken_over = claim.kind != "start"
+    job.fold.coze_chat_id = run_field(claim.run, b"coze_chat_id").decode() or None
+    job.fold.conversation_id = run_field(claim.run, b"conversation_id").decode() or None
+    if run_field(claim.run, b"cancel"):
+        job.cancelled.set()
+    return job

@@ -2,15 +2,16 @@
 
 import asyncio
 import contextlib
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from loguru import logger
 
-from app.coze import ENDED, CozeClient
+from app.coze import ENDED, CozeClient, CozeStream
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
 from app.models import OUR_META_KEY
 from app.stores.event_log import ChatEnd, LogWriter
-from app.tasks.frames import answer_frames, close_chat, end_frames
+from app.tasks.frames import answer_frames, close_chat, end_frames, snapshot_frame
 from app.tasks.job import Job
 
 _BUSY_SECONDS: Final = 10.0
@@ -19,23 +20,38 @@ _AFTER_END_SECONDS: Final = 2.0
 """How long we read on after a terminal event for what may follow it (audio, done)."""
 _CANCEL_SECONDS: Final = 5.0
 _SEARCH_TRIES: Final = 3
+_CLOCK_MARGIN: Final = 300
+"""Seconds by which Coze's clock and ours may differ."""
 _REPAIR_PAUSE: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class Runner:
     """Runs chats to their end. It keeps nothing of its own: a job holds all of a chat's state."""
 
-    def __init__(self, coze: CozeClient, writer: LogWriter, *, use_stream: bool, chat_timeout: float) -> None:
+    def __init__(
+        self,
+        coze: CozeClient,
+        writer: LogWriter,
+        *,
+        use_stream: bool,
+        chat_timeout: float,
+        max_log_bytes: int,
+    ) -> None:
         self._coze = coze
         self._writer = writer
         self._use_stream = use_stream
         self._chat_timeout = chat_timeout
+        self._max_log_bytes = max_log_bytes
 
     async def run(self, job: Job) -> None:
         """Ends when the chat has an end, in whatever way; the end is then on its way to Redis.
 
         Broad on purpose: a fault of ours must end the chat as failed, never leave it "processing".
         """
+        if job.cancelled.is_set() and not job.taken_over:  # in the queue: Coze has not heard of it
+            job.fold.status = "canceled"
+            self.finish(job)
+            return
         answer = asyncio.create_task(self._answer(job), name=f"answer:{job.chat.chat_id}")
         stop = asyncio.create_task(job.cancelled.wait())
         try:
@@ -57,13 +73,12 @@ class Runner:
 
     def finish(self, job: Job) -> None:
         """Hands the last frames and the final record to the writer."""
-        frames_before = len(job.log.frames)
         close_chat(job.chat, job.fold, "")
         frames = end_frames(job.chat, job.fold, job.request_id)
-        job.chat.metadata["last_event_id"] = f"{job.log.epoch}-{frames_before + len(frames)}"
+        job.chat.metadata["last_event_id"] = f"{job.log.epoch}-{job.log.last + len(frames)}"
         record = job.chat.model_dump_json().encode()
         waiting = job.chat.status == "requires_action"
-        self._writer.finish(job.log, frames, ChatEnd(record, job.chat.status, waiting))
+        self._writer.finish(job.log, frames, ChatEnd(record, len(frames), waiting))
 
     @staticmethod
     def _fail(job: Job, error: ServiceError) -> None:
@@ -80,27 +95,33 @@ class Runner:
         cause: UpstreamError | None = None
         try:
             async with self._coze.chat_deadline(self._chat_timeout):
+                if job.give_up is not None:
+                    raise job.give_up
                 try:
-                    await self._ask(job)
+                    if job.tool_outputs is not None or not job.taken_over:
+                        await self._ask(job)
                 except UpstreamError as error:
-                    if not error.maybe_started and not job.ids_known:
+                    if not error.maybe_started and (not job.ids_known or job.tool_outputs is not None):
                         raise
                     cause = error
                 if not _is_over(job):
                     await self._repair(job, cause)
-        except CozeTimeout:
+        except CozeTimeout as error:
+            if not error.maybe_started:
+                raise
             # Past the whole chat's deadline Coze must let go of the conversation, or the session's next
             # message would meet 4016.
             if not _is_over(job):
-                await self._cancel_at_coze(job)
+                await self.cancel_at_coze(job)
                 raise
 
     async def _ask(self, job: Job) -> None:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + _BUSY_SECONDS
+        job.asked, job.trim_at = True, self._max_log_bytes
         while True:
             try:
-                if self._use_stream or not job.session.auto_save_history:
+                if job.tool_outputs is not None or self._use_stream or not job.session.auto_save_history:
                     await self._stream(job)
                 else:
                     await self._create_and_poll(job)
@@ -113,7 +134,7 @@ class Runner:
 
     async def _stream(self, job: Job) -> None:
         fold, log = job.fold, job.log
-        async with self._coze.stream_chat(job.coze_request(job.session.user_id)) as stream:
+        async with self._open_stream(job) as stream:
             fold.logid = stream.logid
             if stream.chat is not None:
                 fold.coze_chat_id, fold.conversation_id = stream.chat.id, stream.chat.conversation_id
@@ -132,11 +153,27 @@ class Runner:
                     self._writer.append(log, frames)
                 if not job.ids_known and fold.coze_chat_id:
                     self._learn(job)
+                if log.size > job.trim_at:
+                    self._trim(job)
                 if fold.settled:
                     break
                 if fold.status in ENDED:
                     stream.idle_timeout = _AFTER_END_SECONDS
             await stream.finish()
+
+    def _open_stream(self, job: Job) -> AbstractAsyncContextManager[CozeStream]:
+        if job.tool_outputs is None:
+            return self._coze.stream_chat(job.coze_request(job.session.user_id))
+        fold = job.fold
+        return self._coze.stream_tool_outputs(
+            fold.conversation_id or "", fold.coze_chat_id or "", job.tool_outputs
+        )
+
+    def _trim(self, job: Job) -> None:
+        """A long log gives way to a snapshot of the answer so far."""
+        snapshot = snapshot_frame(job.fold)
+        job.trim_at = max(self._max_log_bytes, 2 * len(snapshot))
+        self._writer.snapshot(job.log, snapshot)
 
     async def _create_and_poll(self, job: Job) -> None:
         chat = await self._coze.create_chat(job.coze_request(job.session.user_id))
@@ -173,9 +210,8 @@ class Runner:
                 logid=job.fold.logid,
                 retryable=True,
             )
-        logger.warning(
-            "chat {} was cut, repairing: {}", job.chat.chat_id, cause.message if cause else "no end"
-        )
+        why = cause.message if cause is not None else "taken over" if job.taken_over else "no end"
+        logger.warning("repairing chat {}: {}", job.chat.chat_id, why)
         for attempt in range(1_000_000):
             try:
                 if not job.ids_known:
@@ -197,14 +233,19 @@ class Runner:
                 await asyncio.sleep(1.0)
             with contextlib.suppress(CozeTimeout):
                 found = await self._coze.find_chat(
-                    conversation or "", meta_key=OUR_META_KEY, meta_value=job.chat.chat_id
+                    conversation or "",
+                    meta_key=OUR_META_KEY,
+                    meta_value=job.chat.chat_id,
+                    created_after=job.created_at - _CLOCK_MARGIN,
                 )
                 if found is not None:
                     job.fold.coze_chat_id, job.fold.conversation_id = found.id, conversation
                     self._learn(job)
                     return
         raise cause or CozeApiError(
-            "Coze ended the stream without a word", logid=job.fold.logid, retryable=True
+            "Coze has not begun this chat" if job.taken_over else "Coze ended the stream without a word",
+            logid=job.fold.logid,
+            retryable=True,
         )
 
     # -- cancelling --------------------------------------------------------------------------------------
@@ -214,7 +255,10 @@ class Runner:
         fold = job.fold
         if _is_over(job):
             return
-        state = await self._cancel_at_coze(job)
+        if not job.asked and not job.taken_over:
+            fold.status = "canceled"
+            return
+        state = await self.cancel_at_coze(job)
         if state == "completed":
             messages = []
             with contextlib.suppress(UpstreamError, TimeoutError):
@@ -229,7 +273,7 @@ class Runner:
                     return
         fold.status, fold.error, fold.final_data = "canceled", None, None
 
-    async def _cancel_at_coze(self, job: Job) -> str:
+    async def cancel_at_coze(self, job: Job) -> str:
         """Best effort within a few seconds; returns Coze's status of the chat, "" where it is unknown."""
         fold = job.fold
         try:

@@ -2,43 +2,65 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 from loguru import logger
+from pydantic import BaseModel
 
 from app.coze import CozeClient
-from app.exceptions import RedisUnavailable, ServiceError, SessionNotFound, ShuttingDown, ValidationFailed
+from app.exceptions import (
+    ChatState,
+    RedisUnavailable,
+    ServiceError,
+    SessionNotFound,
+    ShuttingDown,
+    ValidationFailed,
+)
 from app.models import (
+    SETTLED_STATUSES,
     TERMINAL_STATUSES,
     Chat,
     CreateSession,
     Cursor,
     Identity,
     SendMessage,
+    SubmitToolOutputs,
     UserMessage,
 )
 from app.stores.chats import ChatStore, NewChat, status_of
-from app.stores.event_log import LogWriter, NextChat
-from app.stores.sessions import SessionRecord, SessionStore
-from app.tasks.feed import LocalFeed
+from app.stores.event_log import LogWriter
+from app.stores.leases import LeaseStore
+from app.stores.log_reader import LogReader
+from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
+from app.tasks.feed import ChatFeed, LocalFeed, RemoteFeed
 from app.tasks.frames import chat_frame
-from app.tasks.job import Job, make_job
-from app.tasks.runner import Runner
+from app.tasks.job import Job, new_job
+from app.tasks.running import RunningChats
 from app.utils import is_session_id, iso, new_chat_id, new_session_id
 
-_POLL_ELSEWHERE: Final = 0.5
+_POLL_ELSEWHERE: Final = 0.2
 _OPENING_WAIT: Final = 5.0
-_CANCEL_WAIT: Final = 6.0
-_SETTLED_STATUSES: Final = TERMINAL_STATUSES | {"requires_action"}
+_OWNER_ANSWERS_WITHIN: Final = 1.0
+_CANCEL_WAIT: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class TaskOptions:
     default_bot_id: str
     max_message_length: int
+    max_queued: int
     drain_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A chat to follow, and from where."""
+
+    chat_id: str
+    after: Cursor
 
 
 class TaskService:
@@ -49,40 +71,58 @@ class TaskService:
         *,
         sessions: SessionStore,
         chats: ChatStore,
+        leases: LeaseStore,
+        reader: LogReader,
         writer: LogWriter,
+        running: RunningChats,
         coze: CozeClient,
-        runner: Runner,
         options: TaskOptions,
     ) -> None:
         self._sessions = sessions
         self._chats = chats
+        self._leases = leases
+        self._reader = reader
         self._writer = writer
+        self._running = running
         self._coze = coze
-        self._runner = runner
         self._options = options
-        self._jobs: dict[str, Job] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._conversations: dict[str, asyncio.Task[None]] = {}
         self.draining = asyncio.Event()
-        """Set when this process is about to end; open streams watch it."""
+        """Set when this process is about to end: nothing new is begun."""
+        self.farewell = asyncio.Event()
+        """Set when open streams have to go."""
 
     # -- sessions ----------------------------------------------------------------------------------------
 
-    async def create_session(self, identity: Identity, body: CreateSession) -> dict[str, Any]:
+    async def create_session(
+        self, identity: Identity, body: CreateSession, idempotency_key: str | None
+    ) -> dict[str, Any]:
         self._refuse_while_draining()
         session_id = new_session_id()
-        messages = [m.model_dump(exclude_none=True) for m in body.additional_messages or []]
-        session = await self._sessions.open(
-            session_id,
-            identity,
-            user_id=body.user_id,
-            bot_id=body.bot_id or self._options.default_bot_id,
-            auto_save_history=body.auto_save_history,
-            additional_messages=messages,
-            metadata=body.meta_data or {},
-        )
-        if body.auto_save_history:
-            task = self._spawn(self._open_conversation(session), f"conversation:{session_id}")
+        key = _idempotency(idempotency_key, body)
+        if key is not None:
+            session_id = await self._sessions.claim_key(identity, key, session_id)
+        try:
+            session = await self._sessions.open(
+                session_id,
+                identity,
+                user_id=body.user_id,
+                bot_id=body.bot_id or self._options.default_bot_id,
+                auto_save_history=body.auto_save_history,
+                additional_messages=[m.model_dump(exclude_none=True) for m in body.additional_messages or []],
+                metadata=body.meta_data or {},
+            )
+        except ServiceError:
+            if key is not None:  # a refusal does not use the key up
+                with contextlib.suppress(RedisUnavailable):
+                    await self._sessions.forget_key(identity, key)
+            raise
+        if (
+            body.auto_save_history
+            and session.conversation_id is None
+            and session_id not in self._conversations
+        ):
+            task = self._running.spawn(self._open_conversation(session), f"conversation:{session_id}")
             self._conversations[session_id] = task
             task.add_done_callback(lambda _: self._conversations.pop(session_id, None))
         return session.view(self._sessions.limits)
@@ -98,7 +138,7 @@ class TaskService:
     async def get_session(self, identity: Identity, session_id: str, history: int) -> dict[str, Any]:
         session, records, index_due = await self._sessions.read(session_id, identity, history=history)
         if index_due:
-            self._spawn(self._keep_indexed(session), f"index:{session_id}")
+            self._running.spawn(self._keep_indexed(session), f"index:{session_id}")
         return session.view(self._sessions.limits, records)
 
     async def _keep_indexed(self, session: SessionRecord) -> None:
@@ -111,26 +151,58 @@ class TaskService:
         return await self._sessions.page(session_id, identity, limit=limit, before=before)
 
     async def end_session(self, identity: Identity, session_id: str) -> dict[str, Any]:
-        """Terminates the session; a chat that runs in it is cancelled first, at Coze too."""
+        """Terminates the session; what runs or waits in it is cancelled, at Coze too."""
         ended = await self._sessions.end(session_id, identity)
-        if ended.running is not None:
-            await self._cancel_here(ended.running)
+        open_chats = [*ended.queued, *([ended.running] if ended.running else [])]
+        await asyncio.gather(*(self._cancel(chat_id, session_id) for chat_id in open_chats))
         return ended.session.view(self._sessions.limits)
 
-    # -- chats -------------------------------------------------------------------------------------------
+    # -- sending -----------------------------------------------------------------------------------------
 
-    async def send(self, identity: Identity, session_id: str, body: SendMessage, request_id: str) -> str:
-        """Creates the chat and starts it; returns its id."""
+    async def send(
+        self,
+        identity: Identity,
+        session_id: str,
+        body: SendMessage,
+        *,
+        request_id: str,
+        idempotency_key: str | None,
+    ) -> Started:
+        """Creates the chat and starts it, or puts it into the session's queue."""
         self._refuse_while_draining()
         self._check_length(body.message)
         # Our own background call: the first message goes to the conversation that is being made.
         if (opening := self._conversations.get(session_id)) is not None:
             await asyncio.wait({opening}, timeout=_OPENING_WAIT)
-        new = self._new_chat(session_id, body)
-        created = await self._chats.create(new, identity)
-        run = [b"epoch", b"1", b"request", new.request]
-        self._start(make_job(created.session, new.record, run, new.first_frame, request_id))
-        return created.chat_id
+        chat, new = _new_chat(session_id, body)
+        try:
+            created = await self._chats.create(
+                new,
+                identity,
+                on_busy=body.on_busy,
+                max_queued=self._options.max_queued,
+                idempotency=_idempotency(idempotency_key, body),
+            )
+        except RedisUnavailable:
+            # Redis may have done it and only its answer be lost: then nobody would own the chat.
+            self._running.spawn(self._abandon(chat.chat_id, session_id), f"abandon:{chat.chat_id}")
+            raise
+        if created.kind == "started":
+            self._running.start(new_job(created.session, new, chat, request_id))
+        for other in (created.displaced, created.in_the_way if body.on_busy == "interrupt" else None):
+            if other is not None:
+                self._running.spawn(self._make_way(other, session_id), f"cancel:{other}")
+        return Started(created.chat_id, Cursor(0, 0))
+
+    async def _make_way(self, chat_id: str, session_id: str) -> None:
+        await self._cancel(chat_id, session_id)
+
+    async def _abandon(self, chat_id: str, session_id: str) -> None:
+        await self._chats.wait_open()
+        with contextlib.suppress(ServiceError):
+            job = await self._running.take_over(chat_id, session_id, force=True)
+            if job is not None:
+                job.cancelled.set()
 
     def _check_length(self, message: str) -> None:
         limit = self._options.max_message_length
@@ -138,116 +210,123 @@ class TaskService:
             fault = {"field": "message", "message": f"at most {limit} characters, {len(message)} given"}
             raise ValidationFailed("The message is too long", details={"fields": [fault]})
 
-    @staticmethod
-    def _new_chat(session_id: str, body: SendMessage) -> NewChat:
-        if not is_session_id(session_id):
-            raise SessionNotFound
-        moment, chat_id = iso(), new_chat_id(session_id)
-        metadata = body.meta_data or {}
-        chat = Chat(
-            chat_id=chat_id,
-            session_id=session_id,
-            status="processing",
-            user_message=UserMessage(
-                content=body.message, timestamp=moment, message_id=f"msg_{chat_id[-20:]}", metadata=metadata
-            ),
-            created_at=moment,
-            updated_at=moment,
-        )
-        request = body.model_dump_json(exclude={"stream"}, exclude_none=True).encode()
-        return NewChat(chat_id, session_id, chat.model_dump_json().encode(), chat_frame(chat), request)
+    async def submit_tool_outputs(
+        self, identity: Identity, chat_id: str, body: SubmitToolOutputs, request_id: str
+    ) -> Started:
+        """The chat goes on under its id, in its next epoch. Of two submissions one wins."""
+        self._refuse_while_draining()
+        chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
+        asked = _tool_call_ids(chat)
+        given = [output.tool_call_id for output in body.tool_outputs]
+        if chat.status != "requires_action" or not asked:
+            raise ChatState("The chat does not ask for tool outputs", details={"status": chat.status})
+        if sorted(given) != sorted(asked):
+            raise ChatState(
+                "All of the chat's tool calls have to be answered in one call",
+                details={"tool_call_ids": asked},
+            )
+        claim = await self._leases.claim(chat_id, chat.session_id, epoch=None, force=True, expect="waiting")
+        if claim is None:
+            raise ChatState("Tool outputs have been submitted already")
+        outputs = [output.model_dump() for output in body.tool_outputs]
+        await self._running.start_claimed(claim, tool_outputs=outputs, request_id=request_id)
+        return Started(chat_id, Cursor(claim.epoch, 0))
 
-    def _start(self, job: Job) -> None:
-        self._jobs[job.chat.chat_id] = job
-        self._spawn(self._supervise(job), f"chat:{job.chat.chat_id}")
-
-    async def _supervise(self, job: Job) -> None:
-        """Runs the chat, stays until its end is in Redis, then starts what that took from the queue."""
-        try:
-            with logger.contextualize(chat_id=job.chat.chat_id, session_id=job.chat.session_id):
-                await self._runner.run(job)
-                logger.info("chat {}: {}", job.chat.status, job.chat.chat_id)
-                await job.log.settled.wait()
-                await self._until_written(job)
-        finally:
-            self._jobs.pop(job.chat.chat_id, None)
-        if (following := job.log.next_chat) is not None:
-            self._start_next(following)
-
-    @staticmethod
-    async def _until_written(job: Job) -> None:
-        bell = asyncio.Event()
-        job.log.wakers.add(bell)
-        try:
-            while job.log.state == "unsaved":
-                await bell.wait()
-                bell.clear()
-        finally:
-            job.log.wakers.discard(bell)
-
-    def _start_next(self, following: NextChat) -> None:
-        logger.debug("next in the queue: {}", following.chat_id)
+    # -- reading -----------------------------------------------------------------------------------------
 
     async def result(self, identity: Identity, chat_id: str, wait: float) -> bytes:
         """The chat's JSON as it stands, or as soon as it is over, or after ``wait`` seconds."""
         record = await self._chats.record(chat_id, identity)
-        if wait <= 0 or status_of(record) in _SETTLED_STATUSES:
+        if wait <= 0 or status_of(record) in SETTLED_STATUSES:
             return record
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait):
-                while status_of(record) not in _SETTLED_STATUSES:
-                    await self._next_news(chat_id)
-                    record = await self._chats.record(chat_id, identity)
-        return record
-
-    async def _next_news(self, chat_id: str) -> None:
-        job = self._jobs.get(chat_id)
-        if job is None:
-            await asyncio.sleep(_POLL_ELSEWHERE)
-            return
-        await job.log.settled.wait()
-        if job.log.state == "unsaved":
-            raise RedisUnavailable
+        return await self.answer(identity, chat_id, wait)
 
     async def answer(self, identity: Identity, chat_id: str, wait: float) -> bytes:
-        """Like ``result`` for the caller who has just created the chat; knows unsaved ends, too."""
-        job = self._jobs.get(chat_id)
-        if job is not None and wait > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await job.log.settled.wait()
-        if job is not None and job.log.end is not None and job.log.settled.is_set():
+        """Waits for a chat of this or another process; knows an end that Redis does not have yet, too."""
+        record: bytes | None = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(wait, 0.001)):
+                while not self.farewell.is_set():
+                    job = self._running.get(chat_id)
+                    if job is not None:
+                        await _first_of(job.log.settled, self.farewell)
+                        if job.log.end is not None and job.log.state != "fenced" and job.log.settled.is_set():
+                            return job.log.end.record
+                    record = await self._chats.record(chat_id, identity)
+                    if status_of(record) in SETTLED_STATUSES:
+                        return record
+                    await asyncio.sleep(_POLL_ELSEWHERE)
+        return record or await self._chats.record(chat_id, identity)
+
+    async def follow(self, identity: Identity, chat_id: str, after: Cursor) -> ChatFeed:
+        """A reader from just behind ``after``; raises where there is no such chat or place."""
+        record = await self._chats.record(chat_id, identity)
+        job = self._running.get(chat_id)
+        epoch = job.log.epoch if job is not None else (await self._leases.run_ids(chat_id))[0]
+        if epoch == 0:
+            last = Cursor.parse(orjson.loads(record)["metadata"].get("last_event_id", "")) or Cursor(1, 0)
+            epoch = last.epoch
+        if after.epoch > epoch:
+            fault = {"field": "Last-Event-ID", "message": "names an epoch that the chat has not reached"}
+            raise ValidationFailed(details={"fields": [fault]})
+        return self.feed(identity, Started(chat_id, after))
+
+    def feed(self, identity: Identity, started: Started) -> ChatFeed:
+        """A reader of a chat that the caller has just started."""
+        chat_id, after = started.chat_id, started.after
+        job = self._running.get(chat_id)
+        local = LocalFeed(job.log, after) if job is not None and job.log.state != "fenced" else None
+
+        def remote(place: Cursor) -> RemoteFeed:
+            return RemoteFeed(chat_id, self._reader, lambda: self._chats.record(chat_id, identity), place)
+
+        return ChatFeed(local, remote, after)
+
+    # -- cancelling --------------------------------------------------------------------------------------
+
+    async def cancel(self, identity: Identity, chat_id: str) -> bytes:
+        """Cancels here and at Coze; a chat that is over answers as it is."""
+        record = await self._chats.record(chat_id, identity)
+        if status_of(record) in TERMINAL_STATUSES:
+            return record
+        job = await self._cancel(chat_id, orjson.loads(record)["session_id"])
+        if job is not None and job.log.end is not None and job.log.state != "fenced":
             return job.log.end.record
         return await self._chats.record(chat_id, identity)
 
-    def follow(self, chat_id: str, after: Cursor) -> LocalFeed:
-        """A reader of a chat that runs here."""
-        return LocalFeed(self._jobs[chat_id].log, after)
-
-    async def _cancel_here(self, chat_id: str) -> bool:
-        """Cancels a chat that runs in this process and waits until its end is settled."""
-        job = self._jobs.get(chat_id)
+    async def _cancel(self, chat_id: str, session_id: str) -> Job | None:
+        """Wherever the chat is: running here or elsewhere, queued, or waiting for tool outputs."""
+        job = self._running.get(chat_id)
         if job is None:
-            return False
+            ticket = await self._leases.cancel(chat_id, session_id)
+            if ticket.state == "gone":
+                return None
+            if ticket.state == "started":
+                if ticket.process:
+                    await self._leases.ring(ticket.process, chat_id)
+                if await self._ended_within(chat_id, _OWNER_ANSWERS_WITHIN):
+                    return None
+                job = await self._running.take_over(chat_id, session_id, force=True)
+            else:
+                job = await self._running.take_over(chat_id, session_id, force=True, expect=ticket.state)
+        if job is None:
+            await self._ended_within(chat_id, _CANCEL_WAIT)
+            return None
         job.cancelled.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CANCEL_WAIT):
                 await job.log.settled.wait()
-        return True
+        return job
+
+    async def _ended_within(self, chat_id: str, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while (await self._leases.run_ids(chat_id))[0]:  # noqa: ASYNC110  # another process' event
+                    await asyncio.sleep(0.03)
+                return True
+        return False
 
     # -- the process -------------------------------------------------------------------------------------
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """A named task that is kept, so that it is neither lost nor its exception silent."""
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._collect)
-        return task
-
-    def _collect(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.opt(exception=error).error("task {} broke", task.get_name())
 
     def _refuse_while_draining(self) -> None:
         if self.draining.is_set():
@@ -255,22 +334,60 @@ class TaskService:
 
     @property
     def running(self) -> int:
-        return len(self._jobs)
+        return len(self._running)
 
     async def drain(self) -> None:
-        """Running chats get ``drain_seconds``; what is left ends as failed, and may be tried again."""
+        """Running chats get ``drain_seconds``; what is left is handed over, and open streams say goodbye."""
+        if self.farewell.is_set():
+            return
         self.draining.set()
+        self._writer.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.drain_seconds):
-                while self._jobs:
-                    await asyncio.wait(
-                        {asyncio.ensure_future(j.log.settled.wait()) for j in self._jobs.values()}
-                    )
-                    await asyncio.sleep(0)
-        await self.stop()
+                await self._running.idle.wait()
+        await self._running.hand_over()
+        self.farewell.set()
 
-    async def stop(self) -> None:
-        """Cancels and awaits every task."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+def _new_chat(session_id: str, body: SendMessage) -> tuple[Chat, NewChat]:
+    if not is_session_id(session_id):
+        raise SessionNotFound
+    moment, chat_id = iso(), new_chat_id(session_id)
+    chat = Chat(
+        chat_id=chat_id,
+        session_id=session_id,
+        status="processing",
+        user_message=UserMessage(
+            content=body.message,
+            timestamp=moment,
+            message_id=f"msg_{chat_id[-20:]}",
+            metadata=body.meta_data or {},
+        ),
+        created_at=moment,
+        updated_at=moment,
+    )
+    request = body.model_dump_json(exclude={"stream", "on_busy"}, exclude_none=True).encode()
+    return chat, NewChat(chat_id, session_id, chat.model_dump_json().encode(), chat_frame(chat), request)
+
+
+def _idempotency(key: str | None, body: BaseModel) -> IdempotencyKey | None:
+    """The fingerprint leaves ``stream`` out: a streamed repeat of a call that was not is the same call."""
+    if key is None:
+        return None
+    canonical = orjson.dumps(body.model_dump(mode="json", exclude={"stream"}), option=orjson.OPT_SORT_KEYS)
+    return IdempotencyKey(key, hashlib.sha256(canonical).hexdigest())
+
+
+def _tool_call_ids(chat: Chat) -> list[str]:
+    submit = (chat.required_action or {}).get("submit_tool_outputs") or {}
+    return [str(call.get("id")) for call in submit.get("tool_calls") or [] if isinstance(call, dict)]
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)

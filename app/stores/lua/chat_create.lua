@@ -1,6 +1,6 @@
 -- KEYS session, chats, order, run, leases, log, queue, idempotency key ('' = none)
 -- ARGV mine, admin_prefix, chat, record, first frame, lease, ttl, tombstone, hold, policy, max queued,
---      fingerprint, idempotency ttl, newest kept, then field, value, ... of the run
+--      fingerprint, idempotency ttl, newest kept, process, then field, value, ... of the run
 -- -> {'started'|'queued', flat session, chat in the way, chat that was displaced}
 --  | {'same', chat} | {'reused'} | {'gone'} | {'busy', chat} | {'full', chat} | {'none'|'terminated'|'expired'}
 local session, chats, order, run, leases, log, queue, idem = unpack(KEYS)
@@ -52,7 +52,7 @@ if #old > 0 then
   redis.call('LTRIM', order, 0, tonumber(ARGV[14]) - 1)
 end
 redis.call('HSET', run, 'sid', string.match(session, '([^:]+)$'), 'epoch', '1',
-  'state', in_the_way == '' and 'started' or 'queued', unpack(ARGV, 15))
+  'state', in_the_way == '' and 'started' or 'queued', 'process', ARGV[15], unpack(ARGV, 16))
 redis.call('PEXPIRE', run, int(ttl + hold))
 redis.call('XADD', log, '1-1', 'n', '1', 'f', frame)
 redis.call('PEXPIRE', log, int(ttl + hold))

@@ -1,7 +1,7 @@
 -- KEYS session, chats, order, run, leases, log, queue
 -- ARGV chat, epoch, record, waiting ('1' = requires_action: not over), first frame, last frame, frames,
 --      ttl, tombstone, hold, log ttl, lease, draining
--- -> {'ok', next chat, flat run, flat session} | {'fenced', epoch} | {'nolog'} | {'lost'}
+-- -> {'ok', next chat or ''} | {'fenced', epoch} | {'nolog'} | {'lost'}
 -- The end is written once: owner and epoch are checked here, and all of it or nothing happens.
 local session, chats, order, run, leases, log, queue = unpack(KEYS)
 local chat, epoch, record, waiting = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
@@ -12,11 +12,11 @@ local r = hash(run)
 if not r.epoch then
   -- Ended already by this very owner (the answer was lost), or Redis lost its data.
   local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
-  if last[1] and last[1][1] == epoch .. '-' .. ARGV[6] then return {'ok', '', {}, {}} end
+  if last[1] and last[1][1] == epoch .. '-' .. ARGV[6] then return {'ok', ''} end
   return {'lost'}
 end
 if r.epoch ~= epoch then return {'fenced', r.epoch} end
-if r.state == 'waiting' and waiting then return {'ok', '', {}, {}} end
+if r.state == 'waiting' and waiting then return {'ok', ''} end
 if redis.call('EXISTS', log) == 0 then return {'nolog'} end
 local added = redis.pcall('XADD', log, epoch .. '-' .. ARGV[6], 'n', ARGV[5], 'f', ARGV[7])
 if type(added) == 'table' and added.err then return {'nolog'} end
@@ -31,13 +31,13 @@ else
   redis.call('DEL', run)
   redis.call('PEXPIRE', log, ARGV[11])
 end
-if not s.owner then return {'ok', '', {}, {}} end
+if not s.owner then return {'ok', ''} end
 if waiting or s.status == 'terminated' then
   if not waiting and s.running == chat then redis.call('HSET', session, 'running', '') end
-  return {'ok', '', {}, {}}
+  return {'ok', ''}
 end
 
-local follower, follower_run = '', {}
+local follower = ''
 if s.running == chat then
   s.running = ''
   local run_prefix = string.sub(run, 1, #run - #chat)
@@ -47,18 +47,16 @@ if s.running == chat then
     if redis.call('HEXISTS', run_prefix .. id, 'epoch') == 1 then follower = id end
   end
   if follower ~= '' then
-    -- While this process drains, the next one gets an expired lease: whoever claims it may start it.
-    local state = ARGV[13] == '1' and 'ready' or 'started'
-    redis.call('HSET', run_prefix .. follower, 'state', state)
+    -- Ready, not started: whoever claims it may POST it, this process now or another one after its death.
+    -- While this process drains, the lease has run out from the start.
+    redis.call('HSET', run_prefix .. follower, 'state', 'ready')
     redis.call('PEXPIRE', run_prefix .. follower, int(ttl + hold))
-    set_lease(leases, follower .. ':1', state == 'ready' and 0 or now + tonumber(ARGV[12]))
+    set_lease(leases, follower .. ':1', ARGV[13] == '1' and 0 or now + tonumber(ARGV[12]))
     local waiting_record = redis.call('HGET', chats, follower)
     if waiting_record then
       redis.call('HSET', chats, follower, with_status(waiting_record, 'pending', 'processing'))
     end
     s.running = follower
-    local _, flat = hash(run_prefix .. follower)
-    follower_run = flat
   end
   redis.call('HSET', session, 'running', s.running)
 else
@@ -67,5 +65,4 @@ else
 end
 redis.call('HSET', session, 'updated', int(now))
 keep_session(session, chats, order, s, now, s.running == '' and ttl or ttl + hold, tombstone)
-local _, flat = hash(session)
-return {'ok', follower, follower_run, flat}
+return {'ok', follower}

@@ -1,32 +1,32 @@
 -- KEYS session, chats, order, run, leases, log
--- ARGV chat, epoch, last frame, frames, lease, ttl, tombstone, hold, record, owner, session fields n, then the session's
+-- ARGV chat, epoch, first frame, last frame, frames, lease, ttl, tombstone, hold, record, owner, session fields n, then the session's
 --      and the run's fields and values
 -- -> {'ok'} | {'fenced'}. The owner writes from memory what Redis has lost: the log, and where all is gone the rest too.
 local session, chats, order, run, leases, log = unpack(KEYS)
 local chat, epoch = ARGV[1], ARGV[2]
-local ttl, hold, now = tonumber(ARGV[6]), tonumber(ARGV[8]), now_ms()
+local ttl, hold, now = tonumber(ARGV[7]), tonumber(ARGV[9]), now_ms()
 local known = redis.call('HGET', run, 'epoch')
 if known and known ~= epoch then return {'fenced'} end
 if not known then
   -- A record without a run is a chat that somebody has ended; neither means that Redis lost its data.
   if redis.call('HEXISTS', chats, chat) == 1 then return {'fenced'} end
-  local n = tonumber(ARGV[11])
+  local n = tonumber(ARGV[12])
   if redis.call('EXISTS', session) == 0 then
-    redis.call('HSET', session, unpack(ARGV, 12, 11 + n))
-    redis.call('PEXPIRE', session, int(ttl + hold + tonumber(ARGV[7])))
+    redis.call('HSET', session, unpack(ARGV, 13, 12 + n))
+    redis.call('PEXPIRE', session, int(ttl + hold + tonumber(ARGV[8])))
   end
   redis.call('HSET', session, 'running', chat, 'expires', int(now + ttl + hold))
-  redis.call('HSET', chats, 'owner', ARGV[10], chat, ARGV[9])
+  redis.call('HSET', chats, 'owner', ARGV[11], chat, ARGV[10])
   redis.call('PEXPIRE', chats, int(ttl + hold))
   redis.call('LREM', order, 0, chat)
   redis.call('LPUSH', order, chat)
   redis.call('PEXPIRE', order, int(ttl + hold))
-  redis.call('HSET', run, unpack(ARGV, 12 + n))
+  redis.call('HSET', run, unpack(ARGV, 13 + n))
   redis.call('HSET', run, 'epoch', epoch, 'state', 'started')
   redis.call('PEXPIRE', run, int(ttl + hold))
-  set_lease(leases, chat .. ':' .. epoch, now + tonumber(ARGV[5]))
+  set_lease(leases, chat .. ':' .. epoch, now + tonumber(ARGV[6]))
 end
 redis.call('DEL', log)
-redis.call('XADD', log, epoch .. '-' .. ARGV[3], 'n', '1', 'f', ARGV[4])
+redis.call('XADD', log, epoch .. '-' .. ARGV[4], 'n', ARGV[3], 'f', ARGV[5])
 redis.call('PEXPIRE', log, int(ttl + hold))
 return {'ok'}

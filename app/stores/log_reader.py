@@ -1,0 +1,146 @@
+"""Reading a chat's event log from Redis: what is there, and being told when there is more.
+
+All readers of chats that run elsewhere share one blocking XREAD per shard, with a doorbell stream among
+its keys: a new reader rings it, so that the read starts again with the new log in its list.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from loguru import logger
+
+from app.exceptions import Overloaded, RedisUnavailable
+from app.models import Cursor
+from app.redis_client import Keys, RedisGate
+from app.utils import shard_of
+
+_PAGE: Final = 50
+_BLOCK_SECONDS: Final = 5.0
+_BELL_TTL_MS: Final = 60_000
+
+
+class Entry(NamedTuple):
+    """Frames ``first`` to ``first + len(frames) - 1`` of ``epoch``; a claim's entry has none."""
+
+    epoch: int
+    first: int
+    frames: list[bytes]
+
+
+class LogReader:
+    """Entries after a place, in order."""
+
+    def __init__(self, redis: RedisGate, keys: Keys, process: str) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._process = process
+        self._tails: dict[int, _ShardTail] = {}
+
+    async def after(self, chat_id: str, place: Cursor) -> list[Entry]:
+        """A page of entries that hold frames after ``place``; empty at the end of the log."""
+        start = f"{place.epoch}-{place.frame + 1}"
+        reply = await self._redis.command("XRANGE", self._keys.log(chat_id), start, "+", "COUNT", _PAGE)
+        entries = []
+        for entry_id, fields in reply:
+            epoch = int(entry_id.split(b"-")[0])
+            entries.append(Entry(epoch, int(fields[b"n"]), split_frames(fields[b"f"])))
+        return entries
+
+    async def whole(self, chat_id: str) -> list[Entry]:
+        """Everything that the log holds."""
+        entries: list[Entry] = []
+        place = Cursor(0, 0)
+        while page := await self.after(chat_id, place):
+            entries += page
+            last = page[-1]
+            place = Cursor(last.epoch, max(0, last.first + len(last.frames) - 1))
+        return entries
+
+    def listen(self, chat_id: str, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
+        """Calls ``ring`` whenever the log grows past ``place``; returns how to stop that."""
+        shard = shard_of(chat_id)
+        tail = self._tails.get(shard)
+        if tail is None:
+            tail = self._tails[shard] = _ShardTail(self._redis, self._keys, shard, self._process)
+        return tail.listen(self._keys.log(chat_id), place, ring)
+
+    async def stop(self) -> None:
+        for tail in self._tails.values():
+            await tail.stop()
+        self._tails.clear()
+
+
+def split_frames(batch: bytes) -> list[bytes]:
+    """An entry's frames; each ends with the only blank line that it has."""
+    return [frame + b"\n\n" for frame in batch.split(b"\n\n")[:-1]]
+
+
+class _ShardTail:
+    """One blocking XREAD over all logs of a shard that somebody here follows."""
+
+    def __init__(self, redis: RedisGate, keys: Keys, shard: int, process: str) -> None:
+        self._redis = redis
+        self._bell = keys.bell(shard, process)
+        self._bell_place = "0-0"
+        self._places: dict[str, Cursor] = {}
+        self._listeners: dict[str, set[Callable[[], None]]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._bell_task: asyncio.Task[None] | None = None
+
+    def listen(self, key: str, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
+        # The earlier of two places: the newcomer must not miss what the others have had.
+        self._places[key] = min(place, self._places.get(key, place))
+        self._listeners.setdefault(key, set()).add(ring)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run(), name=f"tail:{self._bell}")
+        elif self._bell_task is None or self._bell_task.done():
+            self._bell_task = asyncio.create_task(self._ring_bell())
+
+        def stop() -> None:
+            listeners = self._listeners.get(key)
+            if listeners is not None:
+                listeners.discard(ring)
+                if not listeners:
+                    del self._listeners[key], self._places[key]
+
+        return stop
+
+    async def _ring_bell(self) -> None:
+        with contextlib.suppress(RedisUnavailable, Overloaded):
+            await self._redis.pipeline(
+                [("XADD", self._bell, "MAXLEN", 1, "*", "", ""), ("PEXPIRE", self._bell, _BELL_TTL_MS)]
+            )
+
+    async def _run(self) -> None:
+        while self._listeners:
+            places = {key: str(place) for key, place in self._places.items()}
+            try:
+                streams = await self._redis.read_streams(
+                    {self._bell: self._bell_place, **places}, _BLOCK_SECONDS, count=10
+                )
+            except (RedisUnavailable, Overloaded) as error:
+                logger.info("following logs is interrupted: {}", error.code)
+                await asyncio.sleep(0.05)
+                await self._redis.wait_open()
+                # Whatever came meanwhile: everybody looks for themselves.
+                for listeners in self._listeners.values():
+                    for ring in list(listeners):
+                        ring()
+                continue
+            for key_bytes, entries in streams:
+                key, newest = key_bytes.decode(), entries[-1][0].decode()
+                if key == self._bell:
+                    self._bell_place = newest
+                elif key in self._places:
+                    epoch, frame = newest.split("-")
+                    self._places[key] = max(self._places[key], Cursor(int(epoch), int(frame)))
+                    for ring in list(self._listeners[key]):
+                        ring()
+
+    async def stop(self) -> None:
+        tasks = [task for task in (self._task, self._bell_task) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,26 @@
+"""A step that is repeated for as long as the process lives, whatever happens to one of its rounds."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from loguru import logger
+
+from app.exceptions import Overloaded, RedisUnavailable
+from app.redis_client import RedisGate
+
+_AFTER_FAULT_SECONDS: Final = 1.0
+
+
+async def forever(step: Callable[[], Awaitable[None]], redis: RedisGate) -> None:
+    """While Redis is away it waits. A fault of ours is logged and the next round tried: one bad chat must not
+    end the writing, renewing or claiming of all others. Broad on purpose, the second of three places."""
+    while True:
+        try:
+            await step()
+        except (RedisUnavailable, Overloaded):
+            await asyncio.sleep(0.05)
+            await redis.wait_open()
+        except Exception:  # noqa: BLE001  # see above
+            logger.opt(exception=True).error("a periodic step broke")
+            await asyncio.sleep(_AFTER_FAULT_SECONDS)

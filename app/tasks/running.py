@@ -1,0 +1,192 @@
+"""The chats that this process owns: start, supervise, take over, cancel, hand over."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
+
+from loguru import logger
+
+from app.exceptions import InternalError, Overloaded, RedisUnavailable, ServiceError
+from app.stores.event_log import LogWriter
+from app.stores.leases import Claim, LeaseStore, RunState
+from app.stores.log_reader import LogReader
+from app.tasks.frames import fold_frames, snapshot_frame
+from app.tasks.job import Job, claimed_job
+from app.tasks.runner import Runner
+
+_FENCED_SECONDS: Final = 10.0
+_FLUSH_SECONDS: Final = 2.0
+
+
+class RunningChats:
+    """Every task is named, kept and awaited; each chat of ours has exactly one."""
+
+    def __init__(self, *, runner: Runner, writer: LogWriter, leases: LeaseStore, reader: LogReader) -> None:
+        self._runner = runner
+        self._writer = writer
+        self._leases = leases
+        self._reader = reader
+        self._jobs: dict[str, Job] = {}
+        self._chat_tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.handing_over = False
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def get(self, chat_id: str) -> Job | None:
+        return self._jobs.get(chat_id)
+
+    def held(self) -> list[tuple[str, int]]:
+        """(chat id, epoch) of every lease that this process must renew."""
+        return [(job.log.chat_id, job.log.epoch) for job in self._jobs.values() if job.log.state != "fenced"]
+
+    # -- starting ----------------------------------------------------------------------------------------
+
+    def start(self, job: Job) -> None:
+        chat_id = job.log.chat_id
+        self._jobs[chat_id] = job
+        self.idle.clear()
+        self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
+
+    async def start_claimed(
+        self, claim: Claim, *, tool_outputs: list[dict[str, str]] | None = None, request_id: str = ""
+    ) -> Job:
+        """Starts what was claimed; the new epoch opens with a snapshot of what the log tells so far."""
+        job = claimed_job(claim)
+        job.tool_outputs, job.request_id = tool_outputs, request_id
+        if claim.kind != "start":
+            frames = [f for entry in await self._reader.whole(claim.chat_id) for f in entry.frames]
+            job.resume_from(fold_frames(frames))
+            self._writer.append(job.log, [snapshot_frame(job.fold)])
+        if claim.kind == "worn":
+            job.give_up = InternalError("The chat was begun too often without an end")
+        self.start(job)
+        return job
+
+    async def take_over(
+        self,
+        chat_id: str,
+        session_id: str,
+        *,
+        epoch: int | None = None,
+        force: bool = False,
+        expect: RunState | None = None,
+    ) -> Job | None:
+        """Claims the chat and goes on with it; None where it is not to be had."""
+        claim = await self._leases.claim(chat_id, session_id, epoch=epoch, force=force, expect=expect)
+        if claim is None:
+            return None
+        logger.warning("chat {} {} in epoch {}", chat_id, claim.kind, claim.epoch)
+        return await self.start_claimed(claim)
+
+    async def _supervise(self, job: Job) -> None:
+        """Runs the chat, stays until its end is in Redis, then starts what that made ready."""
+        chat_id = job.log.chat_id
+        try:
+            with logger.contextualize(chat_id=chat_id, session_id=job.log.session_id):
+                await self._run_unless_fenced(job)
+                if job.log.state != "fenced":
+                    logger.info("chat ended: {}", job.chat.status)
+                await job.log.settled.wait()
+                await self._until_written(job)
+        finally:
+            if self._jobs.get(chat_id) is job:
+                del self._jobs[chat_id], self._chat_tasks[chat_id]
+            if not self._jobs:
+                self.idle.set()
+        if job.log.next_chat is not None and not self.handing_over:
+            with contextlib.suppress(RedisUnavailable, Overloaded):  # its lease runs out, somebody claims it
+                await self.take_over(job.log.next_chat, job.log.session_id, force=True, expect="ready")
+
+    async def _run_unless_fenced(self, job: Job) -> None:
+        run = asyncio.create_task(self._runner.run(job), name=f"run:{job.log.chat_id}")
+        settled = asyncio.create_task(job.log.settled.wait())
+        try:
+            await asyncio.wait({run, settled}, return_when=asyncio.FIRST_COMPLETED)
+            if job.log.state == "fenced" and not run.done():
+                await self._leave(job, run)
+            await run
+        except asyncio.CancelledError:
+            if not run.done() or not run.cancelled():
+                raise
+        finally:
+            for task in (run, settled):
+                task.cancel()
+            await asyncio.gather(run, settled, return_exceptions=True)
+
+    async def _leave(self, job: Job, run: "asyncio.Task[None]") -> None:
+        """Fenced: stops quietly. A Coze chat that the new owner does not know of is cancelled there.
+
+        Our POST may be under way: only when it has told its id can it be compared.
+        """
+        logger.warning("chat {} is owned by another process now", job.log.chat_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FENCED_SECONDS):
+                while not job.ids_known and not run.done():  # noqa: ASYNC110  # rare, and bounded
+                    await asyncio.sleep(0.05)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        if job.ids_known:
+            with contextlib.suppress(ServiceError):
+                _, known = await self._leases.run_ids(job.log.chat_id)
+                if known != (job.fold.coze_chat_id or ""):
+                    await self._runner.cancel_at_coze(job)
+
+    @staticmethod
+    async def _until_written(job: Job) -> None:
+        bell = asyncio.Event()
+        job.log.wakers.add(bell)
+        try:
+            while job.log.state == "unsaved":
+                await bell.wait()
+                bell.clear()
+        finally:
+            job.log.wakers.discard(bell)
+
+    def look_again(self, job: Job) -> None:
+        """Its lease is gone: has Redis lost data, or somebody claimed the chat?"""
+        self._writer.look_again(job.log)
+
+    # -- leaving -----------------------------------------------------------------------------------------
+
+    async def hand_over(self) -> None:
+        """Stops what still runs, commits what it has produced, and gives its leases away."""
+        self.handing_over = True
+        jobs = list(self._jobs.values())
+        await _cancel(self._chat_tasks.values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                while self._writer.backlog:  # noqa: ASYNC110  # once in a process' life
+                    await asyncio.sleep(0.01)
+        held = [(job.log.chat_id, job.log.epoch) for job in jobs if job.log.state == "open"]
+        if held:
+            logger.info("handing over {} chats", len(held))
+            with contextlib.suppress(RedisUnavailable, Overloaded):
+                await self._leases.release(held)
+
+    async def stop(self) -> None:
+        await _cancel(self._tasks)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """A task that is neither lost nor fails in silence."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._collect)
+        return task
+
+    def _collect(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.opt(exception=error).error("task {} broke", task.get_name())
+
+
+async def _cancel(tasks: "Iterable[asyncio.Task[None]]") -> None:
+    """Cancel means cancel and await."""
+    chosen = [task for task in tasks if not task.done()]
+    for task in chosen:
+        task.cancel()
+    await asyncio.gather(*chosen, return_exceptions=True)

@@ -1,0 +1,72 @@
+"""Keeps this process' leases, claims what others have lost, and answers those who ring."""
+
+import asyncio
+import random
+from typing import Final
+
+from loguru import logger
+
+from app.redis_client import RedisGate
+from app.stores.leases import LeaseStore
+from app.stores.loops import forever
+from app.tasks.running import RunningChats
+
+_SCAN_SECONDS: Final = 0.7
+_RENEWALS_PER_LEASE: Final = 3
+_INBOX_SECONDS: Final = 20.0
+
+
+class LeaseKeeper:
+    """Three loops that survive an outage of Redis.
+
+    After an outage every lease may have run out while its owner lives: own leases are renewed first, and
+    nothing is claimed for the length of a lease.
+    """
+
+    def __init__(self, redis: RedisGate, leases: LeaseStore, running: RunningChats) -> None:
+        self._redis = redis
+        self._leases = leases
+        self._running = running
+        self._claim_after = 0.0
+        self._outages = 0
+
+    def start(self) -> None:
+        for name, step in (("renew", self._renew), ("claim", self._claim), ("inbox", self._inbox)):
+            self._running.spawn(forever(step, self._redis), f"leases:{name}")
+
+    async def _renew(self) -> None:
+        lost = await self._leases.renew(self._running.held())
+        for chat_id, epoch in lost:
+            job = self._running.get(chat_id)
+            if job is not None and job.log.epoch == epoch and job.log.end is None:
+                logger.warning("lease of {} is gone", chat_id)
+                self._running.look_again(job)
+        await asyncio.sleep(self._leases.lease_seconds / _RENEWALS_PER_LEASE)
+
+    async def _claim(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._outages != self._redis.outages:
+            self._outages = self._redis.outages
+            self._claim_after = loop.time() + self._leases.lease_seconds
+            await self._leases.renew(self._running.held())
+        if loop.time() >= self._claim_after and not self._running.handing_over:
+            for chat_id, epoch in await self._leases.expired():
+                await self._claim_one(chat_id, epoch)
+        await asyncio.sleep(_SCAN_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  # pacing, not secrecy
+
+    async def _claim_one(self, chat_id: str, epoch: int) -> None:
+        session_id = await self._leases.session_of(chat_id)
+        if session_id is None:
+            # The chat is over or Redis lost it: the lease is all that is left.
+            await self._leases.drop(chat_id, epoch)
+            return
+        job = self._running.get(chat_id)
+        if job is not None and job.log.epoch == epoch:
+            return  # ours, and only late: the next renewal keeps it
+        await self._running.take_over(chat_id, session_id, epoch=epoch)
+
+    async def _inbox(self) -> None:
+        for chat_id in await self._leases.read_inbox(_INBOX_SECONDS):
+            job = self._running.get(chat_id)
+            if job is not None:
+                job.cancelled.set()
