@@ -69,6 +69,18 @@ class Settings(BaseSettings):
     moicen_host: Host = _env("MOICEN_HOST", "moicen.com")
     huiwings_host: Host = _env("HUIWINGS_HOST", "huiwings.cn")
     local_host: Host = _env("LOCAL_HOST", "localhost")
+    verify_url: str = _env("HTY_VERIFY_URL", "", pattern=r"^(https?://\S+)?$")
+    jwt_key: SecretStr | None = _env("HTY_JWT_KEY", None)
+    auth_timeout: Seconds = _env("AUTH_TIMEOUT", 5.0)
+    auth_cache_ttl: float = _env("AUTH_CACHE_TTL", 60.0, ge=0, le=3600)
+    admin_roles: str = _env("COZE_ADMIN_ROLES", "ROOT,ADMIN")
+    user_id_scope: Literal["root", "none"] = _env("COZE_USER_ID_SCOPE", "root")
+    rate_messages_per_minute: int = _env("RATE_LIMIT_MESSAGES_PER_MINUTE", 60, ge=0, le=1_000_000)
+    rate_sessions_per_minute: int = _env("RATE_LIMIT_SESSIONS_PER_MINUTE", 30, ge=0, le=1_000_000)
+    max_concurrent_chats: int = _env("MAX_CONCURRENT_CHATS", 2000, ge=1, le=1_000_000)
+    max_open_streams_per_caller: int = _env("MAX_OPEN_STREAMS_PER_CALLER", 1000, ge=1, le=1_000_000)
+    cors_allow_origins: str = _env("CORS_ALLOW_ORIGINS", "")
+    enable_docs: bool = _env("ENABLE_DOCS", False)
     max_body_bytes: int = _env("MAX_BODY_BYTES", 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
 
     # The process
@@ -87,7 +99,7 @@ class Settings(BaseSettings):
     def _strip(cls, value: object) -> object:
         return value.strip() if isinstance(value, str) else value
 
-    @field_validator("api_token", "api_token_file", "authorization", mode="before")
+    @field_validator("api_token", "api_token_file", "authorization", "jwt_key", mode="before")
     @classmethod
     def _blank_is_unset(cls, value: object) -> object:
         return None if value == "" else value

@@ -1,6 +1,6 @@
 """What routes may ask for: the resources of this process, the caller's identity, the request's body."""
 
-import math
+import asyncio
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -15,12 +15,14 @@ from app.config import Settings
 from app.exceptions import BodyTooLarge, UnsupportedMediaType, ValidationFailed
 from app.models import Cursor, Identity
 from app.redis_client import RedisGate
-from app.tasks import TaskService
+from app.sse import OpenStreams
+from app.tasks import TaskService, UserService
 from app.utils import now_ms
 
 _WAIT: Final = re.compile(r"\bwait\s*=\s*([0-9]{1,6})\b")
 _RESPOND_ASYNC: Final = re.compile(r"\brespond-async\b")
 MAX_PREFERRED_WAIT: Final = 600
+_BODY_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class Resources:
     settings: Settings
     redis: RedisGate
     tasks: TaskService
+    users: UserService
+    streams: OpenStreams
     verifier: Verifier
     started_ms: int
 
@@ -54,12 +58,22 @@ def get_tasks(resources: ResourcesDep) -> TaskService:
 TasksDep = Annotated[TaskService, Depends(get_tasks)]
 
 
+def get_users(resources: ResourcesDep) -> UserService:
+    return resources.users
+
+
+UsersDep = Annotated[UserService, Depends(get_users)]
+
+
 async def get_identity(
+    request: Request,
     resources: ResourcesDep,
-    token: Annotated[str | None, Header(alias="HtySudoerToken", description="The caller's JWT")] = None,
-    host: Annotated[str | None, Header(alias="HtyHost", description="Host of the calling app")] = None,
+    _token: Annotated[str | None, Header(alias="HtySudoerToken", description="The caller's JWT")] = None,
+    _host: Annotated[str | None, Header(alias="HtyHost", description="Host of the calling app")] = None,
 ) -> Identity:
-    return await resources.verifier.identify(token, host)
+    """All header lines are looked at: the declared parameters, for the documentation, hold one of each."""
+    headers = request.headers
+    return await resources.verifier.identify(headers.getlist("HtySudoerToken"), headers.getlist("HtyHost"))
 
 
 IdentityDep = Annotated[Identity, Depends(get_identity)]
@@ -157,10 +171,14 @@ def json_body(model: type[_M]) -> Callable[..., Coroutine[Any, Any, _M]]:
         if int(request.headers.get("content-length") or 0) > limit:
             raise BodyTooLarge(f"The request body is larger than {limit} bytes")
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise BodyTooLarge(f"The request body is larger than {limit} bytes")
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise BodyTooLarge(f"The request body is larger than {limit} bytes")
+        except TimeoutError:
+            raise ValidationFailed(f"The body did not arrive within {_BODY_SECONDS:g} s") from None
         try:
             return model.model_validate_json(bytes(body))
         except ValidationError as exc:
@@ -168,8 +186,3 @@ def json_body(model: type[_M]) -> Callable[..., Coroutine[Any, Any, _M]]:
             raise RequestValidationError([{**f, "loc": ("body", *f["loc"])} for f in faults]) from None
 
     return read
-
-
-def retry_after(seconds: float) -> int:
-    """Whole seconds, at least one."""
-    return max(1, math.ceil(seconds))

@@ -2,16 +2,18 @@
 
 import asyncio
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import FrameType
 from typing import Any
 
+import httpx
 from fastapi import FastAPI
 from loguru import logger
 
 from app import __version__
-from app.auth import ClosedVerifier, NoVerifier, Verifier
+from app.auth import AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
 from app.config import Settings, SettingsError, load_settings
 from app.coze import CozeClient, CozeOptions, Endpoints, build_http_client
 from app.credentials import TokenSource
@@ -19,17 +21,47 @@ from app.dependencies import Resources
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.logging_config import configure_logging
-from app.middleware import RequestContext
+from app.middleware import Cors, RequestContext
 from app.openapi import add_openapi
 from app.redis_client import Keys, open_redis
-from app.routes import chats, health, messages, sessions
+from app.routes import admin, chats, docs, health, messages, sessions, users
+from app.sse import OpenStreams
 from app.stores.chats import ChatStore
 from app.stores.event_log import LogPolicy, LogWriter
 from app.stores.leases import LeaseStore
+from app.stores.limits import SessionLimits
 from app.stores.log_reader import LogReader
-from app.stores.sessions import SessionLimits, SessionStore
-from app.tasks import LeaseKeeper, Runner, RunningChats, TaskOptions, TaskService
+from app.stores.rates import RateKind, RateStore
+from app.stores.sessions import SessionStore
+from app.stores.users import UserStore
+from app.tasks import LeaseKeeper, Runner, RunningChats, TaskOptions, TaskService, UserService
 from app.utils import now_ms
+
+
+def _ssl_context() -> ssl.SSLContext:
+    """certifi's authorities and the machine's own, SSL_CERT_FILE among them: private ones are common."""
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context
+
+
+async def _open_verifier(settings: Settings, stack: AsyncExitStack) -> Verifier:
+    if not settings.enable_auth:
+        return NoVerifier()
+    options = AuthOptions(
+        scheme=settings.http_scheme,
+        roots=(settings.alchemy_host, settings.moicen_host, settings.huiwings_host, settings.local_host),
+        verify_url=settings.verify_url or None,
+        timeout=settings.auth_timeout,
+        cache_ttl=settings.auth_cache_ttl,
+        jwt_key=settings.jwt_key,
+        admin_roles=frozenset(role.strip() for role in settings.admin_roles.split(",") if role.strip()),
+    )
+    verifier = HtyVerifier(
+        await stack.enter_async_context(build_auth_client(options, ssl_context=_ssl_context())), options
+    )
+    stack.push_async_callback(verifier.aclose)
+    return verifier
 
 
 @asynccontextmanager
@@ -48,6 +80,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 connect_timeout=settings.connect_timeout,
                 pool_size=settings.max_upstream_connections,
                 transport=settings.transport,
+                ssl_context=_ssl_context(),
             )
         )
         coze = CozeClient(
@@ -89,12 +122,19 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             use_stream=settings.use_stream,
             chat_timeout=settings.chat_timeout,
             max_log_bytes=settings.max_chat_log_bytes,
+            user_id_scope=settings.user_id_scope,
         )
         running = RunningChats(runner=runner, writer=writer, leases=leases, reader=reader)
         stack.push_async_callback(running.stop)
         LeaseKeeper(redis, leases, running).start()
+        sessions = SessionStore(redis, keys, limits)
+        rates: dict[RateKind, int] = {
+            "messages": settings.rate_messages_per_minute,
+            "sessions": settings.rate_sessions_per_minute,
+        }
         tasks = TaskService(
-            sessions=SessionStore(redis, keys, limits),
+            sessions=sessions,
+            rates=RateStore(redis, keys, rates),
             chats=ChatStore(redis, keys, policy, leases.process),
             leases=leases,
             reader=reader,
@@ -105,11 +145,14 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 default_bot_id=settings.bot_id,
                 max_message_length=settings.max_message_length,
                 max_queued=settings.max_queued_per_session,
+                max_running=settings.max_concurrent_chats,
                 drain_seconds=settings.drain_seconds,
             ),
         )
-        verifier: Verifier = ClosedVerifier() if settings.enable_auth else NoVerifier()
-        yield Resources(settings, redis, tasks, verifier, now_ms())
+        verifier = await _open_verifier(settings, stack)
+        users = UserService(users=UserStore(redis, keys, sessions), tasks=tasks, coze=coze)
+        streams = OpenStreams(settings.max_open_streams_per_caller)
+        yield Resources(settings, redis, tasks, users, streams, verifier, now_ms())
 
 
 def _say_how_it_runs(settings: Settings) -> None:
@@ -179,9 +222,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         description="Sessions and chats with Coze (扣子) bots: streamed, resumable, never lost.",
         lifespan=lifespan,
+        openapi_url=None,
     )
-    for router in (health.router, sessions.router, messages.router, chats.router):
-        app.include_router(router)
+    for module in (health, sessions, messages, chats, users, admin, docs):
+        app.include_router(module.router)
+    app.add_middleware(Cors)
     app.add_middleware(RequestContext)
     add_error_handlers(app)
     add_openapi(app)

@@ -68,10 +68,9 @@ class Cursor(NamedTuple):
 _MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _MetaValue = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 MetaData = Annotated[dict[_MetaKey, _MetaValue], Field(max_length=15)]
-UserId = Annotated[
-    str,
-    StringConstraints(pattern=r"^[^\x00-\x1f\x7f\u0085\u2028\u2029]+$", min_length=1, max_length=128),
-]
+USER_ID_PATTERN: Final = r"^[^\x00-\x1f\x7f\u0085\u2028\u2029]+$"
+"""Anything but control characters and line ends: it goes to Coze, into keys (hashed) and into logs."""
+UserId = Annotated[str, StringConstraints(pattern=USER_ID_PATTERN, min_length=1, max_length=128)]
 BotId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
 
 
@@ -92,7 +91,23 @@ class EnterMessage(_Body):
     def _question_is_the_users(self) -> "EnterMessage":
         if self.type == "question" and self.role != "user":
             raise ValueError("type question goes with role user")
+        if self.content_type == "object_string":
+            _check_objects(self.content)
         return self
+
+
+def _check_objects(content: str) -> None:
+    """A JSON array of objects; what it links to is https, and is never fetched by us."""
+    try:
+        objects = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise ValueError("an object_string holds a JSON array") from None
+    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
+        raise ValueError("an object_string holds a JSON array of objects")
+    for item in objects:
+        url = item.get("file_url")
+        if url is not None and not (isinstance(url, str) and url.lower().startswith("https://")):
+            raise ValueError("file_url must be an https address")
 
 
 AdditionalMessages = Annotated[list[EnterMessage], Field(max_length=99)]
@@ -244,6 +259,38 @@ class ChatPage(BaseModel):
     chats: list[Chat]
     has_more: bool
     next_before: str | None = None
+
+
+class SessionList(BaseModel):
+    sessions: list[Session]
+
+
+class Erased(BaseModel):
+    user_id: str
+    erased_sessions: int
+    erased_chats: int
+    remaining_sessions: int
+
+
+class CleanedUp(BaseModel):
+    expired_sessions: int
+    expired_users: int
+    orphaned_sessions: int
+    inactive_sessions: int
+    more: bool
+
+
+class Stats(BaseModel):
+    """Counts of the whole service, from indexes; ``process`` is about the one that answers."""
+
+    sessions: int
+    users: int
+    chats: dict[str, int]
+    leases: int
+    redis: dict[str, int | str | None]
+    process: dict[str, int | bool]
+    version: str
+    uptime_seconds: int
 
 
 _D = TypeVar("_D")

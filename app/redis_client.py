@@ -70,7 +70,7 @@ class Keys:
         return self.run_prefix(chat_id) + chat_id
 
     def log(self, chat_id: str) -> str:
-        return f"{self._shard(shard_of(chat_id))}log:{chat_id}"
+        return self.log_prefix(chat_id) + chat_id
 
     def leases(self, shard: int) -> str:
         return f"{self._shard(shard)}leases"
@@ -94,6 +94,34 @@ class Keys:
 
     def user_sessions(self, user: str) -> str:
         return f"{self.prefix}{{index}}:user:{user}"
+
+    def kept_sessions(self, user: str) -> str:
+        """Also those that are over, until nothing is left of them."""
+        return f"{self.prefix}{{index}}:kept:{user}"
+
+    def namesakes(self, name: str) -> str:
+        """Users of one name in one root, whoever owns them."""
+        return f"{self.prefix}{{index}}:names:{name}"
+
+    def rate(self, kind: str, user: str) -> str:
+        return f"{self.prefix}rate:{kind}:{user}"
+
+    def keys_used(self, session_id: str) -> str:
+        """Set of the session's Idempotency-Keys, so that they can be erased."""
+        return f"{self._shard(shard_of(session_id))}used:{session_id}"
+
+    def erased(self, session_id: str) -> str:
+        return f"{self._shard(shard_of(session_id))}erased:{session_id}"
+
+    def waiting(self, shard: int) -> str:
+        """Chats that wait for tool outputs; a score is the time after which it is forgotten."""
+        return f"{self._shard(shard)}waiting"
+
+    def queued(self, shard: int) -> str:
+        return f"{self._shard(shard)}queued"
+
+    def log_prefix(self, any_id: str) -> str:
+        return f"{self._shard(shard_of(any_id))}log:"
 
     @property
     def all_sessions(self) -> str:

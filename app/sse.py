@@ -5,14 +5,14 @@ for each reader: they are not in the log and carry the last frame's id.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final, Protocol
 
 import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.exceptions import ServiceError
+from app.exceptions import RateLimited, ServiceError
 from app.models import Cursor, success_json, task_status_of
 from app.tasks import Batch, Ending
 
@@ -70,18 +70,56 @@ def render_ending(ending: Ending, last: Cursor) -> bytes:
     )
 
 
+class OpenStreams:
+    """Counts the open streams of each caller in this process."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._open: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return sum(self._open.values())
+
+    def check(self, owner: str) -> None:
+        """Raises ``RateLimited`` where the caller has as many open as may be; before anything is begun."""
+        if self._open.get(owner, 0) >= self._most:
+            raise RateLimited(f"More than {self._most} streams are open", retry_after=5)
+
+    def take(self, owner: str) -> Callable[[], None]:
+        """One more; returns how to give it back."""
+        self._open[owner] = self._open.get(owner, 0) + 1
+
+        def give_back() -> None:
+            left = self._open[owner] - 1
+            if left:
+                self._open[owner] = left
+            else:
+                del self._open[owner]
+
+        return give_back
+
+
 class EventStream(Response):
     """Writes a feed until its end, the client's departure, or the farewell of this process.
 
     A plain ASGI response: frames go straight to ``send``, which waits while the client does not read.
     """
 
-    def __init__(self, feed: Feed, *, chat_id: str, heartbeat: float, farewell: asyncio.Event) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        *,
+        chat_id: str,
+        heartbeat: float,
+        farewell: asyncio.Event,
+        on_close: Callable[[], None],
+    ) -> None:
         super().__init__(headers={**_HEADERS, "X-Coze-Chat-Id": chat_id})
         del self.headers["content-length"]
         self._feed = feed
         self._heartbeat = heartbeat
         self._farewell = farewell
+        self._on_close = on_close
         self._gone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,6 +141,7 @@ class EventStream(Response):
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
             self._feed.close()
+            self._on_close()
 
     async def _guarded(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The status is out already: what goes wrong now is told by an event."""

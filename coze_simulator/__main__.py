@@ -7,8 +7,10 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from coze_simulator.app import create_simulator
+from coze_simulator.auth_server import running_auth
 from coze_simulator.core import PREFIX
 from coze_simulator.options import SIMULATOR_BOT_ID, SIMULATOR_TOKEN, VERSION, SimulatorOptions, parse_speed
 from coze_simulator.server import SimulatorServer, bind, root_url
@@ -20,7 +22,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="coze_simulator",
         description="A local Coze (v3 chat API), at the root and under /coze.",
         epilog="Faults: write [[sim:key=value;key=value]] into a message, or POST rules to /_sim/knobs; keys "
-        "are the fields of coze_simulator.knobs.Knobs. Also /_sim/log, /_sim/state, /_sim/upstream.",
+        "are the fields of coze_simulator.knobs.Knobs. Also /_sim/log, /_sim/state, /_sim/upstream. On the "
+        "auth port: GET or POST /_sim/tokens, POST /_sim/mode, /_sim/revoke; /_sim/log.",
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=5000, help="0 picks a free port (default: %(default)s)")
@@ -41,6 +44,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--http-errors", action="store_true", help="errors with HTTP 400/401/403/404/429, not 200"
     )
     parser.add_argument("--seed", type=int, default=0, help="changes the wording of the answers")
+    parser.add_argument(
+        "--auth-port", type=int, help="also serve a stand-in for the auth service; 0 picks a free port"
+    )
+    parser.add_argument(
+        "--auth-key", help="what the stand-in signs tokens with, for HTY_JWT_KEY (default: random)"
+    )
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     parser.add_argument("--version", action="version", version=VERSION)
     return parser
@@ -71,12 +80,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         http_errors=chosen.http_errors,
         seed=chosen.seed,
     )
-    try:
-        listener = bind(chosen.host, chosen.port)
-    except OSError as error:
-        print(f"coze-simulator: cannot listen on {chosen.host}:{chosen.port}: {error}", file=sys.stderr)
-        return 1
-    address = root_url(chosen.host, listener.getsockname()[1])
+    with ExitStack() as stack:
+        try:
+            listener = stack.enter_context(bind(chosen.host, chosen.port))
+        except OSError as error:
+            return _cannot_listen(chosen.host, chosen.port, error)
+        _announce(chosen.host, listener.getsockname()[1], options)
+        if chosen.auth_port is not None:
+            try:
+                auth = stack.enter_context(
+                    running_auth(chosen.auth_key, host=chosen.host, port=chosen.auth_port)
+                )
+            except OSError as error:
+                return _cannot_listen(chosen.host, chosen.auth_port, error)
+            print(
+                f"auth stand-in listening on {auth.root_url} (HTY_VERIFY_URL={auth.verify_url})", flush=True
+            )
+        server = SimulatorServer(create_simulator(options))
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            return 130
+    return 0
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> int:
+    print(f"coze-simulator: cannot listen on {host}:{port}: {error}", file=sys.stderr)
+    return 1
+
+
+def _announce(host: str, port: int, options: SimulatorOptions) -> None:
+    address = root_url(host, port)
     speed = "max" if math.isinf(options.speed) else f"{options.speed:g}"
     print(
         f"coze-simulator {VERSION} listening on {address} (Coze at {address}{PREFIX}/v3/chat); "
@@ -84,12 +118,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"token {SIMULATOR_TOKEN}, bot {SIMULATOR_BOT_ID}",
         flush=True,
     )
-    server = SimulatorServer(create_simulator(options))
-    try:
-        server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        return 130
-    return 0
 
 
 if __name__ == "__main__":

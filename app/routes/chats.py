@@ -57,7 +57,8 @@ async def get_result(
 async def get_events(
     chat_id: str, identity: IdentityDep, tasks: TasksDep, resources: ResourcesDep, after: CursorDep
 ) -> Response:
-    return stream(await tasks.follow(identity, chat_id, after), chat_id, resources)
+    resources.streams.check(identity.owner)
+    return stream(await tasks.follow(identity, chat_id, after), chat_id, identity, resources)
 
 
 @router.post(
@@ -92,7 +93,9 @@ async def submit_tool_outputs(
     request_id: RequestIdDep,
     body: Annotated[SubmitToolOutputs, Depends(json_body(SubmitToolOutputs))],
 ) -> Response:
+    if body.stream:
+        resources.streams.check(identity.owner)
     started = await tasks.submit_tool_outputs(identity, chat_id, body, request_id)
     if body.stream:
-        return stream(tasks.feed(identity, started), chat_id, resources)
+        return stream(tasks.feed(identity, started), chat_id, identity, resources)
     return chat_answer(await tasks.answer(identity, chat_id, patience.seconds), patience.headers)

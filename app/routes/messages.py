@@ -61,9 +61,11 @@ async def send_message(
     request_id: RequestIdDep,
     body: Annotated[SendMessage, Depends(json_body(SendMessage))],
 ) -> Response:
+    if body.stream:
+        resources.streams.check(identity.owner)
     started = await tasks.send(
         identity, session_id, body, request_id=request_id, idempotency_key=idempotency_key
     )
     if body.stream:
-        return stream(tasks.feed(identity, started), started.chat_id, resources)
+        return stream(tasks.feed(identity, started), started.chat_id, identity, resources)
     return chat_answer(await tasks.answer(identity, started.chat_id, patience.seconds), patience.headers)

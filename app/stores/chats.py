@@ -16,9 +16,9 @@ from app.exceptions import (
 from app.models import Identity
 from app.redis_client import Keys, RedisGate, Script
 from app.stores.event_log import LogPolicy
+from app.stores.limits import TOMBSTONE_MS
 from app.stores.sessions import (
     IDEMPOTENCY_MS,
-    TOMBSTONE_MS,
     IdempotencyKey,
     SessionRecord,
     raise_unless_active,
@@ -54,6 +54,7 @@ class Created:
     session: SessionRecord
     in_the_way: str | None = None
     displaced: str | None = None
+    index_due: bool = False
 
 
 class ChatStore:
@@ -94,7 +95,8 @@ class ChatStore:
         if kind in ("started", "queued"):
             session = SessionRecord(chat.session_id, reply[1])
             how: Literal["started", "queued"] = "started" if kind == "started" else "queued"
-            return Created(how, chat.chat_id, session, reply[2].decode() or None, reply[3].decode() or None)
+            in_the_way, displaced = reply[2].decode() or None, reply[3].decode() or None
+            return Created(how, chat.chat_id, session, in_the_way, displaced, bool(reply[4]))
         raise_unless_active(reply[0])
         if kind == "reused":
             raise IdempotencyKeyReused
@@ -121,7 +123,7 @@ class ChatStore:
             [
                 *(keys.session(session_id), keys.chats(session_id), keys.order(session_id)),
                 *(keys.run(chat.chat_id), keys.leases_of(session_id), keys.log(chat.chat_id)),
-                *(keys.queue(session_id), idempotency_key),
+                *(keys.queue(session_id), keys.keys_used(session_id), idempotency_key),
             ],
             [
                 *(identity.owner, identity.admin_prefix, chat.chat_id, chat.record, chat.first_frame),

@@ -17,8 +17,9 @@ from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.redis_client import Arg, Keys, RedisGate, Script
+from app.stores.limits import TOMBSTONE_MS
 from app.stores.loops import forever
-from app.stores.sessions import TOMBSTONE_MS, SessionRecord
+from app.stores.sessions import SessionRecord
 
 TICK_SECONDS: Final = 0.02
 _MAX_BATCH_BYTES: Final = 1 << 20
@@ -368,6 +369,7 @@ class LogWriter:
             [
                 *(keys.session(log.session_id), keys.chats(log.chat_id), keys.order(log.session_id)),
                 *(keys.run(log.chat_id), keys.leases_of(log.chat_id), keys.log(log.chat_id)),
+                keys.erased(log.session_id),
             ],
             [
                 *(log.chat_id, log.epoch, log.first, last, b"".join(log.since(0, last))),

@@ -17,33 +17,16 @@ from app.exceptions import (
 )
 from app.models import Identity, SessionStatus
 from app.redis_client import Keys, RedisGate, Script
+from app.stores.index import SessionIndex, user_key
+from app.stores.limits import TOMBSTONE_MS, SessionLimits
 from app.utils import is_session_id, iso, now_ms
 
-TOMBSTONE_MS: Final = 24 * 3600 * 1000
-"""How long a session that is over is remembered, so that a late caller is told why it is gone."""
-
 IDEMPOTENCY_MS: Final = 24 * 3600 * 1000
-_INDEX_AFTER_MS: Final = 60_000
 _GONE: Final[dict[bytes, type[ServiceError]]] = {
     b"none": SessionNotFound,
     b"terminated": SessionTerminated,
     b"expired": SessionExpired,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """``expire`` and ``inactive`` in seconds, the rest counts."""
-
-    expire: int
-    inactive: int
-    per_user: int
-    total: int
-    users: int
-
-    @property
-    def expire_ms(self) -> int:
-        return self.expire * 1000
 
 
 class SessionRecord:
@@ -147,11 +130,6 @@ class SessionEnd:
     queued: list[str]
 
 
-def user_key(owner: str, user_id: str) -> str:
-    """A user's name in the indexes: what callers write never becomes part of a key."""
-    return hashlib.sha256(f"{owner}\0{user_id}".encode()).hexdigest()[:40]
-
-
 class SessionStore:
     """Raises ``SessionNotFound`` (also for what is somebody else's), ``SessionTerminated``,
     ``SessionExpired`` and ``RedisUnavailable`` everywhere."""
@@ -160,13 +138,12 @@ class SessionStore:
         self._redis = redis
         self._keys = keys
         self.limits = limits
+        self.index = SessionIndex(redis, keys, limits)
         self._open = Script("session_open")
         self._read = Script("session_read")
         self._page = Script("session_page")
         self._end = Script("session_end")
         self._conversation = Script("session_conversation")
-        self._admit = Script("index_admit")
-        self._drop = Script("index_drop")
         self._idempotency = Script("idempotency")
 
     async def open(
@@ -179,54 +156,54 @@ class SessionStore:
         auto_save_history: bool,
         additional_messages: list[dict[str, Any]],
         metadata: dict[str, str],
+        idempotency: str = "",
     ) -> SessionRecord:
-        """Creates a session; repeated with the same id it answers the same.
+        """Creates a session; repeated with the same id it answers the same. ``idempotency``: digest of the
+        Idempotency-Key, to be erased with it.
 
         The index is written first: what is forgotten there expires by itself, whereas a session that
         no index knows would escape the limits. Raises ``SessionLimitReached``.
         """
-        user = user_key(identity.owner, user_id)
-        await self._make_room(session_id, user)
+        await self._make_room(session_id, identity.owner, user_id)
         flat = await self._redis.run(
             self._open,
             [self._keys.session(session_id), self._keys.chats(session_id)],
             [
                 *(self.limits.expire_ms, TOMBSTONE_MS, identity.owner),
-                *("user_id", user_id, "bot_id", bot_id, "user", user),
+                *("user_id", user_id, "bot_id", bot_id, "user", user_key(identity.owner, user_id)),
                 *("auto_save", "1" if auto_save_history else "0"),
                 *("messages", orjson.dumps(additional_messages), "metadata", orjson.dumps(metadata)),
+                *("idempotency", idempotency),
             ],
         )
         return SessionRecord(session_id, flat)
 
-    async def _make_room(self, session_id: str, user: str) -> None:
+    async def _make_room(self, session_id: str, owner: str, user_id: str) -> None:
         """Only the caller's own idle sessions can go: nobody can evict somebody else."""
-        limits = self.limits
         for _ in range(3):
-            verdict = await self._redis.run(
-                self._admit,
-                self._index_keys(user),
-                [session_id, user, limits.expire_ms, limits.per_user, limits.total, limits.users],
-            )
-            if verdict[0] == b"ok":
+            candidates = await self.index.admit(session_id, owner, user_id)
+            if not candidates:
                 return
-            if verdict[0] == b"full" or not await self._evict_one([sid.decode() for sid in verdict[1]], user):
+            if not await self._evict_one(candidates, user_key(owner, user_id)):
                 break
         raise SessionLimitReached
 
     async def _evict_one(self, candidates: list[str], user: str) -> bool:
         """Ends the least recently active session that is idle: the script checks that once more."""
         for session_id in candidates:
-            reply = await self._redis.run(
-                self._end,
-                self._end_keys(session_id),
-                self._end_args(session_id, "", "", idle_only=True, reason="evicted"),
-            )
-            if reply[0] == b"busy":
-                continue
-            await self.forget(session_id, user)
-            return True
+            if await self.end_idle(session_id, "evicted"):
+                await self.index.forget(session_id, user)
+                return True
         return False
+
+    async def end_idle(self, session_id: str, reason: Literal["evicted", "inactive"]) -> bool:
+        """Terminates the session unless a chat runs or waits in it; True if it is over now."""
+        reply = await self._redis.run(
+            self._end,
+            self._end_keys(session_id),
+            self._end_args(session_id, "", "", idle_only=True, reason=reason),
+        )
+        return bool(reply[0] != b"busy")
 
     async def claim_key(self, identity: Identity, key: IdempotencyKey, session_id: str) -> str:
         """The session that this Idempotency-Key stands for: ``session_id`` if it is new.
@@ -245,22 +222,9 @@ class SessionStore:
     async def forget_key(self, identity: Identity, key: IdempotencyKey) -> None:
         await self._redis.command("DEL", self._keys.session_idempotency(key.digest(identity.owner)))
 
-    def _index_keys(self, user: str) -> list[str]:
-        return [self._keys.user_sessions(user), self._keys.all_sessions, self._keys.all_users]
-
-    async def forget(self, session_id: str, user: str) -> None:
-        """Takes the session out of the indexes."""
-        await self._redis.run(self._drop, self._index_keys(user), [session_id, user])
-
     async def keep_indexed(self, session: SessionRecord) -> None:
         """Moves the session's expiry in the indexes to where its hash has it."""
-        user = session.text(b"user")
-        no_limit = 1 << 40
-        await self._redis.run(
-            self._admit,
-            self._index_keys(user),
-            [session.session_id, user, self.limits.expire_ms, no_limit, no_limit, no_limit],
-        )
+        await self.index.keep(session.session_id, session.owner, session.user_id)
 
     async def read(
         self, session_id: str, identity: Identity, *, history: int, touch: bool = True
@@ -273,7 +237,7 @@ class SessionStore:
             [keys.session(session_id), keys.chats(session_id), keys.order(session_id)],
             [
                 *(identity.owner, identity.admin_prefix, history, int(touch)),
-                *(self.limits.expire_ms, TOMBSTONE_MS, _INDEX_AFTER_MS),
+                *(self.limits.expire_ms, TOMBSTONE_MS),
             ],
         )
         raise_unless_active(reply[0])
@@ -306,7 +270,7 @@ class SessionStore:
         if reply[0] in (b"none", b"expired"):
             raise _GONE[reply[0]]
         session = SessionRecord(session_id, reply[1])
-        await self.forget(session_id, session.text(b"user"))
+        await self.index.forget(session_id, session.text(b"user"))
         return SessionEnd(session, reply[2].decode() or None, [chat.decode() for chat in reply[3]])
 
     def _end_keys(self, session_id: str) -> list[str]:

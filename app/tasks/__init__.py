@@ -6,6 +6,7 @@ from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.service import Started, TaskOptions, TaskService
 from app.tasks.takeover import LeaseKeeper
+from app.tasks.users import UserService
 
 __all__ = [
     "Batch",
@@ -17,5 +18,6 @@ __all__ = [
     "Started",
     "TaskOptions",
     "TaskService",
+    "UserService",
     "error_of",
 ]

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import Final, Literal
 
 from loguru import logger
 
-from app.coze import ENDED, CozeClient, CozeStream
+from app.coze import ENDED, ChatRequest, CozeClient, CozeStream
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
 from app.models import OUR_META_KEY
 from app.stores.event_log import ChatEnd, LogWriter
@@ -36,12 +36,14 @@ class Runner:
         use_stream: bool,
         chat_timeout: float,
         max_log_bytes: int,
+        user_id_scope: Literal["root", "none"],
     ) -> None:
         self._coze = coze
         self._writer = writer
         self._use_stream = use_stream
         self._chat_timeout = chat_timeout
         self._max_log_bytes = max_log_bytes
+        self._user_id_scope = user_id_scope
 
     async def run(self, job: Job) -> None:
         """Ends when the chat has an end, in whatever way; the end is then on its way to Redis.
@@ -161,9 +163,15 @@ class Runner:
                     stream.idle_timeout = _AFTER_END_SECONDS
             await stream.finish()
 
+    def _request(self, job: Job) -> ChatRequest:
+        """Coze remembers things per user: the same user id of two roots must not be one user there."""
+        session = job.session
+        scoped = f"{session.owner.partition('|')[0]}:{session.user_id}"
+        return job.coze_request(scoped if self._user_id_scope == "root" else session.user_id)
+
     def _open_stream(self, job: Job) -> AbstractAsyncContextManager[CozeStream]:
         if job.tool_outputs is None:
-            return self._coze.stream_chat(job.coze_request(job.session.user_id))
+            return self._coze.stream_chat(self._request(job))
         fold = job.fold
         return self._coze.stream_tool_outputs(
             fold.conversation_id or "", fold.coze_chat_id or "", job.tool_outputs
@@ -176,7 +184,7 @@ class Runner:
         self._writer.snapshot(job.log, snapshot)
 
     async def _create_and_poll(self, job: Job) -> None:
-        chat = await self._coze.create_chat(job.coze_request(job.session.user_id))
+        chat = await self._coze.create_chat(self._request(job))
         job.fold.coze_chat_id, job.fold.conversation_id = chat.id, chat.conversation_id
         job.fold.logid = chat.logid
         self._learn(job)

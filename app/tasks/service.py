@@ -13,8 +13,10 @@ from pydantic import BaseModel
 from app.coze import CozeClient
 from app.exceptions import (
     ChatState,
+    Overloaded,
     RedisUnavailable,
     ServiceError,
+    SessionExpired,
     SessionNotFound,
     ShuttingDown,
     ValidationFailed,
@@ -32,8 +34,10 @@ from app.models import (
 )
 from app.stores.chats import ChatStore, NewChat, status_of
 from app.stores.event_log import LogWriter
+from app.stores.index import user_key
 from app.stores.leases import LeaseStore
 from app.stores.log_reader import LogReader
+from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
 from app.tasks.feed import ChatFeed, LocalFeed, RemoteFeed
 from app.tasks.frames import chat_frame
@@ -52,6 +56,7 @@ class TaskOptions:
     default_bot_id: str
     max_message_length: int
     max_queued: int
+    max_running: int
     drain_seconds: float
 
 
@@ -71,6 +76,7 @@ class TaskService:
         *,
         sessions: SessionStore,
         chats: ChatStore,
+        rates: RateStore,
         leases: LeaseStore,
         reader: LogReader,
         writer: LogWriter,
@@ -80,6 +86,7 @@ class TaskService:
     ) -> None:
         self._sessions = sessions
         self._chats = chats
+        self._rates = rates
         self._leases = leases
         self._reader = reader
         self._writer = writer
@@ -98,6 +105,7 @@ class TaskService:
         self, identity: Identity, body: CreateSession, idempotency_key: str | None
     ) -> dict[str, Any]:
         self._refuse_while_draining()
+        await self._rates.take("sessions", user_key(identity.owner, body.user_id))
         session_id = new_session_id()
         key = _idempotency(idempotency_key, body)
         if key is not None:
@@ -111,6 +119,7 @@ class TaskService:
                 auto_save_history=body.auto_save_history,
                 additional_messages=[m.model_dump(exclude_none=True) for m in body.additional_messages or []],
                 metadata=body.meta_data or {},
+                idempotency=key.digest(identity.owner) if key is not None else "",
             )
         except ServiceError:
             if key is not None:  # a refusal does not use the key up
@@ -157,6 +166,19 @@ class TaskService:
         await asyncio.gather(*(self._cancel(chat_id, session_id) for chat_id in open_chats))
         return ended.session.view(self._sessions.limits)
 
+    async def end_for_erasure(self, identity: Identity, session_id: str) -> bool:
+        """Terminates the session; False while a chat in it is not over yet."""
+        try:
+            ended = await self._sessions.end(session_id, identity, "erased")
+        except SessionExpired:
+            return True
+        open_chats = [*ended.queued, *([ended.running] if ended.running else [])]
+        await asyncio.gather(*(self._cancel(chat_id, session_id) for chat_id in open_chats))
+        return not ended.running or await self._ended_within(ended.running, 0.05)
+
+    def view(self, session: SessionRecord) -> dict[str, Any]:
+        return session.view(self._sessions.limits)
+
     # -- sending -----------------------------------------------------------------------------------------
 
     async def send(
@@ -171,6 +193,9 @@ class TaskService:
         """Creates the chat and starts it, or puts it into the session's queue."""
         self._refuse_while_draining()
         self._check_length(body.message)
+        if self.running >= self._options.max_running:
+            raise Overloaded(f"This process runs {self._options.max_running} chats already")
+        await self._rates.take_message(session_id, identity.may_see)
         # Our own background call: the first message goes to the conversation that is being made.
         if (opening := self._conversations.get(session_id)) is not None:
             await asyncio.wait({opening}, timeout=_OPENING_WAIT)
@@ -187,6 +212,8 @@ class TaskService:
             # Redis may have done it and only its answer be lost: then nobody would own the chat.
             self._running.spawn(self._abandon(chat.chat_id, session_id), f"abandon:{chat.chat_id}")
             raise
+        if created.index_due:
+            self._running.spawn(self._keep_indexed(created.session), f"index:{session_id}")
         if created.kind == "started":
             self._running.start(new_job(created.session, new, chat, request_id))
         for other in (created.displaced, created.in_the_way if body.on_busy == "interrupt" else None):

@@ -8,6 +8,7 @@ if r.state == 'queued' or r.state == 'ready' then
   -- somebody will end it, the caller or, after its death, whoever claims it.
   redis.call('LREM', KEYS[2], 0, ARGV[1])
   redis.call('HSET', KEYS[1], 'state', 'ready')
+  unnote(KEYS[3], 'queued', ARGV[1])
   set_lease(KEYS[3], ARGV[1] .. ':' .. r.epoch, now_ms() + tonumber(ARGV[2]))
   return {'ready', r.epoch, ''}
 end

@@ -34,6 +34,7 @@ end
 redis.call('ZREM', leases, member)
 set_lease(leases, chat .. ':' .. epoch, now + tonumber(ARGV[4]))
 if r.state == 'waiting' then
+  unnote(leases, 'waiting', chat)
   record = with_status(record, 'requires_action', 'processing')
   redis.call('HSET', chats, chat, record)
 end

@@ -1,9 +1,9 @@
--- KEYS session, chats, order, run, leases, log, queue, idempotency key ('' = none)
+-- KEYS session, chats, order, run, leases, log, queue, keys used, idempotency key ('' = none)
 -- ARGV mine, admin_prefix, chat, record, first frame, lease, ttl, tombstone, hold, policy, max queued,
 --      fingerprint, idempotency ttl, newest kept, process, then field, value, ... of the run
--- -> {'started'|'queued', flat session, chat in the way, chat that was displaced}
+-- -> {'started'|'queued', flat session, chat in the way, chat that was displaced, index due}
 --  | {'same', chat} | {'reused'} | {'gone'} | {'busy', chat} | {'full', chat} | {'none'|'terminated'|'expired'}
-local session, chats, order, run, leases, log, queue, idem = unpack(KEYS)
+local session, chats, order, run, leases, log, queue, used_keys, idem = unpack(KEYS)
 local chat, record, frame = ARGV[3], ARGV[4], ARGV[5]
 local lease, ttl, tombstone, hold = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local policy, now = ARGV[10], now_ms()
@@ -24,7 +24,7 @@ if state ~= 'active' then return {state} end
 -- The answer to a first try was lost: the chat is there and is ours.
 if redis.call('HEXISTS', chats, chat) == 1 then
   local _, flat = hash(session)
-  return {s.running == chat and 'started' or 'queued', flat, s.running, ''}
+  return {s.running == chat and 'started' or 'queued', flat, s.running, '', 0}
 end
 
 local in_the_way, displaced = s.running, ''
@@ -37,6 +37,7 @@ if in_the_way ~= '' then
     local run_prefix = string.sub(run, 1, #run - #chat)
     if head and redis.call('HGET', run_prefix .. head, 'interrupt') == '1' then
       displaced = redis.call('LPOP', queue)
+      unnote(leases, 'queued', displaced)
       redis.call('HSET', run_prefix .. displaced, 'cancel', '1')
       set_lease(leases, displaced .. ':1', now + 2000)
     end
@@ -66,10 +67,17 @@ elseif policy == 'interrupt' then
 else
   redis.call('RPUSH', queue, chat)
 end
-if in_the_way ~= '' then redis.call('PEXPIRE', queue, int(ttl + hold)) end
+if in_the_way ~= '' then
+  redis.call('PEXPIRE', queue, int(ttl + hold))
+  note(leases, 'queued', chat, now + ttl + hold)
+end
 redis.call('HINCRBY', session, 'count', 1)
-redis.call('HSET', session, 'updated', int(now), 'indexed', int(now))
+redis.call('HSET', session, 'updated', int(now))
 -- A running chat holds its session alive; its end gives the usual time back.
 keep_session(session, chats, order, s, now, ttl + hold, tombstone)
-if idem ~= '' then redis.call('SET', idem, ARGV[12] .. ' ' .. chat, 'PX', ARGV[13]) end
-return {in_the_way == '' and 'started' or 'queued', flatten(s), in_the_way, displaced}
+if idem ~= '' then
+  redis.call('SET', idem, ARGV[12] .. ' ' .. chat, 'PX', ARGV[13])
+  redis.call('SADD', used_keys, idem)
+  redis.call('PEXPIRE', used_keys, ARGV[13])
+end
+return {in_the_way == '' and 'started' or 'queued', flatten(s), in_the_way, displaced, index_due(session, s, now)}

@@ -26,6 +26,7 @@ redis.call('ZREM', leases, chat .. ':' .. epoch)
 local s = hash(session)
 if waiting then
   redis.call('HSET', run, 'state', 'waiting')
+  note(leases, 'waiting', chat, now + ttl)
   redis.call('PEXPIRE', log, int(ttl + hold))
 else
   redis.call('DEL', run)
@@ -51,6 +52,7 @@ if s.running == chat then
     -- While this process drains, the lease has run out from the start.
     redis.call('HSET', run_prefix .. follower, 'state', 'ready')
     redis.call('PEXPIRE', run_prefix .. follower, int(ttl + hold))
+    unnote(leases, 'queued', follower)
     set_lease(leases, follower .. ':1', ARGV[13] == '1' and 0 or now + tonumber(ARGV[12]))
     local waiting_record = redis.call('HGET', chats, follower)
     if waiting_record then

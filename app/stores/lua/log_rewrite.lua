@@ -1,15 +1,15 @@
--- KEYS session, chats, order, run, leases, log
+-- KEYS session, chats, order, run, leases, log, erased
 -- ARGV chat, epoch, first frame, last frame, frames, lease, ttl, tombstone, hold, record, owner, session fields n, then the session's
 --      and the run's fields and values
 -- -> {'ok'} | {'fenced'}. The owner writes from memory what Redis has lost: the log, and where all is gone the rest too.
-local session, chats, order, run, leases, log = unpack(KEYS)
+local session, chats, order, run, leases, log, erased = unpack(KEYS)
 local chat, epoch = ARGV[1], ARGV[2]
 local ttl, hold, now = tonumber(ARGV[7]), tonumber(ARGV[9]), now_ms()
 local known = redis.call('HGET', run, 'epoch')
 if known and known ~= epoch then return {'fenced'} end
 if not known then
   -- A record without a run is a chat that somebody has ended; neither means that Redis lost its data.
-  if redis.call('HEXISTS', chats, chat) == 1 then return {'fenced'} end
+  if redis.call('HEXISTS', chats, chat) == 1 or redis.call('EXISTS', erased) == 1 then return {'fenced'} end
   local n = tonumber(ARGV[12])
   if redis.call('EXISTS', session) == 0 then
     redis.call('HSET', session, unpack(ARGV, 13, 12 + n))

@@ -19,6 +19,13 @@ local function may_see(owner, mine, admin_prefix)
   return owner == mine or (admin_prefix ~= '' and string.sub(owner, 1, #admin_prefix) == admin_prefix)
 end
 
+-- Whether the indexes have to be told that the session lives longer; whoever is told true tells them.
+local function index_due(session, s, now)
+  if now - tonumber(s.indexed) <= 60000 then return 0 end
+  redis.call('HSET', session, 'indexed', int(now))
+  return 1
+end
+
 -- 'none', 'terminated', 'expired' or 'active'. Somebody else's session is 'none'.
 local function session_state(s, mine, admin_prefix, now)
   if not s.owner or not may_see(s.owner, mine, admin_prefix) then return 'none' end
@@ -46,6 +53,18 @@ local function flatten(h)
   local flat = {}
   for k, v in pairs(h) do flat[#flat + 1] = k; flat[#flat + 1] = v end
   return flat
+end
+
+-- Queued and waiting chats are counted beside the leases; what is forgotten there leaves at its time.
+local function note(leases, list, chat, until_ms)
+  local key = string.sub(leases, 1, -7) .. list
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now_ms()))
+  redis.call('ZADD', key, int(until_ms), chat)
+  redis.call('PEXPIRE', key, '86400000')
+end
+
+local function unnote(leases, list, chat)
+  redis.call('ZREM', string.sub(leases, 1, -7) .. list, chat)
 end
 
 -- A day is far longer than any lease: the key only has to go when its shard falls silent.

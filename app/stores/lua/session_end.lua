@@ -18,6 +18,7 @@ if state == 'active' then
   queued = redis.call('LRANGE', KEYS[2], 0, -1)
   redis.call('DEL', KEYS[2])
   for _, id in ipairs(queued) do
+    unnote(KEYS[3], 'queued', id)
     local epoch = redis.call('HGET', ARGV[6] .. id, 'epoch')
     if epoch then
       redis.call('HSET', ARGV[6] .. id, 'cancel', '1')

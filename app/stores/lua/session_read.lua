@@ -1,4 +1,4 @@
--- KEYS session, chats, order. ARGV mine, admin_prefix, limit, touch, ttl, tombstone, index_after
+-- KEYS session, chats, order. ARGV mine, admin_prefix, limit, touch, ttl, tombstone
 -- -> {state, flat session, {record, ...} newest first, index_due}
 local now = now_ms()
 local s = hash(KEYS[1])
@@ -8,10 +8,7 @@ local chats, order = KEYS[2], KEYS[3]
 local due = 0
 if state == 'active' and ARGV[4] == '1' then
   keep_session(KEYS[1], chats, order, s, now, tonumber(ARGV[5]), tonumber(ARGV[6]))
-  if now - tonumber(s.indexed) > tonumber(ARGV[7]) then
-    redis.call('HSET', KEYS[1], 'indexed', int(now))
-    due = 1
-  end
+  due = index_due(KEYS[1], s, now)
 end
 local records, limit = {}, tonumber(ARGV[3])
 if limit > 0 then

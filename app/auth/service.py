@@ -1,0 +1,82 @@
+"""The call to the auth service: yes, no, or no answer at all."""
+
+import asyncio
+from typing import Final
+
+import httpx
+import orjson
+
+from app.auth.options import AuthOptions
+
+_MAX_ANSWER: Final = 64 * 1024
+_TRIES: Final = 2
+_CONNECTION_ERRORS: Final = (httpx.NetworkError, httpx.RemoteProtocolError)
+"""Nothing, or nothing whole, came back. A kept connection that the server just closed is the usual case."""
+
+
+class CannotAsk(Exception):
+    """The service gave no answer: that says nothing of the token. The text holds nothing of the request."""
+
+
+class AuthService:
+    """``http`` is the client of ``build_auth_client`` and stays the caller's to close."""
+
+    def __init__(self, http: httpx.AsyncClient, options: AuthOptions) -> None:
+        self._http = http
+        self._options = options
+
+    async def accepts(self, token: str, root: str) -> bool:
+        """The service's yes or no to ``token``, within ``options.timeout``.
+
+        Raises:
+            CannotAsk: no connection, no answer in time, or an answer that is neither yes nor no.
+        """
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                return await self._ask(token, root)
+        except (TimeoutError, httpx.TimeoutException):
+            raise CannotAsk(f"no answer within {self._options.timeout:g} s (AUTH_TIMEOUT)") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            # Only its kind: texts of the HTTP library can quote headers, and so the token.
+            raise CannotAsk(type(error).__name__) from None
+
+    async def _ask(self, token: str, root: str) -> bool:
+        tries = 1
+        while True:
+            try:
+                return await self._post(token, root)
+            except _CONNECTION_ERRORS:
+                if tries == _TRIES:
+                    raise
+                tries += 1  # asking twice changes nothing at the service
+
+    async def _post(self, token: str, root: str) -> bool:
+        headers = {
+            "Authorization": token,  # as it came: the service knows no "Bearer"
+            "HtyHost": f"admin.{root}",
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",  # the bound on the answer is then one on what it expands to
+        }
+        async with self._http.stream("POST", self._options.url_of(root), headers=headers) as response:
+            if response.status_code == httpx.codes.UNAUTHORIZED:
+                return False
+            if response.status_code != httpx.codes.OK:
+                raise CannotAsk(f"HTTP {response.status_code}")
+            body = bytearray()
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > _MAX_ANSWER:
+                    raise CannotAsk("the answer is too long")
+        return _verdict(bytes(body))
+
+
+def _verdict(body: bytes) -> bool:
+    """``r`` of the envelope. Raises CannotAsk unless it is a boolean."""
+    try:
+        envelope = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise CannotAsk("the answer is not JSON") from None
+    verdict = envelope.get("r") if isinstance(envelope, dict) else None
+    if not isinstance(verdict, bool):
+        raise CannotAsk("the answer says neither yes nor no")
+    return verdict

@@ -1,0 +1,150 @@
+"""From two headers to an identity: form, allow-list, cache, one shared call, claims."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import httpx
+from loguru import logger
+
+from app.auth.cache import Accepted, Refused, Unanswered, Verdict, VerdictCache, cache_key
+from app.auth.hosts import root_of
+from app.auth.local import LocalCheck
+from app.auth.options import AuthCounters, AuthOptions
+from app.auth.service import AuthService, CannotAsk
+from app.auth.tokens import is_acceptable, read_claims
+from app.exceptions import AuthInvalid, AuthMissing, AuthUnavailable, ServiceError
+from app.models import Identity
+
+_NOT_ACCEPTED: Final = "The token is not accepted"
+_EXPIRED: Final = "The token has expired"
+
+
+class HtyVerifier:
+    """Checks callers against the organisation's auth service. Close it before ``http``.
+
+    ``clock`` is the wall clock that ``exp`` is held against, ``ticks`` the clock of the cache, which a step
+    of the wall clock must not prolong; both are in seconds.
+
+    Raises:
+        ValueError: HTY_JWT_KEY cannot be used.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        options: AuthOptions,
+        clock: Callable[[], float] = time.time,
+        *,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.counters = AuthCounters()
+        self._options = options
+        self._clock = clock
+        self._service = AuthService(http, options)
+        self._local = LocalCheck(options.jwt_key) if options.jwt_key is not None else None
+        self._cache = VerdictCache(
+            max_entries=options.max_entries,
+            accepted_ttl=options.cache_ttl,
+            refused_ttl=options.negative_ttl,
+            ticks=ticks,
+        )
+        self._flights: dict[bytes, asyncio.Task[Verdict]] = {}
+
+    async def identify(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity:
+        """Who sent these values of HtySudoerToken and HtyHost (all lines of each header).
+
+        Raises:
+            AuthMissing: one of the headers is absent or empty.
+            AuthInvalid: the host is not ours, or the token was refused, has expired or names no owner.
+            AuthUnavailable: the auth service could not be asked, which says nothing of the token.
+        """
+        try:
+            identity = await self._identify(tokens, hosts)
+        except ServiceError as error:
+            self.counters.outcomes[error.code] += 1
+            raise
+        self.counters.outcomes["OK"] += 1
+        return identity
+
+    async def aclose(self) -> None:
+        """Ends the calls under way; their waiters get AuthUnavailable."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        if flights:
+            await asyncio.wait(flights)
+
+    async def _identify(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity:
+        token, root = self._read(tokens, hosts)
+        if self._local is not None:
+            self.counters.local += 1
+            verdict: Verdict = self._judge(token, root, accepted=self._local.is_genuine(token))
+        else:
+            verdict = await self._look_up(token, root)
+        # Each caller raises an exception of its own: a shared one would collect all their tracebacks.
+        match verdict:
+            case Unanswered():
+                raise AuthUnavailable
+            case Refused(message):
+                raise AuthInvalid(message)
+            case Accepted(identity, exp):
+                if exp <= self._clock():
+                    raise AuthInvalid(_EXPIRED)
+                return identity
+
+    def _read(self, tokens: Sequence[str], hosts: Sequence[str]) -> tuple[str, str]:
+        """The token and the root. Which of two lines counts is a matter of taste between proxies, so two are
+        refused. Raises AuthMissing, AuthInvalid."""
+        if not any(tokens) or not any(hosts):
+            raise AuthMissing
+        if len(tokens) > 1 or len(hosts) > 1:
+            raise AuthInvalid("HtySudoerToken and HtyHost must be sent once each")
+        root = root_of(hosts[0], self._options.roots)
+        if root is None:
+            raise AuthInvalid("HtyHost is not a host of this organisation")
+        if not is_acceptable(tokens[0]):
+            raise AuthInvalid(_NOT_ACCEPTED)
+        return tokens[0], root
+
+    async def _look_up(self, token: str, root: str) -> Verdict:
+        """The cache's verdict, or that of the one call for this token and root."""
+        key = cache_key(token, root)
+        known = self._cache.get(key)
+        if known is not None:
+            self.counters.hits += 1
+            return known
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.create_task(self._ask(token, root, key), name="auth-check")
+            self._flights[key] = flight
+            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        else:
+            self.counters.joined += 1
+        # wait() leaves the task alone when this caller is cancelled: others may be waiting for it.
+        await asyncio.wait([flight])
+        return Unanswered() if flight.cancelled() else flight.result()
+
+    async def _ask(self, token: str, root: str, key: bytes) -> Verdict:
+        self.counters.calls += 1
+        try:
+            accepted = await self._service.accepts(token, root)
+        except CannotAsk as error:
+            logger.warning("the auth service for {} could not be asked: {}", root, error)
+            return Unanswered()
+        verdict = self._judge(token, root, accepted=accepted)
+        self._cache.put(key, verdict)
+        return verdict
+
+    def _judge(self, token: str, root: str, *, accepted: bool) -> Accepted | Refused:
+        """The payload is read here alone: after a yes to that very token."""
+        if not accepted:
+            return Refused(_NOT_ACCEPTED)
+        claims = read_claims(token)
+        if claims is None:
+            return Refused("The token does not say whose it is and until when")
+        if claims.exp <= self._clock():
+            return Refused(_EXPIRED)
+        admin = not claims.roles.isdisjoint(self._options.admin_roles)
+        return Accepted(Identity(root=root, hty_id=claims.hty_id, admin=admin), claims.exp)

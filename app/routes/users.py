@@ -1,0 +1,42 @@
+"""Users: their live sessions, and erasing what is kept of them."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Response
+
+from app.dependencies import IdentityDep, UsersDep
+from app.exceptions import ValidationFailed
+from app.models import USER_ID_PATTERN, Erased, SessionList, SuccessEnvelope
+from app.openapi import errors
+from app.routes.answers import success
+
+router = APIRouter(prefix="/coze/users", tags=["users"])
+
+UserIdPath = Annotated[str, Path(min_length=1, max_length=128, pattern=USER_ID_PATTERN)]
+
+
+@router.get(
+    "/{user_id}/sessions",
+    summary="The user's live sessions, newest activity first",
+    response_model=SuccessEnvelope[SessionList],
+    responses=errors(ValidationFailed),
+)
+async def list_sessions(
+    user_id: UserIdPath,
+    identity: IdentityDep,
+    users: UsersDep,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    sessions = await users.sessions(identity, user_id, limit)
+    return success({"sessions": sessions}, message=f"{len(sessions)} sessions")
+
+
+@router.delete(
+    "/{user_id}",
+    summary="Erase what is kept of the user; repeat while `remaining_sessions` is above zero",
+    response_model=SuccessEnvelope[Erased],
+    responses=errors(ValidationFailed),
+)
+async def erase_user(user_id: UserIdPath, identity: IdentityDep, users: UsersDep) -> Response:
+    erased = await users.erase(identity, user_id)
+    return success(erased, message=f"{erased['erased_sessions']} sessions erased")

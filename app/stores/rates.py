@@ -1,0 +1,60 @@
+"""Token buckets in Redis: one for each kind of call and user, shared by all replicas."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, Literal
+
+from app.exceptions import RateLimited
+from app.redis_client import Keys, RedisGate, Script
+
+RateKind = Literal["messages", "sessions"]
+_REMEMBERED: Final = 10_000
+
+
+class RateStore:
+    """``per_minute``: tokens for each kind; 0 switches it off."""
+
+    def __init__(self, redis: RedisGate, keys: Keys, per_minute: dict[RateKind, int]) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._per_minute = per_minute
+        self._take = Script("rate_take")
+        self._users: OrderedDict[str, tuple[str, str]] = OrderedDict()
+
+    async def take(self, kind: RateKind, user: str) -> None:
+        """One token of the user's bucket. Raises ``RateLimited`` with ``Retry-After`` and ``RateLimit-*``."""
+        rate = self._per_minute[kind]
+        if rate == 0:
+            return
+        granted, remaining, wait_ms = await self._redis.run(self._take, [self._keys.rate(kind, user)], [rate])
+        if not granted:
+            seconds = max(1, math.ceil(wait_ms / 1000))
+            raise RateLimited(
+                f"More than {rate} {kind} a minute",
+                retry_after=seconds,
+                headers={
+                    "RateLimit-Limit": str(rate),
+                    "RateLimit-Remaining": str(remaining),
+                    "RateLimit-Reset": str(seconds),
+                },
+            )
+
+    async def take_message(self, session_id: str, owner_matches: Callable[[str], bool]) -> None:
+        """A message's token, from the bucket of the session's user.
+
+        Who a session belongs to never changes, so it is asked once and remembered. A caller who may not
+        see the session takes nothing: that call ends as "no such session" anyway.
+        """
+        if self._per_minute["messages"] == 0:
+            return
+        known = self._users.get(session_id)
+        if known is None:
+            owner, user = await self._redis.command("HMGET", self._keys.session(session_id), "owner", "user")
+            if owner is None or user is None:
+                return
+            known = self._users[session_id] = (owner.decode(), user.decode())
+            if len(self._users) > _REMEMBERED:
+                self._users.popitem(last=False)
+        if owner_matches(known[0]):
+            await self.take("messages", known[1])

@@ -1,0 +1,70 @@
+"""Operations on users as a whole, and for administrators."""
+
+import asyncio
+import contextlib
+from dataclasses import asdict
+from typing import Any, Final
+
+from app.coze import CozeClient
+from app.exceptions import AuthForbidden, ServiceError
+from app.models import Identity
+from app.stores.sessions import SessionRecord
+from app.stores.users import UserStore
+from app.tasks.service import TaskService
+
+_ERASED_PER_CALL: Final = 20
+_CLEANED_PER_CALL: Final = 200
+_CLEAR_SECONDS: Final = 5.0
+
+
+class UserService:
+    def __init__(self, *, users: UserStore, tasks: TaskService, coze: CozeClient) -> None:
+        self._users = users
+        self._tasks = tasks
+        self._coze = coze
+
+    async def sessions(self, identity: Identity, user_id: str, limit: int) -> list[dict[str, Any]]:
+        return [self._tasks.view(record) for record in await self._users.sessions(identity, user_id, limit)]
+
+    async def erase(self, identity: Identity, user_id: str) -> dict[str, Any]:
+        """Erases a bounded number of the user's sessions; ``remaining`` above zero: call again.
+
+        A chat that runs is cancelled first: its owner would write it again otherwise.
+        """
+        kept = await self._users.kept(identity, user_id)
+        chosen = kept[:_ERASED_PER_CALL]
+        counts = await asyncio.gather(*(self._erase(identity, session) for session in chosen))
+        done = [count for count in counts if count is not None]
+        return {
+            "user_id": user_id,
+            "erased_sessions": len(done),
+            "erased_chats": sum(done),
+            "remaining_sessions": len(kept) - len(done),
+        }
+
+    async def _erase(self, identity: Identity, session: SessionRecord) -> int | None:
+        if not await self._tasks.end_for_erasure(identity, session.session_id):
+            return None
+        if session.conversation_id is not None:
+            with contextlib.suppress(ServiceError, TimeoutError):
+                async with asyncio.timeout(_CLEAR_SECONDS):
+                    await self._coze.clear_conversation(session.conversation_id)
+        return await self._users.erase(session)
+
+    async def stats(self, identity: Identity) -> dict[str, Any]:
+        """Numbers of the whole service, no ids: an operator's view."""
+        _admins_only(identity)
+        return {
+            **await self._users.counts(),
+            "redis": await self._users.memory(),
+            "process": {"running_chats": self._tasks.running, "draining": self._tasks.draining.is_set()},
+        }
+
+    async def clean_up(self, identity: Identity) -> dict[str, Any]:
+        _admins_only(identity)
+        return asdict(await self._users.clean_up(_CLEANED_PER_CALL))
+
+
+def _admins_only(identity: Identity) -> None:
+    if not identity.admin:
+        raise AuthForbidden
