@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             listener = stack.enter_context(bind(chosen.host, chosen.port))
         except OSError as error:
             return _cannot_listen(chosen.host, chosen.port, error)
-        _announce(chosen.host, listener.getsockname()[1], options)
+        auth = None
         if chosen.auth_port is not None:
             try:
                 auth = stack.enter_context(
@@ -93,6 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
             except OSError as error:
                 return _cannot_listen(chosen.host, chosen.auth_port, error)
+        _announce(chosen.host, listener.getsockname()[1], options)
+        if auth is not None:
             print(
                 f"auth stand-in listening on {auth.root_url} (HTY_VERIFY_URL={auth.verify_url})", flush=True
             )

@@ -9,14 +9,12 @@ from typing import Protocol
 
 from app.auth.options import AuthCounters, AuthOptions, build_auth_client
 from app.auth.verifier import HtyVerifier
-from app.exceptions import AuthUnavailable
 from app.models import Identity
 
 __all__ = [
     "LOCAL_ADMIN",
     "AuthCounters",
     "AuthOptions",
-    "ClosedVerifier",
     "HtyVerifier",
     "NoVerifier",
     "Verifier",
@@ -42,10 +40,3 @@ class NoVerifier:
 
     async def identify(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity:
         return LOCAL_ADMIN
-
-
-class ClosedVerifier:
-    """Nobody can be checked, so nobody gets in."""
-
-    async def identify(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity:
-        raise AuthUnavailable

@@ -1,9 +1,11 @@
 """What can be chosen about authentication, its HTTP client, and what is counted."""
 
+import re
 import ssl
 from collections import Counter
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from ipaddress import ip_address
 from typing import Final
 
 import httpx
@@ -60,7 +62,16 @@ def _is_plain_http(address: str) -> bool:
         url = httpx.URL(address)
     except httpx.InvalidURL:
         return False
-    return url.scheme in ("http", "https") and bool(url.host) and not (url.userinfo or url.fragment)
+    return url.scheme in ("http", "https") and _is_host(url.host) and not (url.userinfo or url.fragment)
+
+
+def _is_host(host: str) -> bool:
+    """Less strict than for names from outside: inner networks have names with underscores."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return re.fullmatch("[A-Za-z0-9._-]+", host) is not None
+    return True
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ class AuthService:
                 return await self._ask(token, root)
         except (TimeoutError, httpx.TimeoutException):
             raise CannotAsk(f"no answer within {self._options.timeout:g} s (AUTH_TIMEOUT)") from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             # Only its kind: texts of the HTTP library can quote headers, and so the token.
             raise CannotAsk(type(error).__name__) from None
 
@@ -55,15 +55,17 @@ class AuthService:
             "Authorization": token,  # as it came: the service knows no "Bearer"
             "HtyHost": f"admin.{root}",
             "Accept": "application/json",
-            "Accept-Encoding": "identity",  # the bound on the answer is then one on what it expands to
+            "Accept-Encoding": "identity",  # a few bytes of gzip may be gigabytes
         }
         async with self._http.stream("POST", self._options.url_of(root), headers=headers) as response:
             if response.status_code == httpx.codes.UNAUTHORIZED:
                 return False
             if response.status_code != httpx.codes.OK:
                 raise CannotAsk(f"HTTP {response.status_code}")
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise CannotAsk("the answer is compressed, which was not asked for")
             body = bytearray()
-            async for chunk in response.aiter_raw():
+            async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > _MAX_ANSWER:
                     raise CannotAsk("the answer is too long")

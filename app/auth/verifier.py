@@ -97,6 +97,9 @@ class HtyVerifier:
     def _read(self, tokens: Sequence[str], hosts: Sequence[str]) -> tuple[str, str]:
         """The token and the root. Which of two lines counts is a matter of taste between proxies, so two are
         refused. Raises AuthMissing, AuthInvalid."""
+        # White space around a value is no part of it (RFC 9110, 5.5); not every parser takes it away.
+        tokens = [value.strip(" \t") for value in tokens]
+        hosts = [value.strip(" \t") for value in hosts]
         if not any(tokens) or not any(hosts):
             raise AuthMissing
         if len(tokens) > 1 or len(hosts) > 1:
