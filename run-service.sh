@@ -205,6 +205,14 @@ abandon() { # exit status
     exit "$1"
 }
 
+docs_line() {
+    if [[ $MODE == test || ${ENABLE_DOCS:-} == true ]]; then
+        say "  API docs   $CFG_URL/docs"
+    else
+        say "  API docs   off with APP_MODE=remote unless ENABLE_DOCS=true"
+    fi
+}
+
 print_addresses() {
     local headers="" proxy="" say_sid="" python=python3
     command -v python3 >/dev/null 2>&1 || python="$VENV_PY"
@@ -215,7 +223,7 @@ print_addresses() {
 
 coze-fastapi is up ($MODE mode)
   service    $CFG_URL            health: $CFG_URL/coze/health
-  API docs   $CFG_URL/docs
+$(docs_line)
   redis      $CFG_REDIS_SHOWN
   logs       .run/service.log    stop: ./run-service.sh stop
 TEXT
