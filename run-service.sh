@@ -14,10 +14,12 @@ WANT_TMUX=""
 
 usage() {
     cat <<'TEXT'
-Usage: ./run-service.sh test|deployment|stop|status|restart [--no-tmux]
+Usage: ./run-service.sh test|deployment|check|stop|status|restart [--no-tmux]
 
   test         with a local Coze simulator, no login, no .env needed
   deployment   against Coze; needs COZE_API_TOKEN, COZE_BOT_ID and a Redis
+  check        looks at .env, Redis, Coze, token, bot, auth service and clock, one line each with its fix;
+               starts nothing (exit status 0: fine, 1: warnings, 2: failures)
   status       what runs (exit status 0: healthy, 1: running but not healthy, 3: not running)
   stop         ends what was started from here, and nothing else
   restart      stop, then start in the mode of the last start (or: restart test, restart deployment)
@@ -39,7 +41,7 @@ parse_arguments() {
                 [[ -z $MODE ]] || bad_usage "two modes given"
                 MODE=$argument
                 ;;
-            stop | status | restart)
+            check | stop | status | restart)
                 [[ -z $ACTION ]] || bad_usage "two commands given"
                 ACTION=$argument
                 ;;
@@ -63,6 +65,7 @@ bad_usage() {
 export_test_settings() {
     local port=$1
     export APP_MODE=local COZE_API_TOKEN=pat_simulator COZE_AUTHORIZATION="" COZE_API_TOKEN_FILE=""
+    export COZE_API_TOKENS="" COZE_OAUTH_APP_ID="" COZE_OAUTH_KEY_ID="" COZE_OAUTH_PRIVATE_KEY_FILE=""
     export COZE_BOT_ID=7380000000000000009
     export COZE_API_URL="http://127.0.0.1:$port/coze/v3/chat" COZE_BASE_URL="http://127.0.0.1:$port/coze"
     export ENABLE_AUTH=${ENABLE_AUTH:-false} COZE_LOG_FORMAT=${COZE_LOG_FORMAT:-console}
@@ -225,7 +228,7 @@ coze-fastapi is up ($MODE mode)
   service    $CFG_URL            health: $CFG_URL/coze/health
 $(docs_line)
   redis      $CFG_REDIS_SHOWN
-  logs       .run/service.log    stop: ./run-service.sh stop
+  logs       ${RUN_DIR#"$ROOT/"}/service.log    stop: ./run-service.sh stop
 TEXT
     if [[ $MODE == test ]]; then say "  simulator  http://127.0.0.1:$CFG_SIMULATOR_PORT/coze"; fi
     if [[ $USE_TMUX == yes ]]; then say "  tmux       tmux attach -t $SESSION"; fi
@@ -323,6 +326,10 @@ main() {
             start
             drop_lock
             attach_on_a_terminal
+            ;;
+        check)
+            ensure_venv requirements.lock
+            exec "$VENV_PY" -m app.check
             ;;
         stop)
             use_some_python

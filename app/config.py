@@ -1,5 +1,6 @@
 """Settings: environment first, then ``.env``; validated once at start, nothing read at import."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.redis_url import parse_redis_url
 
 REMOTE_CHAT_URL: Final = "https://api.coze.cn/v3/chat"
 LOCAL_CHAT_URL: Final = "http://localhost:5000/coze/v3/chat"
@@ -31,6 +34,10 @@ class Settings(BaseSettings):
     api_token: SecretStr | None = _env("COZE_API_TOKEN", None)
     api_token_file: Path | None = _env("COZE_API_TOKEN_FILE", None)
     authorization: SecretStr | None = _env("COZE_AUTHORIZATION", None)
+    api_tokens: SecretStr | None = _env("COZE_API_TOKENS", None)
+    oauth_app_id: str = _env("COZE_OAUTH_APP_ID", "", max_length=128)
+    oauth_key_id: str = _env("COZE_OAUTH_KEY_ID", "", max_length=256)
+    oauth_private_key_file: Path | None = _env("COZE_OAUTH_PRIVATE_KEY_FILE", None)
     bot_id: str = _env("COZE_BOT_ID", pattern=r"^[0-9A-Za-z_-]{1,64}$")
     app_mode: Literal["remote", "local"] = _env("APP_MODE", "remote")
     api_url: str = _env("COZE_API_URL", "", pattern=r"^(https?://\S+)?$")
@@ -93,13 +100,21 @@ class Settings(BaseSettings):
         "COZE_LOG_LEVEL", "INFO"
     )
     log_format: Literal["json", "console"] = _env("COZE_LOG_FORMAT", "json")
+    log_file: str = _env("COZE_LOG_FILE", "")
+    log_rotation_mb: float = _env("COZE_LOG_ROTATION_MB", 100.0, gt=0, le=100_000, allow_inf_nan=False)
+    log_retention_days: float = _env("COZE_LOG_RETENTION_DAYS", 7.0, gt=0, le=3650, allow_inf_nan=False)
+    otel_endpoint: str = _env("OTEL_EXPORTER_OTLP_ENDPOINT", "", pattern=r"^(https?://\S+)?$")
+    otel_service: str = _env("OTEL_SERVICE_NAME", "coze-fastapi", min_length=1, max_length=128)
 
     @field_validator("*", mode="before")
     @classmethod
     def _strip(cls, value: object) -> object:
         return value.strip() if isinstance(value, str) else value
 
-    @field_validator("api_token", "api_token_file", "authorization", "jwt_key", mode="before")
+    @field_validator(
+        *("api_token", "api_token_file", "authorization", "api_tokens", "oauth_private_key_file", "jwt_key"),
+        mode="before",
+    )
     @classmethod
     def _blank_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -109,10 +124,24 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_is_understood(cls, value: SecretStr) -> SecretStr:
+        parse_redis_url(value.get_secret_value())
+        return value
+
     @model_validator(mode="after")
     def _belongs_together(self) -> "Settings":
-        if self.token_source() is None:
-            raise ValueError("COZE_API_TOKEN must be set (or COZE_API_TOKEN_FILE, or COZE_AUTHORIZATION)")
+        oauth = [bool(part) for part in (self.oauth_app_id, self.oauth_key_id, self.oauth_private_key_file)]
+        if any(oauth) and not all(oauth):
+            raise ValueError(
+                "COZE_OAUTH_APP_ID, COZE_OAUTH_KEY_ID and COZE_OAUTH_PRIVATE_KEY_FILE belong together"
+            )
+        if self.token_source() is None and not self.several_tokens() and not any(oauth):
+            raise ValueError(
+                "COZE_API_TOKEN must be set (or COZE_API_TOKEN_FILE, COZE_AUTHORIZATION, COZE_API_TOKENS, "
+                "or COZE_OAUTH_APP_ID with its key)"
+            )
         if self.embedded_redis and self.workers > 1:
             raise ValueError("WORKERS must be 1 with REDIS_URL=memory://, which lives inside one process")
         return self
@@ -126,9 +155,25 @@ class Settings(BaseSettings):
     def embedded_redis(self) -> bool:
         return self.redis_url.get_secret_value().startswith("memory://")
 
+    @property
+    def logging(self) -> dict[str, Any]:
+        """What ``configure_logging`` takes."""
+        return {
+            "level": self.log_level,
+            "json": self.log_format == "json",
+            "file": self.log_file,
+            "max_bytes": int(self.log_rotation_mb * 1_000_000),
+            "keep_days": self.log_retention_days,
+        }
+
     def token_source(self) -> SecretStr | Path | None:
         """Where the Coze token comes from: a file (re-read when it changes) before a value."""
         return self.api_token_file or self.api_token or self.authorization
+
+    def several_tokens(self) -> list[str]:
+        """The tokens of COZE_API_TOKENS, in their order."""
+        listed = self.api_tokens.get_secret_value() if self.api_tokens is not None else ""
+        return list(dict.fromkeys(re.split(r"[\s,]+", listed.strip(" \n\t,")) if listed.strip(" ,") else []))
 
 
 class SettingsError(Exception):

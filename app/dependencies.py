@@ -1,8 +1,9 @@
 """What routes may ask for: the resources of this process, the caller's identity, the request's body."""
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
@@ -13,16 +14,22 @@ from pydantic import BaseModel, ValidationError
 from app.auth import Verifier
 from app.config import Settings
 from app.exceptions import BodyTooLarge, UnsupportedMediaType, ValidationFailed
+from app.metrics import Metrics
 from app.models import Cursor, Identity
 from app.redis_client import RedisGate
 from app.sse import OpenStreams
 from app.tasks import TaskService, UserService
+from app.tracing import Tracing
 from app.utils import now_ms
 
 _WAIT: Final = re.compile(r"\bwait\s*=\s*([0-9]{1,6})\b")
 _RESPOND_ASYNC: Final = re.compile(r"\brespond-async\b")
 MAX_PREFERRED_WAIT: Final = 600
 _BODY_SECONDS: Final = 30.0
+_LINGER_BYTES: Final = 16 * 1024 * 1024
+_LINGER_SECONDS: Final = 2.0
+_CLOSE: Final = {"Connection": "close"}
+"""With an answer that comes before the end of the body: the rest would be read for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +43,8 @@ class Resources:
     streams: OpenStreams
     verifier: Verifier
     started_ms: int
+    metrics: Metrics
+    tracing: Tracing
 
     @property
     def uptime(self) -> int:
@@ -73,7 +82,11 @@ async def get_identity(
 ) -> Identity:
     """All header lines are looked at: the declared parameters, for the documentation, hold one of each."""
     headers = request.headers
-    return await resources.verifier.identify(headers.getlist("HtySudoerToken"), headers.getlist("HtyHost"))
+    identity = await resources.verifier.identify(
+        headers.getlist("HtySudoerToken"), headers.getlist("HtyHost")
+    )
+    request.state.caller.update(root=identity.root, user=identity.hty_id)  # for the log
+    return identity
 
 
 IdentityDep = Annotated[Identity, Depends(get_identity)]
@@ -157,6 +170,19 @@ IdempotencyKeyDep = Annotated[str | None, Depends(get_idempotency_key)]
 _M = TypeVar("_M", bound=BaseModel)
 
 
+async def _ends_soon(chunks: AsyncIterator[bytes]) -> bool:
+    """Reads on for a bounded while: who is still sending when the connection closes never sees the answer."""
+    left = _LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            async for chunk in chunks:
+                left -= len(chunk)
+                if left < 0:
+                    return False
+            return True
+    return False
+
+
 def json_body(model: type[_M]) -> Callable[..., Coroutine[Any, Any, _M]]:
     """A dependency that reads and validates the body after the caller is known, bounded while reading.
 
@@ -168,17 +194,20 @@ def json_body(model: type[_M]) -> Callable[..., Coroutine[Any, Any, _M]]:
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise UnsupportedMediaType
         limit = resources.settings.max_body_bytes
-        if int(request.headers.get("content-length") or 0) > limit:
-            raise BodyTooLarge(f"The request body is larger than {limit} bytes")
-        body = bytearray()
+        if int(request.headers.get("content-length") or 0) > limit + _LINGER_BYTES:
+            raise BodyTooLarge(f"The request body is larger than {limit} bytes", headers=_CLOSE)
+        body, chunks = bytearray(), request.stream()
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                async for chunk in request.stream():
+                async for chunk in chunks:
                     body += chunk
                     if len(body) > limit:
-                        raise BodyTooLarge(f"The request body is larger than {limit} bytes")
+                        body.clear()
+                        headers = {} if await _ends_soon(chunks) else _CLOSE
+                        raise BodyTooLarge(f"The request body is larger than {limit} bytes", headers=headers)
         except TimeoutError:
-            raise ValidationFailed(f"The body did not arrive within {_BODY_SECONDS:g} s") from None
+            text = f"The body did not arrive within {_BODY_SECONDS:g} s"
+            raise ValidationFailed(text, headers=_CLOSE) from None
         try:
             return model.model_validate_json(bytes(body))
         except ValidationError as exc:

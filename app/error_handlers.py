@@ -6,12 +6,10 @@ from typing import Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from loguru import logger
 from starlette.exceptions import HTTPException
 
 from app.exceptions import (
     BodyTooLarge,
-    InternalError,
     MethodNotAllowed,
     RouteNotFound,
     ServiceError,
@@ -91,8 +89,3 @@ def add_error_handlers(app: FastAPI) -> None:
         translated = known() if known else ValidationFailed(str(error.detail))
         translated.headers |= dict(error.headers or {})
         return error_response(translated, request_id_of(request))
-
-    @app.exception_handler(Exception)
-    async def _unexpected(request: Request, error: Exception) -> Response:
-        logger.opt(exception=error).error("request broke: {} {}", request.method, request.url.path)
-        return error_response(InternalError(), request_id_of(request))

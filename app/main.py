@@ -16,15 +16,16 @@ from app import __version__
 from app.auth import AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
 from app.config import Settings, SettingsError, load_settings
 from app.coze import CozeClient, CozeOptions, Endpoints, build_http_client
-from app.credentials import TokenSource
+from app.credentials import Accounts, build_accounts
 from app.dependencies import Resources
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.logging_config import configure_logging
+from app.metrics import Metrics
 from app.middleware import Cors, RequestContext
 from app.openapi import add_openapi
 from app.redis_client import Keys, open_redis
-from app.routes import admin, chats, docs, health, messages, sessions, users
+from app.routes import admin, chats, docs, health, messages, metrics, sessions, users
 from app.sse import OpenStreams
 from app.stores.chats import ChatStore
 from app.stores.event_log import LogPolicy, LogWriter
@@ -35,20 +36,20 @@ from app.stores.rates import RateKind, RateStore
 from app.stores.sessions import SessionStore
 from app.stores.users import UserStore
 from app.tasks import LeaseKeeper, Runner, RunningChats, TaskOptions, TaskService, UserService
+from app.tracing import Tracing, open_tracing
 from app.utils import now_ms
 
 
-def _ssl_context() -> ssl.SSLContext:
+def ssl_context() -> ssl.SSLContext:
     """certifi's authorities and the machine's own, SSL_CERT_FILE among them: private ones are common."""
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
 
 
-async def _open_verifier(settings: Settings, stack: AsyncExitStack) -> Verifier:
-    if not settings.enable_auth:
-        return NoVerifier()
-    options = AuthOptions(
+def auth_options(settings: Settings) -> AuthOptions:
+    """Raises ``ValueError`` naming the setting that cannot work."""
+    return AuthOptions(
         scheme=settings.http_scheme,
         roots=(settings.alchemy_host, settings.moicen_host, settings.huiwings_host, settings.local_host),
         verify_url=settings.verify_url or None,
@@ -57,74 +58,125 @@ async def _open_verifier(settings: Settings, stack: AsyncExitStack) -> Verifier:
         jwt_key=settings.jwt_key,
         admin_roles=frozenset(role.strip() for role in settings.admin_roles.split(",") if role.strip()),
     )
+
+
+async def _open_verifier(settings: Settings, stack: AsyncExitStack, meters: Metrics) -> Verifier:
+    if not settings.enable_auth:
+        return NoVerifier()
+    options = auth_options(settings)
     verifier = HtyVerifier(
-        await stack.enter_async_context(build_auth_client(options, ssl_context=_ssl_context())), options
+        await stack.enter_async_context(build_auth_client(options, ssl_context=ssl_context())),
+        options,
+        metrics=meters,
     )
     stack.push_async_callback(verifier.aclose)
     return verifier
+
+
+async def _open_coze(
+    settings: Settings, stack: AsyncExitStack, meters: Metrics, tracing: Tracing
+) -> tuple[CozeClient, Accounts]:
+    http = await stack.enter_async_context(
+        build_http_client(
+            connect_timeout=settings.connect_timeout,
+            pool_size=settings.max_upstream_connections,
+            transport=settings.transport,
+            ssl_context=ssl_context(),
+        )
+    )
+    accounts = build_accounts(settings, http)
+    meters.watch_credentials(accounts.states)
+    coze = CozeClient(
+        http,
+        CozeOptions(
+            endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
+            connect_timeout=settings.connect_timeout,
+            first_byte_timeout=settings.first_byte_timeout,
+            idle_timeout=settings.idle_timeout,
+            chat_timeout=settings.chat_timeout,
+            max_retries=settings.max_retries,
+            poll_interval=settings.poll_interval,
+        ),
+        accounts,
+        metrics=meters,
+        tracing=tracing,
+    )
+    return coze, accounts
+
+
+def _log_policy(settings: Settings) -> LogPolicy:
+    return LogPolicy(
+        lease=int(settings.lease_seconds * 1000),
+        session_ttl=settings.session_expire * 1000,
+        log_ttl=settings.result_expire * 1000,
+        hold=int(settings.chat_timeout * 1000) + 60_000,
+    )
+
+
+def _session_limits(settings: Settings) -> SessionLimits:
+    return SessionLimits(
+        expire=settings.session_expire,
+        inactive=settings.user_inactive_timeout,
+        per_user=settings.max_sessions_per_user,
+        total=settings.max_total_sessions,
+        users=settings.max_active_users,
+    )
+
+
+def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, meters: Metrics) -> Runner:
+    return Runner(
+        coze,
+        writer,
+        use_stream=settings.use_stream,
+        chat_timeout=settings.chat_timeout,
+        max_log_bytes=settings.max_chat_log_bytes,
+        user_id_scope=settings.user_id_scope,
+        metrics=meters,
+    )
+
+
+def _task_options(settings: Settings) -> TaskOptions:
+    return TaskOptions(
+        default_bot_id=settings.bot_id,
+        max_message_length=settings.max_message_length,
+        max_queued=settings.max_queued_per_session,
+        max_running=settings.max_concurrent_chats,
+        drain_seconds=settings.drain_seconds,
+    )
 
 
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """The one place that names everything: opens it in order, closes it in reverse."""
     async with AsyncExitStack() as stack:
+        meters = Metrics(__version__)
+        stack.callback(meters.close)
+        tracing = await stack.enter_async_context(
+            open_tracing(settings.otel_endpoint, service=settings.otel_service)
+        )
         redis = await stack.enter_async_context(
             open_redis(
                 settings.redis_url.get_secret_value(),
                 pool_size=settings.redis_pool_size,
                 reply_timeout=settings.redis_timeout,
+                prefix=settings.redis_prefix,
+                metrics=meters,
+                tracing=tracing,
             )
         )
-        http = await stack.enter_async_context(
-            build_http_client(
-                connect_timeout=settings.connect_timeout,
-                pool_size=settings.max_upstream_connections,
-                transport=settings.transport,
-                ssl_context=_ssl_context(),
-            )
-        )
-        coze = CozeClient(
-            http,
-            CozeOptions(
-                endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
-                connect_timeout=settings.connect_timeout,
-                first_byte_timeout=settings.first_byte_timeout,
-                idle_timeout=settings.idle_timeout,
-                chat_timeout=settings.chat_timeout,
-                max_retries=settings.max_retries,
-                poll_interval=settings.poll_interval,
-            ),
-            TokenSource(settings),
-        )
+        coze, accounts = await _open_coze(settings, stack, meters, tracing)
         keys = Keys(settings.redis_prefix)
-        policy = LogPolicy(
-            lease=int(settings.lease_seconds * 1000),
-            session_ttl=settings.session_expire * 1000,
-            log_ttl=settings.result_expire * 1000,
-            hold=int(settings.chat_timeout * 1000) + 60_000,
-        )
-        limits = SessionLimits(
-            expire=settings.session_expire,
-            inactive=settings.user_inactive_timeout,
-            per_user=settings.max_sessions_per_user,
-            total=settings.max_total_sessions,
-            users=settings.max_active_users,
-        )
+        policy, limits = _log_policy(settings), _session_limits(settings)
         writer = LogWriter(redis, keys, policy)
         writer.start()
         stack.push_async_callback(writer.stop)
         leases = LeaseStore(redis, keys, policy)
         reader = LogReader(redis, keys, leases.process)
         stack.push_async_callback(reader.stop)
-        runner = Runner(
-            coze,
-            writer,
-            use_stream=settings.use_stream,
-            chat_timeout=settings.chat_timeout,
-            max_log_bytes=settings.max_chat_log_bytes,
-            user_id_scope=settings.user_id_scope,
+        runner = _runner(settings, coze, writer, meters)
+        running = RunningChats(
+            runner=runner, writer=writer, leases=leases, reader=reader, metrics=meters, tracing=tracing
         )
-        running = RunningChats(runner=runner, writer=writer, leases=leases, reader=reader)
         stack.push_async_callback(running.stop)
         LeaseKeeper(redis, leases, running).start()
         sessions = SessionStore(redis, keys, limits)
@@ -141,18 +193,14 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             writer=writer,
             running=running,
             coze=coze,
-            options=TaskOptions(
-                default_bot_id=settings.bot_id,
-                max_message_length=settings.max_message_length,
-                max_queued=settings.max_queued_per_session,
-                max_running=settings.max_concurrent_chats,
-                drain_seconds=settings.drain_seconds,
-            ),
+            options=_task_options(settings),
         )
-        verifier = await _open_verifier(settings, stack)
-        users = UserService(users=UserStore(redis, keys, sessions), tasks=tasks, coze=coze)
-        streams = OpenStreams(settings.max_open_streams_per_caller)
-        yield Resources(settings, redis, tasks, users, streams, verifier, now_ms())
+        verifier = await _open_verifier(settings, stack, meters)
+        users = UserService(
+            users=UserStore(redis, keys, sessions), tasks=tasks, coze=coze, credentials=accounts.states
+        )
+        streams = OpenStreams(settings.max_open_streams_per_caller, meters)
+        yield Resources(settings, redis, tasks, users, streams, verifier, now_ms(), meters, tracing)
 
 
 def _say_how_it_runs(settings: Settings) -> None:
@@ -204,10 +252,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             chosen = settings or load_settings()
-        except SettingsError as exc:
+            auth_options(chosen)  # what only the verifier can tell is told at once, too
+        except (SettingsError, ValueError) as exc:
             logger.error("{}", exc)
             raise SystemExit(78) from None
-        configure_logging(level=chosen.log_level, json=chosen.log_format == "json")
+        configure_logging(**chosen.logging)
         _say_how_it_runs(chosen)
         async with open_resources(chosen) as resources:
             app.state.resources = resources
@@ -223,8 +272,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Sessions and chats with Coze (扣子) bots: streamed, resumable, never lost.",
         lifespan=lifespan,
         openapi_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours: app.tracing, app.metrics
     )
-    for module in (health, sessions, messages, chats, users, admin, docs):
+    for module in (health, metrics, sessions, messages, chats, users, admin, docs):
         app.include_router(module.router)
     app.add_middleware(Cors)
     app.add_middleware(RequestContext)

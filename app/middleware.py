@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: safe for streams, and nothing is wrapped but the start of an answer."""
+"""Pure ASGI middleware: safe for streams; a piece of a body costs a few additions."""
 
 import re
 import time
@@ -6,14 +6,24 @@ from typing import Any, Final
 
 from loguru import logger
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.error_handlers import error_response
-from app.exceptions import ValidationFailed
+from app.exceptions import InternalError, ValidationFailed
+from app.metrics import begin_timings
+from app.tracing import Span, Tracing
 from app.utils import random_token
 
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _MAX_HEADER_BYTES: Final = 128 * 1024
+_TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
+_QUIET: Final = frozenset({"/coze/health", "/coze/health/live", "/coze/health/ready", "/coze/metrics"})
+"""Routes that machines ask all day."""
+_MAX_SHOWN: Final = 200
+_CLIENT_GONE: Final = 499
+"""Status, in logs and metrics, of a request that ended before it had an answer."""
+_OFF: Final = Tracing()
 _SECURITY_HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -37,52 +47,193 @@ _EXPOSED_HEADERS: Final = [
     "X-Coze-Logid",
     "Location",
     "Retry-After",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "RateLimit-Reset",
     "Preference-Applied",
 ]
 
 
+class _Watched:
+    """One request as it goes on: what its log lines, its metrics and its span are made of."""
+
+    def __init__(self, scope: Scope, request_id: str) -> None:
+        self.scope = scope
+        self.request_id = request_id
+        self.timings = begin_timings()
+        self.started = time.perf_counter()
+        self.status = 0
+        self.headers_after = 0.0
+        self.first_byte_after: float | None = None
+        self.bytes = 0
+        self.complete = False
+        self.gone = False
+        self.streamed = False
+        self.answer: dict[str, str] = {}
+        self.state: dict[str, Any] = scope.setdefault("state", {})
+        self.state["request_id"] = request_id
+        self.state["caller"] = {}
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+    @property
+    def route(self) -> str | None:
+        """The template; None where no route matched."""
+        return getattr(self.scope.get("route"), "path", None)
+
+    def fields(self) -> dict[str, Any]:
+        """What every log line of this request carries, as far as it is known."""
+        params = self.scope.get("path_params") or {}
+        known = {name: params[name] for name in ("session_id", "chat_id", "user_id") if name in params}
+        return {"request_id": self.request_id, **known, **self.state["caller"], **self.answer}
+
+    def begin(self, message: Message, extra: list[tuple[bytes, bytes]]) -> None:
+        """The headers are about to leave: adds ours."""
+        self.status = message["status"]
+        self.headers_after = self.elapsed()
+        present = dict(message["headers"])
+        for header, name in ((b"x-coze-chat-id", "chat_id"), (b"x-coze-logid", "logid")):
+            if value := present.get(header):
+                self.answer[name] = value.decode("latin-1")
+        self.streamed = present.get(b"content-type", b"").startswith(b"text/event-stream")
+        timing = (
+            f"total;dur={self.headers_after * 1000:.1f}, upstream;dur={self.timings.upstream * 1000:.1f}, "
+            f"store;dur={self.timings.store * 1000:.1f}"
+        )
+        ours = [*extra, (b"server-timing", timing.encode())]
+        message["headers"] = [*message["headers"], *(h for h in ours if h[0] not in present)]
+
+    def body(self, message: Message) -> None:
+        size = len(message.get("body", b""))
+        if size and self.first_byte_after is None:
+            self.first_byte_after = self.elapsed()
+        self.bytes += size
+        self.complete = not message.get("more_body", False)
+
+    def disconnected(self) -> None:
+        self.gone = self.gone or not self.complete
+
+    def finish(self, span: Span) -> None:
+        """The access line, the counters, the span's end."""
+        method, route, elapsed = self.scope["method"], self.route, self.elapsed()
+        status = self.status or _CLIENT_GONE
+        logger.bind(
+            method=method,
+            route=route,
+            path=self.scope["path"],
+            status=status,
+            duration_ms=round(elapsed * 1000, 1),
+            first_byte_ms=_ms(self.first_byte_after) if self.streamed else None,
+            upstream_ms=_ms(self.timings.upstream),
+            store_ms=_ms(self.timings.store),
+            bytes=self.bytes,
+            client_gone=self.gone or None,
+        ).log(
+            "DEBUG" if route in _QUIET else "INFO",
+            "{} {} {} {:.1f} ms",
+            method,
+            route or self.scope["path"][:_MAX_SHOWN],
+            status,
+            elapsed * 1000,
+        )
+        if route is not None:
+            span.rename(f"{method} {route}")
+            if metrics := _from(self.scope, "metrics"):
+                metrics.request(method, route, status, self.headers_after or elapsed)
+        ids = {name: self.answer.get(name) for name in ("chat_id", "logid")}
+        span.set({"http.request.method": method, "http.route": route, "http.response.status_code": status})
+        span.set(
+            {"coze.request_id": self.request_id, "coze.chat_id": ids["chat_id"], "coze.logid": ids["logid"]}
+        )
+        if status >= 500:
+            span.fail(str(status))
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+def _from(scope: Scope, name: str) -> Any:
+    """A part of the app's resources; None before the lifespan has begun."""
+    resources = getattr(scope["app"].state, "resources", None)
+    return getattr(resources, name, None)
+
+
+def _without_exit_traceback(send: Send) -> Send:
+    """A wrong setting ends the start with one line, which has been logged; the traceback of our exit that
+    the lifespan would report adds nothing."""
+
+    async def send_quietly(message: Message) -> None:
+        if message["type"] == "lifespan.startup.failed" and "SystemExit" in message.get("message", ""):
+            message["message"] = ""
+        await send(message)
+
+    return send_quietly
+
+
 class RequestContext:
     """Outermost: each request's id (the caller's if sane, else ours) bound to its log lines and sent back,
-    one access line, the security headers, and a bound on the size of the headers."""
+    one access line, metrics and a span, the security headers, a bound on the size of the headers, and the
+    answer to what nobody expected."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, _without_exit_traceback(send))
             return
         size, sent = 0, b""
+        carrier: dict[str, str] = {}
         for name, value in scope["headers"]:
             size += len(name) + len(value)
             if name == b"x-request-id":
                 sent = value
+            elif name in _TRACE_HEADERS:
+                carrier[name.decode()] = value.decode("latin-1")
         request_id = sent.decode() if _SANE.fullmatch(sent) else f"req_{random_token()}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        watched = _Watched(scope, request_id)
         extra = [(b"x-request-id", request_id.encode()), *_SECURITY_HEADERS]
         if scope["path"].startswith("/coze"):
             extra += _API_HEADERS
-        started = time.perf_counter()
-        status = 0
+
+        async def receive_watched() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                watched.disconnected()
+            return message
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                present = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *(h for h in extra if h[0] not in present)]
+                watched.begin(message, extra)
+            else:
+                watched.body(message)
             await send(message)
 
-        with logger.contextualize(request_id=request_id):
+        tracing: Tracing = _from(scope, "tracing") or _OFF
+        span = tracing.span(scope["method"], kind="server", carrier=carrier)
+        with logger.contextualize(fields=watched.fields), span:
+            watched.answer["trace_id"] = span.trace_id
             try:
                 if size > _MAX_HEADER_BYTES:
                     refusal = error_response(ValidationFailed("The headers are too large"), request_id)
                     await refusal(scope, receive, send_with_headers)
                 else:
-                    await self._app(scope, receive, send_with_headers)
+                    await self._serve(watched, receive_watched, send_with_headers)
             finally:
-                elapsed = (time.perf_counter() - started) * 1000
-                logger.info("{} {} {} {:.1f} ms", scope["method"], scope["path"], status, elapsed)
+                watched.finish(span)
+
+    async def _serve(self, watched: _Watched, receive: Receive, send: Send) -> None:
+        """What nobody expected is logged once, here: broad on purpose, the last resort of a request."""
+        try:
+            await self._app(watched.scope, receive, send)
+        except ClientDisconnect:
+            watched.gone = True
+        except Exception as error:  # noqa: BLE001  # see above; what has begun can only be broken off
+            logger.opt(exception=error).error("request broke: {}", watched.route)
+            if not watched.status:
+                await error_response(InternalError(), watched.request_id)(watched.scope, receive, send)
 
 
 class Cors:

@@ -1,5 +1,6 @@
 """The shapes of the contract: envelope, session, chat, request bodies; and who is asking."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
@@ -68,10 +69,14 @@ class Cursor(NamedTuple):
 _MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _MetaValue = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 MetaData = Annotated[dict[_MetaKey, _MetaValue], Field(max_length=15)]
-USER_ID_PATTERN: Final = r"^[^\x00-\x1f\x7f\u0085\u2028\u2029]+$"
-"""Anything but control characters and line ends: it goes to Coze, into keys (hashed) and into logs."""
+USER_ID_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+$"
+"""Anything but control characters, line ends and changes of direction, which make a line read as another
+one: it goes to Coze, into keys (hashed) and into logs."""
 UserId = Annotated[str, StringConstraints(pattern=USER_ID_PATTERN, min_length=1, max_length=128)]
 BotId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+
+
+_MAX_DEPTH: Final = 64
 
 
 class _Body(BaseModel):
@@ -94,6 +99,26 @@ class EnterMessage(_Body):
         if self.content_type == "object_string":
             _check_objects(self.content)
         return self
+
+
+def _check_json(value: JsonValue | dict[str, JsonValue]) -> None:
+    """What every reader of JSON takes: 64-bit integers, finite numbers, nesting within bounds."""
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, int) and not -(1 << 63) <= item < 1 << 64:
+                raise ValueError("integers have at most 64 bits")
+            if isinstance(item, float) and not math.isfinite(item):
+                raise ValueError("numbers must be finite")
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+        if not inner:
+            return
+        level = inner
+    raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
 
 
 def _check_objects(content: str) -> None:
@@ -150,6 +175,7 @@ class SendMessage(_Body):
     def _says_something(self) -> "SendMessage":
         if not self.message.strip():
             raise ValueError("message must not be blank")
+        _check_json(self.parameters)
         return self
 
 
@@ -173,6 +199,61 @@ class SubmitToolOutputs(_Body):
     stream: bool = False
 
 
+_MOMENT: Final = "2026-11-22T18:40:33.115908+00:00"
+_SESSION_ID: Final = "coze_session_1795372833115_7l4mgyuf3lw2iispuvavf"
+_CHAT_ID: Final = "coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n"
+_CHAT_EXAMPLE: Final[dict[str, Any]] = {
+    "chat_id": _CHAT_ID,
+    "session_id": _SESSION_ID,
+    "status": "completed",
+    "created_at": _MOMENT,
+    "updated_at": _MOMENT,
+    "completed_at": _MOMENT,
+    "recovered": False,
+    "user_message": {
+        "role": "user",
+        "content": "你好",
+        "timestamp": _MOMENT,
+        "message_id": "msg_gwpw6mvfvekbqjatrh3n",
+        "metadata": {},
+    },
+    "assistant_message": {
+        "role": "assistant",
+        "content": "你好！有什么可以帮你？",
+        "timestamp": _MOMENT,
+        "message_id": "7380000000000000007",
+        "metadata": {},
+    },
+    "content": "你好！有什么可以帮你？",
+    "reasoning_content": "",
+    "follow_up_questions": ["你能做什么？"],
+    "usage": {"token_count": 30, "input_count": 20, "output_count": 10},
+    "required_action": None,
+    "error_message": None,
+    "error": None,
+    "metadata": {
+        "coze_chat_id": "7380000000000000006",
+        "conversation_id": "7380000000000000005",
+        "logid": "20261122184033ABCDEF",
+        "last_event_id": "1-9",
+    },
+}
+_SESSION_EXAMPLE: Final[dict[str, Any]] = {
+    "session_id": _SESSION_ID,
+    "user_id": "u-1",
+    "status": "active",
+    "created_at": _MOMENT,
+    "updated_at": _MOMENT,
+    "last_activity_at": _MOMENT,
+    "expires_at": _MOMENT,
+    "conversation_id": "7380000000000000005",
+    "context": {"bot_id": "7380000000000000009", "additional_messages": [], "auto_save_history": True},
+    "metadata": {"app": "web"},
+    "chat_count": 0,
+    "chat_history": [],
+}
+
+
 # -- answers ----------------------------------------------------------------------------------------------
 
 
@@ -191,6 +272,7 @@ class ErrorInfo(BaseModel):
     coze_code: int | None = None
     logid: str | None = None
     hint: str | None = None
+    retry_after: int | None = None
 
 
 class UserMessage(BaseModel):
@@ -212,6 +294,8 @@ class AssistantMessage(BaseModel):
 class Chat(BaseModel):
     """One message and its answer. ``status`` stands before everything that a caller wrote: the store's
     scripts replace the first ``"status":"..."`` of the stored JSON."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_CHAT_EXAMPLE]})
 
     chat_id: str
     session_id: str
@@ -239,6 +323,8 @@ class SessionContext(BaseModel):
 
 
 class Session(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [_SESSION_EXAMPLE]})
+
     session_id: str
     user_id: str
     status: SessionStatus
@@ -281,13 +367,15 @@ class CleanedUp(BaseModel):
 
 
 class Stats(BaseModel):
-    """Counts of the whole service, from indexes; ``process`` is about the one that answers."""
+    """Counts of the whole service, from indexes; ``process`` and ``credentials`` (their states, never their
+    values) are about the process that answers."""
 
     sessions: int
     users: int
     chats: dict[str, int]
     leases: int
     redis: dict[str, int | str | None]
+    credentials: list[dict[str, int | str | None]]
     process: dict[str, int | bool]
     version: str
     uptime_seconds: int

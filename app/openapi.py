@@ -15,12 +15,16 @@ from app.exceptions import (
     Overloaded,
     RedisUnavailable,
     ServiceError,
+    ValidationFailed,
 )
 from app.models import Chat, CreateSession, ErrorEnvelope, SendMessage, SubmitToolOutputs, SuccessEnvelope
 
 REF: Final = "#/components/schemas/"
 _BODIES: Final[tuple[type[BaseModel], ...]] = (CreateSession, SendMessage, SubmitToolOutputs)
-_EVERYWHERE: Final = (AuthMissing, AuthInvalid, AuthUnavailable, RedisUnavailable, Overloaded, InternalError)
+_EVERYWHERE: Final = (
+    *(ValidationFailed, AuthMissing, AuthInvalid, AuthUnavailable),  # headers may be too large anywhere
+    *(RedisUnavailable, Overloaded, InternalError),
+)
 
 
 def errors(*classes: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
@@ -61,12 +65,45 @@ def _example(cls: type[ServiceError]) -> dict[str, Any]:
     }
 
 
+_EVENT: Final[dict[str, Any]] = {
+    "type": "object",
+    "description": "One server-sent event; the stream is a sequence of them",
+    "properties": {
+        "id": {"type": "string", "description": "<epoch>-<frame>: where to resume"},
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON"},
+    },
+    "required": ["event", "data"],
+}
+_MAKES: Final = {
+    ("/coze/sessions", "post"): "session_id",
+    ("/coze/sessions/{session_id}/messages", "post"): "chat_id",
+}
+"""Which operation's answer holds which id: the document links it to every operation that takes the id."""
+
+
+def _add_links(paths: dict[str, Any]) -> None:
+    for (producer, method), name in _MAKES.items():
+        links = {
+            operation["operationId"]: {
+                "operationId": operation["operationId"],
+                "parameters": {name: f"$response.body#/data/task_result/data/{name}"},
+            }
+            for path, operations in paths.items()
+            if f"{{{name}}}" in path
+            for operation in operations.values()
+        }
+        for status, response in paths[producer][method]["responses"].items():
+            if status in ("200", "202"):
+                response["links"] = links
+
+
 def event_stream() -> dict[int | str, dict[str, Any]]:
     """``responses=`` of a route that answers with server-sent events."""
     return {
         200: {
             "description": "Server-sent events",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": _EVENT}},
         }
     }
 
@@ -74,7 +111,7 @@ def event_stream() -> dict[int | str, dict[str, Any]]:
 def chat_answers() -> dict[int | str, dict[str, Any]]:
     """``responses=`` of a route that starts a chat: whole, still at work, or a stream."""
     return {
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        200: {"content": {"text/event-stream": {"schema": _EVENT}}},
         202: {"model": SuccessEnvelope[Chat], "description": "Still at work; see Location"},
     }
 
@@ -85,6 +122,24 @@ def body_of(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def _mend(schema: dict[str, Any]) -> None:
+    """Takes out FastAPI's own 422, which we never send, and puts back the nulls that it leaves out of
+    examples."""
+    schemas = schema.get("components", {}).get("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    for path in schema.get("paths", {}).values():
+        for operation in path.values():
+            responses = operation.get("responses", {})
+            if str(responses.get("422", {})).find("HTTPValidationError") >= 0:
+                del responses["422"]
+            for response in responses.values():
+                for example in (
+                    response.get("content", {}).get("application/json", {}).get("examples", {}).values()
+                ):
+                    example["value"].setdefault("data", None)
+
+
 def add_openapi(app: FastAPI) -> None:
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -92,7 +147,9 @@ def add_openapi(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             _, bodies = models_json_schema([(m, "validation") for m in _BODIES], ref_template=REF + "{model}")
+            _mend(schema)
             schema.setdefault("components", {}).setdefault("schemas", {}).update(bodies.get("$defs", {}))
+            _add_links(schema["paths"])
             app.openapi_schema = schema
         return app.openapi_schema
 

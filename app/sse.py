@@ -12,7 +12,9 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.error_handlers import error_body
 from app.exceptions import RateLimited, ServiceError
+from app.metrics import Metrics
 from app.models import Cursor, success_json, task_status_of
 from app.tasks import Batch, Ending
 
@@ -73,8 +75,9 @@ def render_ending(ending: Ending, last: Cursor) -> bytes:
 class OpenStreams:
     """Counts the open streams of each caller in this process."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, metrics: Metrics) -> None:
         self._most = most
+        self._gauge = metrics.open_streams
         self._open: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -88,8 +91,10 @@ class OpenStreams:
     def take(self, owner: str) -> Callable[[], None]:
         """One more; returns how to give it back."""
         self._open[owner] = self._open.get(owner, 0) + 1
+        self._gauge.inc()
 
         def give_back() -> None:
+            self._gauge.dec()
             left = self._open[owner] - 1
             if left:
                 self._open[owner] = left
@@ -121,9 +126,11 @@ class EventStream(Response):
         self._farewell = farewell
         self._on_close = on_close
         self._gone = False
+        self._request_id = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
+        self._request_id = scope.get("state", {}).get("request_id", "")
         watchers = [
             asyncio.ensure_future(self._watch_client(receive)),
             asyncio.ensure_future(self._watch_farewell()),
@@ -149,8 +156,9 @@ class EventStream(Response):
             async for piece in pieces:
                 yield piece
         except ServiceError as error:
-            data = {"code": error.code, "message": error.message, "retryable": error.retryable}
-            yield b"event: error\ndata: %s\n\n" % orjson.dumps(data)
+            yield b'event: error\ndata: %s\n\nevent: done\ndata: "[DONE]"\n\n' % orjson.dumps(
+                error_body(error, self._request_id)
+            )
 
     async def _pieces(self, loop: asyncio.AbstractEventLoop) -> AsyncIterator[bytes]:
         feed = self._feed

@@ -24,7 +24,13 @@ class SimulatorServer(uvicorn.Server):
     def __init__(self, app: Simulator) -> None:
         super().__init__(
             uvicorn.Config(
-                app, log_config=None, access_log=False, ws="none", lifespan="on", timeout_graceful_shutdown=1
+                app,
+                log_config=None,
+                access_log=False,
+                ws="none",
+                lifespan="on",
+                timeout_graceful_shutdown=1,
+                timeout_keep_alive=75,  # as the cloud's gateways have it; 5 s would race with clients' pools
             )
         )
         self.ready = threading.Event()

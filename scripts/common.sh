@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Shared by run-service.sh and run-tests.sh; sourced with ROOT set. Words, places, the lock.
 
-RUN_DIR="$ROOT/.run"
+RUN_DIR="${COZE_RUN_DIR:-$ROOT/.run}" # a container has its own: the project may be mounted read-only there
 VENV="${UV_PROJECT_ENVIRONMENT:-.venv}"
 [[ $VENV == /* ]] || VENV="$ROOT/$VENV"
 # shellcheck disable=SC2034  # used by those who source this

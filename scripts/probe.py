@@ -13,6 +13,7 @@ which asks with the service's own client.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -92,7 +93,35 @@ def nothing_listens(url: str) -> bool:
     return False
 
 
+def redis_group(url: str) -> Answer:
+    """A Cluster, or a master that Sentinels name: only the service itself knows how to ask those."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from loguru import logger
+
+    from app.exceptions import RedisUnavailable
+    from app.redis_client import open_redis
+
+    logger.remove()  # the answer says it
+
+    async def ask() -> Answer:
+        async with open_redis(url, pool_size=4, reply_timeout=PATIENCE) as gate:
+            infos = await gate.on_each("INFO", "server")
+        oldest = min(str(info.get("redis_version", "")) for info in infos)
+        if oldest and tuple(int(part) for part in oldest.split(".")[:2]) < OLDEST_REDIS:
+            return 2, f"it is Redis {oldest}; 6.2 or newer is needed"
+        return 0, ""
+
+    try:
+        return asyncio.run(ask())
+    except RedisUnavailable as error:
+        return 2, f"{type(error.__cause__ or error).__name__}"
+    except ValueError as error:
+        return 2, f"REDIS_URL {error}"
+
+
 def redis(url: str) -> Answer:
+    if "+" in url.partition("://")[0]:
+        return redis_group(url)
     import redis as client
     from redis.backoff import NoBackoff
     from redis.retry import Retry

@@ -24,6 +24,14 @@ DEFAULTS = {
     "ENABLE_AUTH": "true",
     "DRAIN_SECONDS": "20",
 }
+TOKENS = (
+    "COZE_API_TOKEN",
+    "COZE_AUTHORIZATION",
+    "COZE_API_TOKEN_FILE",
+    "COZE_API_TOKENS",
+    "COZE_OAUTH_APP_ID",
+)
+GROUPS = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 THIS_MACHINE = {"localhost", "127.0.0.1", "::1", "0.0.0.0", ""}
 
 
@@ -67,12 +75,18 @@ def describe_redis(url: str) -> dict[str, str]:
     if url.startswith("memory:"):
         return {"REDIS_KIND": "memory", "REDIS_SHOWN": "memory://", "REDIS_PORT": "", "REDIS_BIND": ""}
     parts = urlsplit(url)
+    if parts.scheme in GROUPS:
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return {"REDIS_KIND": "remote", "REDIS_SHOWN": shown, "REDIS_PORT": "", "REDIS_BIND": ""}
     try:
         port = parts.port or 6379
     except ValueError:
         raise Unusable("REDIS_URL has a port that is not a number from 1 to 65535") from None
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise Unusable("REDIS_URL must begin with redis://, rediss://, unix:// or memory://")
+        raise Unusable(
+            "REDIS_URL must begin with redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// "
+            "or memory://"
+        )
     host = unquote(parts.hostname or "")
     shown = f"{parts.scheme}://{host or 'localhost'}:{port}{parts.path}"
     if parts.scheme == "unix":
@@ -104,9 +118,7 @@ def collect(settings: Settings) -> dict[str, str]:
         "AUTH": "on"
         if settings.get("ENABLE_AUTH").lower() in ("1", "true", "yes", "on", "t", "y")
         else "off",
-        "HAS_TOKEN": "yes"
-        if settings.has("COZE_API_TOKEN", "COZE_AUTHORIZATION", "COZE_API_TOKEN_FILE")
-        else "",
+        "HAS_TOKEN": "yes" if settings.has(*TOKENS) else "",
         "HAS_BOT": "yes" if settings.has("COZE_BOT_ID") else "",
     }
     found["URL"] = f"http://{reachable_at(found['HOST'])}:{found['PORT']}"

@@ -33,6 +33,11 @@ fill_venv() {
     # Tools that run-tests.sh once put there stay there: that lock pins the same versions and more.
     if venv_has_dev_tools; then lock_file=requirements-dev.lock; fi
     : >"$SETUP_LOG"
+    if [[ -x $VENV_PY && ! -w $VENV ]]; then
+        die "$VENV does not hold what $lock_file pins, and cannot be changed" \
+            "In a container: build the image anew (./podman-build.sh), or set UV_PROJECT_ENVIRONMENT=/data/venv." \
+            "容器中请重新构建镜像：./podman-build.sh"
+    fi
     say "Setting up ${VENV#"$ROOT/"} from $lock_file (the first time takes up to a minute) ..."
     check_venv_place
     read_pip_settings

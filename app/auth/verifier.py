@@ -15,6 +15,7 @@ from app.auth.options import AuthCounters, AuthOptions
 from app.auth.service import AuthService, CannotAsk
 from app.auth.tokens import is_acceptable, read_claims
 from app.exceptions import AuthInvalid, AuthMissing, AuthUnavailable, ServiceError
+from app.metrics import Metrics
 from app.models import Identity
 
 _NOT_ACCEPTED: Final = "The token is not accepted"
@@ -38,7 +39,9 @@ class HtyVerifier:
         clock: Callable[[], float] = time.time,
         *,
         ticks: Callable[[], float] = time.monotonic,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self.counters = AuthCounters()
         self._options = options
         self._clock = clock
@@ -64,8 +67,10 @@ class HtyVerifier:
             identity = await self._identify(tokens, hosts)
         except ServiceError as error:
             self.counters.outcomes[error.code] += 1
+            self._metrics.auth(error.code)
             raise
         self.counters.outcomes["OK"] += 1
+        self._metrics.auth("OK")
         return identity
 
     async def aclose(self) -> None:
@@ -117,8 +122,10 @@ class HtyVerifier:
         known = self._cache.get(key)
         if known is not None:
             self.counters.hits += 1
+            self._metrics.auth_cache("hit")
             return known
         flight = self._flights.get(key)
+        self._metrics.auth_cache("miss" if flight is None else "joined")
         if flight is None:
             flight = asyncio.create_task(self._ask(token, root, key), name="auth-check")
             self._flights[key] = flight

@@ -7,8 +7,15 @@ event. All failures are ``app.exceptions.UpstreamError``.
 from app.coze.client import CozeClient
 from app.coze.codes import coze_error
 from app.coze.exchange import CozeStream
-from app.coze.fold import ANSWER_SEPARATOR, Fold
-from app.coze.options import CozeOptions, Credentials, RenewableCredentials, StaticCredentials
+from app.coze.fold import ANSWER_SEPARATOR, DELTA, Fold
+from app.coze.options import (
+    CozeOptions,
+    Credentials,
+    OwnedCredentials,
+    RenewableCredentials,
+    SharedCredentials,
+    StaticCredentials,
+)
 from app.coze.stream import SSEDecoder, SSEEvent, StreamTooLarge, frame
 from app.coze.transport import TransportName, build_http_client
 from app.coze.wire import (
@@ -26,6 +33,7 @@ from app.coze.wire import (
 
 __all__ = [
     "ANSWER_SEPARATOR",
+    "DELTA",
     "ENDED",
     "TERMINAL",
     "ChatRequest",
@@ -39,9 +47,11 @@ __all__ = [
     "Fold",
     "Message",
     "MessagePage",
+    "OwnedCredentials",
     "RenewableCredentials",
     "SSEDecoder",
     "SSEEvent",
+    "SharedCredentials",
     "StaticCredentials",
     "Status",
     "StreamTooLarge",

@@ -6,6 +6,7 @@ it. Once a chat may exist, the failure goes to the caller, who can ask Coze what
 """
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
@@ -16,10 +17,12 @@ from loguru import logger
 
 from app.coze.codes import TOKEN_REFUSED, retries_before_start, retries_when_safe
 from app.coze.exchange import CozeStream, Exchange, begin_stream
-from app.coze.options import Bearer, CozeOptions, Credentials, RenewableCredentials
+from app.coze.options import Bearer, CozeOptions, Credentials, OwnedCredentials, RenewableCredentials
 from app.coze.replies import Head, Reply
 from app.coze.retry import Backoff, RetryBudget, Uniform
 from app.exceptions import UpstreamError
+from app.metrics import Metrics
+from app.tracing import Span, Tracing
 
 T = TypeVar("T")
 Attempt = Callable[[Exchange, Head], Awaitable[T]]
@@ -54,7 +57,11 @@ class Caller:
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: Uniform,
+        metrics: Metrics,
+        tracing: Tracing,
     ) -> None:
+        self._metrics = metrics
+        self._tracing = tracing
         self._http = http
         self._options = options
         self._credentials = credentials
@@ -62,35 +69,67 @@ class Caller:
         self._backoff = Backoff(rng=rng)
         self._budget = RetryBudget()
 
+    @property
+    def credentials(self) -> Credentials:
+        return self._credentials
+
+    def using(self, credentials: Credentials) -> "Caller":
+        """The same caller, retry budget and all, with other credentials."""
+        other = copy.copy(self)
+        other._credentials = credentials  # noqa: SLF001  # of this very class
+        return other
+
     async def json(self, call: Call) -> Reply:
         """The JSON answer of ``call``. Raises ``UpstreamError``."""
 
         async def attempt(exchange: Exchange, head: Head) -> Reply:
             return await exchange.read_json(head)
 
-        try:
-            return await self._with_retries(call, attempt)
-        except UpstreamError as error:
-            if call.existing:
-                # A caller must not conclude from a refused retrieve that its chat never began.
-                error.maybe_started = True
-            raise
+        with self._metrics.upstream(), self._span(call) as span:
+            try:
+                reply = await self._with_retries(call, attempt, span)
+            except UpstreamError as error:
+                if call.existing:
+                    # A caller must not conclude from a refused retrieve that its chat never began.
+                    error.maybe_started = True
+                raise
+            span.set({"coze.logid": reply.logid})
+            return reply
 
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[CozeStream]:
         """The open stream that answers ``call``; leaving closes it. Raises ``UpstreamError``."""
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._metrics.upstream())
+            span = stack.enter_context(self._span(call))
 
             async def attempt(exchange: Exchange, head: Head) -> CozeStream:
                 stream = await begin_stream(exchange, head, self._options)
                 stack.push_async_callback(exchange.close)
                 return stream
 
-            stream = await self._with_retries(call, attempt)
-            yield stream
+            stream = await self._with_retries(call, attempt, span)
+            span.set({"coze.logid": stream.logid})
+            try:
+                yield stream
+            except UpstreamError as error:
+                if stream.chat is None:  # else it is a poll that failed, and has been counted
+                    self._failed(error, span)
+                raise
             await stream.finish()
 
-    async def _with_retries(self, call: Call, attempt: Attempt[T]) -> T:
+    def _span(self, call: Call) -> Span:
+        host, _, path = call.url.partition("://")[2].partition("/")
+        span = self._tracing.span(f"coze {call.method}", kind="client")
+        span.set({"http.request.method": call.method, "url.path": f"/{path}"})
+        span.set({"server.address": host.rpartition("@")[2]})
+        return span
+
+    def _failed(self, error: UpstreamError, span: Span) -> None:
+        self._metrics.upstream_error(error.code if error.coze_code is None else str(error.coze_code))
+        span.set({"coze.code": error.coze_code, "coze.logid": error.logid})
+
+    async def _with_retries(self, call: Call, attempt: Attempt[T], span: Span) -> T:
         allowed = retries_when_safe if call.safe else retries_before_start
         most = self._options.max_retries if call.retries is None else call.retries
         self._budget.deposit()
@@ -102,7 +141,8 @@ class Caller:
             try:
                 return await self._attempt(exchange, call, bearer, attempt)
             except UpstreamError as error:
-                if not renewed and await self._has_newer_token(error, bearer):
+                self._failed(error, span)
+                if not renewed and await self._has_another_token(error, bearer, call):
                     renewed = True
                     continue
                 if retry >= min(most, allowed(error)):
@@ -112,6 +152,8 @@ class Caller:
                 if pause is None or not self._budget.take():
                     raise
                 retry += 1
+                self._metrics.upstream_retry()
+                span.set({"http.request.resend_count": retry})
                 logger.warning(
                     "{}; retry {} of {} in {:.2f} s (logid {})",
                     error.message,
@@ -139,9 +181,11 @@ class Caller:
                 stack.pop_all()  # stays open; ``stream`` closes it
             return result
 
-    async def _has_newer_token(self, error: UpstreamError, bearer: Bearer) -> bool:
-        return (
-            error.coze_code in TOKEN_REFUSED
-            and isinstance(self._credentials, RenewableCredentials)
-            and await self._credentials.refused(bearer.reveal())
-        )
+    async def _has_another_token(self, error: UpstreamError, bearer: Bearer, call: Call) -> bool:
+        credentials = self._credentials
+        if error.coze_code in TOKEN_REFUSED:
+            return isinstance(credentials, RenewableCredentials) and await credentials.refused(
+                bearer.reveal()
+            )
+        moved = isinstance(credentials, OwnedCredentials) and credentials.failed(error)
+        return moved and (call.safe or not error.maybe_started)

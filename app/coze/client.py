@@ -6,6 +6,7 @@ in here is said in ``app.coze.caller``.
 """
 
 import asyncio
+import copy
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,7 +18,7 @@ import msgspec
 from app.coze.caller import Call, Caller
 from app.coze.codes import CANNOT_CANCEL, NOT_THERE
 from app.coze.exchange import CozeStream
-from app.coze.options import CozeOptions, Credentials
+from app.coze.options import CozeOptions, Credentials, OwnedCredentials, SharedCredentials
 from app.coze.replies import Reply
 from app.coze.retry import Uniform
 from app.coze.wire import (
@@ -29,6 +30,8 @@ from app.coze.wire import (
     identifier,
 )
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
+from app.metrics import Metrics
+from app.tracing import Tracing
 
 MAX_PAGE: Final = 50
 POLL_FAILURES: Final = 5
@@ -52,12 +55,45 @@ class CozeClient:
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: Uniform | None = None,
+        metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._options = options
         self._endpoints = options.endpoints
         self._sleep = sleep
         self._rng = rng or random.SystemRandom()
-        self._caller = Caller(http, options, credentials, sleep=sleep, rng=self._rng)
+        self._caller = Caller(
+            http,
+            options,
+            credentials,
+            sleep=sleep,
+            rng=self._rng,
+            metrics=metrics or Metrics(),
+            tracing=tracing or Tracing(),
+        )
+
+    # --- on whose behalf -----------------------------------------------------------------------------------
+
+    def using(self, credential: str) -> "CozeClient":
+        """This client for one conversation: in the name of the credential that it belongs to, or with ``""``
+        for a new one, which may go to any. Credentials that have no names leave the client as it is."""
+        credentials = self._caller.credentials
+        if not isinstance(credentials, SharedCredentials):
+            return self
+        other = copy.copy(self)
+        other._caller = self._caller.using(credentials.of(credential))  # noqa: SLF001  # of this very class
+        return other
+
+    @property
+    def credential(self) -> str:
+        """Whose a conversation is that was made through this client; empty where that is no matter."""
+        credentials = self._caller.credentials
+        return credentials.name if isinstance(credentials, OwnedCredentials) else ""
+
+    def answer_failed(self, error: UpstreamError) -> None:
+        """An answer that had begun failed with ``error``: that may be the credential's limit, too."""
+        if isinstance(self._caller.credentials, OwnedCredentials):
+            self._caller.credentials.failed(error)
 
     # --- chats -----------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from app.coze.stream import DEFAULT_MAX_EVENT_BYTES, DEFAULT_MAX_STREAM_BYTES
 from app.coze.wire import Endpoints
-from app.exceptions import CozeApiError
+from app.exceptions import CozeApiError, UpstreamError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,29 @@ class RenewableCredentials(Credentials, Protocol):
 
     async def refused(self, bearer: str) -> bool:
         """Told once per call that Coze did not accept ``bearer``; True: ask ``bearer`` again, it differs."""
+        ...
+
+
+@runtime_checkable
+class OwnedCredentials(RenewableCredentials, Protocol):
+    """The credentials of one conversation, or of the one that is about to be made."""
+
+    @property
+    def name(self) -> str:
+        """Whose the conversation is, as ``SharedCredentials.of`` takes it."""
+        ...
+
+    def failed(self, error: UpstreamError) -> bool:
+        """Told of every failure; True: ask ``bearer`` again, it is another identity's turn."""
+        ...
+
+
+@runtime_checkable
+class SharedCredentials(Credentials, Protocol):
+    """Several identities at Coze. A conversation is only seen by the one that made it."""
+
+    def of(self, name: str) -> OwnedCredentials:
+        """Those of a conversation; ``""``: of one that is still to be made."""
         ...
 
 

@@ -14,9 +14,11 @@ def success(data: Any, *, message: str) -> Response:
     return Response(success_json(data, message=message), media_type="application/json")
 
 
-def chat_as_it_stands(record: bytes) -> Response:
-    """200 with the chat, failed ones too."""
-    return Response(result_json(record), media_type="application/json")
+def chat_as_it_stands(record: bytes, *, asked_coze: bool = False) -> Response:
+    """200 with the chat, failed ones too; with Coze's logid where the call went to Coze."""
+    logid = orjson.loads(record)["metadata"].get("logid") if asked_coze else None
+    headers = {"X-Coze-Logid": logid} if logid else None
+    return Response(result_json(record), headers=headers, media_type="application/json")
 
 
 def chat_answer(record: bytes, headers: dict[str, str]) -> Response:
@@ -25,7 +27,7 @@ def chat_answer(record: bytes, headers: dict[str, str]) -> Response:
     status = chat["status"]
     if status == "failed":
         error = error_of(chat)
-        error.headers |= headers
+        error.headers |= {**headers, "X-Coze-Chat-Id": chat["chat_id"]}
         raise error
     if logid := chat["metadata"].get("logid"):
         headers["X-Coze-Logid"] = logid

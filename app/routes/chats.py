@@ -21,6 +21,7 @@ from app.exceptions import (
     CozeQuotaExhausted,
     CozeRateLimited,
     CozeTimeout,
+    RateLimited,
     ShuttingDown,
     UnsupportedMediaType,
     ValidationFailed,
@@ -52,7 +53,7 @@ async def get_result(
     "/{chat_id}/events",
     summary="The chat's event stream, from the start or after an event id",
     response_class=Response,
-    responses={**event_stream(), **errors(ValidationFailed, ChatNotFound)},
+    responses={**event_stream(), **errors(ValidationFailed, ChatNotFound, RateLimited)},
 )
 async def get_events(
     chat_id: str, identity: IdentityDep, tasks: TasksDep, resources: ResourcesDep, after: CursorDep
@@ -68,7 +69,7 @@ async def get_events(
     responses=errors(ChatNotFound),
 )
 async def cancel_chat(chat_id: str, identity: IdentityDep, tasks: TasksDep) -> Response:
-    return chat_as_it_stands(await tasks.cancel(identity, chat_id))
+    return chat_as_it_stands(await tasks.cancel(identity, chat_id), asked_coze=True)
 
 
 @router.post(
@@ -79,7 +80,7 @@ async def cancel_chat(chat_id: str, identity: IdentityDep, tasks: TasksDep) -> R
         **chat_answers(),
         **errors(
             *(ValidationFailed, BodyTooLarge, UnsupportedMediaType, ChatNotFound, ChatState, ShuttingDown),
-            *(CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
+            *(RateLimited, CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
         ),
     },
     openapi_extra=body_of(SubmitToolOutputs),

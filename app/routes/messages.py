@@ -21,6 +21,7 @@ from app.exceptions import (
     CozeRateLimited,
     CozeTimeout,
     IdempotencyKeyReused,
+    RateLimited,
     SessionBusy,
     SessionExpired,
     SessionNotFound,
@@ -46,7 +47,7 @@ router = APIRouter(prefix="/coze/sessions", tags=["messages"])
         **errors(
             *(ValidationFailed, BodyTooLarge, UnsupportedMediaType, IdempotencyKeyReused),
             *(SessionNotFound, SessionTerminated, SessionExpired, ChatExpired, SessionBusy, ShuttingDown),
-            *(CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
+            *(RateLimited, CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
         ),
     },
     openapi_extra=body_of(SendMessage),

@@ -9,6 +9,7 @@ from app.dependencies import IdempotencyKeyDep, IdentityDep, TasksDep, json_body
 from app.exceptions import (
     BodyTooLarge,
     IdempotencyKeyReused,
+    RateLimited,
     SessionExpired,
     SessionLimitReached,
     SessionNotFound,
@@ -34,6 +35,7 @@ _GONE = (SessionNotFound, SessionTerminated, SessionExpired)
         BodyTooLarge,
         UnsupportedMediaType,
         IdempotencyKeyReused,
+        RateLimited,
         SessionLimitReached,
         ShuttingDown,
     ),

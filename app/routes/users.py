@@ -12,11 +12,12 @@ from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/users", tags=["users"])
 
+# ":path" because a user id may hold a slash, and an escaped one arrives unescaped.
 UserIdPath = Annotated[str, Path(min_length=1, max_length=128, pattern=USER_ID_PATTERN)]
 
 
 @router.get(
-    "/{user_id}/sessions",
+    "/{user_id:path}/sessions",
     summary="The user's live sessions, newest activity first",
     response_model=SuccessEnvelope[SessionList],
     responses=errors(ValidationFailed),
@@ -32,7 +33,7 @@ async def list_sessions(
 
 
 @router.delete(
-    "/{user_id}",
+    "/{user_id:path}",
     summary="Erase what is kept of the user; repeat while `remaining_sessions` is above zero",
     response_model=SuccessEnvelope[Erased],
     responses=errors(ValidationFailed),

@@ -65,6 +65,11 @@ class ChatStore:
         self.policy = policy
         self._create = Script("chat_create")
 
+    @property
+    def away(self) -> bool:
+        """Redis is known to be away: nothing would be sent to it."""
+        return self._redis.away
+
     async def wait_open(self) -> None:
         """Returns when Redis is there."""
         await self._redis.wait_open()
@@ -114,7 +119,8 @@ class ChatStore:
         idempotency: IdempotencyKey | None,
     ) -> list[Any]:
         keys, policy, session_id = self._keys, self.policy, chat.session_id
-        idempotency_key = ""
+        # Without an Idempotency-Key the script looks at none; in a Cluster any key has to be of the slot.
+        idempotency_key = keys.keys_used(session_id)
         if idempotency is not None:
             digest = idempotency.digest(identity.owner, session_id)
             idempotency_key = keys.idempotency(session_id, digest)

@@ -85,8 +85,10 @@ class OpenLog:
     wakers: set[asyncio.Event] = field(default_factory=set)
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once ``state`` is not "open" any more."""
-    ids: tuple[str, str] | None = None
-    """Coze's chat and conversation id, waiting to be committed."""
+    ids: tuple[str, str, str] | None = None
+    """Coze's chat and conversation id and whose they are there, waiting to be committed."""
+    known_ids: tuple[str, str, str] | None = None
+    """The same for as long as the chat runs: what Redis has lost is committed again."""
     sent: tuple[int, bytes] | None = None
     """A batch (last frame, frames) whose reply is not known: it is sent again unchanged."""
     outages: int = 0
@@ -163,9 +165,9 @@ class LogWriter:
         log.wake()
         self._touch(log)
 
-    def commit_ids(self, log: OpenLog, coze_chat_id: str, conversation_id: str) -> None:
+    def commit_ids(self, log: OpenLog, coze_chat_id: str, conversation_id: str, credential: str = "") -> None:
         """Not on the tick but at once: a takeover without them would have to search."""
-        log.ids = (coze_chat_id, conversation_id)
+        log.ids = log.known_ids = (coze_chat_id, conversation_id, credential)
         self._touch(log, urgent=True)
 
     def finish(self, log: OpenLog, frames: Iterable[bytes], end: ChatEnd) -> None:
@@ -345,6 +347,7 @@ class LogWriter:
         Same epoch and not smaller than what was sent: it was stored, only the reply was lost. A greater
         epoch: fenced. Less than what was committed: Redis lost data, so it is written again.
         """
+        log.ids = log.known_ids
         outages = self._redis.outages
         entries = await self._redis.command("XREVRANGE", self._keys.log(log.chat_id), "+", "-", "COUNT", 1)
         log.outages = outages
@@ -384,3 +387,4 @@ class LogWriter:
             return
         logger.warning("log of {} was written again: Redis had lost it", log.chat_id)
         log.committed, log.sent, log.trim = last, None, False
+        log.ids = log.known_ids

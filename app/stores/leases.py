@@ -142,6 +142,11 @@ class LeaseStore:
         )
         return int(epoch or 0), (coze_chat_id or b"").decode()
 
+    async def queued(self) -> int:
+        """How many chats wait in their sessions' queues."""
+        replies = await self._redis.pipeline([("ZCARD", self._keys.queued(s)) for s in self._keys.shards])
+        return sum(reply for reply in replies if isinstance(reply, int))
+
     # -- cancelling over processes -----------------------------------------------------------------------
 
     async def cancel(self, chat_id: str, session_id: str) -> CancelTicket:

@@ -88,6 +88,7 @@ class _ShardTail:
         self._listeners: dict[str, set[Callable[[], None]]] = {}
         self._task: asyncio.Task[None] | None = None
         self._bell_task: asyncio.Task[None] | None = None
+        self._ring_again = False
 
     def listen(self, key: str, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
         # The earlier of two places: the newcomer must not miss what the others have had.
@@ -97,6 +98,9 @@ class _ShardTail:
             self._task = asyncio.create_task(self._run(), name=f"tail:{self._bell}")
         elif self._bell_task is None or self._bell_task.done():
             self._bell_task = asyncio.create_task(self._ring_bell())
+        else:
+            # What is under way may wake the read before this log is in its list.
+            self._ring_again = True
 
         def stop() -> None:
             listeners = self._listeners.get(key)
@@ -108,10 +112,12 @@ class _ShardTail:
         return stop
 
     async def _ring_bell(self) -> None:
+        commands = [("XADD", self._bell, "MAXLEN", 1, "*", "", ""), ("PEXPIRE", self._bell, _BELL_TTL_MS)]
         with contextlib.suppress(RedisUnavailable, Overloaded):
-            await self._redis.pipeline(
-                [("XADD", self._bell, "MAXLEN", 1, "*", "", ""), ("PEXPIRE", self._bell, _BELL_TTL_MS)]
-            )
+            self._ring_again = True
+            while self._ring_again:
+                self._ring_again = False
+                await self._redis.pipeline(commands)
 
     async def _run(self) -> None:
         while self._listeners:

@@ -5,8 +5,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Literal
 
-from app.exceptions import RateLimited
+from app.exceptions import RateLimited, SessionNotFound
 from app.redis_client import Keys, RedisGate, Script
+from app.utils import is_session_id
 
 RateKind = Literal["messages", "sessions"]
 _REMEMBERED: Final = 10_000
@@ -44,17 +45,19 @@ class RateStore:
         """A message's token, from the bucket of the session's user.
 
         Who a session belongs to never changes, so it is asked once and remembered. A caller who may not
-        see the session takes nothing: that call ends as "no such session" anyway.
+        see the session takes nothing and is told at once, after the same one question as for a session that
+        does not exist: neither the memory here nor what a sender waits for next tells the two apart.
+
+        Raises ``SessionNotFound``, ``RateLimited``.
         """
-        if self._per_minute["messages"] == 0:
-            return
+        if not is_session_id(session_id):
+            raise SessionNotFound
         known = self._users.get(session_id)
-        if known is None:
+        if known is None or not owner_matches(known[0]):
             owner, user = await self._redis.command("HMGET", self._keys.session(session_id), "owner", "user")
-            if owner is None or user is None:
-                return
+            if owner is None or user is None or not owner_matches(owner.decode()):
+                raise SessionNotFound
             known = self._users[session_id] = (owner.decode(), user.decode())
             if len(self._users) > _REMEMBERED:
                 self._users.popitem(last=False)
-        if owner_matches(known[0]):
-            await self.take("messages", known[1])
+        await self.take("messages", known[1])

@@ -61,6 +61,11 @@ class SessionRecord:
         return self.text(b"conversation_id") or None
 
     @property
+    def credential(self) -> str:
+        """Whose the conversation is at Coze; empty where there is none, or only one can be meant."""
+        return self.text(b"credential") if self.conversation_id is not None else ""
+
+    @property
     def auto_save_history(self) -> bool:
         return self._fields.get(b"auto_save") == b"1"
 
@@ -283,9 +288,10 @@ class SessionStore:
     ) -> list[str | bytes | int]:
         return [mine, admin_prefix, int(idle_only), reason, TOMBSTONE_MS, self._keys.run_prefix(session_id)]
 
-    async def set_conversation(self, session_id: str, conversation_id: str) -> str:
-        """Keeps the first conversation that is reported; returns the one that holds."""
-        reply = await self._redis.run(self._conversation, [self._keys.session(session_id)], [conversation_id])
+    async def set_conversation(self, session_id: str, conversation_id: str, credential: str = "") -> str:
+        """Keeps the first conversation that is reported, and whose it is; returns the one that holds."""
+        key = self._keys.session(session_id)
+        reply = await self._redis.run(self._conversation, [key], [conversation_id, credential])
         return reply.decode() if reply else conversation_id
 
 

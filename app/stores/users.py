@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from redis import exceptions as redis_errors
 
 from app.models import Identity
 from app.redis_client import Keys, RedisGate, Script
-from app.stores.index import SessionIndex, user_key
+from app.stores.index import SessionIndex, name_key, user_key
 from app.stores.limits import TOMBSTONE_MS
 from app.stores.sessions import SessionRecord, SessionStore
+from app.utils import now_ms
+
+_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,17 @@ class Cleaned:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """``found``: how many sessions of ``users`` are left, ``sessions`` among them; ``more_users``: how many
+    users of that name were not looked at."""
+
+    sessions: list[SessionRecord]
+    found: int
+    users: list[str]
+    more_users: int
+
+
 class UserStore:
     def __init__(self, redis: RedisGate, keys: Keys, sessions: SessionStore) -> None:
         self._redis = redis
@@ -31,6 +45,7 @@ class UserStore:
         self._sessions = sessions
         self._index: SessionIndex = sessions.index
         self._erase = Script("session_erase")
+        self._forget = Script("index_forget_user")
 
     async def _users(self, identity: Identity, user_id: str) -> list[str]:
         """The caller's own user of that name; for an admin all of that name in the root."""
@@ -48,22 +63,43 @@ class UserStore:
         live.sort(key=lambda record: record.number(b"activity"), reverse=True)
         return live[:limit]
 
-    async def kept(self, identity: Identity, user_id: str) -> list[SessionRecord]:
-        """Every session of which anything is left, terminated ones too."""
-        users = await self._users(identity, user_id)
-        ids = await self._index.kept(users)
-        kept = []
-        for session_id, record in zip(ids, await self._records(ids), strict=True):
+    async def kept(self, identity: Identity, user_id: str, limit: int) -> Kept:
+        """Sessions of which anything is left, terminated ones too. However many there are, ``limit`` of them
+        and ``limit`` users are looked at."""
+        everyone = await self._users(identity, user_id)
+        users, now, found = everyone[:limit], now_ms(), 0
+        owned: list[tuple[str, str]] = []
+        for user in users:
+            key = self._keys.kept_sessions(user)
+            count, ids = await self._redis.pipeline(
+                [("ZCOUNT", key, now, "+inf"), ("ZREVRANGEBYSCORE", key, "+inf", now, "LIMIT", 0, limit)]
+            )
+            found += int(count)
+            owned += [(session_id.decode(), user) for session_id in ids[: limit - len(owned)]]
+        sessions = []
+        records = await self._records([session_id for session_id, _ in owned])
+        for (session_id, user), record in zip(owned, records, strict=True):
             if record is None:
-                for user in users:
-                    await self._index.forget_kept(session_id, user)
+                await self._index.forget_kept(session_id, user)
+                found -= 1
             elif identity.may_see(record.owner):
-                kept.append(record)
-        return kept
+                sessions.append(record)
+        return Kept(sessions, found, users, len(everyone) - len(users))
+
+    async def forget_users(self, identity: Identity, user_id: str, users: Sequence[str]) -> None:
+        """Takes those of whom nothing is left out of the indexes of users."""
+        keys, name = self._keys, name_key(identity.owner, user_id)
+        for user in users:
+            await self._redis.run(
+                self._forget, [keys.kept_sessions(user), keys.all_users, keys.namesakes(name)], [user]
+            )
 
     async def erase(self, session: SessionRecord) -> int:
         """Deletes all keys of a session; returns how many chats went with it."""
         keys, session_id, user = self._keys, session.session_id, session.text(b"user")
+        # In portions: a session that lived long may have used more keys than one script call can name.
+        while used := await self._redis.command("SPOP", keys.keys_used(session_id), _AT_ONCE):
+            await self._redis.command("DEL", *used)
         erased = await self._redis.run(
             self._erase,
             [
@@ -108,12 +144,14 @@ class UserStore:
         }
 
     async def memory(self) -> dict[str, int | str | None]:
-        """``used_memory`` and ``maxmemory`` in bytes; None where the server does not say."""
+        """``used_memory`` and ``maxmemory`` in bytes, of all servers together; None where they do not say."""
         try:
-            info = await self._redis.command("INFO", "memory")
+            infos = await self._redis.on_each("INFO", "memory")
         except redis_errors.ResponseError:
-            info = {}
-        return {name: info.get(name) for name in ("used_memory", "used_memory_peak", "maxmemory")}
+            infos = []
+        names = ("used_memory", "used_memory_peak", "maxmemory")
+        known = {name: [info[name] for info in infos if name in info] for name in names}
+        return {name: sum(values) if values else None for name, values in known.items()}
 
     async def clean_up(self, limit: int) -> Cleaned:
         """At most ``limit`` of each: index entries whose time is up, entries without a session, and sessions

@@ -36,6 +36,9 @@ class Ending:
 
 RecordReader = Callable[[], Awaitable[bytes]]
 
+_LOOK_SECONDS = 2.0
+"""How long a reader that waits for more trusts that there is still somebody to write it."""
+
 
 class LocalFeed:
     """Reads the frames of a chat that runs here, by index: a slow reader costs nothing."""
@@ -94,6 +97,7 @@ class RemoteFeed:
         self._at_end = False
         self._skipping = False
         self._stop_listening: Callable[[], None] | None = None
+        self._looked_at = 0.0
         self.last = after
         self.ending: Ending | None = None
 
@@ -135,11 +139,21 @@ class RemoteFeed:
         return Batch(entry.epoch, first, frames) if frames else None
 
     async def _at_the_end(self) -> Batch | None:
-        """Nothing more in the log: it is over, or gone, or more is to come."""
-        if self._stop_listening is None or self._at_end:
+        """Nothing more in the log: it is over, or gone, or more is to come.
+
+        A log can be gone while a slow client held this reader up, so the record is looked at now and then.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._stop_listening is None or self._at_end or now - self._looked_at > _LOOK_SECONDS:
+            self._looked_at = now
             chat = orjson.loads(record := await self._record())
             if chat["status"] in SETTLED_STATUSES:
-                return self._finish(chat, record)
+                # The end may have come between the look at the log and this one: then it is in the log now.
+                self._pages = [] if self._at_end else await self._reader.after(self._chat_id, self.last)
+                if not self._pages:
+                    return self._finish(chat, record)
+                self._bell.set()
+                return None
         if self._stop_listening is None:
             self._stop_listening = self._reader.listen(self._chat_id, self.last, self._bell.set)
             # Something may have come before the tail listened.

@@ -87,16 +87,19 @@ def answer_frames(fold: Fold) -> list[bytes]:
 
 
 def error_info(error: ServiceError) -> ErrorInfo:
-    details = {}
+    info = ErrorInfo(
+        code=error.code, message=error.message, retryable=error.retryable, retry_after=error.retry_after
+    )
     if isinstance(error, UpstreamError):
-        details = {"coze_code": error.coze_code, "logid": error.logid, "hint": error.hint}
-    return ErrorInfo(code=error.code, message=error.message, retryable=error.retryable, **details)
+        info.coze_code, info.logid, info.hint = error.coze_code, error.logid, error.hint
+    return info
 
 
 def error_of(chat: dict[str, Any]) -> ServiceError:
     """The exception that a failed chat (as stored) stands for; ``details.chat_id`` names the chat."""
     info = chat.get("error") or {}
-    error = ERROR_CLASSES.get(info.get("code", ""), ServiceError)(info.get("message"))
+    cls = ERROR_CLASSES.get(info.get("code", ""), ServiceError)
+    error = cls(info.get("message"), retry_after=info.get("retry_after"))
     error.retryable = bool(info.get("retryable"))
     extra = {name: info.get(name) for name in ("coze_code", "logid", "hint")}
     error.details = {"chat_id": chat["chat_id"], **{k: v for k, v in extra.items() if v is not None}}

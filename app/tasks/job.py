@@ -1,6 +1,7 @@
 """A chat that runs in this process: what its task, its readers and its canceller share."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from app.coze import ChatRequest, EnterMessage, Fold
+from app.coze import ChatRequest, CozeClient, EnterMessage, Fold
 from app.exceptions import ServiceError
 from app.models import OUR_META_KEY, Chat
 from app.stores.chats import NewChat, run_field
@@ -33,12 +34,35 @@ class Job:
     """A POST to Coze may have been sent."""
     trim_at: int = 0
     """Bytes of log in memory past which a snapshot takes its place."""
+    credential: str = ""
+    """Whose the chat and its conversation are at Coze; empty where they are still to be made."""
+    coze: CozeClient | None = None
+    """The client that acts for that credential."""
     taken_over: bool = False
     """Somebody has, or may have, POSTed it before: it is never POSTed again."""
+    let_go: bool = False
+    """It ended here while Coze may still be at work on it."""
     tool_outputs: list[dict[str, str]] | None = None
     """What to submit instead of a new message."""
     give_up: ServiceError | None = None
     """End it as failed with this, at once."""
+    begun: float = field(default_factory=time.perf_counter)
+    first_delta: float | None = None
+    """Seconds from ``begun`` to the first delta of the answer."""
+
+    def log_fields(self) -> dict[str, str | None]:
+        """What every log line about this chat carries, as far as it is known."""
+        root, _, user = self.session.owner.partition("|")
+        return {
+            "chat_id": self.chat.chat_id,
+            "session_id": self.session.session_id,
+            "request_id": self.request_id,
+            "root": root,
+            "user": user,
+            "user_id": self.session.user_id,
+            "coze_chat_id": self.fold.coze_chat_id,
+            "logid": self.fold.logid or (self.chat.error.logid if self.chat.error else None),
+        }
 
     @property
     def created_at(self) -> int:
@@ -100,7 +124,9 @@ def new_job(created: SessionRecord, new: NewChat, chat: Chat, request_id: str) -
     """The chat that was just created here: epoch 1, frame 1 committed."""
     run = [b"epoch", b"1", b"sid", created.session_id.encode(), b"request", new.request]
     log = _open_log(chat, created, run, epoch=1, frames=[new.first_frame])
-    return Job(chat, created, orjson.loads(new.request), log, request_id)
+    job = Job(chat, created, orjson.loads(new.request), log, request_id)
+    job.credential = created.credential
+    return job
 
 
 def claimed_job(claim: Claim) -> Job:
@@ -116,6 +142,7 @@ def claimed_job(claim: Claim) -> Job:
     job.taken_over = claim.kind != "start"
     job.fold.coze_chat_id = run_field(claim.run, b"coze_chat_id").decode() or None
     job.fold.conversation_id = run_field(claim.run, b"conversation_id").decode() or None
+    job.credential = run_field(claim.run, b"credential").decode() or claim.session.credential
     if run_field(claim.run, b"cancel"):
         job.cancelled.set()
     return job

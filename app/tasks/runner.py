@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import time
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal
 
 from loguru import logger
 
-from app.coze import ENDED, ChatRequest, CozeClient, CozeStream
+from app.coze import DELTA, ENDED, ChatRequest, CozeClient, CozeStream
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
+from app.metrics import Metrics
 from app.models import OUR_META_KEY
 from app.stores.event_log import ChatEnd, LogWriter
 from app.tasks.frames import answer_frames, close_chat, end_frames, snapshot_frame
@@ -37,7 +39,9 @@ class Runner:
         chat_timeout: float,
         max_log_bytes: int,
         user_id_scope: Literal["root", "none"],
+        metrics: Metrics,
     ) -> None:
+        self._metrics = metrics
         self._coze = coze
         self._writer = writer
         self._use_stream = use_stream
@@ -63,6 +67,10 @@ class Runner:
                 await self._cancel(job)
             else:
                 answer.result()
+                if job.fold.error is not None:  # told by an event, not by a failed call
+                    self._coze_of(job).answer_failed(job.fold.error)
+                    code = job.fold.error.coze_code
+                    self._metrics.upstream_error(job.fold.error.code if code is None else str(code))
         except ServiceError as error:
             self._fail(job, error)
         except Exception:  # noqa: BLE001  # the runner's last resort, one of three
@@ -72,6 +80,10 @@ class Runner:
             await _end_task(answer)
             await _end_task(stop)
         self.finish(job)
+        if job.let_go:
+            # Past the whole chat's deadline Coze must let go of the conversation, or the session's next
+            # message would meet 4016. The caller has its answer by then.
+            await self.cancel_at_coze(job)
 
     def finish(self, job: Job) -> None:
         """Hands the last frames and the final record to the writer."""
@@ -111,11 +123,15 @@ class Runner:
         except CozeTimeout as error:
             if not error.maybe_started:
                 raise
-            # Past the whole chat's deadline Coze must let go of the conversation, or the session's next
-            # message would meet 4016.
             if not _is_over(job):
-                await self.cancel_at_coze(job)
+                job.let_go = True
                 raise
+
+    def _coze_of(self, job: Job) -> CozeClient:
+        """The client for this chat: a conversation belongs to the credential that made it."""
+        if job.coze is None:
+            job.coze = self._coze.using(job.credential)
+        return job.coze
 
     async def _ask(self, job: Job) -> None:
         loop = asyncio.get_running_loop()
@@ -130,6 +146,7 @@ class Runner:
             except CozeBusy as error:
                 if job.ids_known or error.coze_code is None or loop.time() >= give_up:
                     raise
+                self._metrics.upstream_retry()
                 await asyncio.sleep(0.25)
             else:
                 return
@@ -153,6 +170,8 @@ class Runner:
                         break
                 if frames:
                     self._writer.append(log, frames)
+                if job.first_delta is None and any(event.name == DELTA for event in events):
+                    job.first_delta = time.perf_counter() - job.begun
                 if not job.ids_known and fold.coze_chat_id:
                     self._learn(job)
                 if log.size > job.trim_at:
@@ -171,9 +190,9 @@ class Runner:
 
     def _open_stream(self, job: Job) -> AbstractAsyncContextManager[CozeStream]:
         if job.tool_outputs is None:
-            return self._coze.stream_chat(self._request(job))
+            return self._coze_of(job).stream_chat(self._request(job))
         fold = job.fold
-        return self._coze.stream_tool_outputs(
+        return self._coze_of(job).stream_tool_outputs(
             fold.conversation_id or "", fold.coze_chat_id or "", job.tool_outputs
         )
 
@@ -184,7 +203,7 @@ class Runner:
         self._writer.snapshot(job.log, snapshot)
 
     async def _create_and_poll(self, job: Job) -> None:
-        chat = await self._coze.create_chat(self._request(job))
+        chat = await self._coze_of(job).create_chat(self._request(job))
         job.fold.coze_chat_id, job.fold.conversation_id = chat.id, chat.conversation_id
         job.fold.logid = chat.logid
         self._learn(job)
@@ -193,14 +212,19 @@ class Runner:
     def _learn(self, job: Job) -> None:
         """Coze's ids are known now: whoever has to take the chat over must find them in Redis."""
         job.ids_known = True
-        self._writer.commit_ids(job.log, job.fold.coze_chat_id or "", job.fold.conversation_id or "")
+        self._writer.commit_ids(
+            job.log,
+            job.fold.coze_chat_id or "",
+            job.fold.conversation_id or "",
+            self._coze_of(job).credential,
+        )
 
     async def _poll(self, job: Job) -> None:
         conversation, chat_id = job.fold.conversation_id or "", job.fold.coze_chat_id or ""
-        chat = await self._coze.poll_chat(conversation, chat_id)
+        chat = await self._coze_of(job).poll_chat(conversation, chat_id)
         messages = []
         if chat.status in ("completed", "canceled"):
-            messages = await self._coze.stored_answer(conversation, chat_id)
+            messages = await self._coze_of(job).stored_answer(conversation, chat_id)
         job.fold.logid = chat.logid or job.fold.logid
         job.fold.adopt(messages, chat)
         self._writer.append(job.log, answer_frames(job.fold))
@@ -222,39 +246,43 @@ class Runner:
         logger.warning("repairing chat {}: {}", job.chat.chat_id, why)
         for attempt in range(1_000_000):
             try:
-                if not job.ids_known:
-                    await self._find(job, cause)
+                if not job.ids_known and not await self._find(job):
+                    break
                 await self._poll(job)
             except UpstreamError as error:
-                if not error.retryable or not job.ids_known:
+                if not error.retryable:
                     raise
                 await asyncio.sleep(_REPAIR_PAUSE[min(attempt, len(_REPAIR_PAUSE) - 1)])
             else:
                 job.chat.recovered = True
                 return
-
-    async def _find(self, job: Job, cause: UpstreamError | None) -> None:
-        """Looks for a chat at Coze whose id never reached us, by our own id in its ``meta_data``."""
-        conversation = job.conversation_id
-        for attempt in range(_SEARCH_TRIES if conversation else 0):
-            if attempt:
-                await asyncio.sleep(1.0)
-            with contextlib.suppress(CozeTimeout):
-                found = await self._coze.find_chat(
-                    conversation or "",
-                    meta_key=OUR_META_KEY,
-                    meta_value=job.chat.chat_id,
-                    created_after=job.created_at - _CLOCK_MARGIN,
-                )
-                if found is not None:
-                    job.fold.coze_chat_id, job.fold.conversation_id = found.id, conversation
-                    self._learn(job)
-                    return
         raise cause or CozeApiError(
             "Coze has not begun this chat" if job.taken_over else "Coze ended the stream without a word",
             logid=job.fold.logid,
             retryable=True,
         )
+
+    async def _find(self, job: Job) -> bool:
+        """Looks for a chat at Coze whose id never reached us, by our own id in its ``meta_data``.
+
+        False only where Coze has said, several times, that there is none; while Coze cannot be asked it
+        raises ``UpstreamError``.
+        """
+        conversation = job.conversation_id
+        for attempt in range(_SEARCH_TRIES if conversation else 0):
+            if attempt:
+                await asyncio.sleep(1.0)
+            found = await self._coze_of(job).find_chat(
+                conversation or "",
+                meta_key=OUR_META_KEY,
+                meta_value=job.chat.chat_id,
+                created_after=job.created_at - _CLOCK_MARGIN,
+            )
+            if found is not None:
+                job.fold.coze_chat_id, job.fold.conversation_id = found.id, conversation
+                self._learn(job)
+                return True
+        return False
 
     # -- cancelling --------------------------------------------------------------------------------------
 
@@ -271,10 +299,9 @@ class Runner:
             messages = []
             with contextlib.suppress(UpstreamError, TimeoutError):
                 async with asyncio.timeout(_CANCEL_SECONDS):
-                    chat = await self._coze.retrieve_chat(fold.conversation_id or "", fold.coze_chat_id or "")
-                    messages = await self._coze.stored_answer(
-                        fold.conversation_id or "", fold.coze_chat_id or ""
-                    )
+                    coze = self._coze_of(job)
+                    chat = await coze.retrieve_chat(fold.conversation_id or "", fold.coze_chat_id or "")
+                    messages = await coze.stored_answer(fold.conversation_id or "", fold.coze_chat_id or "")
                     fold.adopt(messages, chat)
                     job.chat.recovered = True
                     self._writer.append(job.log, answer_frames(fold))
@@ -286,9 +313,11 @@ class Runner:
         fold = job.fold
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
-                if not job.ids_known:
-                    await self._find(job, None)
-                chat = await self._coze.cancel_chat(fold.conversation_id or "", fold.coze_chat_id or "")
+                if not job.ids_known and not await self._find(job):
+                    return ""
+                chat = await self._coze_of(job).cancel_chat(
+                    fold.conversation_id or "", fold.coze_chat_id or ""
+                )
         except (UpstreamError, TimeoutError) as error:
             logger.warning("chat {} was not cancelled at Coze: {}", job.chat.chat_id, type(error).__name__)
             return ""

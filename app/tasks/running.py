@@ -2,18 +2,21 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
 from loguru import logger
 
 from app.exceptions import InternalError, Overloaded, RedisUnavailable, ServiceError
+from app.metrics import Metrics
 from app.stores.event_log import LogWriter
 from app.stores.leases import Claim, LeaseStore, RunState
 from app.stores.log_reader import LogReader
 from app.tasks.frames import fold_frames, snapshot_frame
 from app.tasks.job import Job, claimed_job
 from app.tasks.runner import Runner
+from app.tracing import Span, Tracing
 
 _FENCED_SECONDS: Final = 10.0
 _FLUSH_SECONDS: Final = 2.0
@@ -22,7 +25,18 @@ _FLUSH_SECONDS: Final = 2.0
 class RunningChats:
     """Every task is named, kept and awaited; each chat of ours has exactly one."""
 
-    def __init__(self, *, runner: Runner, writer: LogWriter, leases: LeaseStore, reader: LogReader) -> None:
+    def __init__(
+        self,
+        *,
+        runner: Runner,
+        writer: LogWriter,
+        leases: LeaseStore,
+        reader: LogReader,
+        metrics: Metrics,
+        tracing: Tracing,
+    ) -> None:
+        self._metrics = metrics
+        self._tracing = tracing
         self._runner = runner
         self._writer = writer
         self._leases = leases
@@ -49,6 +63,7 @@ class RunningChats:
     def start(self, job: Job) -> None:
         chat_id = job.log.chat_id
         self._jobs[chat_id] = job
+        self._metrics.running_chats.set(len(self._jobs))
         self.idle.clear()
         self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
 
@@ -81,26 +96,51 @@ class RunningChats:
         if claim is None:
             return None
         logger.warning("chat {} {} in epoch {}", chat_id, claim.kind, claim.epoch)
+        if claim.kind != "start" and expect is None:
+            self._metrics.takeover()
         return await self.start_claimed(claim)
 
     async def _supervise(self, job: Job) -> None:
         """Runs the chat, stays until its end is in Redis, then starts what that made ready."""
         chat_id = job.log.chat_id
         try:
-            with logger.contextualize(chat_id=chat_id, session_id=job.log.session_id):
+            with logger.contextualize(fields=job.log_fields), self._tracing.span("chat") as span:
                 await self._run_unless_fenced(job)
                 if job.log.state != "fenced":
-                    logger.info("chat ended: {}", job.chat.status)
+                    self._report(job, span)
                 await job.log.settled.wait()
                 await self._until_written(job)
         finally:
             if self._jobs.get(chat_id) is job:
                 del self._jobs[chat_id], self._chat_tasks[chat_id]
+            self._metrics.running_chats.set(len(self._jobs))
             if not self._jobs:
                 self.idle.set()
         if job.log.next_chat is not None and not self.handing_over:
             with contextlib.suppress(RedisUnavailable, Overloaded):  # its lease runs out, somebody claims it
                 await self.take_over(job.log.next_chat, job.log.session_id, force=True, expect="ready")
+
+    def _report(self, job: Job, span: Span) -> None:
+        """How the chat ended, for whoever watches."""
+        chat, bot, seconds = job.chat, job.session.bot_id, time.perf_counter() - job.begun
+        logger.bind(
+            bot_id=bot,
+            duration_ms=round(seconds * 1000, 1),
+            first_delta_ms=None if job.first_delta is None else round(job.first_delta * 1000, 1),
+            tokens=chat.usage.token_count if chat.usage else None,
+            recovered=chat.recovered or None,
+            error=chat.error.code if chat.error else None,
+            coze_code=chat.error.coze_code if chat.error else None,
+        ).info("chat ended: {}", chat.status)
+        self._metrics.chat_ended(chat.status, bot, seconds, recovered=chat.recovered)
+        if job.first_delta is not None:
+            self._metrics.first_delta(job.first_delta)
+        if chat.usage is not None and chat.status != "requires_action":  # counted when it is over
+            self._metrics.tokens(bot, read=chat.usage.input_count, written=chat.usage.output_count)
+        span.set({f"coze.{name}": value for name, value in job.log_fields().items() if name != "user_id"})
+        span.set({"coze.bot_id": bot, "coze.outcome": chat.status, "coze.recovered": chat.recovered})
+        if chat.error is not None:
+            span.fail(chat.error.code)
 
     async def _run_unless_fenced(self, job: Job) -> None:
         run = asyncio.create_task(self._runner.run(job), name=f"run:{job.log.chat_id}")

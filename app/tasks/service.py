@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -98,6 +99,7 @@ class TaskService:
         """Set when this process is about to end: nothing new is begun."""
         self.farewell = asyncio.Event()
         """Set when open streams have to go."""
+        self._hurry = asyncio.Event()
 
     # -- sessions ----------------------------------------------------------------------------------------
 
@@ -139,8 +141,9 @@ class TaskService:
     async def _open_conversation(self, session: SessionRecord) -> None:
         """Best effort: without it, Coze makes a conversation with the first chat."""
         try:
-            conversation = await self._coze.create_conversation(bot_id=session.bot_id)
-            await self._sessions.set_conversation(session.session_id, conversation)
+            coze = self._coze.using("")
+            conversation = await coze.create_conversation(bot_id=session.bot_id)
+            await self._sessions.set_conversation(session.session_id, conversation, coze.credential)
         except ServiceError as error:
             logger.info("no conversation for {} yet: {}", session.session_id, error.code)
 
@@ -200,6 +203,8 @@ class TaskService:
         if (opening := self._conversations.get(session_id)) is not None:
             await asyncio.wait({opening}, timeout=_OPENING_WAIT)
         chat, new = _new_chat(session_id, body)
+        if self._chats.away:
+            raise RedisUnavailable
         try:
             created = await self._chats.create(
                 new,
@@ -289,7 +294,10 @@ class TaskService:
         """A reader from just behind ``after``; raises where there is no such chat or place."""
         record = await self._chats.record(chat_id, identity)
         job = self._running.get(chat_id)
-        epoch = job.log.epoch if job is not None else (await self._leases.run_ids(chat_id))[0]
+        epoch = job.log.epoch if job is not None else 0
+        if after.epoch > epoch:
+            # Not ours, or not any more: a process that was taken for dead may not know it yet.
+            epoch = (await self._leases.run_ids(chat_id))[0]
         if epoch == 0:
             last = Cursor.parse(orjson.loads(record)["metadata"].get("last_event_id", "")) or Cursor(1, 0)
             epoch = last.epoch
@@ -302,7 +310,8 @@ class TaskService:
         """A reader of a chat that the caller has just started."""
         chat_id, after = started.chat_id, started.after
         job = self._running.get(chat_id)
-        local = LocalFeed(job.log, after) if job is not None and job.log.state != "fenced" else None
+        ours = job is not None and job.log.state != "fenced" and after.epoch <= job.log.epoch
+        local = LocalFeed(job.log, after) if job is not None and ours else None
 
         def remote(place: Cursor) -> RemoteFeed:
             return RemoteFeed(chat_id, self._reader, lambda: self._chats.record(chat_id, identity), place)
@@ -363,15 +372,27 @@ class TaskService:
     def running(self) -> int:
         return len(self._running)
 
+    async def queued(self) -> float:
+        """Messages that wait in queues, of all replicas; NaN while Redis is away."""
+        try:
+            return await self._leases.queued()
+        except (RedisUnavailable, Overloaded):
+            return math.nan
+
     async def drain(self) -> None:
-        """Running chats get ``drain_seconds``; what is left is handed over, and open streams say goodbye."""
-        if self.farewell.is_set():
+        """Running chats get ``drain_seconds``; what is left is handed over, and open streams say goodbye.
+
+        Called a second time, it does not wait for them.
+        """
+        if self.draining.is_set():  # asked again: whoever does so is in a hurry
+            self._hurry.set()
+            await self.farewell.wait()
             return
         self.draining.set()
         self._writer.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.drain_seconds):
-                await self._running.idle.wait()
+                await _first_of(self._running.idle, self._hurry)
         await self._running.hand_over()
         self.farewell.set()
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Final
 
 from app.coze import CozeClient
-from app.exceptions import AuthForbidden, ServiceError
+from app.exceptions import AuthForbidden, ServiceError, SessionNotFound
 from app.models import Identity
 from app.stores.sessions import SessionRecord
 from app.stores.users import UserStore
@@ -18,7 +19,15 @@ _CLEAR_SECONDS: Final = 5.0
 
 
 class UserService:
-    def __init__(self, *, users: UserStore, tasks: TaskService, coze: CozeClient) -> None:
+    def __init__(
+        self,
+        *,
+        users: UserStore,
+        tasks: TaskService,
+        coze: CozeClient,
+        credentials: Callable[[], list[dict[str, Any]]],
+    ) -> None:
+        self._credentials = credentials
         self._users = users
         self._tasks = tasks
         self._coze = coze
@@ -31,24 +40,27 @@ class UserService:
 
         A chat that runs is cancelled first: its owner would write it again otherwise.
         """
-        kept = await self._users.kept(identity, user_id)
-        chosen = kept[:_ERASED_PER_CALL]
-        counts = await asyncio.gather(*(self._erase(identity, session) for session in chosen))
+        kept = await self._users.kept(identity, user_id, _ERASED_PER_CALL)
+        counts = await asyncio.gather(*(self._erase(identity, session) for session in kept.sessions))
         done = [count for count in counts if count is not None]
+        await self._users.forget_users(identity, user_id, kept.users)
         return {
             "user_id": user_id,
             "erased_sessions": len(done),
             "erased_chats": sum(done),
-            "remaining_sessions": len(kept) - len(done),
+            "remaining_sessions": kept.found - len(done) + kept.more_users,
         }
 
     async def _erase(self, identity: Identity, session: SessionRecord) -> int | None:
-        if not await self._tasks.end_for_erasure(identity, session.session_id):
+        try:
+            if not await self._tasks.end_for_erasure(identity, session.session_id):
+                return None
+        except SessionNotFound:  # another call erases the same user and was first
             return None
         if session.conversation_id is not None:
             with contextlib.suppress(ServiceError, TimeoutError):
                 async with asyncio.timeout(_CLEAR_SECONDS):
-                    await self._coze.clear_conversation(session.conversation_id)
+                    await self._coze.using(session.credential).clear_conversation(session.conversation_id)
         return await self._users.erase(session)
 
     async def stats(self, identity: Identity) -> dict[str, Any]:
@@ -57,6 +69,7 @@ class UserService:
         return {
             **await self._users.counts(),
             "redis": await self._users.memory(),
+            "credentials": self._credentials(),
             "process": {"running_chats": self._tasks.running, "draining": self._tasks.draining.is_set()},
         }
 

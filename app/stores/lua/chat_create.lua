@@ -1,9 +1,10 @@
--- KEYS session, chats, order, run, leases, log, queue, keys used, idempotency key ('' = none)
+-- KEYS session, chats, order, run, leases, log, queue, keys used, idempotency key (unused without a fingerprint)
 -- ARGV mine, admin_prefix, chat, record, first frame, lease, ttl, tombstone, hold, policy, max queued,
 --      fingerprint, idempotency ttl, newest kept, process, then field, value, ... of the run
 -- -> {'started'|'queued', flat session, chat in the way, chat that was displaced, index due}
 --  | {'same', chat} | {'reused'} | {'gone'} | {'busy', chat} | {'full', chat} | {'none'|'terminated'|'expired'}
 local session, chats, order, run, leases, log, queue, used_keys, idem = unpack(KEYS)
+if ARGV[12] == '' then idem = '' end
 local chat, record, frame = ARGV[3], ARGV[4], ARGV[5]
 local lease, ttl, tombstone, hold = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local policy, now = ARGV[10], now_ms()
@@ -71,7 +72,7 @@ if in_the_way ~= '' then
   redis.call('PEXPIRE', queue, int(ttl + hold))
   note(leases, 'queued', chat, now + ttl + hold)
 end
-redis.call('HINCRBY', session, 'count', 1)
+s.count = int(redis.call('HINCRBY', session, 'count', 1))
 redis.call('HSET', session, 'updated', int(now))
 -- A running chat holds its session alive; its end gives the usual time back.
 keep_session(session, chats, order, s, now, ttl + hold, tombstone)

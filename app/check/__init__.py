@@ -1,0 +1,68 @@
+"""Is everything in place? One line each, with the fix where it is not. Nothing is started or paid for."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from app.auth import build_auth_client
+from app.check.callers import check_auth
+from app.check.coze import REGIONS, CozeCheck
+from app.check.lines import Line, exit_code
+from app.check.local import check_clock, check_env_file, check_secret_files
+from app.check.store import check_redis
+from app.config import Settings, SettingsError, load_settings
+from app.coze import Endpoints, build_http_client
+from app.credentials import build_accounts
+from app.main import auth_options, ssl_context
+
+__all__ = ["Line", "check", "check_settings", "exit_code"]
+
+
+async def check(env_file: Path) -> list[Line]:
+    """Everything, in the order in which it has to be put right."""
+    lines = [check_env_file(env_file)]
+    try:
+        settings = load_settings(_env_file=env_file)
+    except SettingsError as error:
+        faults = str(error).removeprefix("configuration: ").split("; ")
+        fix = "correct it in the environment or in .env"
+        return [*lines, *(Line("fail", "settings", fault.rstrip("."), fix, "配置有误") for fault in faults)]
+    return [*lines, *await check_settings(settings)]
+
+
+async def check_settings(settings: Settings, *, regions: Mapping[str, str] = REGIONS) -> list[Line]:
+    """What these settings lead to. ``regions``: by Coze's address, that of the other region."""
+    offsets: dict[str, float] = {}
+    try:
+        auth = auth_options(settings) if settings.enable_auth else None
+        base = Endpoints.derive(settings.chat_url, settings.base_url or None).base
+    except ValueError as error:
+        return [Line("fail", "settings", str(error).rstrip("."), "correct it", "配置有误")]
+    async with AsyncExitStack() as stack:
+        context = ssl_context()
+        coze_http = await stack.enter_async_context(
+            build_http_client(
+                connect_timeout=settings.connect_timeout,
+                pool_size=10,
+                transport=settings.transport,
+                ssl_context=context,
+            )
+        )
+        asking = CozeCheck(
+            coze_http,
+            base,
+            build_accounts(settings, coze_http),
+            settings.bot_id,
+            seconds=settings.connect_timeout + settings.auth_timeout,
+            regions=regions,
+        )
+        auth_http = None
+        if auth is not None:
+            auth_http = await stack.enter_async_context(build_auth_client(auth, ssl_context=context))
+        store, coze, callers = await asyncio.gather(
+            check_redis(settings, offsets),
+            asking.lines(offsets),
+            check_auth(auth, auth_http or coze_http, settings.local_host),
+        )
+    return [*check_secret_files(settings), *store, *coze, callers, check_clock(offsets)]

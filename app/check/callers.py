@@ -1,0 +1,43 @@
+"""The HTY auth service: can it be asked, and does it refuse what is no token."""
+
+from typing import Final
+
+import httpx
+
+from app.auth import AuthOptions
+from app.auth.local import LocalCheck
+from app.auth.service import AuthService, CannotAsk
+from app.check.lines import Line
+
+_NAME: Final = "auth service"
+_NO_TOKEN: Final = "not-a-token"  # noqa: S105  # that is the point of it
+
+
+async def check_auth(options: AuthOptions | None, http: httpx.AsyncClient, local_host: str) -> Line:
+    """``options`` None: authentication is off. ``local_host``: a root that only exists on desks."""
+    if options is None:
+        text = "ENABLE_AUTH=false: whoever reaches the port is an administrator"
+        return Line("warn", _NAME, text, "set ENABLE_AUTH=true", "未开启鉴权")
+    if options.jwt_key is not None:
+        try:
+            LocalCheck(options.jwt_key)
+        except ValueError as error:
+            return Line("fail", _NAME, str(error), "correct HTY_JWT_KEY", "HTY_JWT_KEY 无效")
+        return Line("ok", _NAME, "not needed: HTY_JWT_KEY checks tokens here", "", "本地校验令牌")
+    roots = [root for root in options.roots if root != local_host.lower()] or list(options.roots)
+    if options.verify_url is not None:
+        roots = roots[:1]
+    silent = {}
+    for root in roots:
+        try:
+            if await AuthService(http, options).accepts(_NO_TOKEN, root):
+                text = f"{options.url_of(root)} accepts what is no token at all"
+                fix = "correct HTY_VERIFY_URL: this is not the auth service"
+                return Line("fail", _NAME, text, fix, "鉴权服务接受了无效令牌")
+        except CannotAsk as error:
+            silent[root] = str(error)
+    if not silent:
+        return Line("ok", _NAME, f"answers for {', '.join(roots)}", "", "鉴权服务可用")
+    text = "; ".join(f"{options.url_of(root)} cannot be asked: {why}" for root, why in silent.items())
+    fix = "check the network, HTTP_SCHEME and the *_HOST settings, or HTY_VERIFY_URL"
+    return Line("fail" if len(silent) == len(roots) else "warn", _NAME, text, fix, "无法访问鉴权服务")

@@ -1,0 +1,161 @@
+"""Several credentials, and which conversation belongs to which.
+
+A conversation can only be seen by the identity that made it. So the name of its credential is kept beside
+it in Redis, and every call about it, on whichever replica, goes out under that name. Only what has no
+conversation yet is free to go to another one, and does when its credential is in a cool-down.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from loguru import logger
+
+from app.credentials.sources import Source
+from app.exceptions import CozeRateLimited, UpstreamError
+
+_LIMITS: Final = frozenset({4011, 4013, 4019, 4020, 4022, 4027, 4028, 788788103})
+"""Codes that are about the account behind a token, not about one user or one request."""
+_COOL_DOWN_AT_MOST: Final = 600.0
+"""Seconds. Whoever tops an account up does not want to wait for an hour."""
+_REFUSED_SECONDS: Final = 60.0
+
+
+def fingerprint(secret: str) -> str:
+    """Tells credentials apart and gives none away: 32 bits of a hash."""
+    return hashlib.sha256(f"coze-credential\0{secret}".encode()).hexdigest()[:8]
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    """One credential. ``name`` is ``<place in the settings>-<fingerprint>``."""
+
+    name: str
+    source: Source
+    cool_until: float = 0.0
+    refused: bool = False
+    """Why it cools: Coze does not accept its token."""
+    last_code: int | None = None
+    opened: int = 0
+    """How often it was chosen for something new."""
+
+
+class Accounts:
+    """All credentials that are set. ``ticks`` is a clock that only goes forward."""
+
+    def __init__(
+        self, sources: Sequence[tuple[str, Source]], *, ticks: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``sources``: for each a text that stays the same as long as its identity does, and the source."""
+        self._ticks = ticks
+        self._accounts = [
+            Account(f"{place}-{fingerprint(text)}", source) for place, (text, source) in enumerate(sources)
+        ]
+
+    def of(self, name: str) -> "OwnCredentials":
+        """The credentials of a conversation; ``""``: of one that is still to be made."""
+        return OwnCredentials(self, self._find(name) if name else None)
+
+    async def bearer(self, conversation_id: str | None) -> str:
+        """For a call that belongs to nobody."""
+        return await self.choose().source.bearer()
+
+    def _find(self, name: str) -> Account:
+        """A token that was replaced by a new one of the same person keeps its place in the settings, so the
+        place counts where the fingerprint is unknown."""
+        place, _, mark = name.partition("-")
+        for account in self._accounts:
+            if account.name.endswith(f"-{mark}"):
+                return account
+        number = int(place) if place.isdecimal() else 0
+        return self._accounts[number if number < len(self._accounts) else 0]
+
+    def choose(self) -> Account:
+        """For something new: the least used of those that work; if none does, the one that soonest will."""
+        now = self._ticks()
+        chosen = min(self._accounts, key=lambda a: (max(0.0, a.cool_until - now), a.opened))
+        chosen.opened += 1
+        return chosen
+
+    def cools(self, account: Account) -> bool:
+        return account.cool_until > self._ticks()
+
+    def has_another(self, account: Account) -> bool:
+        """Whether one that works could take this one's place."""
+        return any(other is not account and not self.cools(other) for other in self._accounts)
+
+    def note(self, account: Account, error: UpstreamError) -> bool:
+        """Whether the failure sent the account into a cool-down."""
+        code = error.coze_code
+        if code not in _LIMITS and not (code is None and isinstance(error, CozeRateLimited)):
+            return False
+        self.cool(account, min(float(error.retry_after or 60), _COOL_DOWN_AT_MOST), code)
+        return True
+
+    def cool(self, account: Account, seconds: float, code: int | None, *, refused: bool = False) -> None:
+        if not self.cools(account) and len(self._accounts) > 1:
+            logger.warning("Coze credential {} rests for {:.0f} s (code {})", account.name, seconds, code)
+        account.cool_until = self._ticks() + seconds
+        account.last_code, account.refused = code, refused
+
+    def states(self) -> list[dict[str, Any]]:
+        """Of each credential its state, never its value. ``cool_down_seconds``: what is left of it.
+        ``expires_at``: unix seconds, where it is known."""
+        states = []
+        for account in self._accounts:
+            left = max(0.0, account.cool_until - self._ticks())
+            state = "ready" if left == 0 else "refused" if account.refused else "cooling"
+            states.append(
+                {
+                    "name": account.name,
+                    "kind": account.source.kind,
+                    "state": state,
+                    "cool_down_seconds": round(left),
+                    "last_code": account.last_code,
+                    "opened": account.opened,
+                    "expires_at": account.source.expires_at,
+                }
+            )
+        return states
+
+
+class OwnCredentials:
+    """The credentials of one conversation, or of the one that is about to be made."""
+
+    def __init__(self, accounts: Accounts, account: Account | None) -> None:
+        self._accounts = accounts
+        self._account = account
+        self._free = account is None
+        self._movable = self._free
+        """Whether what was asked for last may go to another credential."""
+
+    @property
+    def name(self) -> str:
+        """Whose the conversation is; empty as long as nothing was called."""
+        return self._account.name if self._account else ""
+
+    async def bearer(self, conversation_id: str | None) -> str:
+        self._movable = self._free and conversation_id is None
+        account = self._account
+        if account is None or (self._movable and self._accounts.cools(account)):
+            account = self._account = self._accounts.choose()
+        return await account.source.bearer()
+
+    async def refused(self, bearer: str) -> bool:
+        """Coze did not accept the token. True: ask again, there is a new one, or another credential's."""
+        account = self._account
+        if account is None:
+            return False
+        if await account.source.renew(bearer):
+            return True
+        self._accounts.cool(account, _REFUSED_SECONDS, 4100, refused=True)
+        return self._movable and self._accounts.has_another(account)
+
+    def failed(self, error: UpstreamError) -> bool:
+        """A call, or an answer, failed. True: ask again, it is another credential's turn."""
+        account = self._account
+        if account is None or not self._accounts.note(account, error):
+            return False
+        return self._movable and self._accounts.has_another(account)

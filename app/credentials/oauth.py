@@ -1,0 +1,217 @@
+"""Coze's OAuth JWT flow, from server to server: a JWT signed with the app's key buys a token for a while.
+
+Each JWT counts once, so every request signs a new one. There is no refresh token. ``expires_in`` of the
+answer is an instant (unix seconds by Coze's clock), not a duration. Source: Coze's page "OAuth JWT".
+"""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import jwt
+import orjson
+from loguru import logger
+
+from app.coze.transport import NETWORK_ERRORS
+from app.credentials.sources import Kind
+from app.exceptions import CozeApiError, CozeRateLimited, UpstreamError
+
+TOKEN_PATH: Final = "/api/permission/oauth2/token"  # noqa: S105  # a path
+_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_DURATION: Final = 900
+"""Seconds that a token is asked for: Coze's own default."""
+_JWT_SECONDS: Final = 600
+_EARLY: Final = 60.0
+"""Seconds before its end in which a token is replaced (a tenth of its life, where that is less)."""
+_PAUSE: Final = 5.0
+"""Seconds between two tries while the old token still works."""
+_FORCED_PAUSE: Final = 1.0
+"""Seconds between two replacements of tokens that Coze refused: one may be refused for another reason."""
+_SECONDS_AT_MOST: Final = 15.0
+_INSTANT: Final = 100_000_000
+"""A larger ``expires_in`` is an instant, a smaller one a duration."""
+_CLOCK_TOLERANCE: Final = 5.0
+_TRIES: Final = 2
+_CODE: Final = re.compile(r"[a-z_]{1,40}")
+_HINTS: Final = {
+    "invalid_client": "Check COZE_OAUTH_APP_ID, COZE_OAUTH_KEY_ID and COZE_OAUTH_PRIVATE_KEY_FILE.",
+    "access_deny": "The OAuth app belongs to the other region, or may not do this: check COZE_API_URL.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthApp:
+    """``key_id``: the public key's fingerprint on the app's page. The private key is read each time."""
+
+    app_id: str
+    key_id: str
+    private_key_file: Path
+    token_url: str
+
+    def sign(self, now: float) -> str:
+        """A JWT for one use. Raises ``CozeApiError`` where the key cannot be used."""
+        claims: dict[str, Any] = {
+            "iss": self.app_id,
+            "aud": httpx.URL(self.token_url).netloc.decode(),
+            "iat": int(now),
+            "exp": int(now) + _JWT_SECONDS,
+            "jti": secrets.token_hex(32),
+        }
+        try:
+            key = self.private_key_file.read_bytes()
+            return jwt.encode(claims, key, algorithm="RS256", headers={"kid": self.key_id})
+        except (OSError, ValueError, TypeError, jwt.PyJWTError) as exc:
+            # Without its cause: a library's text could quote the key.
+            raise CozeApiError(
+                f"The private key of the Coze OAuth app cannot be used ({type(exc).__name__})",
+                hint="COZE_OAUTH_PRIVATE_KEY_FILE must be a readable RSA key in PEM form.",
+                maybe_started=False,
+            ) from None
+
+
+class OAuthToken:
+    """A token that is replaced before it ends, by one caller for all. ``clock`` is unix seconds, ``ticks``
+    only goes forward."""
+
+    kind: Kind = "oauth"
+
+    def __init__(
+        self,
+        app: OAuthApp,
+        http: httpx.AsyncClient,
+        *,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._http = http
+        self._clock = clock
+        self._ticks = ticks
+        self._token = ""
+        self._lock = asyncio.Lock()
+        self._renew_at = self._ends_at = self._not_before = 0.0
+        self._forced_at = float("-inf")
+        self._offset = 0.0
+        """Seconds by which Coze's clock is ahead of ours."""
+        self.expires_at: int | None = None
+
+    async def bearer(self) -> str:
+        if self._ticks() < self._renew_at:
+            return self._token
+        if self._works and (self._lock.locked() or self._ticks() < self._not_before):
+            return self._token
+        async with self._lock:
+            if self._ticks() >= self._renew_at:
+                await self._replace()
+            return self._token
+
+    async def renew(self, refused: str) -> bool:
+        async with self._lock:
+            if self._token != refused:
+                return bool(self._token)
+            if self._ticks() < self._forced_at + _FORCED_PAUSE:
+                return False
+            self._forced_at = self._ticks()
+            self._token, self._renew_at, self._ends_at = "", 0.0, 0.0
+            try:
+                await self._replace()
+            except UpstreamError as error:
+                logger.error("no new Coze token: {}", error.message)
+                return False
+            return True
+
+    @property
+    def _works(self) -> bool:
+        return bool(self._token) and self._ticks() < self._ends_at
+
+    async def _replace(self) -> None:
+        try:
+            await self._fetch()
+        except UpstreamError as error:
+            if not self._works:
+                raise
+            logger.warning("the Coze token could not be replaced yet: {}", error.message)
+            self._not_before = self._ticks() + _PAUSE
+
+    async def _fetch(self) -> None:
+        """Asks again once after a failure of the network, or where our clock was the reason."""
+        for attempt in range(1, _TRIES + 1):
+            offset = self._offset
+            try:
+                answer = await self._ask()
+            except UpstreamError as error:
+                clock_was_wrong = abs(self._offset - offset) > _CLOCK_TOLERANCE
+                if attempt == _TRIES or not (error.retryable or clock_was_wrong):
+                    raise
+            else:
+                self._take(answer)
+                return
+
+    async def _ask(self) -> dict[str, Any]:
+        assertion = self._app.sign(self._clock() + self._offset)
+        headers = httpx.Headers({"authorization": f"Bearer {assertion}", "accept": "application/json"})
+        body = {"grant_type": _GRANT, "duration_seconds": _DURATION}
+        try:
+            async with asyncio.timeout(_SECONDS_AT_MOST):
+                response = await self._http.post(self._app.token_url, json=body, headers=headers)
+        except NETWORK_ERRORS as error:
+            raise CozeApiError(
+                f"Coze's token endpoint cannot be reached ({type(error).__name__})",
+                hint="Check COZE_API_URL and COZE_BASE_URL, the network and the name service.",
+                maybe_started=False,
+                retryable=True,
+            ) from None
+        self._compare_clocks(response)
+        try:
+            answer = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            answer = None
+        if response.is_success and isinstance(answer, dict) and isinstance(answer.get("access_token"), str):
+            return answer
+        raise self._refusal(response, answer)
+
+    def _compare_clocks(self, response: httpx.Response) -> None:
+        try:
+            there = parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+        except (TypeError, ValueError):
+            return
+        offset = there - self._clock()
+        offset = offset if abs(offset) > _CLOCK_TOLERANCE else 0.0
+        if abs(offset - self._offset) > _CLOCK_TOLERANCE:
+            logger.warning("this machine's clock differs from Coze's by {:.0f} s", offset)
+            self._offset = offset
+
+    def _refusal(self, response: httpx.Response, answer: object) -> UpstreamError:
+        code = answer.get("error_code") if isinstance(answer, dict) else None
+        code = code if isinstance(code, str) and _CODE.fullmatch(code) else f"HTTP {response.status_code}"
+        hint = _HINTS.get(code)
+        if self._offset:
+            hint = f"{hint or ''} This machine's clock differs from Coze's by {self._offset:.0f} s.".strip()
+        kind = CozeRateLimited if response.status_code == httpx.codes.TOO_MANY_REQUESTS else CozeApiError
+        return kind(
+            f"Coze gave no OAuth token: {code}",
+            logid=response.headers.get("x-tt-logid"),
+            hint=hint,
+            maybe_started=False,
+            retryable=True if response.status_code >= 500 else None,
+        )
+
+    def _take(self, answer: dict[str, Any]) -> None:
+        expires = answer.get("expires_in")
+        now = self._clock() + self._offset
+        seconds = float(_DURATION)
+        if isinstance(expires, int | float) and not isinstance(expires, bool):
+            left = expires - now if expires > _INSTANT else float(expires)
+            # Never longer than was asked for, whatever the clocks say.
+            seconds = min(seconds, left) if left > 0 else min(seconds, _EARLY)
+        self._token = str(answer["access_token"])
+        self._ends_at = self._ticks() + seconds
+        self._renew_at = self._ends_at - min(_EARLY, seconds / 10)
+        self.expires_at = int(self._clock() + seconds)

@@ -1,0 +1,83 @@
+"""Where one credential's bearer comes from: a value, or a file that is read again when it changes."""
+
+from pathlib import Path
+from typing import Literal, Protocol
+
+from loguru import logger
+
+from app.exceptions import CozeApiError
+
+Kind = Literal["token", "file", "oauth"]
+
+
+class Source(Protocol):
+    """``expires_at``: unix seconds, where it is known when the token ends."""
+
+    kind: Kind
+    expires_at: int | None
+
+    async def bearer(self) -> str:
+        """The token alone. Raises ``UpstreamError`` where there is none."""
+        ...
+
+    async def renew(self, refused: str) -> bool:
+        """Told that Coze did not accept ``refused``; True: there is another one now."""
+        ...
+
+
+class StaticToken:
+    """A token that never changes. It does not show in ``repr``."""
+
+    kind: Kind = "token"
+    expires_at: int | None = None
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    async def bearer(self) -> str:
+        return self._token
+
+    async def renew(self, refused: str) -> bool:
+        return False
+
+
+class FileToken:
+    """A ``stat`` for each call, a read for each change; the last good token outlives a bad moment."""
+
+    kind: Kind = "file"
+    expires_at: int | None = None
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._token = ""
+
+    async def bearer(self) -> str:
+        self._read()
+        return self._token
+
+    async def renew(self, refused: str) -> bool:
+        self._stamp = None  # written twice within a tick of the file system's clock, it looks unchanged
+        self._read()
+        return self._token != refused
+
+    def _read(self) -> None:
+        try:
+            stat = self._path.stat()
+            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if stamp == self._stamp:
+                return
+            token = bare(self._path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as exc:
+            logger.error("COZE_API_TOKEN_FILE cannot be read: {}", type(exc).__name__)
+            token, stamp = "", None
+        if token:
+            self._token, self._stamp = token, stamp
+        elif not self._token:
+            raise CozeApiError("The Coze token is missing", hint="COZE_API_TOKEN_FILE", maybe_started=False)
+
+
+def bare(text: str) -> str:
+    """Without ``Bearer`` and white space."""
+    text = text.strip()
+    return text[7:].strip() if text[:7].lower() == "bearer " else text

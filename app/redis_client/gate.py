@@ -1,0 +1,190 @@
+"""The one way to Redis, which knows whether Redis is there.
+
+Policy: one blocking pool of a stated size, short time-outs, no hidden retries. The first command that
+finds Redis away closes the gate: later ones fail at once with ``RedisUnavailable`` instead of each
+waiting for its own time-out, and a probe opens the gate again by itself when Redis answers.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from loguru import logger
+from redis import exceptions as redis_errors
+
+from app.exceptions import Overloaded, RedisUnavailable
+from app.metrics import Metrics
+from app.redis_client.keys import Arg, Script
+from app.redis_client.servers import Servers
+from app.tracing import Tracing
+
+_PROBE_SECONDS: Final = 0.2
+_AWAY: Final = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.BusyLoadingError,
+    redis_errors.ReadOnlyError,
+    redis_errors.OutOfMemoryError,
+    redis_errors.ClusterError,
+    redis_errors.AskError,  # MOVED, too: redirected so often that there is no end to it
+    redis_errors.TryAgainError,
+    redis_errors.SlotNotCoveredError,
+    OSError,
+)
+_AWAY_WORDS: Final = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED")
+"""First words of replies by which a server says that it cannot serve now. UNBLOCKED: it became a replica
+while a read waited there."""
+
+_OUR_FAULT: Final = ("same key slot", "No way to dispatch", "Invalid args", "Too many targets")
+_CAUGHT: Final = (*_AWAY, redis_errors.RedisClusterException, redis_errors.ResponseError)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether this says that Redis, or a part of it, cannot be used at the moment."""
+    if isinstance(error, _AWAY):
+        return True
+    text = str(error)
+    if isinstance(error, redis_errors.RedisClusterException):
+        return not any(words in text for words in _OUR_FAULT)
+    return isinstance(error, redis_errors.ResponseError) and text.startswith(_AWAY_WORDS)
+
+
+class RedisGate:
+    """All commands go through here, so that one place knows whether Redis is there.
+
+    Of a Cluster all nodes count as one: while one of them is away, so is Redis.
+    """
+
+    def __init__(
+        self,
+        servers: Servers,
+        *,
+        probe_keys: Sequence[str] = ("coze:probe",),
+        metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self._metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing()
+        self._servers = servers
+        self._probe_keys = probe_keys
+        self._open = asyncio.Event()
+        self._open.set()
+        self._probe: asyncio.Task[None] | None = None
+        self.outages = 0
+        """How often Redis was found away; whoever kept state across a change must look again."""
+
+    @property
+    def client(self) -> Any:
+        """redis-py's own client."""
+        return self._servers.client
+
+    @property
+    def away(self) -> bool:
+        return not self._open.is_set()
+
+    async def wait_open(self) -> None:
+        await self._open.wait()
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
+        """The script's reply. Raises ``RedisUnavailable`` at once while Redis is known to be away."""
+        with self._tracing.span(f"redis {script.name}", kind="client", only_inside=True):
+            try:
+                return await self._command(script.name, script.command(keys, args))
+            except redis_errors.NoScriptError:
+                return await self._command(script.name, ("EVAL", script.source, len(keys), *keys, *args))
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        if self.away:
+            raise RedisUnavailable
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task is not None else 0
+        try:
+            yield
+        except _CAUGHT as exc:
+            if not _is_away(exc):
+                raise
+            raise self._failed(exc) from exc
+        if task is not None and task.cancelling() > cancelled:
+            # redis-py waits with asyncio.wait_for, which before Python 3.12 forgets a cancel that comes in
+            # the moment when the wait is over: a time-out around us would never end.
+            raise asyncio.CancelledError
+
+    async def command(self, *parts: Arg) -> Any:
+        """A command with a key."""
+        return await self._command(str(parts[0]), parts)
+
+    async def _command(self, name: str, parts: tuple[Arg, ...]) -> Any:
+        with self._watched(), self._metrics.redis(name):
+            return await self._servers.command(*parts)
+
+    async def pipeline(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
+        """Replies in order; a command's own error is returned in its place, not raised.
+
+        Commands about one slot are done in their order; where one fails for want of Redis all count as
+        failed, though some may have been done.
+        """
+        with self._watched(), self._metrics.redis("pipeline"):
+            replies = await self._servers.pipeline(commands)
+            for reply in replies:
+                if isinstance(reply, Exception) and _is_away(reply):
+                    raise reply
+        return replies
+
+    async def on_each(self, *parts: Arg) -> list[Any]:
+        """What every server that holds keys replies to a command without a key."""
+        with self._watched(), self._metrics.redis(str(parts[0])):
+            return await self._servers.on_each(*parts)
+
+    async def read_streams(self, places: dict[str, str], seconds: float, count: int = 100) -> Any:
+        """XREAD BLOCK of streams that share a slot: ``[(key, [(id, fields), ...]), ...]``, empty when
+        nothing came in time."""
+        milliseconds = max(1, int(seconds * 1000))
+        head: tuple[Arg, ...] = ("XREAD", "COUNT", count, "BLOCK", milliseconds, "STREAMS")
+        with self._watched():
+            reply = await self._servers.read([*places], (*head, *places, *places.values()), seconds)
+        return reply or []
+
+    async def load(self, scripts: Sequence[Script]) -> None:
+        for script in scripts:
+            await self.on_each("SCRIPT LOAD", script.source)
+
+    async def ping(self) -> bool:
+        """Whether Redis answers now; a failure closes the gate."""
+        try:
+            await self.on_each("PING")
+        except RedisUnavailable:
+            return False
+        return True
+
+    def _failed(self, exc: Exception) -> RedisUnavailable | Overloaded:
+        if isinstance(exc, redis_errors.MaxConnectionsError) or "No connection available" in str(exc):
+            return Overloaded("All connections to the store are in use; try again shortly")
+        if self._open.is_set():
+            self._open.clear()
+            self.outages += 1
+            self._metrics.redis_outage()
+            logger.warning("Redis is away: {}", type(exc).__name__)
+            self._probe = asyncio.create_task(self._probe_until_back(), name="redis-probe")
+        return RedisUnavailable()
+
+    async def _probe_until_back(self) -> None:
+        while True:
+            try:
+                await self._servers.check(self._probe_keys)
+            except _CAUGHT as exc:
+                if not _is_away(exc):
+                    logger.warning("Redis answers again, though not as it should: {}", type(exc).__name__)
+                    break
+                await asyncio.sleep(_PROBE_SECONDS)
+            else:
+                break
+        logger.warning("Redis is back")
+        self._open.set()
+
+    async def close(self) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
+        await self._servers.close()

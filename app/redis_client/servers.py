@@ -1,0 +1,247 @@
+"""The servers behind REDIS_URL: one, a master that Sentinels name, or a Cluster. All behave alike.
+
+None retries by itself: a command whose answer was lost may have been done, and only the caller knows what
+that means. A command that a Cluster sends elsewhere (MOVED, ASK) was not done and follows.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from redis import exceptions as redis_errors
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+from redis.backoff import NoBackoff
+
+from app.redis_client.keys import Arg
+from app.redis_url import RedisAddress
+from app.utils import SHARDS
+
+_BLOCKED: Final = SHARDS + 4
+"""Reads that wait at the same time: one for each shard, the inbox, and some room."""
+
+_SPARE: Final = 8
+"""Connections to a node beyond the commands that run at once: what was given up may still hold one."""
+
+
+class Servers:
+    """One server, or the master of a group: everything goes to the same place."""
+
+    def __init__(self, client: Any, *, blocking: Any, reply_timeout: float) -> None:
+        self.client = client
+        self.blocking = blocking
+        """For reads that wait: the same server without a read time-out (redis-py would end them)."""
+        self._reply_timeout = reply_timeout
+
+    async def command(self, *parts: Arg) -> Any:
+        return await self.client.execute_command(*parts)
+
+    async def pipeline(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
+        """Replies in order, errors among them."""
+        async with self.client.pipeline(transaction=False) as pipe:
+            for parts in commands:
+                pipe.execute_command(*parts)
+            replies: list[Any] = await pipe.execute(raise_on_error=False)
+        return replies
+
+    async def on_each(self, *parts: Arg) -> list[Any]:
+        """The replies of all that hold keys, to a command without a key."""
+        return [await self.client.execute_command(*parts)]
+
+    async def read(self, keys: Sequence[str], parts: tuple[Arg, ...], seconds: float) -> Any:
+        """A command that waits up to ``seconds``, about keys that share a slot.
+
+        A server that has vanished without a word says nothing even then: that ends the wait, too.
+        """
+        async with asyncio.timeout(seconds + self._reply_timeout):
+            return await self.blocking.execute_command(*parts)
+
+    async def check(self, keys: Sequence[str]) -> None:
+        """Raises unless every place answers and takes a write. Connections are made anew where the server
+        at their other end may have become a replica."""
+        try:
+            await self.client.execute_command("DEL", keys[0])
+        except redis_errors.ReadOnlyError:
+            await self.client.connection_pool.disconnect(inuse_connections=False)
+            await self.blocking.connection_pool.disconnect(inuse_connections=False)
+            raise
+
+    async def close(self) -> None:
+        for client in (self.blocking, self.client):
+            await client.aclose()
+
+
+class SentinelServers(Servers):
+    def __init__(self, client: Any, *, blocking: Any, reply_timeout: float, sentinel: Sentinel) -> None:
+        super().__init__(client, blocking=blocking, reply_timeout=reply_timeout)
+        self.sentinel = sentinel
+
+    async def close(self) -> None:
+        await super().close()
+        await self.sentinel.aclose()
+
+
+class ClusterServers(Servers):
+    """A Redis Cluster. Where a command goes is decided here, by its key: redis-py would ask the server for
+    the keys of some, and send others anywhere while it learns the slots anew."""
+
+    def __init__(self, client: Any, *, blocking: Any, reply_timeout: float, pool_size: int) -> None:
+        super().__init__(client, blocking=blocking, reply_timeout=reply_timeout)
+        # A node's pool does not wait for a free connection, so the waiting is done here.
+        self._room = asyncio.Semaphore(pool_size)
+        self._patience = 2 * reply_timeout
+        """For one step with all that it may need: learning the slots asks one node after the other."""
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._reply_timeout):
+                await self._room.acquire()
+        except TimeoutError:
+            raise redis_errors.MaxConnectionsError from None
+        try:
+            async with asyncio.timeout(self._patience):
+                yield
+        finally:
+            self._room.release()
+
+    async def command(self, *parts: Arg) -> Any:
+        async with self._place():
+            return await self._at_its_node(self.client, _key_of(parts), parts)
+
+    async def _at_its_node(self, client: Any, key: Arg, parts: tuple[Arg, ...]) -> Any:
+        await client.initialize()
+        return await client.execute_command(*parts, target_nodes=client.get_node_from_key(key))
+
+    async def pipeline(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
+        client = self.client
+        async with self._place():
+            await client.initialize()
+            async with client.pipeline() as pipe:
+                for parts in commands:
+                    pipe.execute_command(*parts, target_nodes=client.get_node_from_key(_key_of(parts)))
+                replies: list[Any] = await pipe.execute(raise_on_error=False)
+        return replies
+
+    async def on_each(self, *parts: Arg) -> list[Any]:
+        async with self._place():
+            await self.client.initialize()
+            nodes = self.client.get_primaries()
+            return await asyncio.gather(
+                *(self.client.execute_command(*parts, target_nodes=node) for node in nodes)
+            )
+
+    async def read(self, keys: Sequence[str], parts: tuple[Arg, ...], seconds: float) -> Any:
+        async with asyncio.timeout(seconds + self._patience):
+            return await self._at_its_node(self.blocking, keys[0], parts)
+
+    async def check(self, keys: Sequence[str]) -> None:
+        # Asked for its slots again: redis-py does so only after some of the failures.
+        await self.client.aclose()
+        replies = await self.pipeline([("DEL", key) for key in keys])
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+
+
+def _key_of(parts: tuple[Arg, ...]) -> Arg:
+    """The first key; all others share its slot."""
+    return parts[3] if parts[0] in ("EVALSHA", "EVAL") else parts[1]
+
+
+class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Waits for a free connection, and asks the Sentinels for the master whenever it makes one."""
+
+
+def _options(read_timeout: float | None, timeout: float) -> dict[str, Any]:
+    return {
+        "socket_connect_timeout": timeout,
+        "socket_timeout": read_timeout,
+        "socket_keepalive": True,
+        "health_check_interval": 30,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "client_name": "coze-fastapi",
+    }
+
+
+def open_single(address: RedisAddress, *, pool_size: int, reply_timeout: float) -> Servers:
+    def client(size: int, read_timeout: float | None) -> Any:
+        options = _options(read_timeout, reply_timeout)
+        return Redis.from_pool(
+            BlockingConnectionPool.from_url(
+                address.url, max_connections=size, timeout=reply_timeout, **options
+            )
+        )
+
+    return Servers(
+        client(pool_size, reply_timeout), blocking=client(_BLOCKED, None), reply_timeout=reply_timeout
+    )
+
+
+def open_sentinel(address: RedisAddress, *, pool_size: int, reply_timeout: float) -> SentinelServers:
+    given: dict[str, Any] = {**parse_url(address.url)}
+    given.pop("host", None)
+    given.pop("port", None)
+    tls = given.pop("connection_class", None) is SSLConnection
+    sentinel_options = _options(reply_timeout, reply_timeout)
+    sentinel_options |= {name: value for name, value in given.items() if name.startswith("ssl_")}
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        address.nodes,
+        sentinel_kwargs={
+            **sentinel_options,
+            "ssl": tls,
+            "username": address.sentinel_username,
+            "password": address.sentinel_password,
+        },
+    )
+
+    def client(size: int, read_timeout: float | None) -> Any:
+        pool = _MasterPool(  # type: ignore[no-untyped-call]
+            address.service,
+            sentinel,
+            connection_class=SentinelManagedSSLConnection if tls else SentinelManagedConnection,
+            max_connections=size,
+            timeout=reply_timeout,
+            **(_options(read_timeout, reply_timeout) | given),
+        )
+        return Redis.from_pool(pool)
+
+    return SentinelServers(
+        client(pool_size, reply_timeout),
+        blocking=client(_BLOCKED, None),
+        reply_timeout=reply_timeout,
+        sentinel=sentinel,
+    )
+
+
+def open_cluster(address: RedisAddress, *, pool_size: int, reply_timeout: float) -> ClusterServers:
+    given: dict[str, Any] = {**parse_url(address.url)}
+    for name in ("host", "port", "db"):
+        given.pop(name, None)
+    given["ssl"] = given.pop("connection_class", None) is SSLConnection
+
+    def client(size: int, read_timeout: float | None) -> Any:
+        return RedisCluster(
+            startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
+            # A slot that moved is learnt by itself; learning all anew would cut what is under way.
+            reinitialize_steps=0,
+            max_connections=size + _SPARE,
+            **(_options(read_timeout, reply_timeout) | given),
+        )
+
+    return ClusterServers(
+        client(pool_size, reply_timeout),
+        blocking=client(_BLOCKED, None),
+        reply_timeout=reply_timeout,
+        pool_size=pool_size,
+    )
