@@ -25,7 +25,7 @@ LogFields = Callable[[], Mapping[str, Any]]
 
 _SECRETS: Final = re.compile(
     r"(?i)(bearer\s+)[^\s\"',]+|\b(pat_|sat_|czs_|cztei_)[A-Za-z0-9_.-]+|(rediss?://[^:@/\s]*:)[^@\s]+(?=@)"
-    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
+    r"|\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,2}"
 )
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LINE_ENDS: Final = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
@@ -46,7 +46,8 @@ def one_line(text: str) -> str:
 
 
 def _clean(value: Any) -> Any:
-    return one_line(redact(value[:_MAX_FIELD])) if isinstance(value, str) else value
+    """Redacted before it is cut: half a token is not recognised as one."""
+    return one_line(redact(value)[:_MAX_FIELD]) if isinstance(value, str) else value
 
 
 def _prepare(record: "Record") -> None:

@@ -82,10 +82,6 @@ class SessionIndex:
         """Sessions of these users, the one that lives longest first."""
         return await self._of([self._keys.user_sessions(user) for user in users])
 
-    async def kept(self, users: Sequence[str]) -> list[str]:
-        """Sessions of these users of which anything is left."""
-        return await self._of([self._keys.kept_sessions(user) for user in users])
-
     async def _of(self, keys: Sequence[str]) -> list[str]:
         if not keys:
             return []

@@ -94,6 +94,7 @@ class TaskService:
         self._running = running
         self._coze = coze
         self._options = options
+        self._arriving = 0
         self._conversations: dict[str, asyncio.Task[None]] = {}
         self.draining = asyncio.Event()
         """Set when this process is about to end: nothing new is begun."""
@@ -196,8 +197,22 @@ class TaskService:
         """Creates the chat and starts it, or puts it into the session's queue."""
         self._refuse_while_draining()
         self._check_length(body.message)
-        if self.running >= self._options.max_running:
+        if self.running + self._arriving >= self._options.max_running:
             raise Overloaded(f"This process runs {self._options.max_running} chats already")
+        self._arriving += 1  # a burst must not slip through while each of it waits for Redis
+        try:
+            return await self._create(identity, session_id, body, request_id, idempotency_key)
+        finally:
+            self._arriving -= 1
+
+    async def _create(
+        self,
+        identity: Identity,
+        session_id: str,
+        body: SendMessage,
+        request_id: str,
+        idempotency_key: str | None,
+    ) -> Started:
         await self._rates.take_message(session_id, identity.may_see)
         # Our own background call: the first message goes to the conversation that is being made.
         if (opening := self._conversations.get(session_id)) is not None:

@@ -127,7 +127,7 @@ async def test_a_takeover_is_counted_where_it_happens(redis: RedisServer, start_
     values = {"REDIS_URL": redis.url, "LEASE_SECONDS": "1", "DRAIN_SECONDS": "0"}
     leaving, staying = start_app(**values), start_app(**values)
     async with open_client(leaving.base_url) as client, open_client(staying.base_url) as other:
-        chat_id = await client.start(await client.open_session(), "[[sim:delay=1]] taken over")
+        chat_id = await client.start(await client.open_session(), "[[sim:delay=4]] taken over")
         await wait_until(client.running_chats)
         await asyncio.sleep(0.2)  # its POST is on its way
         await asyncio.to_thread(leaving.call, leaving.resources.tasks.drain)

@@ -51,6 +51,9 @@ redis.call('LPUSH', order, chat)
 local old = redis.call('LRANGE', order, tonumber(ARGV[14]), -1)
 if #old > 0 then
   redis.call('HDEL', chats, unpack(old))
+  for _, id in ipairs(old) do
+    redis.call('DEL', string.sub(run, 1, #run - #chat) .. id, string.sub(log, 1, #log - #chat) .. id)
+  end
   redis.call('LTRIM', order, 0, tonumber(ARGV[14]) - 1)
 end
 redis.call('HSET', run, 'sid', string.match(session, '([^:]+)$'), 'epoch', '1',

@@ -1,0 +1,330 @@
+"""Nobody reaches what is somebody else's, by any route that is published, now or later."""
+
+from __future__ import annotations
+
+import secrets
+import statistics
+import time
+from typing import Any
+
+import pytest
+
+from app.main import create_app
+from coze_simulator.auth_server import RunningAuth
+from tests.support import Client, RedisServer, RunningApp, data_of, error_of
+
+from .helpers import (
+    ADMIN,
+    ADMIN_ELSEWHERE,
+    ALICE,
+    ALICE_ELSEWHERE,
+    BOB,
+    NO_PERSON,
+    OWNERS,
+    PLAIN_QUERIES,
+    PUBLIC,
+    TESTER,
+    UNKNOWN,
+    USER,
+    Belongings,
+    Operation,
+    ask,
+    calling,
+    comparable,
+    operations,
+    settle_in,
+    settled_contents,
+)
+
+OPERATIONS = list(operations(create_app().openapi()))
+WITH_IDS = [operation for operation in OPERATIONS if operation.ids]
+NOT_FOUND = {"session_id": "COZE_SESSION_NOT_FOUND", "chat_id": "COZE_CHAT_NOT_FOUND"}
+
+
+async def unknown_answers(client: Client) -> dict[str, Any]:
+    """What each operation answers this caller about an id that does not exist."""
+    answers = {}
+    for operation in WITH_IDS:
+        for n, body in enumerate(operation.bodies()):
+            [parameter] = operation.ids
+            response = await ask(client, operation, body, **UNKNOWN)
+            answers[f"{operation} {n}"] = comparable(response, UNKNOWN[parameter])
+            if parameter in NOT_FOUND:
+                assert (response.status_code, error_of(response)["code"]) == (404, NOT_FOUND[parameter])
+    return answers
+
+
+async def try_everything(
+    stranger: Client, victim: Belongings, unknown: dict[str, Any], *, user_id: str = USER
+) -> int:
+    """Every operation on every id of the victim: each time the answer is that of an unknown id."""
+    tried = 0
+    for operation in WITH_IDS:
+        [parameter] = operation.ids
+        values = [user_id] if parameter == "user_id" else victim.named(parameter)
+        for value in values:
+            for n, body in enumerate(operation.bodies()):
+                response = await ask(stranger, operation, body, **{parameter: value})
+                seen = comparable(response, value)
+                assert seen == unknown[f"{operation} {n}"], f"{operation} tells of {parameter} {value}"
+                tried += 1
+    return tried
+
+
+def test_the_walk_knows_every_parameter_that_a_published_route_takes() -> None:
+    for operation in OPERATIONS:
+        assert len(operation.ids) <= 1, f"{operation} takes two ids: teach the walk about it"
+        assert set(operation.ids) <= set(UNKNOWN), f"teach the walk what {operation} takes: {operation.ids}"
+        assert set(operation.queries) <= PLAIN_QUERIES, f"does one of {operation.queries} name something?"
+    assert len(WITH_IDS) >= 9
+
+
+def test_what_is_routed_but_not_published_is_known_by_name() -> None:
+    published = {operation.path for operation in OPERATIONS}
+    routed = {getattr(route, "path_format", getattr(route, "path", "")) for route in create_app().routes}
+    assert routed - published <= {"/openapi.json", "/docs", "/redoc", "/coze/metrics", ""}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+async def test_every_published_route_but_the_public_ones_refuses_a_caller_without_a_token(
+    secured: RunningApp, auth: RunningAuth, operation: Operation
+) -> None:
+    async with calling(secured, auth, ALICE) as [alice]:
+        del alice.http.headers["HtySudoerToken"]
+        response = await ask(alice, operation, operation.body, **UNKNOWN)
+        if operation.path in PUBLIC:
+            assert response.status_code == 200
+        else:
+            assert (response.status_code, error_of(response)["code"]) == (401, "AUTH_MISSING")
+        alice.http.headers["HtySudoerToken"] = "a.b.c"
+        response = await ask(alice, operation, operation.body, **UNKNOWN)
+        assert response.status_code == (200 if operation.path in PUBLIC else 401)
+
+
+async def test_two_tenants_with_two_users_each_find_nothing_of_one_another_and_change_nothing(
+    secured: RunningApp, redis: RedisServer, auth: RunningAuth
+) -> None:
+    async with calling(secured, auth, *OWNERS) as clients:
+        own = [
+            await settle_in(client, f"user of {who.name}")
+            for client, who in zip(clients, OWNERS, strict=True)
+        ]
+        unknown = [await unknown_answers(client) for client in clients]
+        before = settled_contents(redis)
+        tried = 0
+        for v, victim in enumerate(own):
+            for s, stranger in enumerate(clients):
+                if s != v:
+                    name = f"user of {OWNERS[v].name}"
+                    tried += await try_everything(stranger, victim, unknown[s], user_id=name)
+        assert tried >= 12 * 25
+        assert settled_contents(redis) == before, "a stranger changed something"
+        for client, mine in zip(clients, own, strict=True):
+            states = [data_of(await client.result(chat_id))["status"] for chat_id in mine.chats]
+            assert states == ["completed", "requires_action", "processing"]
+            await client.post(f"/coze/chats/{mine.running}/cancel")
+
+
+@pytest.mark.parametrize("stranger", [NO_PERSON, TESTER, ADMIN_ELSEWHERE, BOB], ids=lambda who: who.name)
+async def test_neither_a_role_nor_the_lack_of_a_person_opens_what_is_somebody_elses(
+    secured: RunningApp, redis: RedisServer, auth: RunningAuth, stranger: Any
+) -> None:
+    async with calling(secured, auth, ALICE, stranger) as [alice, other]:
+        own = await settle_in(alice)
+        unknown = await unknown_answers(other)
+        before = settled_contents(redis)
+        assert await try_everything(other, own, unknown) >= 25
+        assert settled_contents(redis) == before
+        await alice.post(f"/coze/chats/{own.running}/cancel")
+
+
+async def test_the_same_token_sent_from_another_tenants_host_is_another_owner(
+    secured: RunningApp, auth: RunningAuth
+) -> None:
+    async with calling(secured, auth, ALICE) as [alice]:
+        session_id = await alice.open_session()
+        assert (await alice.get(f"/coze/sessions/{session_id}")).status_code == 200
+        alice.http.headers["HtyHost"] = "music.huiwings.cn"
+        assert (await alice.get(f"/coze/sessions/{session_id}")).status_code == 404
+        alice.http.headers["HtyHost"] = "MOICEN.com:443"
+        assert (await alice.get(f"/coze/sessions/{session_id}")).status_code == 200
+
+
+async def test_an_admin_sees_and_may_change_all_of_its_own_tenant(
+    secured: RunningApp, auth: RunningAuth
+) -> None:
+    async with calling(secured, auth, ALICE, ADMIN) as [alice, admin]:
+        own = await settle_in(alice)
+        for operation in WITH_IDS:
+            if operation.method == "GET" and operation.ids != ("user_id",) and "events" not in operation.path:
+                [parameter] = operation.ids
+                for value in own.named(parameter):
+                    response = await ask(admin, operation, **{parameter: value})
+                    assert response.status_code == 200, f"{operation}: {response.text}"
+        listed = data_of(await admin.get(f"/coze/users/{USER}/sessions"))["sessions"]
+        assert {session["session_id"] for session in listed} == set(own.sessions)
+        assert data_of(await admin.post(f"/coze/chats/{own.running}/cancel"))["status"] == "cancelled"
+        assert (await admin.delete(f"/coze/sessions/{own.sessions[0]}")).status_code == 200
+        assert (await alice.get(f"/coze/sessions/{own.sessions[0]}")).status_code == 410
+
+
+@pytest.mark.parametrize("caller", [ALICE, TESTER, NO_PERSON], ids=lambda who: who.name)
+async def test_admin_routes_answer_403_to_everybody_else(
+    secured: RunningApp, auth: RunningAuth, caller: Any
+) -> None:
+    routes = [operation for operation in OPERATIONS if operation.path.startswith("/coze/admin/")]
+    assert len(routes) >= 2
+    async with calling(secured, auth, caller, ADMIN) as [client, admin]:
+        for operation in routes:
+            response = await ask(client, operation)
+            assert (response.status_code, error_of(response)["code"]) == (403, "AUTH_FORBIDDEN")
+            assert (await ask(admin, operation)).status_code == 200
+
+
+async def test_lists_show_ones_own_alone_even_where_users_have_the_same_name(
+    secured: RunningApp, auth: RunningAuth
+) -> None:
+    callers = (*OWNERS, NO_PERSON)
+    async with calling(secured, auth, *callers, ADMIN, ADMIN_ELSEWHERE) as [*clients, admin, elsewhere]:
+        opened = [await client.open_session(USER) for client in clients]
+        for client, session_id in zip(clients, opened, strict=True):
+            listed = data_of(await client.get(f"/coze/users/{USER}/sessions"))["sessions"]
+            assert [session["session_id"] for session in listed] == [session_id]
+        for client, root in ((admin, "moicen.com"), (elsewhere, "huiwings.cn")):
+            listed = data_of(await client.get(f"/coze/users/{USER}/sessions"))["sessions"]
+            expected = {s for s, who in zip(opened, callers, strict=True) if who.root == root}
+            assert {session["session_id"] for session in listed} == expected
+
+
+async def test_somebody_elses_chat_is_no_place_in_ones_own_list(
+    secured: RunningApp, auth: RunningAuth
+) -> None:
+    async with calling(secured, auth, ALICE, BOB) as [alice, bob]:
+        mine, others = await alice.open_session(), await bob.open_session()
+        await alice.send(mine, "one")
+        foreign = data_of(await bob.send(others, "two"))["chat_id"]
+        pages = [
+            comparable(await alice.get(f"/coze/sessions/{mine}/chats", params={"before": before}), before)
+            for before in (foreign, UNKNOWN["chat_id"])
+        ]
+        assert pages[0] == pages[1]
+
+
+async def test_an_idempotency_key_means_something_to_its_owner_alone(
+    secured: RunningApp, auth: RunningAuth
+) -> None:
+    key = {"Idempotency-Key": "the-same-for-all"}
+    async with calling(secured, auth, ALICE, BOB, ALICE_ELSEWHERE) as clients:
+        opened, chats = [], []
+        for client in clients:
+            first = await client.post("/coze/sessions", json={"user_id": USER}, headers=key)
+            again = await client.post("/coze/sessions", json={"user_id": USER}, headers=key)
+            assert data_of(first)["session_id"] == data_of(again)["session_id"]
+            opened.append(data_of(first)["session_id"])
+            chats.append(data_of(await client.send(opened[-1], "hello", headers=key))["chat_id"])
+        assert len(set(opened)) == len(set(chats)) == 3
+        # Another's key is not found out either: with another body it is a new key, not a reused one.
+        async with calling(secured, auth, TESTER) as [other]:
+            body = {"user_id": "somebody else"}
+            assert (await other.post("/coze/sessions", json=body, headers=key)).status_code == 200
+
+
+# -- and in time -------------------------------------------------------------------------------------------
+
+
+def commands_run(redis: RedisServer) -> int:
+    with redis.client() as client:
+        stats = client.info("commandstats")
+    return sum(v["calls"] for name, v in stats.items() if "|" not in name and name != "cmdstat_info")
+
+
+async def test_somebody_elses_id_costs_the_store_as_much_as_an_unknown_one(
+    secured: RunningApp, redis: RedisServer, auth: RunningAuth
+) -> None:
+    """Counted, so that no noise hides a difference: the least of several tries, for leases are renewed."""
+    async with calling(secured, auth, ALICE, BOB) as [alice, bob]:
+        session_id = await alice.open_session()
+        chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
+        foreign = {"session_id": session_id, "chat_id": chat_id}
+
+        async def cost(operation: Operation, values: dict[str, str]) -> int:
+            least = 1 << 30
+            for _ in range(6):
+                before = commands_run(redis)
+                assert (await ask(bob, operation, operation.body, **values)).status_code == 404
+                least = min(least, commands_run(redis) - before)
+            return least
+
+        for operation in WITH_IDS:
+            if operation.ids[0] in NOT_FOUND:
+                assert await cost(operation, foreign) == await cost(operation, UNKNOWN), str(operation)
+
+
+async def test_somebody_elses_id_takes_as_long_as_an_unknown_one(
+    secured: RunningApp, auth: RunningAuth
+) -> None:
+    async with calling(secured, auth, ALICE, BOB) as [alice, bob]:
+        session_id = await alice.open_session()
+        chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
+        foreign = {"session_id": session_id, "chat_id": chat_id}
+
+        async def medians(operation: Operation) -> list[float]:
+            took: tuple[list[float], list[float]] = ([], [])
+            for _ in range(40):
+                for times, values in zip(took, (foreign, UNKNOWN), strict=True):
+                    began = time.perf_counter()
+                    await ask(bob, operation, operation.body, **values)
+                    times.append(time.perf_counter() - began)
+            return [statistics.median(times) for times in took]
+
+        for operation in WITH_IDS:
+            if operation.ids[0] not in NOT_FOUND:
+                continue
+            for _attempt in range(4):  # a busy machine gets another try; a real difference stays
+                a, b = await medians(operation)
+                if abs(a - b) < 0.0005 + 0.25 * min(a, b):
+                    break
+            else:
+                pytest.fail(f"{operation}: {a * 1000:.2f} ms for somebody else's, {b * 1000:.2f} ms for none")
+
+
+async def test_a_stranger_does_not_wait_for_the_conversation_that_is_just_being_made(
+    secured: RunningApp, auth: RunningAuth, simulator: Any
+) -> None:
+    simulator.knob(path="/v1/conversation/create", first_byte=3)
+    async with calling(secured, auth, ALICE, BOB) as [alice, bob]:
+        session_id = await alice.open_session()
+        began = time.monotonic()
+        assert (await bob.send(session_id, "hello")).status_code == 404
+        assert time.monotonic() - began < 1.5
+        simulator.clear_knobs()
+
+
+async def test_guessed_and_malformed_ids_are_unknown_ids(secured: RunningApp, auth: RunningAuth) -> None:
+    async with calling(secured, auth, ALICE) as [alice]:
+        session_id = await alice.open_session()
+        chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
+        unknown = await unknown_answers(alice)
+        spoilt = [
+            "x",
+            "*",
+            "coze_session_*",
+            "%00",
+            "%2E",
+            "%0d%0a",
+            "a" * 3000,
+            "{00}",
+            "%F0%9F%98%80",
+            "null",
+        ]
+        for real in (session_id, chat_id):
+            spoilt += [real.upper(), real[:-1], real + "a", real + "%20", real + "%0a", real + "%00"]
+            spoilt.append(real[:-1] + ("a" if real[-1] != "a" else "b"))
+            spoilt.append(real.replace(real.split("_")[2], secrets.choice(["0" * 13, "9" * 13])))
+        for operation in WITH_IDS:
+            [parameter] = operation.ids
+            if parameter == "user_id":
+                continue
+            for value in spoilt:
+                response = await ask(alice, operation, operation.body, **{parameter: value})
+                assert comparable(response) == unknown[f"{operation} 0"], f"{operation} {value!r}"

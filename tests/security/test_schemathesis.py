@@ -1,0 +1,74 @@
+"""schemathesis, all phases, against the service as it listens, with authentication on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from coze_simulator.auth_server import RunningAuth
+from tests.support import RedisServer, ServiceProcess
+
+from .conftest import secured_values
+from .helpers import ALICE, Who
+
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
+    "response_schema_conformance,ignored_auth,use_after_free"
+)
+ROOT = Who("an admin", "moicen.com", "ada", ("ADMIN",))
+Start = Callable[..., ServiceProcess]
+
+
+def run_schemathesis(
+    service: ServiceProcess, auth: RunningAuth, who: Who, directory: Path, *arguments: str
+) -> str:
+    """What it says; fails with it where it finds anything."""
+    headers = [part for name, value in who.headers(auth).items() for part in ("-H", f"{name}: {value}")]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{service.base_url}/openapi.json"),
+            *("--phases", "examples,coverage,fuzzing,stateful", "--checks", CHECKS, "--mode", "all"),
+            *("--no-color", "--warnings", "off", "--request-timeout", "20", *headers, *arguments),
+        ],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told[-6000:]
+    assert "Traceback" not in service.log
+    token = who.headers(auth)["HtySudoerToken"]
+    assert token not in service.log
+    return told
+
+
+def start(start_process: Start, redis: RedisServer, auth: RunningAuth) -> ServiceProcess:
+    values = secured_values(
+        auth, REDIS_URL=redis.url, APP_MODE="local", COZE_LOG_LEVEL="WARNING", COZE_TIMEOUT="2"
+    )
+    return start_process(**values, COZE_MAX_TOTAL_SESSIONS="1000000", COZE_MAX_ACTIVE_USERS="1000000")
+
+
+async def test_schemathesis_finds_no_undocumented_answer_no_5xx_and_no_schema_violation(
+    start_process: Start, redis: RedisServer, auth: RunningAuth, tmp_path: Path
+) -> None:
+    service = start(start_process, redis, auth)
+    told = run_schemathesis(service, auth, ALICE, tmp_path, "--max-examples", "6", "--seed", "1")
+    assert re.search(r"Stateful", told), told
+
+
+@pytest.mark.full
+@pytest.mark.fuzz
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("who", [ALICE, ROOT], ids=lambda who: who.name)
+async def test_schemathesis_finds_nothing_in_minutes_either(
+    start_process: Start, redis: RedisServer, auth: RunningAuth, tmp_path: Path, who: Who
+) -> None:
+    service = start(start_process, redis, auth)
+    run_schemathesis(service, auth, who, tmp_path, "--max-examples", "100", "--max-time", "240")
