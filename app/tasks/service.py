@@ -2,14 +2,12 @@
 
 import asyncio
 import contextlib
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 from loguru import logger
-from pydantic import BaseModel
 
 from app.coze import CozeClient
 from app.exceptions import (
@@ -18,7 +16,6 @@ from app.exceptions import (
     RedisUnavailable,
     ServiceError,
     SessionExpired,
-    SessionNotFound,
     ShuttingDown,
     ValidationFailed,
 )
@@ -31,20 +28,19 @@ from app.models import (
     Identity,
     SendMessage,
     SubmitToolOutputs,
-    UserMessage,
 )
-from app.stores.chats import ChatStore, NewChat, status_of
+from app.stores.chats import ChatStore, status_of
 from app.stores.event_log import LogWriter
 from app.stores.index import user_key
 from app.stores.leases import LeaseStore
 from app.stores.log_reader import LogReader
 from app.stores.rates import RateStore
-from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
+from app.stores.sessions import SessionRecord, SessionStore
+from app.tasks.drafts import idempotency_of, new_chat, tool_call_ids
 from app.tasks.feed import ChatFeed, LocalFeed, RemoteFeed
-from app.tasks.frames import chat_frame
 from app.tasks.job import Job, new_job
 from app.tasks.running import RunningChats
-from app.utils import is_session_id, iso, new_chat_id, new_session_id
+from app.utils import new_session_id
 
 _POLL_ELSEWHERE: Final = 0.2
 _OPENING_WAIT: Final = 5.0
@@ -110,7 +106,7 @@ class TaskService:
         self._refuse_while_draining()
         await self._rates.take("sessions", user_key(identity.owner, body.user_id))
         session_id = new_session_id()
-        key = _idempotency(idempotency_key, body)
+        key = idempotency_of(idempotency_key, body)
         if key is not None:
             session_id = await self._sessions.claim_key(identity, key, session_id)
         try:
@@ -217,7 +213,7 @@ class TaskService:
         # Our own background call: the first message goes to the conversation that is being made.
         if (opening := self._conversations.get(session_id)) is not None:
             await asyncio.wait({opening}, timeout=_OPENING_WAIT)
-        chat, new = _new_chat(session_id, body)
+        chat, new = new_chat(session_id, body)
         if self._chats.away:
             raise RedisUnavailable
         try:
@@ -226,7 +222,7 @@ class TaskService:
                 identity,
                 on_busy=body.on_busy,
                 max_queued=self._options.max_queued,
-                idempotency=_idempotency(idempotency_key, body),
+                idempotency=idempotency_of(idempotency_key, body),
             )
         except RedisUnavailable:
             # Redis may have done it and only its answer be lost: then nobody would own the chat.
@@ -263,7 +259,7 @@ class TaskService:
         """The chat goes on under its id, in its next epoch. Of two submissions one wins."""
         self._refuse_while_draining()
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
-        asked = _tool_call_ids(chat)
+        asked = tool_call_ids(chat)
         given = [output.tool_call_id for output in body.tool_outputs]
         if chat.status != "requires_action" or not asked:
             raise ChatState("The chat does not ask for tool outputs", details={"status": chat.status})
@@ -410,40 +406,6 @@ class TaskService:
                 await _first_of(self._running.idle, self._hurry)
         await self._running.hand_over()
         self.farewell.set()
-
-
-def _new_chat(session_id: str, body: SendMessage) -> tuple[Chat, NewChat]:
-    if not is_session_id(session_id):
-        raise SessionNotFound
-    moment, chat_id = iso(), new_chat_id(session_id)
-    chat = Chat(
-        chat_id=chat_id,
-        session_id=session_id,
-        status="processing",
-        user_message=UserMessage(
-            content=body.message,
-            timestamp=moment,
-            message_id=f"msg_{chat_id[-20:]}",
-            metadata=body.meta_data or {},
-        ),
-        created_at=moment,
-        updated_at=moment,
-    )
-    request = body.model_dump_json(exclude={"stream", "on_busy"}, exclude_none=True).encode()
-    return chat, NewChat(chat_id, session_id, chat.model_dump_json().encode(), chat_frame(chat), request)
-
-
-def _idempotency(key: str | None, body: BaseModel) -> IdempotencyKey | None:
-    """The fingerprint leaves ``stream`` out: a streamed repeat of a call that was not is the same call."""
-    if key is None:
-        return None
-    canonical = orjson.dumps(body.model_dump(mode="json", exclude={"stream"}), option=orjson.OPT_SORT_KEYS)
-    return IdempotencyKey(key, hashlib.sha256(canonical).hexdigest())
-
-
-def _tool_call_ids(chat: Chat) -> list[str]:
-    submit = (chat.required_action or {}).get("submit_tool_outputs") or {}
-    return [str(call.get("id")) for call in submit.get("tool_calls") or [] if isinstance(call, dict)]
 
 
 async def _first_of(*events: asyncio.Event) -> None:
