@@ -18,7 +18,7 @@ _SCAN_LIMIT: Final = 20
 _INBOX_TTL_MS: Final = 60_000
 
 ClaimKind = Literal["start", "claimed", "worn"]
-RunState = Literal["ready", "waiting"]
+RunState = Literal["ready", "started", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal
@@ -244,7 +245,7 @@ class Runner:
             )
         why = cause.message if cause is not None else "taken over" if job.taken_over else "no end"
         logger.warning("repairing chat {}: {}", job.chat.chat_id, why)
-        for attempt in range(1_000_000):
+        for attempt in itertools.count():
             try:
                 if not job.ids_known and not await self._find(job):
                     break

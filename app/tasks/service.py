@@ -226,7 +226,8 @@ class TaskService:
             )
         except RedisUnavailable:
             # Redis may have done it and only its answer be lost: then nobody would own the chat.
-            self._running.spawn(self._abandon(chat.chat_id, session_id), f"abandon:{chat.chat_id}")
+            abandoned = self._abandon(chat.chat_id, session_id, keyed=idempotency_key is not None)
+            self._running.spawn(abandoned, f"abandon:{chat.chat_id}")
             raise
         if created.index_due:
             self._running.spawn(self._keep_indexed(created.session), f"index:{session_id}")
@@ -240,9 +241,18 @@ class TaskService:
     async def _make_way(self, chat_id: str, session_id: str) -> None:
         await self._cancel(chat_id, session_id)
 
-    async def _abandon(self, chat_id: str, session_id: str) -> None:
+    async def _abandon(self, chat_id: str, session_id: str, *, keyed: bool) -> None:
+        """Nobody knows of it, so it is cancelled; but a caller with an Idempotency-Key repeats the call and
+        is then led to this very chat, so it is begun (and if it was queued, it stays in the queue)."""
         await self._chats.wait_open()
         with contextlib.suppress(ServiceError):
+            if keyed:
+                job = await self._running.take_over(
+                    chat_id, session_id, epoch=1, force=True, expect="started"
+                )
+                if job is not None:
+                    job.taken_over = False  # only we could have sent it, and we have not
+                return
             job = await self._running.take_over(chat_id, session_id, force=True)
             if job is not None:
                 job.cancelled.set()

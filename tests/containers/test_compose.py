@@ -1,0 +1,277 @@
+"""podman-compose.yml for real: nginx, two replicas, Redis on disk. Replicas die under load, all restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN
+from tests.support import Client, data_of, error_of, free_port, open_client, wait_until
+
+from .podman import ROOT, Leftovers, compose_command, env_file, ok, podman, run, unique
+
+pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(600)]
+
+SLOW = "[[sim:stall=2:{seconds};deltas=6;reasoning=0]]"
+
+
+@dataclass
+class Stack:
+    """One set-up of podman-compose.yml with a Coze beside it."""
+
+    name: str
+    files: list[Path]
+    environment: dict[str, str]
+    port: int
+    program: str
+    removed: set[str] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def compose(self, *arguments: str) -> str:
+        files = [part for file in self.files for part in ("-f", str(file))]
+        return ok(self.program, "-p", self.name, *files, *arguments, timeout=180, **self.environment)
+
+    def up(self) -> None:
+        self.compose("up", "-d")
+        deadline = time.monotonic() + 60
+        while not (len(self.replicas()) == 2 and all(self.health(one) for one in self.replicas())):
+            assert time.monotonic() < deadline, podman("ps", "--all")
+            time.sleep(0.3)
+
+    def replicas(self) -> list[str]:
+        out = podman("ps", "--filter", f"name={self.name}_service_", "--format", "{{.Names}}")
+        return sorted(out.split())
+
+    def health(self, container: str) -> dict[str, object] | None:
+        done = run(
+            *["podman", "exec", container, "curl", "-fsS", "--max-time", "3"],
+            "http://127.0.0.1:6000/coze/health",
+        )
+        data: dict[str, object] = json.loads(done.stdout)["data"] if done.returncode == 0 else {}
+        return data or None
+
+    def busiest(self) -> str:
+        """The replica with the most running chats."""
+        running = {one: (self.health(one) or {}).get("running_chats", 0) for one in self.replicas()}
+        return max(running, key=lambda one: int(str(running[one])))
+
+
+@pytest.fixture
+def stack(image: str, made: Leftovers, simulator_network: str, tmp_path: Path) -> Stack:
+    program = compose_command()
+    if program is None:
+        pytest.skip("podman-compose is not installed (or PODMAN_COMPOSE does not name it)")
+    name, port = unique("stack"), free_port()
+    values = {
+        "COZE_API_TOKEN": SIMULATOR_TOKEN,
+        "COZE_BOT_ID": SIMULATOR_BOT_ID,
+        "COZE_API_URL": "http://coze-sim:5000/coze/v3/chat",
+        "ENABLE_AUTH": "false",
+        "LEASE_SECONDS": "3",
+        "COZE_LOG_LEVEL": "WARNING",
+    }
+    override = tmp_path / "coze.yml"  # only: where the Coze of this test is
+    networks = {"coze": {"external": True, "name": simulator_network}}
+    services = {"service": {"networks": ["inside", "outside", "coze"]}}
+    override.write_text(yaml.safe_dump({"services": services, "networks": networks}))
+    environment = {
+        "COZE_IMAGE": image,
+        "HOST_PORT": f"127.0.0.1:{port}",
+        "COZE_ENV_FILE": str(env_file(tmp_path / "service.env", values)),
+    }
+    stack = Stack(name, [ROOT / "podman-compose.yml", override], environment, port, program)
+    parts = ["redis_1", "proxy_1", *[f"service_{number}" for number in (1, 2, 3)]]
+    made.containers += [f"{name}_{part}" for part in parts]
+    made.volumes.append(f"{name}_redis-data")
+    made.networks += [f"{name}_inside", f"{name}_outside"]
+    stack.up()
+    return stack
+
+
+# -- a client that does what the README tells clients to do -------------------------------------------------
+
+
+@dataclass
+class Caller:
+    """Sends a message and does not give up: the same key, the last id. Notes what it went through."""
+
+    client: Client
+    session: str
+    repeats: int = 0
+    resumed: int = 0
+
+    async def ask(self, message: str, key: str) -> dict[str, object]:
+        chat_id, last, deadline = "", None, time.monotonic() + 90
+        path = f"/coze/sessions/{self.session}/messages"
+        while True:
+            assert time.monotonic() < deadline, f"no answer to {key}"
+            try:
+                if not chat_id:
+                    opened = self.client.http.stream(
+                        "POST",
+                        path,
+                        json={"message": message, "stream": True},
+                        headers={"Idempotency-Key": key},
+                    )
+                else:
+                    headers = {} if last is None else {"Last-Event-ID": last}
+                    opened = self.client.http.stream("GET", f"/coze/chats/{chat_id}/events", headers=headers)
+                async with opened as response:
+                    if response.status_code != 200:
+                        await response.aread()
+                        assert response.status_code in (502, 503, 504), response.text
+                        assert error_of(response)["retryable"] is True
+                        self.repeats += 1
+                        await asyncio.sleep(0.3)
+                        continue
+                    chat_id = response.headers["x-coze-chat-id"]
+                    async for line in response.aiter_lines():
+                        if line.startswith("id:"):
+                            last = line[3:].strip()
+                        elif line == "event: done":
+                            return data_of(await self.client.result(chat_id, wait=5))
+                self.resumed += 1
+            except httpx.TransportError:
+                self.resumed += 1
+                await asyncio.sleep(0.2)
+
+
+async def load(stack: Stack, client: Client, users: int, rounds: int, tag: str) -> list[dict[str, object]]:
+    callers = [Caller(client, await client.open_session(f"{tag}-{number}")) for number in range(users)]
+
+    async def work(number: int, caller: Caller) -> list[dict[str, object]]:
+        return [
+            await caller.ask(f"{tag} {number} {turn} {SLOW.format(seconds=2)}", f"{tag}-{number}-{turn}")
+            for turn in range(rounds)
+        ]
+
+    answers = await asyncio.gather(*(work(number, caller) for number, caller in enumerate(callers)))
+    print(
+        f"{tag}: {sum(map(len, answers))} answers, {sum(c.repeats for c in callers)} requests repeated, "
+        f"{sum(c.resumed for c in callers)} streams taken up again"
+    )
+    for caller in callers:
+        session = await client.session(caller.session)
+        assert session["chat_count"] == rounds, "a message ran twice, or was lost"
+    return [answer for some in answers for answer in some]
+
+
+async def test_streams_arrive_frame_by_frame_through_nginx(stack: Stack) -> None:
+    async with open_client(stack.url) as client:
+        session = await client.open_session()
+        arrived: list[float] = []
+        async with client.stream(session, "tell me more") as reader:
+            assert "content-length" not in reader.response.headers
+            async for event in reader:
+                if event.event == "conversation.message.delta":
+                    arrived.append(time.monotonic())  # noqa: PERF401
+        gaps = [b - a for a, b in itertools.pairwise(arrived)]
+        median, longest = statistics.median(gaps), max(gaps)
+        print(f"{len(gaps) + 1} deltas; gap: median {median * 1000:.0f} ms, max {longest * 1000:.0f} ms")
+        # The simulator writes one every 50 ms; what is buffered would come at once.
+        assert len(gaps) > 10
+        assert median > 0.02
+        assert longest < 0.5 * sum(gaps)
+        assert "server" not in reader.response.headers or "/" not in reader.response.headers["server"]
+        too_big = await client.post("/coze/sessions", content=b"x" * (3 << 20))
+        assert (too_big.status_code, error_of(too_big)["code"]) == (413, "BODY_TOO_LARGE")
+        strange = await client.get("/", headers={"X-Request-Id": 'a"}b'})
+        assert strange.headers["x-request-id"].isalnum()
+
+
+async def test_no_answer_is_lost_when_replicas_are_killed_and_stopped(stack: Stack) -> None:
+    async with open_client(stack.url, timeout=60) as client:
+        work = asyncio.create_task(load(stack, client, users=12, rounds=4, tag="killed"))
+        await wait_until(
+            lambda: sum(int(str((stack.health(r) or {})["running_chats"])) for r in stack.replicas()) > 5,
+            30,
+            0.2,
+        )
+        victim = await asyncio.to_thread(stack.busiest)
+        await asyncio.to_thread(podman, "kill", victim)
+        await asyncio.to_thread(podman, "rm", "--force", victim)
+        answers = await work
+        assert len(answers) == 48
+        lost = [answer for answer in answers if answer["status"] != "completed" or not answer["content"]]
+        assert lost == []
+        recovered = sum(bool(answer["recovered"]) for answer in answers)
+        print(f"recovered after the kill: {recovered}; lost: {len(lost)}")
+
+        # The removed one comes back, and takes its share without a reload of nginx.
+        await asyncio.to_thread(stack.up)
+        session = await client.open_session("leaving")
+        running = [
+            await client.start(await client.open_session(f"l-{n}"), f"left {n} {SLOW.format(seconds=8)}")
+            for n in range(6)
+        ]
+        async with client.stream(session, f"leaving {SLOW.format(seconds=8)}") as reader:
+            await reader.until("conversation.message.delta")
+            leaving = await asyncio.to_thread(stack.busiest)
+            began = time.monotonic()
+            await asyncio.to_thread(podman, "stop", leaving)
+            seconds = time.monotonic() - began
+            print(f"a replica with running chats was stopped in {seconds:.1f} s")
+            assert seconds < 5
+            running.append(reader.chat_id)
+        for chat_id in running:
+            chat = await client.ended(chat_id, timeout=60)
+            assert (chat["status"], bool(chat["content"])) == ("completed", True)
+
+
+async def test_the_whole_is_restarted_and_sessions_and_running_chats_are_still_there(stack: Stack) -> None:
+    async with open_client(stack.url, timeout=60) as client:
+        sessions = [await client.open_session(f"r-{number}") for number in range(5)]
+        for session in sessions:
+            assert (await client.send(session, "before [[sim:deltas=3]]")).status_code == 200
+        running = await client.start(sessions[0], f"over the restart {SLOW.format(seconds=6)}")
+        began = time.monotonic()
+        await asyncio.to_thread(stack.compose, "down")
+        print(f"all of it was stopped in {time.monotonic() - began:.1f} s")
+        await asyncio.to_thread(stack.up)
+        chat = await client.ended(running, timeout=60)
+        assert chat["status"] == "completed"
+        assert "over the restart" in chat["content"]
+        for session in sessions:
+            found = await client.session(session)
+            assert found["chat_history"][-1]["content"]
+            assert (await client.send(session, "after [[sim:deltas=3]]")).status_code == 200
+
+
+def test_health_checks_of_all_parts_pass(stack: Stack) -> None:
+    for part in ("redis_1", "service_1", "service_2", "proxy_1"):
+        assert run("podman", "healthcheck", "run", f"{stack.name}_{part}").returncode == 0, part
+    published = podman("ps", "--filter", f"name={stack.name}_", "--format", "{{.Names}} {{.Ports}}")
+    assert [line for line in published.splitlines() if "->" in line] == [
+        f"{stack.name}_proxy_1 127.0.0.1:{stack.port}->8080/tcp"
+    ]
+
+
+def test_the_development_file_starts_what_the_script_starts(
+    image: str, made: Leftovers, project: Path
+) -> None:
+    program = compose_command()
+    if program is None:
+        pytest.skip("podman-compose is not installed (or PODMAN_COMPOSE does not name it)")
+    name, port = unique("dev"), free_port()
+    made.containers.append(name)
+    made.volumes.append(f"{name}_dev-data")
+    made.networks.append(f"{name}_default")
+    environment = {"COZE_IMAGE": f"{image}:latest", "COZE_CONTAINER": name, "HOST_PORT": f"127.0.0.1:{port}"}
+    command = [program, "-p", name, "-f", "podman-compose_dev.yml"]
+    ok(*command, "up", "-d", cwd=project, **environment)
+    assert "is up (test mode)" in podman("exec", name, "./run-service.sh", "test")
+    assert httpx.get(f"http://127.0.0.1:{port}/coze/health").json()["data"]["status"] == "healthy"
+    ok(*command, "down", cwd=project, **environment)
+    assert run("podman", "container", "exists", name).returncode == 1

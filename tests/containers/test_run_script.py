@@ -1,0 +1,228 @@
+"""podman-run.sh with real containers: the development way, and the service as the container's command."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN
+from tests.support import data_of, free_port, open_client
+
+from .podman import Leftovers, env_file, ok, podman, run, unique
+
+pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(600)]
+
+LONG = "hold on [[sim:stall=2:30;deltas=6;reasoning=0]]"
+
+
+@dataclass
+class Box:
+    """The container of one test, and the script that runs it."""
+
+    project: Path
+    environment: dict[str, str]
+    port: int = field(default_factory=free_port)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def name(self) -> str:
+        return self.environment["COZE_CONTAINER"]
+
+    def script(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        stdin = more.pop("stdin", "")
+        return run(
+            *[self.project / "podman-run.sh", *arguments],
+            cwd=self.project,
+            stdin=stdin,
+            **{**self.environment, **more},
+        )
+
+    def ok(self, *arguments: str, **more: str) -> str:
+        done = self.script(*arguments, **more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def start(self, *options: str, **more: str) -> str:
+        return self.ok("start", f"127.0.0.1:{self.port}", *options, **more)
+
+    def enter(self, command: str) -> str:
+        return self.ok("enter", stdin=command)
+
+    def stop_seconds(self) -> float:
+        began = time.monotonic()
+        self.ok("stop")
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def box(image: str, project: Path, made: Leftovers) -> Box:
+    name = unique("box")
+    made.containers.append(name)
+    made.volumes.append(f"{name}-data")
+    made.secrets.append(f"{name}-env")
+    return Box(project, {"COZE_CONTAINER": name, "COZE_IMAGE": f"{image}:latest"})
+
+
+async def converse(url: str) -> None:
+    """The three lines of the quick start."""
+    async with open_client(url) as client:
+        session = await client.open_session("demo")
+        first = await client.send(session, "你好，介绍一下你自己 [[sim:deltas=4]]")
+        assert data_of(first)["content"]
+        async with client.stream(session, "what did I say before?") as reader:
+            events = await reader.all()
+        assert events[-1].event == "done"
+        assert "你好" in reader.result()["content"]
+        assert (await client.session(session))["chat_count"] == 2
+
+
+async def test_the_development_way(box: Box) -> None:
+    nothing = box.script("status")
+    assert (nothing.returncode, nothing.stderr) == (3, "")
+    assert "./podman-run.sh enter" in box.start()
+    assert box.script("status").returncode == 1, "it waits; the service has not been started"
+    assert "coze-fastapi is up (test mode)" in box.enter("./run-service.sh test --no-tmux")
+    assert "healthy" in box.ok("status")
+    await converse(box.url)
+    assert "/coze/sessions" in box.ok("logs")
+    assert "already runs" in box.ok("start")
+    assert box.enter("id -u").strip() != "0"
+
+    # edits and .env show at once
+    env_file(box.project / ".env", {"COZE_MAX_MESSAGE_LENGTH": "5"})
+    models = box.project / "app/routes/health.py"
+    models.write_text(models.read_text().replace('"status": "running"', '"status": "edited"'))
+    box.enter("./run-service.sh restart")
+    assert httpx.get(box.url + "/").json()["status"] == "edited"
+    async with open_client(box.url) as client:
+        session = await client.open_session()
+        assert (await client.send(session, "too long")).status_code == 400
+
+    # nothing of it is left in the project
+    for name in (".run", ".venv"):
+        assert not (box.project / name).exists()
+    assert list(box.project.glob("app/**/__pycache__")) == []
+    assert box.ok("stop").startswith("Stopped and removed")
+    assert run("podman", "container", "exists", box.name).returncode == 1
+
+
+async def test_a_read_only_project_with_an_environment_of_its_own_will_do(box: Box) -> None:
+    (box.project / ".venv/bin").mkdir(parents=True)
+    (box.project / ".venv/bin/python").write_text("not for this machine")
+    box.start("--read-only")
+    out = box.enter("touch x 2>&1; ./run-service.sh test")
+    assert "Read-only file system" in out
+    assert "tmux attach" in out
+    await converse(box.url)
+    assert (box.project / ".venv/bin/python").read_text() == "not for this machine"
+    async with open_client(box.url) as client:
+        session = await client.open_session()
+        async with client.stream(session, LONG) as reader:
+            await reader.until("conversation.message.delta")
+            rest = asyncio.create_task(reader.all())
+            seconds = await asyncio.to_thread(box.stop_seconds)
+            assert (await rest)[-1].event == "reconnect"
+    print(f"development: stopped in {seconds:.1f} s with a chat running")
+    assert seconds < 5
+
+
+async def test_redis_data_of_the_development_container_outlives_it(box: Box) -> None:
+    values = {"COZE_API_TOKEN": SIMULATOR_TOKEN, "COZE_BOT_ID": SIMULATOR_BOT_ID, "ENABLE_AUTH": "false"}
+    env_file(box.project / ".env", values | {"APP_MODE": "local"})
+    box.start()
+    box.enter("./run-service.sh deployment --no-tmux")
+    async with open_client(box.url) as client:
+        session = await client.open_session("stays")
+    box.ok("restart")
+    box.enter("./run-service.sh deployment --no-tmux")
+    async with open_client(box.url) as client:
+        assert (await client.session(session))["user_id"] == "stays"
+
+
+async def test_the_service_as_the_command_is_stopped_in_time_and_its_chat_is_finished(
+    box: Box, image: str, made: Leftovers, simulator_network: str
+) -> None:
+    redis = unique("redis")
+    made.containers.append(redis)
+    command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/tmp"]
+    podman(
+        *["run", "--detach", "--init", "--name", redis, "--network", simulator_network],
+        *["--network-alias", "the-redis", "--no-healthcheck", image, *command],
+    )
+    values = {
+        "COZE_API_TOKEN": f'"{SIMULATOR_TOKEN}"',  # python-dotenv's rules hold
+        "COZE_BOT_ID": f"{SIMULATOR_BOT_ID} # a comment",
+        "COZE_API_URL": "http://coze-sim:5000/coze/v3/chat",
+        "ENABLE_AUTH": "false",
+        "LEASE_SECONDS": "2",
+        "COZE_LOG_LEVEL": "DEBUG",
+    }
+    env_file(box.project / ".env", values).chmod(0o600)  # closed to the container's user; a secret is not
+    box.environment |= {"PODMAN_NETWORK": simulator_network, "REDIS_URL": "redis://the-redis:6379/0"}
+    box.start("--production")
+    assert run("podman", "healthcheck", "run", box.name).returncode == 0
+    assert SIMULATOR_TOKEN not in podman("container", "inspect", box.name)
+    assert box.script("status").returncode == 0
+    await converse(box.url)
+    async with open_client(box.url) as client:
+        session = await client.open_session()
+        async with client.stream(session, "slow [[sim:stall=2:6;deltas=6;reasoning=0]]") as reader:
+            await reader.until("conversation.message.delta")
+            rest = asyncio.create_task(reader.all())
+            seconds = await asyncio.to_thread(box.stop_seconds)
+            assert (await rest)[-1].event == "reconnect"
+            chat_id = reader.chat_id
+    print(f"production: stopped in {seconds:.1f} s with a chat running")
+    assert seconds < 5
+    box.start("--production")
+    async with open_client(box.url) as client:
+        chat = await client.ended(chat_id, timeout=40)
+        assert chat["status"] == "completed"
+        assert "slow" in chat["content"]
+
+
+def test_what_cannot_be_is_refused_with_a_sentence(box: Box, made: Leftovers) -> None:
+    def refusal(*arguments: str, **environment: str) -> str:
+        done = box.script(*arguments, **environment)
+        assert done.returncode == 1, done.stdout
+        return done.stderr
+
+    assert "there is no image" in refusal("start", COZE_IMAGE="localhost/nowhere:latest")
+    assert "not a port" in refusal("start", HOST_PORT="70000")
+    assert "not a port" in refusal("start", HOST_PORT="$(id)")
+    assert "does not exist" in refusal("restart")
+    assert "does not run" in refusal("enter")
+    assert "needs a REDIS_URL" in refusal("start", "--production")
+    assert "in a container is the container" in refusal(
+        "start", "--production", REDIS_URL="redis://localhost:6379/0"
+    )
+    assert "needs COZE_API_TOKEN and COZE_BOT_ID" in refusal("start", "--production", REDIS_URL="memory://")
+    closed = env_file(box.project / ".env", {"COZE_BOT_ID": "1"})
+    closed.chmod(0o000)
+    assert "cannot read these files" in refusal("start", f"127.0.0.1:{box.port}")
+    closed.unlink()
+    assert run("podman", "container", "exists", box.name).returncode == 1, "nothing is left of a refusal"
+
+    ok(
+        "podman",
+        "run",
+        "--detach",
+        "--name",
+        box.name,
+        "--no-healthcheck",
+        box.environment["COZE_IMAGE"],
+        "sleep",
+        "60",
+    )
+    for command in ("stop", "start", "restart", "enter"):
+        assert "was not started from here" in refusal(command)
+    assert podman("container", "inspect", "--format", "{{.State.Status}}", box.name).strip() == "running"
