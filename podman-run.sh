@@ -196,7 +196,10 @@ prepare_production() {
                 die "REDIS_URL names this machine as localhost, which in a container is the container" \
                     "For a Redis on this machine: host.containers.internal in its place. Or: podman-compose -f podman-compose.yml up -d" ;;
     esac
-    [[ -n $(setting COZE_BOT_ID) && -n $(setting COZE_API_TOKEN)$(setting COZE_AUTHORIZATION)$(setting COZE_API_TOKEN_FILE) ]] ||
+    local token
+    token=$(setting COZE_API_TOKEN)$(setting COZE_AUTHORIZATION)$(setting COZE_API_TOKEN_FILE)
+    token+=$(setting COZE_API_TOKENS)$(setting COZE_OAUTH_APP_ID)
+    [[ -n $(setting COZE_BOT_ID) && -n $token ]] ||
         die "--production needs COZE_API_TOKEN and COZE_BOT_ID" \
             "Write them into .env, for example: cp .env.example .env, then edit it. 请在 .env 中设置。"
     # .env goes in as a secret: readable by the service's user alone, and not part of `podman inspect`.

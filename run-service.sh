@@ -209,7 +209,7 @@ abandon() { # exit status
 }
 
 docs_line() {
-    if [[ $MODE == test || ${ENABLE_DOCS:-} == true ]]; then
+    if [[ $MODE == test || ${APP_MODE:-} == local || ${ENABLE_DOCS:-} == true ]]; then
         say "  API docs   $CFG_URL/docs"
     else
         say "  API docs   off with APP_MODE=remote unless ENABLE_DOCS=true"

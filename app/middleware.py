@@ -80,7 +80,8 @@ class _Watched:
     @property
     def route(self) -> str | None:
         """The template; None where no route matched."""
-        return getattr(self.scope.get("route"), "path", None)
+        path: str | None = getattr(self.scope.get("route"), "path", None)
+        return path and path.replace(":path}", "}")
 
     def fields(self) -> dict[str, Any]:
         """What every log line of this request carries, as far as it is known."""

@@ -51,6 +51,11 @@ class RunningChats:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    @property
+    def leaving(self) -> bool:
+        """This process is about to end: it takes no further chats, queued ones and others' included."""
+        return self.handing_over or self._writer.draining
+
     def get(self, chat_id: str) -> Job | None:
         return self._jobs.get(chat_id)
 
@@ -116,7 +121,7 @@ class RunningChats:
             self._metrics.running_chats.set(len(self._jobs))
             if not self._jobs:
                 self.idle.set()
-        if job.log.next_chat is not None and not self.handing_over:
+        if job.log.next_chat is not None and not self.leaving:
             with contextlib.suppress(RedisUnavailable, Overloaded):  # its lease runs out, somebody claims it
                 await self.take_over(job.log.next_chat, job.log.session_id, force=True, expect="ready")
 

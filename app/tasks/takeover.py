@@ -50,7 +50,7 @@ class LeaseKeeper:
             self._outages = self._redis.outages
             self._claim_after = loop.time() + self._leases.lease_seconds
             await self._leases.renew(self._running.held())
-        if loop.time() >= self._claim_after and not self._running.handing_over:
+        if loop.time() >= self._claim_after and not self._running.leaving:
             await self._claim_all(await self._leases.expired())
         await asyncio.sleep(_SCAN_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  # pacing, not secrecy
 

@@ -124,7 +124,13 @@ async def test_what_is_open_is_shown_while_it_is(start_app: StartApp) -> None:
 
 
 async def test_a_takeover_is_counted_where_it_happens(redis: RedisServer, start_app: StartApp) -> None:
-    values = {"REDIS_URL": redis.url, "LEASE_SECONDS": "1", "DRAIN_SECONDS": "0"}
+    # A prefix of its own: another service of this run must not be the one that takes over.
+    values = {
+        "REDIS_URL": redis.url,
+        "COZE_REDIS_PREFIX": "takeover:",
+        "LEASE_SECONDS": "1",
+        "DRAIN_SECONDS": "0",
+    }
     leaving, staying = start_app(**values), start_app(**values)
     async with open_client(leaving.base_url) as client, open_client(staying.base_url) as other:
         chat_id = await client.start(await client.open_session(), "[[sim:delay=4]] taken over")

@@ -124,6 +124,10 @@ class Fuzz:
                 pass
 
 
+PREFIX = "fuzz:"
+"""Other services of this run may be at work on the same Redis."""
+
+
 async def fuzz(service: ServiceProcess, auth: RunningAuth, redis: RedisServer, values: Any) -> Counter[Any]:
     lanes = 4
     async with open_client(service.base_url, headers=ALICE.headers(auth)) as client:
@@ -139,7 +143,7 @@ async def fuzz(service: ServiceProcess, auth: RunningAuth, redis: RedisServer, v
         assert (await client.get("/coze/health")).json()["data"]["running_chats"] == 0
         await one.clear()
     assert service.running
-    left = [name for name in contents(redis) if ":erased:" not in name]
+    left = [name for name in contents(redis) if name.startswith(PREFIX) and ":erased:" not in name]
     assert left == [], "something stayed in the store"
     assert grown_by < 64 * 1024 * 1024, f"the process grew by {grown_by >> 20} MiB"
     assert "Traceback" not in service.log
@@ -150,7 +154,11 @@ async def fuzz(service: ServiceProcess, auth: RunningAuth, redis: RedisServer, v
 
 def start(start_process: Start, redis: RedisServer, auth: RunningAuth) -> ServiceProcess:
     values = secured_values(
-        auth, REDIS_URL=redis.url, COZE_LOG_LEVEL="WARNING", COZE_MAX_TOTAL_SESSIONS="1000000"
+        auth,
+        REDIS_URL=redis.url,
+        COZE_REDIS_PREFIX=PREFIX,
+        COZE_LOG_LEVEL="WARNING",
+        COZE_MAX_TOTAL_SESSIONS="1000000",
     )
     return start_process(**values, COZE_MAX_ACTIVE_USERS="1000000")
 

@@ -192,7 +192,7 @@ async def test_two_services_on_one_redis_see_the_same_sessions(
     first, second = (start_app(REDIS_URL=redis.url) for _ in range(2))
     async with open_client(first.base_url) as one, open_client(second.base_url) as two:
         session_id = await one.open_session()
-        chat_id = await one.start(session_id, "hello [[sim:delay=0.4]]")
+        chat_id = await one.start(session_id, "hello [[sim:delay=2]]")
         busy = await two.send(session_id, "me too")
         assert (busy.status_code, error_of(busy)["details"]["chat_id"]) == (409, chat_id)
         chat = data_of(await two.result(chat_id, wait=20))

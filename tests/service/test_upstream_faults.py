@@ -213,10 +213,17 @@ async def test_what_is_only_odd_is_no_fault(knobs: str, impatient: RunningApp) -
 
 
 @pytest.mark.parametrize(
-    ("mode", "code"), [("refuse", "COZE_TIMEOUT"), ("html502", "COZE_API_ERROR"), ("hang", "COZE_TIMEOUT")]
+    ("mode", "codes"),
+    [
+        # A connection that breaks after the POST may have begun a chat. Where the conversation is known,
+        # it is looked for until the deadline; where Coze never told one, there is nowhere to look.
+        ("refuse", ("COZE_TIMEOUT", "COZE_API_ERROR")),
+        ("html502", ("COZE_API_ERROR", "COZE_API_ERROR")),
+        ("hang", ("COZE_TIMEOUT", "COZE_TIMEOUT")),
+    ],
 )
 async def test_coze_being_off_is_said_in_time_and_forgotten_when_it_is_back(
-    mode: str, code: str, impatient: RunningApp, simulator: SimControl
+    mode: str, codes: tuple[str, str], impatient: RunningApp, simulator: SimControl
 ) -> None:
     async with open_client(impatient.base_url) as client:
         session_id = await client.open_session(f"u-{mode}")
@@ -228,7 +235,7 @@ async def test_coze_being_off_is_said_in_time_and_forgotten_when_it_is_back(
         began = time.monotonic()
         both = await asyncio.gather(*(client.send(each, "hello") for each in (session_id, late_session)))
         assert time.monotonic() - began < WITHIN
-        for response in both:
+        for response, code in zip(both, codes, strict=True):
             assert (response.status_code, error_of(response)["code"]) == (STATUS[code], code)
             assert error_of(response)["retryable"] is True
         began = time.monotonic()
