@@ -135,6 +135,7 @@ async def brief(brief_cluster: Cluster, simulator: SimControl) -> AsyncIterator[
     await brief_cluster.settle()
 
 
+@pytest.mark.full
 async def test_a_place_that_the_log_never_reaches_waits_for_the_end(
     brief: list[Client], brief_cluster: Cluster
 ) -> None:
@@ -151,9 +152,9 @@ async def log_is_gone(clients: Cluster, chat_id: str | None) -> None:
 @pytest.mark.parametrize(
     ("knobs", "status"),
     [
-        ("deltas=6;followups=2", "completed"),
+        pytest.param("deltas=6;followups=2", "completed", marks=pytest.mark.full),
         ("deltas=6;fail_at=3;reasoning=0", "failed"),
-        ("deltas=6;cut=1500", "completed"),
+        pytest.param("deltas=6;cut=1500", "completed", marks=pytest.mark.full),
     ],
 )
 async def test_an_expired_log_is_told_from_the_record(
@@ -179,6 +180,7 @@ async def test_an_expired_log_is_told_from_the_record(
         assert data_of(await brief[where].result(reader.chat_id or "")) == chat
 
 
+@pytest.mark.full
 async def test_a_reader_held_up_until_the_log_has_expired_still_gets_the_end(
     brief: list[Client], brief_cluster: Cluster
 ) -> None:

@@ -61,6 +61,7 @@ async def test_fifty_messages_enqueued_from_two_replicas_keep_their_order(
     print("51 chats in order, 51 POSTs")
 
 
+@pytest.mark.full
 async def test_messages_enqueued_at_once_from_two_replicas_run_one_by_one(
     pair: Cluster, clients: list[Client]
 ) -> None:

@@ -87,6 +87,7 @@ async def silence(pair: Cluster, clients: list[Client], seconds: float, knobs: s
     await next_one_works(clients[1], session_id)
 
 
+@pytest.mark.full
 async def test_redis_silent_for_two_leases_in_mid_answer(pair: Cluster, clients: list[Client]) -> None:
     await silence(pair, clients, 2.0, "deltas=55;gap=0.05;reasoning=0")
 

@@ -127,6 +127,7 @@ async def test_a_stored_answer_is_asked_for_until_coze_gives_it(pair: Cluster, c
     await check_completed(chat, pair.simulator, word, recovered=True)
 
 
+@pytest.mark.full
 async def test_a_chat_whose_id_never_came_is_searched_for_until_coze_answers(
     pair: Cluster, clients: list[Client]
 ) -> None:
