@@ -61,7 +61,14 @@ run_pytest() {
     # Ten seconds are kept for what comes after the last test.
     TEST_DEADLINE_SECONDS=$((${TEST_MINUTES:-$minutes} * 60 - SECONDS - 10)) \
         "$VENV_PY" -m pytest -p scripts.pytest_deadline -m "$selection" ${workers[@]+"${workers[@]}"} \
-        ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
+        ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"} && return
+    ((${#workers[@]})) || return 1
+    # Many of these tests race processes and clocks against each other: two at a time on a busy machine, one
+    # may be late. What is broken fails again when it has the machine to itself; what is only unsteady is named.
+    say "=== the failed tests once more, alone"
+    "$VENV_PY" -m pytest -m "$selection" --last-failed --last-failed-no-failures none -rA --no-header -q \
+        --show-capture=no || return 1
+    UNSTEADY=yes
 }
 
 audit() {
@@ -79,6 +86,7 @@ say_what_was_left_out() {
     if [[ $MODE == default ]]; then
         say "left out: tests that take long (./run-tests.sh --full, --ha, --chaos, --fuzz)"
     fi
+    if [[ $UNSTEADY == yes ]]; then say "note: some tests passed only at the second try, alone (PASSED above)"; fi
     if [[ $AUDITED == no ]]; then say "left out: pip-audit, whose advisory service does not answer here"; fi
     command -v podman >/dev/null 2>&1 || say "left out: containers, which need podman"
     command -v redis-server >/dev/null 2>&1 ||
@@ -95,7 +103,7 @@ main() {
         say "Ready: ${VENV#"$ROOT/"}"
         return
     fi
-    SECONDS=0 DONE=() FAILED=no AUDITED=yes
+    SECONDS=0 DONE=() FAILED=no AUDITED=yes UNSTEADY=no
     if [[ $MODE == chaos ]]; then
         exec "$VENV_PY" -m tests.faults.chaos ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
     fi
