@@ -66,7 +66,7 @@ class Fuzz:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.answers: Counter[tuple[str, int]] = Counter()
-        self.users = {"fuzz"}
+        self.users = {"fuzz", "lane"}
         document = create_app().openapi()
         self.documented = {
             operation.path: operation.statuses
@@ -76,8 +76,9 @@ class Fuzz:
 
     async def prepare(self, lanes: int) -> None:
         """A session for each lane, and a chat that waits for tool outputs."""
-        self.sessions = [await self.client.open_session("fuzz") for _ in range(lanes)]
-        waiting = await self.client.open_session("fuzz")
+        # A user of their own: the sessions that are thrown about would evict them otherwise.
+        self.sessions = [await self.client.open_session("lane") for _ in range(lanes)]
+        waiting = await self.client.open_session("lane")
         self.waiting = await self.client.start(waiting, "[[sim:requires_action=function]]")
         await self.client.ended(self.waiting)
 
