@@ -19,9 +19,11 @@ Start = Callable[..., ServiceProcess]
 
 
 def parts_of(token: str) -> list[str]:
-    """What gives a token away: itself, its payload, its signature, and the beginning of each."""
+    """What gives a token away: itself, its payload, its signature, and a piece of each:
+    a log line may show no more than the beginning of a path."""
     _, payload, signature = token.split(".")
-    return [token, payload, payload[-24:], signature, signature[:12]]
+    pieces = [token, payload, payload[36:60], payload[-24:], signature, signature[:12]]
+    return [piece for piece in pieces if piece]
 
 
 def found_in(text: str, needles: dict[str, list[str]]) -> list[str]:
