@@ -213,7 +213,7 @@ prepare_production() {
     for name in $(compgen -e); do
         case $name in
             COZE_CONTAINER | COZE_IMAGE | COZE_RUN_DIR) ;;
-            COZE_* | HTY_* | AUTH_* | RATE_LIMIT_* | MAX_* | REDIS_* | APP_MODE | ENABLE_AUTH | ENABLE_DOCS | \
+            COZE_* | HTY_* | AUTH_* | RATE_LIMIT_* | MAX_* | REDIS_* | APP_MODE | ENABLE_AUTH | ENABLE_DOCS | ENABLE_PLAYGROUND | \
                 HTTP_SCHEME | ALCHEMY_HOST | MOICEN_HOST | HUIWINGS_HOST | LOCAL_HOST | WORKERS | \
                 DRAIN_SECONDS | LEASE_SECONDS | SSE_HEARTBEAT_SECONDS | CORS_ALLOW_ORIGINS) OPTIONS+=(--env "$name") ;;
         esac

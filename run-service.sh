@@ -69,6 +69,7 @@ export_test_settings() {
     export COZE_BOT_ID=7380000000000000009
     export COZE_API_URL="http://127.0.0.1:$port/coze/v3/chat" COZE_BASE_URL="http://127.0.0.1:$port/coze"
     export ENABLE_AUTH=${ENABLE_AUTH:-false} COZE_LOG_FORMAT=${COZE_LOG_FORMAT:-console}
+    export ENABLE_PLAYGROUND=${ENABLE_PLAYGROUND:-true}
     if [[ -n ${http_proxy:-}${HTTP_PROXY:-}${all_proxy:-}${ALL_PROXY:-} ]]; then
         export NO_PROXY="127.0.0.1,localhost${NO_PROXY:+,$NO_PROXY}" no_proxy="127.0.0.1,localhost${no_proxy:+,$no_proxy}"
     fi
@@ -216,6 +217,14 @@ docs_line() {
     fi
 }
 
+playground_line() {
+    if [[ ${ENABLE_PLAYGROUND:-} == true ]]; then
+        say "  playground $CFG_URL/coze/playground"
+    else
+        say "  playground off unless ENABLE_PLAYGROUND=true"
+    fi
+}
+
 print_addresses() {
     local headers="" proxy="" say_sid="" python=python3
     command -v python3 >/dev/null 2>&1 || python="$VENV_PY"
@@ -226,13 +235,14 @@ print_addresses() {
 
 coze-fastapi is up ($MODE mode)
   service    $CFG_URL            health: $CFG_URL/coze/health
+$(playground_line)
 $(docs_line)
   redis      $CFG_REDIS_SHOWN
   logs       ${RUN_DIR#"$ROOT/"}/service.log    stop: ./run-service.sh stop
 TEXT
     if [[ $MODE == test ]]; then say "  simulator  http://127.0.0.1:$CFG_SIMULATOR_PORT/coze"; fi
     if [[ $USE_TMUX == yes ]]; then say "  tmux       tmux attach -t $SESSION"; fi
-    if [[ $CFG_PORT == 6000 ]]; then say "  (browsers refuse port 6000; to see the API docs in one, start with another PORT)"; fi
+    if [[ $CFG_PORT == 6000 ]]; then say "  (browsers refuse port 6000; for playground and API docs: PORT=6001 ./run-service.sh $MODE)"; fi
     cat <<TEXT
 
 Try it (copy the lines as they are):

@@ -11,7 +11,7 @@ usage() {
     cat <<'TEXT'
 Usage: ./run-tests.sh [--setup | --full | --ha | --chaos | --fuzz] [arguments for pytest]
 
-  (nothing)    ruff, mypy, bandit and all tests that do not take long: within five minutes
+  (nothing)    ruff, mypy, bandit, the quick benchmark and all tests that do not take long: within five minutes
   --full       also those marked "full" and "containers" (with podman): within 25 minutes
   --ha         only those marked "ha": a real Redis Cluster and Sentinel with a forced failover
   --chaos      ten minutes of random faults under load; further arguments: --minutes N --seed N
@@ -110,8 +110,12 @@ main() {
     stage "ruff check" "$VENV_PY" -m ruff check .
     stage "ruff format" "$VENV_PY" -m ruff format --check .
     stage "mypy" "$VENV_PY" -m mypy
-    stage "bandit" "$VENV_PY" -m bandit -q -ll -c pyproject.toml -r app coze_simulator scripts
+    stage "mypy examples" "$VENV_PY" -m mypy examples
+    stage "bandit" "$VENV_PY" -m bandit -q -ll -c pyproject.toml -r app coze_simulator client/src scripts
     stage "pip-audit" audit
+    if ((!${#PYTEST_ARGUMENTS[@]})) && [[ $MODE == default || $MODE == full ]]; then
+        stage "benchmark" "$VENV_PY" -m benchmarks --quick # before pytest, which then has what is left of the time
+    fi
     stage "pytest" run_pytest
     say "=== summary ($((SECONDS / 60)) min $((SECONDS % 60)) s)"
     printf '%s\n' "${DONE[@]}"

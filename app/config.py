@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.openai_settings import parse_api_keys, parse_bots
 from app.redis_url import parse_redis_url
 
 REMOTE_CHAT_URL: Final = "https://api.coze.cn/v3/chat"
@@ -65,6 +66,9 @@ class Settings(BaseSettings):
     max_sessions_per_user: int = _env("COZE_MAX_SESSIONS_PER_USER", 10, ge=1, le=1000)
     max_total_sessions: int = _env("COZE_MAX_TOTAL_SESSIONS", 5000, ge=1)
     user_inactive_timeout: int = _env("COZE_USER_INACTIVE_TIMEOUT", 7200, ge=1)
+    conversation_days: int = _env("COZE_CONVERSATION_DAYS", 180, ge=1, le=3650)
+    usage_retention_days: int = _env("COZE_USAGE_RETENTION_DAYS", 35, ge=1, le=3650)
+    daily_token_quota: int = _env("COZE_DAILY_TOKEN_QUOTA", 0, ge=0, le=10**15)
     max_chat_log_bytes: int = _env("MAX_CHAT_LOG_BYTES", 16 * 1024 * 1024, ge=65_536)
     max_queued_per_session: int = _env("MAX_QUEUED_PER_SESSION", 3, ge=0, le=90)
     lease_seconds: float = _env("LEASE_SECONDS", 15.0, ge=1, le=600)
@@ -88,7 +92,22 @@ class Settings(BaseSettings):
     max_open_streams_per_caller: int = _env("MAX_OPEN_STREAMS_PER_CALLER", 1000, ge=1, le=1_000_000)
     cors_allow_origins: str = _env("CORS_ALLOW_ORIGINS", "")
     enable_docs: bool = _env("ENABLE_DOCS", False)
+    enable_playground: bool = _env("ENABLE_PLAYGROUND", False)
     max_body_bytes: int = _env("MAX_BODY_BYTES", 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+
+    # OpenAI's clients
+    openai_bots: str = _env("COZE_BOTS", "", max_length=100_000)
+    openai_api_keys: SecretStr | None = _env("COZE_OPENAI_API_KEYS", None)
+    openai_max_body_bytes: int = _env(
+        "COZE_OPENAI_MAX_BODY_BYTES", 16 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024
+    )
+    openai_api_keys_file: Path | None = _env("COZE_OPENAI_API_KEYS_FILE", None)
+
+    # Files
+    max_file_bytes: int = _env("MAX_FILE_BYTES", 20 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)
+    file_days: float = _env("COZE_FILE_DAYS", 90.0, gt=0, le=365, allow_inf_nan=False)
+    upload_timeout: Seconds = _env("UPLOAD_TIMEOUT", 300.0)
+    upload_idle_timeout: Seconds = _env("UPLOAD_IDLE_TIMEOUT", 30.0)
 
     # The process
     host: str = _env("HOST", "0.0.0.0")
@@ -113,6 +132,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("api_token", "api_token_file", "authorization", "api_tokens", "oauth_private_key_file", "jwt_key"),
+        *("openai_api_keys", "openai_api_keys_file"),
         mode="before",
     )
     @classmethod
@@ -128,6 +148,18 @@ class Settings(BaseSettings):
     @classmethod
     def _redis_is_understood(cls, value: SecretStr) -> SecretStr:
         parse_redis_url(value.get_secret_value())
+        return value
+
+    @field_validator("openai_bots")
+    @classmethod
+    def _bots_are_understood(cls, value: str) -> str:
+        parse_bots(value)
+        return value
+
+    @field_validator("openai_api_keys")
+    @classmethod
+    def _keys_are_understood(cls, value: SecretStr | None) -> SecretStr | None:
+        parse_api_keys(value.get_secret_value() if value is not None else "")
         return value
 
     @model_validator(mode="after")
@@ -154,6 +186,11 @@ class Settings(BaseSettings):
     @property
     def embedded_redis(self) -> bool:
         return self.redis_url.get_secret_value().startswith("memory://")
+
+    @property
+    def bots(self) -> dict[str, str]:
+        """Bot ids by model name; COZE_BOT_ID alone, as ``coze``, where no others are named."""
+        return parse_bots(self.openai_bots) or {"coze": self.bot_id}
 
     @property
     def logging(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
@@ -11,14 +11,14 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from app.auth import Verifier
+from app.auth import ApiKeys, Verifier
 from app.config import Settings
-from app.exceptions import BodyTooLarge, UnsupportedMediaType, ValidationFailed
+from app.exceptions import AuthMissing, BodyTooLarge, UnsupportedMediaType, ValidationFailed
 from app.metrics import Metrics
 from app.models import Cursor, Identity
 from app.redis_client import RedisGate
 from app.sse import OpenStreams
-from app.tasks import TaskService, UserService
+from app.tasks import ConversationService, FileService, SingleChats, TaskService, UsageService, UserService
 from app.tracing import Tracing
 from app.utils import now_ms
 
@@ -40,11 +40,18 @@ class Resources:
     redis: RedisGate
     tasks: TaskService
     users: UserService
+    files: FileService
+    usage: UsageService
+    conversations: ConversationService
     streams: OpenStreams
     verifier: Verifier
     started_ms: int
     metrics: Metrics
     tracing: Tracing
+    api_keys: ApiKeys
+    singles: SingleChats
+    bots: Mapping[str, str]
+    """Bot ids by the model name of OpenAI's clients."""
 
     @property
     def uptime(self) -> int:
@@ -52,37 +59,61 @@ class Resources:
         return (now_ms() - self.started_ms) // 1000
 
 
-def get_resources(request: Request) -> Resources:
+def resources_of(request: Request) -> Resources:
     resources: Resources = request.app.state.resources
     return resources
+
+
+async def get_resources(request: Request) -> Resources:
+    """Like all that needs no waiting, ``async`` nevertheless: FastAPI sends plain functions to a thread. And
+    what a dependency depends on is solved anew for each that asks, so most take the request alone."""
+    return resources_of(request)
 
 
 ResourcesDep = Annotated[Resources, Depends(get_resources)]
 
 
-def get_tasks(resources: ResourcesDep) -> TaskService:
-    return resources.tasks
+async def get_tasks(request: Request) -> TaskService:
+    return resources_of(request).tasks
 
 
 TasksDep = Annotated[TaskService, Depends(get_tasks)]
 
 
-def get_users(resources: ResourcesDep) -> UserService:
-    return resources.users
+async def get_users(request: Request) -> UserService:
+    return resources_of(request).users
 
 
 UsersDep = Annotated[UserService, Depends(get_users)]
 
 
+async def get_files(request: Request) -> FileService:
+    return resources_of(request).files
+
+
+FilesDep = Annotated[FileService, Depends(get_files)]
+
+
+async def get_usage(request: Request) -> UsageService:
+    return resources_of(request).usage
+
+
+UsageDep = Annotated[UsageService, Depends(get_usage)]
+
+
+async def get_conversations(request: Request) -> ConversationService:
+    return resources_of(request).conversations
+
+
+ConversationsDep = Annotated[ConversationService, Depends(get_conversations)]
+
+
 async def get_identity(
     request: Request,
-    resources: ResourcesDep,
-    _token: Annotated[str | None, Header(alias="HtySudoerToken", description="The caller's JWT")] = None,
-    _host: Annotated[str | None, Header(alias="HtyHost", description="Host of the calling app")] = None,
 ) -> Identity:
-    """All header lines are looked at: the declared parameters, for the documentation, hold one of each."""
+    """Reads all lines of the two headers; ``openapi`` documents them."""
     headers = request.headers
-    identity = await resources.verifier.identify(
+    identity = await resources_of(request).verifier.identify(
         headers.getlist("HtySudoerToken"), headers.getlist("HtyHost")
     )
     request.state.caller.update(root=identity.root, user=identity.hty_id)  # for the log
@@ -92,9 +123,49 @@ async def get_identity(
 IdentityDep = Annotated[Identity, Depends(get_identity)]
 
 
-def get_request_id(request: Request) -> str:
+def _bearers(values: list[str]) -> list[str]:
+    """Other schemes are a proxy's affair."""
+    found = [value.strip(" \t").partition(" ") for value in values]
+    return [token.strip(" \t") for scheme, _, token in found if scheme.lower() == "bearer"]
+
+
+async def get_caller(
+    request: Request,
+    resources: ResourcesDep,
+    _bearer: Annotated[
+        str | None, Header(alias="Authorization", description="`Bearer` and an HTY token or an API key")
+    ] = None,
+    _host: Annotated[
+        str | None, Header(alias="HtyHost", description="Host of the calling app; not with an API key")
+    ] = None,
+) -> Identity:
+    """As ``get_identity``, and by ``Authorization: Bearer``: an HTY token, or one of COZE_OPENAI_API_KEYS.
+    Two tokens are one too many."""
+    headers = request.headers
+    bearers = _bearers(headers.getlist("Authorization"))
+    tokens = [*bearers, *headers.getlist("HtySudoerToken")]
+    identity = resources.api_keys.identify(bearers[0]) if len(tokens) == len(bearers) == 1 else None
+    if identity is None:
+        try:
+            identity = await resources.verifier.identify(tokens, headers.getlist("HtyHost"))
+        except AuthMissing:
+            raise AuthMissing(
+                "Send `Authorization: Bearer <API key>`, or an HTY token there and its host in HtyHost"
+            ) from None
+    request.state.caller.update(root=identity.root, user=identity.hty_id)  # for the log
+    return identity
+
+
+CallerDep = Annotated[Identity, Depends(get_caller)]
+
+
+def request_id_of(request: Request) -> str:
     request_id: str = request.scope["state"]["request_id"]
     return request_id
+
+
+async def get_request_id(request: Request) -> str:
+    return request_id_of(request)
 
 
 RequestIdDep = Annotated[str, Depends(get_request_id)]
@@ -112,8 +183,8 @@ class Patience:
         return {"Preference-Applied": self.applied} if self.applied else {}
 
 
-def get_patience(
-    resources: ResourcesDep,
+async def get_patience(
+    request: Request,
     prefer: Annotated[
         str | None, Header(description="RFC 7240: `wait=N` (seconds) or `respond-async`")
     ] = None,
@@ -124,13 +195,13 @@ def get_patience(
         return Patience(float(wait[1]), f"wait={int(wait[1])}")
     if _RESPOND_ASYNC.search(prefer or ""):
         return Patience(0.0, "respond-async")
-    return Patience(resources.settings.timeout)
+    return Patience(resources_of(request).settings.timeout)
 
 
 PatienceDep = Annotated[Patience, Depends(get_patience)]
 
 
-def get_cursor(
+async def get_cursor(
     last_event_id: Annotated[
         str | None, Header(alias="Last-Event-ID", description="Id of the last event that arrived")
     ] = None,
@@ -150,7 +221,7 @@ def get_cursor(
 CursorDep = Annotated[Cursor, Depends(get_cursor)]
 
 
-def get_idempotency_key(
+async def get_idempotency_key(
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -170,7 +241,7 @@ IdempotencyKeyDep = Annotated[str | None, Depends(get_idempotency_key)]
 _M = TypeVar("_M", bound=BaseModel)
 
 
-async def _ends_soon(chunks: AsyncIterator[bytes]) -> bool:
+async def ends_soon(chunks: AsyncIterator[bytes]) -> bool:
     """Reads on for a bounded while: who is still sending when the connection closes never sees the answer."""
     left = _LINGER_BYTES
     with contextlib.suppress(TimeoutError):
@@ -183,17 +254,21 @@ async def _ends_soon(chunks: AsyncIterator[bytes]) -> bool:
     return False
 
 
-def json_body(model: type[_M]) -> Callable[..., Coroutine[Any, Any, _M]]:
+def json_body(
+    model: type[_M],
+    caller: Callable[..., Coroutine[Any, Any, Identity]] = get_identity,
+    limit_of: Callable[[Settings], int] = lambda settings: settings.max_body_bytes,
+) -> Callable[..., Coroutine[Any, Any, _M]]:
     """A dependency that reads and validates the body after the caller is known, bounded while reading.
 
     Raises: UnsupportedMediaType, BodyTooLarge, RequestValidationError (400).
     """
 
-    async def read(request: Request, resources: ResourcesDep, _: IdentityDep) -> _M:
+    async def read(request: Request, _: Annotated[Identity, Depends(caller)]) -> _M:
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             raise UnsupportedMediaType
-        limit = resources.settings.max_body_bytes
+        limit = limit_of(resources_of(request).settings)
         if int(request.headers.get("content-length") or 0) > limit + _LINGER_BYTES:
             raise BodyTooLarge(f"The request body is larger than {limit} bytes", headers=_CLOSE)
         body, chunks = bytearray(), request.stream()
@@ -203,7 +278,7 @@ def json_body(model: type[_M]) -> Callable[..., Coroutine[Any, Any, _M]]:
                     body += chunk
                     if len(body) > limit:
                         body.clear()
-                        headers = {} if await _ends_soon(chunks) else _CLOSE
+                        headers = {} if await ends_soon(chunks) else _CLOSE
                         raise BodyTooLarge(f"The request body is larger than {limit} bytes", headers=headers)
         except TimeoutError:
             text = f"The body did not arrive within {_BODY_SECONDS:g} s"

@@ -16,6 +16,7 @@ from app.exceptions import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from app.openai_errors import is_openai_path, openai_error, retry_header
 from app.utils import iso
 
 _BY_STATUS: dict[int, type[ServiceError]] = {
@@ -38,15 +39,21 @@ def error_body(error: ServiceError, request_id: str) -> dict[str, Any]:
     }
 
 
-def error_response(error: ServiceError, request_id: str) -> Response:
-    body = error_body(error, request_id)
+def error_response(error: ServiceError, request_id: str, path: str = "") -> Response:
+    """The envelope; for a ``path`` of the OpenAI routes, OpenAI's shape."""
     headers = dict(error.headers)
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if logid := error.details.get("logid"):
         headers["X-Coze-Logid"] = str(logid)
+    if is_openai_path(path):
+        body = openai_error(error)
+        headers["X-Should-Retry"] = retry_header(error)
+    else:
+        envelope = error_body(error, request_id)
+        body = {"success": False, "timestamp": envelope["timestamp"], "data": None, "error": envelope}
     return Response(
-        orjson.dumps({"success": False, "timestamp": body["timestamp"], "data": None, "error": body}),
+        orjson.dumps(body),
         status_code=error.status,
         headers=headers,
         media_type="application/json",
@@ -74,18 +81,22 @@ def validation_error(faults: Sequence[Any]) -> ServiceError:
     return ValidationFailed(details={"fields": fields})
 
 
+def _answer(error: ServiceError, request: Request) -> Response:
+    return error_response(error, request_id_of(request), request.scope["path"])
+
+
 def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ServiceError)
     async def _expected(request: Request, error: ServiceError) -> Response:
-        return error_response(error, request_id_of(request))
+        return _answer(error, request)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> Response:
-        return error_response(validation_error(error.errors()), request_id_of(request))
+        return _answer(validation_error(error.errors()), request)
 
     @app.exception_handler(HTTPException)
     async def _framework(request: Request, error: HTTPException) -> Response:
         known = _BY_STATUS.get(error.status_code)
         translated = known() if known else ValidationFailed(str(error.detail))
         translated.headers |= dict(error.headers or {})
-        return error_response(translated, request_id_of(request))
+        return _answer(translated, request)

@@ -9,6 +9,9 @@ The tree::
      +- AuthForbidden             403 AUTH_FORBIDDEN
      +- SessionNotFound           404 COZE_SESSION_NOT_FOUND
      +- ChatNotFound              404 COZE_CHAT_NOT_FOUND
+     +- FileNotFound              404 COZE_FILE_NOT_FOUND
+     +- ModelNotFound             404 MODEL_NOT_FOUND
+     +- ConversationNotFound      404 COZE_CONVERSATION_NOT_FOUND
      +- RouteNotFound             404 NOT_FOUND
      +- MethodNotAllowed          405 METHOD_NOT_ALLOWED
      +- SessionBusy               409 COZE_SESSION_BUSY
@@ -21,6 +24,7 @@ The tree::
      +- IdempotencyKeyReused      422 IDEMPOTENCY_KEY_REUSED
      +- RateLimited               429 RATE_LIMITED
      +- SessionLimitReached       429 SESSION_LIMIT_REACHED
+     +- QuotaExceeded             429 QUOTA_EXCEEDED
      +- InternalError             500 INTERNAL_ERROR
      +- RedisUnavailable          503 COZE_REDIS_ERROR
      +- AuthUnavailable           503 AUTH_UNAVAILABLE
@@ -106,6 +110,26 @@ class ChatNotFound(ServiceError):
     default_message = "No such chat"
 
 
+class FileNotFound(ServiceError):
+    code = "COZE_FILE_NOT_FOUND"
+    status = 404
+    default_message = "No such file"
+
+
+class ModelNotFound(ServiceError):
+    """OpenAI's routes alone."""
+
+    code = "MODEL_NOT_FOUND"
+    status = 404
+    default_message = "No such model; GET /coze/openai/v1/models lists them"
+
+
+class ConversationNotFound(ServiceError):
+    code = "COZE_CONVERSATION_NOT_FOUND"
+    status = 404
+    default_message = "No such conversation"
+
+
 class RouteNotFound(ServiceError):
     code = "NOT_FOUND"
     status = 404
@@ -184,6 +208,16 @@ class SessionLimitReached(ServiceError):
     retryable = True
     default_message = "No more sessions can be created at the moment"
     default_retry_after = 60
+
+
+class QuotaExceeded(ServiceError):
+    """``details.reset_at``: when the day, and with it the quota, begins anew."""
+
+    code = "QUOTA_EXCEEDED"
+    status = 429
+    retryable = True
+    default_message = "The user's tokens of this day are used up"
+    default_retry_after = 3600
 
 
 class InternalError(ServiceError):

@@ -33,6 +33,8 @@ _INPUT: Final = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
 """pydantic quotes what it refused: bodies, and records with what users wrote."""
 _CONSOLE: Final = "{time:HH:mm:ss.SSS} {level: <7} {extra[context]}{message}"
 _MAX_FIELD: Final = 256
+_HARMLESS: Final = re.compile(r"(?i:(?!pat_|sat_|czs_|cztei_|eyJ))[A-Za-z0-9_]{1,80}")
+"""Ids and names, as most fields are: one word, so that a secret could only stand at its start."""
 
 
 def redact(text: str) -> str:
@@ -47,7 +49,9 @@ def one_line(text: str) -> str:
 
 def _clean(value: Any) -> Any:
     """Redacted before it is cut: half a token is not recognised as one."""
-    return one_line(redact(value)[:_MAX_FIELD]) if isinstance(value, str) else value
+    if not isinstance(value, str) or _HARMLESS.fullmatch(value):
+        return value
+    return one_line(redact(value)[:_MAX_FIELD])
 
 
 def _prepare(record: "Record") -> None:
@@ -56,9 +60,14 @@ def _prepare(record: "Record") -> None:
     fields: LogFields | None = extra.pop("fields", None)
     found = {**extra, **fields()} if fields is not None else extra
     found = {name: _clean(value) for name, value in found.items() if value is not None and value != ""}
-    context = "".join(f"{name}={found[name]} " for name in sorted(found))
     record["extra"].clear()
-    record["extra"].update(found, context=context)
+    record["extra"].update(found)
+
+
+def _prepare_for_console(record: "Record") -> None:
+    _prepare(record)
+    found = record["extra"]
+    found["context"] = "".join(f"{name}={found[name]} " for name in sorted(found))
 
 
 def _exception_text(message: "Message") -> str:
@@ -75,7 +84,7 @@ def _json_line(message: "Message") -> str:
         "message": record["message"],
         "logger": record["name"],
     }
-    line |= {name: value for name, value in record["extra"].items() if name != "context"}
+    line |= record["extra"]
     if record["exception"] is not None:
         line["exception"] = _exception_text(message)
     try:
@@ -206,7 +215,7 @@ def configure_logging(
     ``diagnose`` stays off: it would print the values of variables, tokens and messages among them.
     """
     logger.remove()
-    logger.configure(patcher=_prepare)
+    logger.configure(patcher=_prepare if json else _prepare_for_console)
     opened, fault = None, ""
     if file:
         try:
@@ -214,7 +223,8 @@ def configure_logging(
         except OSError as exc:
             fault = exc.strerror or type(exc).__name__
     sink = _Sink(_json_line if json else _console_line, opened)
-    logger.add(sink, level=level, format=_CONSOLE, diagnose=False, backtrace=False)
+    form = "{message}" if json else _CONSOLE
+    logger.add(sink, level=level, format=form, diagnose=False, backtrace=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         library = logging.getLogger(name)

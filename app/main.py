@@ -1,10 +1,11 @@
 """The application: ``create_app``, and ``app`` for uvicorn. Importing it reads no environment."""
 
 import asyncio
+import gc
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from types import FrameType
 from typing import Any
 
@@ -13,7 +14,7 @@ from fastapi import FastAPI
 from loguru import logger
 
 from app import __version__
-from app.auth import AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
+from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
 from app.config import Settings, SettingsError, load_settings
 from app.coze import CozeClient, CozeOptions, Endpoints, build_http_client
 from app.credentials import Accounts, build_accounts
@@ -23,19 +24,48 @@ from app.exceptions import RedisUnavailable
 from app.logging_config import configure_logging
 from app.metrics import Metrics
 from app.middleware import Cors, RequestContext
+from app.openai_door import routes as openai_door
 from app.openapi import add_openapi
-from app.redis_client import Keys, open_redis
-from app.routes import admin, chats, docs, health, messages, metrics, sessions, users
+from app.redis_client import Keys, RedisGate, open_redis
+from app.routes import (
+    admin,
+    chats,
+    docs,
+    files,
+    health,
+    messages,
+    metrics,
+    playground,
+    sessions,
+    usage,
+    users,
+)
 from app.sse import OpenStreams
 from app.stores.chats import ChatStore
+from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogPolicy, LogWriter
+from app.stores.files import FileStore
 from app.stores.leases import LeaseStore
 from app.stores.limits import SessionLimits
 from app.stores.log_reader import LogReader
 from app.stores.rates import RateKind, RateStore
 from app.stores.sessions import SessionStore
+from app.stores.usage import UsageStore
 from app.stores.users import UserStore
-from app.tasks import LeaseKeeper, Runner, RunningChats, TaskOptions, TaskService, UserService
+from app.tasks import (
+    Attachments,
+    ConversationService,
+    FileOptions,
+    FileService,
+    LeaseKeeper,
+    Runner,
+    RunningChats,
+    SingleChats,
+    TaskOptions,
+    TaskService,
+    UsageService,
+    UserService,
+)
 from app.tracing import Tracing, open_tracing
 from app.utils import now_ms
 
@@ -60,6 +90,12 @@ def auth_options(settings: Settings) -> AuthOptions:
     )
 
 
+def api_keys(settings: Settings) -> ApiKeys:
+    """Raises ``ValueError`` naming the setting that cannot work."""
+    listed = settings.openai_api_keys
+    return ApiKeys(listed.get_secret_value() if listed else "", settings.openai_api_keys_file)
+
+
 async def _open_verifier(settings: Settings, stack: AsyncExitStack, meters: Metrics) -> Verifier:
     if not settings.enable_auth:
         return NoVerifier()
@@ -71,6 +107,21 @@ async def _open_verifier(settings: Settings, stack: AsyncExitStack, meters: Metr
     )
     stack.push_async_callback(verifier.aclose)
     return verifier
+
+
+async def _open_redis(
+    settings: Settings, stack: AsyncExitStack, meters: Metrics, tracing: Tracing
+) -> RedisGate:
+    return await stack.enter_async_context(
+        open_redis(
+            settings.redis_url.get_secret_value(),
+            pool_size=settings.redis_pool_size,
+            reply_timeout=settings.redis_timeout,
+            prefix=settings.redis_prefix,
+            metrics=meters,
+            tracing=tracing,
+        )
+    )
 
 
 async def _open_coze(
@@ -110,6 +161,8 @@ def _log_policy(settings: Settings) -> LogPolicy:
         session_ttl=settings.session_expire * 1000,
         log_ttl=settings.result_expire * 1000,
         hold=int(settings.chat_timeout * 1000) + 60_000,
+        usage_ttl=settings.usage_retention_days * 86_400_000,
+        quota=settings.daily_token_quota > 0,
     )
 
 
@@ -145,49 +198,79 @@ def _task_options(settings: Settings) -> TaskOptions:
     )
 
 
+def _open_running(
+    settings: Settings,
+    stack: AsyncExitStack,
+    redis: RedisGate,
+    coze: CozeClient,
+    leases: LeaseStore,
+    conversations: ConversationStore,
+    meters: Metrics,
+    tracing: Tracing,
+) -> tuple[LogWriter, LogReader, RunningChats]:
+    """What runs chats and reads those of others. Closed in reverse order: chats first, the writer last."""
+    keys = Keys(settings.redis_prefix)
+    writer = LogWriter(redis, keys, _log_policy(settings))
+    writer.start()
+    stack.push_async_callback(writer.stop)
+    reader = LogReader(redis, keys, leases.process)
+    stack.push_async_callback(reader.stop)
+    running = RunningChats(
+        runner=_runner(settings, coze, writer, meters),
+        writer=writer,
+        leases=leases,
+        reader=reader,
+        metrics=meters,
+        tracing=tracing,
+        conversations=conversations,
+    )
+    stack.push_async_callback(running.stop)
+    return writer, reader, running
+
+
+def _used(settings: Settings, redis: RedisGate, keys: Keys) -> UsageStore:
+    return UsageStore(
+        redis, keys, days=settings.usage_retention_days, daily_tokens=settings.daily_token_quota
+    )
+
+
+def _file_options(settings: Settings) -> FileOptions:
+    return FileOptions(settings.max_file_bytes, settings.upload_timeout)
+
+
+def _rates(settings: Settings) -> dict[RateKind, int]:
+    messages, sessions = settings.rate_messages_per_minute, settings.rate_sessions_per_minute
+    return {"messages": messages, "sessions": sessions, "files": messages}
+
+
 @asynccontextmanager
 async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
     """The one place that names everything: opens it in order, closes it in reverse."""
     async with AsyncExitStack() as stack:
-        meters = Metrics(__version__)
-        stack.callback(meters.close)
+        meters = stack.enter_context(closing(Metrics(__version__)))
         tracing = await stack.enter_async_context(
             open_tracing(settings.otel_endpoint, service=settings.otel_service)
         )
-        redis = await stack.enter_async_context(
-            open_redis(
-                settings.redis_url.get_secret_value(),
-                pool_size=settings.redis_pool_size,
-                reply_timeout=settings.redis_timeout,
-                prefix=settings.redis_prefix,
-                metrics=meters,
-                tracing=tracing,
-            )
-        )
+        redis = await _open_redis(settings, stack, meters, tracing)
         coze, accounts = await _open_coze(settings, stack, meters, tracing)
         keys = Keys(settings.redis_prefix)
-        policy, limits = _log_policy(settings), _session_limits(settings)
-        writer = LogWriter(redis, keys, policy)
-        writer.start()
-        stack.push_async_callback(writer.stop)
-        leases = LeaseStore(redis, keys, policy)
-        reader = LogReader(redis, keys, leases.process)
-        stack.push_async_callback(reader.stop)
-        runner = _runner(settings, coze, writer, meters)
-        running = RunningChats(
-            runner=runner, writer=writer, leases=leases, reader=reader, metrics=meters, tracing=tracing
+        conversations = ConversationStore(redis, keys, days=settings.conversation_days)
+        leases = LeaseStore(redis, keys, _log_policy(settings))
+        writer, reader, running = _open_running(
+            settings, stack, redis, coze, leases, conversations, meters, tracing
         )
-        stack.push_async_callback(running.stop)
         LeaseKeeper(redis, leases, running).start()
-        sessions = SessionStore(redis, keys, limits)
-        rates: dict[RateKind, int] = {
-            "messages": settings.rate_messages_per_minute,
-            "sessions": settings.rate_sessions_per_minute,
-        }
+        sessions = SessionStore(redis, keys, _session_limits(settings))
+        rates = RateStore(redis, keys, _rates(settings))
+        used = _used(settings, redis, keys)
+        kept_files = FileStore(redis, keys, days=settings.file_days)
         tasks = TaskService(
             sessions=sessions,
-            rates=RateStore(redis, keys, rates),
-            chats=ChatStore(redis, keys, policy, leases.process),
+            rates=rates,
+            usage=used,
+            conversations=conversations,
+            attachments=Attachments(kept_files, sessions),
+            chats=ChatStore(redis, keys, _log_policy(settings), leases.process),
             leases=leases,
             reader=reader,
             writer=writer,
@@ -195,12 +278,32 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             coze=coze,
             options=_task_options(settings),
         )
-        verifier = await _open_verifier(settings, stack, meters)
         users = UserService(
-            users=UserStore(redis, keys, sessions), tasks=tasks, coze=coze, credentials=accounts.states
+            users=UserStore(redis, keys, sessions),
+            files=kept_files,
+            usage=used,
+            conversations=conversations,
+            tasks=tasks,
+            coze=coze,
+            credentials=accounts.states,
         )
-        streams = OpenStreams(settings.max_open_streams_per_caller, meters)
-        yield Resources(settings, redis, tasks, users, streams, verifier, now_ms(), meters, tracing)
+        yield Resources(
+            settings=settings,
+            redis=redis,
+            tasks=tasks,
+            users=users,
+            files=FileService(kept_files, sessions, rates, tasks, coze, _file_options(settings)),
+            usage=UsageService(used),
+            conversations=ConversationService(sessions=sessions, coze=coze),
+            streams=OpenStreams(settings.max_open_streams_per_caller, meters),
+            verifier=await _open_verifier(settings, stack, meters),
+            started_ms=now_ms(),
+            metrics=meters,
+            tracing=tracing,
+            api_keys=api_keys(settings),
+            singles=SingleChats(tasks=tasks, sessions=sessions, rates=rates),
+            bots=settings.bots,
+        )
 
 
 def _say_how_it_runs(settings: Settings) -> None:
@@ -252,6 +355,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
             chosen = settings or load_settings()
+            api_keys(chosen)
             auth_options(chosen)  # what only the verifier can tell is told at once, too
         except (SettingsError, ValueError) as exc:
             logger.error("{}", exc)
@@ -263,6 +367,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             if not await resources.redis.ping():
                 logger.warning("{}", RedisUnavailable.default_message)
             _chain_signals(resources.tasks.drain)
+            # What lives as long as the process need not be looked at by every collection of a busy minute.
+            gc.freeze()
             yield
             await resources.tasks.drain()
 
@@ -275,8 +381,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours: app.tracing, app.metrics
     )
-    for module in (health, metrics, sessions, messages, chats, users, admin, docs):
+    # The busiest first: routes are tried in this order.
+    for module in (messages, chats, sessions, health, metrics, files, users, usage, admin, docs, playground):
         app.include_router(module.router)
+    app.include_router(openai_door.router)
     app.add_middleware(Cors)
     app.add_middleware(RequestContext)
     add_error_handlers(app)

@@ -40,6 +40,7 @@ _ALLOWED_HEADERS: Final = [
     "Idempotency-Key",
     "Prefer",
     "Content-Type",
+    "Authorization",
 ]
 _EXPOSED_HEADERS: Final = [
     "X-Coze-Chat-Id",
@@ -218,7 +219,9 @@ class RequestContext:
             watched.answer["trace_id"] = span.trace_id
             try:
                 if size > _MAX_HEADER_BYTES:
-                    refusal = error_response(ValidationFailed("The headers are too large"), request_id)
+                    refusal = error_response(
+                        ValidationFailed("The headers are too large"), request_id, scope["path"]
+                    )
                     await refusal(scope, receive, send_with_headers)
                 else:
                     await self._serve(watched, receive_watched, send_with_headers)
@@ -234,7 +237,8 @@ class RequestContext:
         except Exception as error:  # noqa: BLE001  # see above; what has begun can only be broken off
             logger.opt(exception=error).error("request broke: {}", watched.route)
             if not watched.status:
-                await error_response(InternalError(), watched.request_id)(watched.scope, receive, send)
+                answer = error_response(InternalError(), watched.request_id, watched.scope["path"])
+                await answer(watched.scope, receive, send)
 
 
 class Cors:

@@ -1,14 +1,44 @@
 """The shapes of the contract: envelope, session, chat, request bodies; and who is asking."""
 
-import math
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
+from app.bodies import (
+    MAX_ATTACHMENTS,
+    USER_ID_PATTERN,
+    AdditionalMessages,
+    Attachment,
+    BotId,
+    CreateSession,
+    EnterMessage,
+    FileType,
+    MetaData,
+    SendMessage,
+    SubmitToolOutputs,
+    ToolOutput,
+    UserId,
+)
 from app.utils import iso
+
+__all__ = [  # from app.bodies; what is defined here needs no list
+    "MAX_ATTACHMENTS",
+    "USER_ID_PATTERN",
+    "AdditionalMessages",
+    "Attachment",
+    "BotId",
+    "CreateSession",
+    "EnterMessage",
+    "FileType",
+    "MetaData",
+    "SendMessage",
+    "SubmitToolOutputs",
+    "ToolOutput",
+    "UserId",
+]
 
 TaskStatus = Literal["completed", "processing", "failed", "cancelled", "requires_action"]
 ChatStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "requires_action"]
@@ -64,140 +94,7 @@ class Cursor(NamedTuple):
         return cls(int(match[1]), int(match[2])) if match else None
 
 
-# -- request bodies -------------------------------------------------------------------------------------
-
-_MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-_MetaValue = Annotated[str, StringConstraints(min_length=1, max_length=512)]
-MetaData = Annotated[dict[_MetaKey, _MetaValue], Field(max_length=15)]
-USER_ID_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+$"
-"""Anything but control characters, line ends and changes of direction, which make a line read as another
-one: it goes to Coze, into keys (hashed) and into logs."""
-UserId = Annotated[str, StringConstraints(pattern=USER_ID_PATTERN, min_length=1, max_length=128)]
-BotId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
-
-
-_MAX_DEPTH: Final = 64
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-
-class EnterMessage(_Body):
-    """A message of the conversation so far, as Coze's ``additional_messages`` takes it."""
-
-    role: Literal["user", "assistant"]
-    content: Annotated[str, StringConstraints(max_length=100_000)] = ""
-    content_type: Literal["text", "object_string"] = "text"
-    type: Literal["question", "answer", "function_call", "tool_response", "tool_output"] | None = None
-    meta_data: MetaData | None = None
-
-    @model_validator(mode="after")
-    def _question_is_the_users(self) -> "EnterMessage":
-        if self.type == "question" and self.role != "user":
-            raise ValueError("type question goes with role user")
-        if self.content_type == "object_string":
-            _check_objects(self.content)
-        return self
-
-
-def _check_json(value: JsonValue | dict[str, JsonValue]) -> None:
-    """What every reader of JSON takes: 64-bit integers, finite numbers, nesting within bounds."""
-    level: list[Any] = [value]
-    for _ in range(_MAX_DEPTH):
-        inner: list[Any] = []
-        for item in level:
-            if isinstance(item, int) and not -(1 << 63) <= item < 1 << 64:
-                raise ValueError("integers have at most 64 bits")
-            if isinstance(item, float) and not math.isfinite(item):
-                raise ValueError("numbers must be finite")
-            if isinstance(item, dict):
-                inner += item.values()
-            elif isinstance(item, list):
-                inner += item
-        if not inner:
-            return
-        level = inner
-    raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
-
-
-def _check_objects(content: str) -> None:
-    """A JSON array of objects; what it links to is https, and is never fetched by us."""
-    try:
-        objects = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        raise ValueError("an object_string holds a JSON array") from None
-    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
-        raise ValueError("an object_string holds a JSON array of objects")
-    for item in objects:
-        url = item.get("file_url")
-        if url is not None and not (isinstance(url, str) and url.lower().startswith("https://")):
-            raise ValueError("file_url must be an https address")
-
-
-AdditionalMessages = Annotated[list[EnterMessage], Field(max_length=99)]
-
-
-class CreateSession(_Body):
-    """Body of POST /coze/sessions."""
-
-    model_config = ConfigDict(
-        extra="ignore",
-        strict=True,
-        json_schema_extra={"examples": [{"user_id": "u-1", "meta_data": {"app": "web"}}]},
-    )
-
-    user_id: UserId
-    bot_id: BotId | None = None
-    additional_messages: AdditionalMessages | None = None
-    auto_save_history: bool = True
-    meta_data: MetaData | None = None
-
-
-class SendMessage(_Body):
-    """Body of POST /coze/sessions/{session_id}/messages."""
-
-    model_config = ConfigDict(
-        extra="ignore",
-        strict=True,
-        json_schema_extra={"examples": [{"message": "你好，介绍一下你自己", "stream": False}]},
-    )
-
-    message: Annotated[str, StringConstraints(min_length=1)]
-    stream: bool = False
-    additional_messages: AdditionalMessages | None = None
-    custom_variables: Annotated[dict[str, str], Field(max_length=100)] | None = None
-    meta_data: MetaData | None = None
-    parameters: Annotated[dict[str, JsonValue], Field(max_length=100)] | None = None
-    on_busy: Literal["reject", "interrupt", "enqueue"] = "reject"
-
-    @model_validator(mode="after")
-    def _says_something(self) -> "SendMessage":
-        if not self.message.strip():
-            raise ValueError("message must not be blank")
-        _check_json(self.parameters)
-        return self
-
-
-class ToolOutput(_Body):
-    tool_call_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-    output: Annotated[str, StringConstraints(max_length=500_000)]
-
-
-class SubmitToolOutputs(_Body):
-    """Body of POST /coze/chats/{chat_id}/tool_outputs: all outputs that the chat asks for, in one call."""
-
-    model_config = ConfigDict(
-        extra="ignore",
-        strict=True,
-        json_schema_extra={
-            "examples": [{"tool_outputs": [{"tool_call_id": "Q0Q=", "output": '{"t":21}'}], "stream": False}]
-        },
-    )
-
-    tool_outputs: Annotated[list[ToolOutput], Field(min_length=1, max_length=100)]
-    stream: bool = False
-
+# -- what requests and answers look like, for the documentation -----------------------------------------
 
 _MOMENT: Final = "2026-11-22T18:40:33.115908+00:00"
 _SESSION_ID: Final = "coze_session_1795372833115_7l4mgyuf3lw2iispuvavf"
@@ -238,6 +135,15 @@ _CHAT_EXAMPLE: Final[dict[str, Any]] = {
         "last_event_id": "1-9",
     },
 }
+_FILE_EXAMPLE: Final[dict[str, Any]] = {
+    "file_id": "coze_file_1795372832906_7l4mgyuf3lw2iispuvavf",
+    "file_name": "photo.png",
+    "bytes": 152236,
+    "type": "image",
+    "mime": "image/png",
+    "created_at": _MOMENT,
+    "expires_at": _MOMENT,
+}
 _SESSION_EXAMPLE: Final[dict[str, Any]] = {
     "session_id": _SESSION_ID,
     "user_id": "u-1",
@@ -275,12 +181,25 @@ class ErrorInfo(BaseModel):
     retry_after: int | None = None
 
 
+class SentAttachment(BaseModel):
+    """What went along with a message. ``file_name`` and ``mime`` of a file that was uploaded here."""
+
+    type: FileType
+    file_id: str | None = None
+    file_url: str | None = None
+    file_name: str | None = None
+    mime: str | None = None
+
+
 class UserMessage(BaseModel):
+    """``attachments`` is only there where there are any."""
+
     role: Literal["user"] = "user"
     content: str
     timestamp: str
     message_id: str
     metadata: dict[str, str] = {}
+    attachments: list[SentAttachment] | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class AssistantMessage(BaseModel):
@@ -347,6 +266,20 @@ class ChatPage(BaseModel):
     next_before: str | None = None
 
 
+class StoredFile(BaseModel):
+    """A file that was uploaded here. ``bytes`` as they arrived; ``type`` and ``mime`` by its content."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_FILE_EXAMPLE]})
+
+    file_id: str
+    file_name: str
+    bytes: int
+    type: FileType
+    mime: str
+    created_at: str
+    expires_at: str
+
+
 class SessionList(BaseModel):
     sessions: list[Session]
 
@@ -356,6 +289,63 @@ class Erased(BaseModel):
     erased_sessions: int
     erased_chats: int
     remaining_sessions: int
+    erased_files: int = 0
+
+
+class HistoryMessage(BaseModel):
+    """A message as Coze stored it. ``chat_id``: where the session still keeps its chat."""
+
+    message_id: str
+    role: str
+    type: str
+    content: str
+    content_type: str
+    reasoning_content: str = ""
+    created_at: str | None = None
+    chat_id: str | None = None
+    meta_data: dict[str, str] = {}
+
+
+class HistoryPage(BaseModel):
+    """``after=last_id`` asks for the next page, ``before=first_id`` for the one before."""
+
+    conversation_id: str | None
+    messages: list[HistoryMessage]
+    has_more: bool
+    first_id: str | None = None
+    last_id: str | None = None
+
+
+class ClearedContext(BaseModel):
+    """``section_id``: Coze's name of the new context; None where there was no conversation yet."""
+
+    session_id: str
+    conversation_id: str | None = None
+    section_id: str | None = None
+
+
+class UsageSums(BaseModel):
+    chats: int
+    tokens: int
+    input: int
+    output: int
+
+
+class UsageRow(UsageSums):
+    """What it is not grouped by is null."""
+
+    day: str | None = None
+    bot_id: str | None = None
+    user_id: str | None = None
+    root: str | None = None
+
+
+class UsageReport(BaseModel):
+    since: str = Field(alias="from")
+    to: str
+    group_by: list[str]
+    rows: list[UsageRow]
+    total: UsageSums
 
 
 class CleanedUp(BaseModel):

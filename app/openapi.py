@@ -18,9 +18,16 @@ from app.exceptions import (
     ValidationFailed,
 )
 from app.models import Chat, CreateSession, ErrorEnvelope, SendMessage, SubmitToolOutputs, SuccessEnvelope
+from app.openai_bodies import ChatCompletionRequest, OpenAIError
+from app.openai_errors import openai_error
 
 REF: Final = "#/components/schemas/"
-_BODIES: Final[tuple[type[BaseModel], ...]] = (CreateSession, SendMessage, SubmitToolOutputs)
+_BODIES: Final[tuple[type[BaseModel], ...]] = (
+    CreateSession,
+    SendMessage,
+    SubmitToolOutputs,
+    ChatCompletionRequest,
+)
 _EVERYWHERE: Final = (
     *(ValidationFailed, AuthMissing, AuthInvalid, AuthUnavailable),  # headers may be too large anywhere
     *(RedisUnavailable, Overloaded, InternalError),
@@ -76,6 +83,7 @@ _EVENT: Final[dict[str, Any]] = {
     "required": ["event", "data"],
 }
 _MAKES: Final = {
+    ("/coze/files", "post"): "file_id",
     ("/coze/sessions", "post"): "session_id",
     ("/coze/sessions/{session_id}/messages", "post"): "chat_id",
 }
@@ -116,10 +124,51 @@ def chat_answers() -> dict[int | str, dict[str, Any]]:
     }
 
 
+def openai_errors(*classes: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """``responses=`` of a route for OpenAI's clients: the same failures in their shape."""
+    responses = errors(*classes)
+    every: tuple[type[ServiceError], ...] = (*classes, *_EVERYWHERE)
+    for cls in every:
+        response = responses[cls.status]
+        response["model"] = OpenAIError
+        response["content"]["application/json"]["examples"][cls.code] = {"value": openai_error(cls())}
+    return responses
+
+
+def openai_stream() -> dict[int | str, dict[str, Any]]:
+    """``responses=`` of a route that answers whole or with chunks."""
+    schema = {
+        "type": "string",
+        "description": "`data:` lines with chat.completion.chunk objects, then [DONE]",
+    }
+    return {200: {"content": {"text/event-stream": {"schema": schema}}}}
+
+
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
     """``openapi_extra=`` of a route whose body is read by ``dependencies.json_body``."""
     schema = {"$ref": REF + model.__name__}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _caller_headers() -> list[dict[str, Any]]:
+    """The two headers of ``dependencies.get_identity``."""
+    return [
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "schema": {
+                "anyOf": [{"type": "string"}, {"type": "null"}],
+                "description": text,
+                "title": name.capitalize(),
+            },
+            "description": text,
+        }
+        for name, text in (
+            ("HtySudoerToken", "The caller's JWT"),
+            ("HtyHost", "Host of the calling app"),
+        )
+    ]
 
 
 def _mend(schema: dict[str, Any]) -> None:
@@ -131,13 +180,20 @@ def _mend(schema: dict[str, Any]) -> None:
     for path in schema.get("paths", {}).values():
         for operation in path.values():
             responses = operation.get("responses", {})
+            if AuthMissing.code in responses.get("401", {}).get("description", ""):
+                parameters = operation.setdefault("parameters", [])
+                names = {parameter["name"] for parameter in parameters}
+                parameters += [header for header in _caller_headers() if header["name"] not in names]
             if str(responses.get("422", {})).find("HTTPValidationError") >= 0:
                 del responses["422"]
             for response in responses.values():
                 for example in (
                     response.get("content", {}).get("application/json", {}).get("examples", {}).values()
                 ):
-                    example["value"].setdefault("data", None)
+                    if "success" in example["value"]:
+                        example["value"].setdefault("data", None)
+                    else:
+                        example["value"]["error"].setdefault("param", None)
 
 
 def add_openapi(app: FastAPI) -> None:

@@ -5,7 +5,7 @@ for each reader: they are not in the log and carry the last frame's id.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import orjson
@@ -16,6 +16,7 @@ from app.error_handlers import error_body
 from app.exceptions import RateLimited, ServiceError
 from app.metrics import Metrics
 from app.models import Cursor, success_json, task_status_of
+from app.signals import Pulse, Signal
 from app.tasks import Batch, Ending
 
 _RETRY: Final = b"retry: 1000\n\n"
@@ -72,6 +73,37 @@ def render_ending(ending: Ending, last: Cursor) -> bytes:
     )
 
 
+class Dialect(Protocol):
+    """How frames are written for one reader. It may keep what its client has, so each reader has its own;
+    ``batch`` may raise ``ServiceError``: then the stream ends with ``error``. Empty: nothing to write."""
+
+    @property
+    def opening(self) -> bytes: ...
+    def batch(self, batch: Batch) -> bytes: ...
+    def ending(self, ending: Ending, last: Cursor) -> bytes: ...
+    def error(self, error: ServiceError, request_id: str) -> bytes: ...
+    def farewell(self) -> bytes: ...
+
+
+class CozeEvents:
+    """The events as the log has them, then ``result`` and ``done``."""
+
+    opening = _RETRY
+    batch = staticmethod(render)
+    ending = staticmethod(render_ending)
+
+    def error(self, error: ServiceError, request_id: str) -> bytes:
+        return b'event: error\ndata: %s\n\nevent: done\ndata: "[DONE]"\n\n' % orjson.dumps(
+            error_body(error, request_id)
+        )
+
+    def farewell(self) -> bytes:
+        return _RECONNECT
+
+
+_COZE_EVENTS: Final = CozeEvents()
+
+
 class OpenStreams:
     """Counts the open streams of each caller in this process."""
 
@@ -116,76 +148,62 @@ class EventStream(Response):
         *,
         chat_id: str,
         heartbeat: float,
-        farewell: asyncio.Event,
+        farewell: Signal,
         on_close: Callable[[], None],
+        dialect: Dialect = _COZE_EVENTS,
     ) -> None:
         super().__init__(headers={**_HEADERS, "X-Coze-Chat-Id": chat_id})
         del self.headers["content-length"]
         self._feed = feed
+        self._dialect = dialect
         self._heartbeat = heartbeat
         self._farewell = farewell
         self._on_close = on_close
         self._gone = False
-        self._request_id = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        self._request_id = scope.get("state", {}).get("request_id", "")
-        watchers = [
-            asyncio.ensure_future(self._watch_client(receive)),
-            asyncio.ensure_future(self._watch_farewell()),
-        ]
+        stop_listening = self._farewell.watch(self._feed.wake)
+        client = asyncio.ensure_future(self._watch_client(receive))
+        pulse = Pulse(self._heartbeat, self._feed.wake)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": _RETRY, "more_body": True})
-            async for piece in self._guarded(self._pieces(loop)):
-                if self._gone:
-                    return
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            try:
+                last = await self._follow(send, pulse)
+            except ServiceError as error:
+                # The status is out already: what goes wrong now is told by an event.
+                last = self._dialect.error(error, scope.get("state", {}).get("request_id", ""))
+            if not self._gone:
+                await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+            pulse.stop()
+            stop_listening()
+            client.cancel()
             self._feed.close()
             self._on_close()
 
-    async def _guarded(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The status is out already: what goes wrong now is told by an event."""
-        try:
-            async for piece in pieces:
-                yield piece
-        except ServiceError as error:
-            yield b'event: error\ndata: %s\n\nevent: done\ndata: "[DONE]"\n\n' % orjson.dumps(
-                error_body(error, self._request_id)
-            )
-
-    async def _pieces(self, loop: asyncio.AbstractEventLoop) -> AsyncIterator[bytes]:
-        feed = self._feed
+    async def _follow(self, send: Send, pulse: Pulse) -> bytes:
+        """Writes what there is, all at once, as often as there is something; returns the last words."""
+        feed, dialect = self._feed, self._dialect
+        piece = dialect.opening
         while not self._gone:
-            batch = await feed.take()
-            if batch is not None:
-                yield render(batch)
-                continue
+            if (batch := await feed.take()) is not None:
+                piece += dialect.batch(batch)
             if (ending := feed.ending) is not None:
-                yield render_ending(ending, feed.last)
-                return
-            if self._farewell.is_set():
-                yield _RECONNECT
-                return
-            silent_since = loop.time()
-            alarm = loop.call_later(self._heartbeat, feed.wake)
-            await feed.wait()
-            alarm.cancel()
-            if loop.time() - silent_since >= self._heartbeat:
-                yield _HEARTBEAT
+                return piece + dialect.ending(ending, feed.last)
+            if batch is None and self._farewell.is_set():
+                return piece + dialect.farewell()
+            if not piece and pulse.due:
+                piece = _HEARTBEAT
+            if piece:
+                pulse.beat()
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = b""
+            elif batch is None:
+                await feed.wait()
+        return b""
 
     async def _watch_client(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         self._gone = True
-        self._feed.wake()
-
-    async def _watch_farewell(self) -> None:
-        await self._farewell.wait()
         self._feed.wake()

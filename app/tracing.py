@@ -58,6 +58,9 @@ _NOTHING: Final = Span()
 class Tracing:
     """Makes spans. This one is off: every span is the same that does nothing."""
 
+    on = False
+    """Whether it is worth finding out what a span should say."""
+
     def span(
         self,
         name: str,
@@ -115,6 +118,8 @@ class _Recorded(Span):
 
 class RecordedTracing(Tracing):
     """Spans of a provider of its own; nothing global is set, so two apps do not meet."""
+
+    on = True
 
     def __init__(self, provider: "TracerProvider") -> None:
         from opentelemetry import trace

@@ -6,6 +6,7 @@ import re
 import secrets
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 SHARDS: Final = 32
@@ -58,6 +59,11 @@ def group_of(any_id: str) -> str:
     """Name (20 characters) under which a session keeps its chats, from its id or from a chat's."""
     if any_id.startswith("coze_chat_"):
         return any_id[-2 * _TOKEN_CHARS : -_TOKEN_CHARS]
+    return _digest_of(any_id)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(any_id: str) -> str:
     return base64.b32encode(hashlib.sha256(any_id.encode()).digest()).decode().lower()[:_TOKEN_CHARS]
 
 

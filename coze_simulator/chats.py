@@ -23,11 +23,20 @@ async def create_chat(call: Call) -> Response:
     asked = chat_request(call.body, stream_by_default=call.dialect.stream_by_default)
     if asked.bot_id == UNPUBLISHED_BOT_ID:
         raise ApiError(4015)
+    for file_id in (file_id for message in asked.messages for file_id in message.file_ids):
+        _check_file(call, file_id)
     conversation = _conversation(call, asked)
     chat = _new_chat(call, conversation, asked)
     call.store.add_chat(conversation, chat)
     call.record.conversation_id, call.record.chat_id = conversation.id, chat.id
     return _run(call, chat, stream=asked.stream)
+
+
+def _check_file(call: Call, file_id: str) -> None:
+    try:
+        call.store.file(file_id, call.identity)
+    except ApiError as error:
+        raise bad("file_id is not a file of this identity") from error
 
 
 def _run(call: Call, chat: Chat, *, stream: bool, resumed: bool = False) -> Response:

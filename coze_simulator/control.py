@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from coze_simulator.core import UPSTREAM_MODES, Core
 from coze_simulator.options import SIMULATOR_BOT_ID, SIMULATOR_TOKEN, VERSION
+from coze_simulator.state import StoredFile
 
 
 class Control:
@@ -76,6 +77,7 @@ class Control:
             "chats": len(store.chats),
             "chats_created": store.chats_created,
             "files": len(store.files),
+            "newest_files": [_file(file) for file in list(store.files.values())[-20:]],
             "upstream": core.upstream,
             "running_chats": [
                 {"id": chat.id, "conversation_id": chat.conversation_id, "status": chat.status}
@@ -102,6 +104,16 @@ class Control:
         """DELETE makes every issued OAuth token invalid."""
         self._core.office.revoke_all()
         return JSONResponse({"revoked": True})
+
+
+def _file(file: StoredFile) -> dict[str, Any]:
+    return {
+        "id": file.id,
+        "file_name": file.file_name,
+        "bytes": file.size,
+        "mime": file.mime,
+        "sha256": file.sha256,
+    }
 
 
 async def _body(request: Request) -> dict[str, Any]:

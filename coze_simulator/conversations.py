@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 
 from starlette.datastructures import UploadFile
@@ -91,7 +92,7 @@ async def clear_conversation(call: Call) -> Response:
 
 
 async def upload_file(call: Call) -> Response:
-    """POST /v1/files/upload: one part named `file`; only its name and size are kept."""
+    """POST /v1/files/upload: one part named `file`; of its content only the size and a hash are kept."""
     if not call.request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise ApiError(4304, "The file is invalid: multipart/form-data is needed")
     try:
@@ -100,6 +101,10 @@ async def upload_file(call: Call) -> Response:
             if len(files) > 1:
                 raise ApiError(4301)
             name, size = (files[0].filename or "file", files[0].size or 0) if files else ("", 0)
+            mime = (files[0].content_type or "") if files else ""
+            digest = hashlib.sha256()
+            while files and (chunk := await files[0].read(1 << 20)):
+                digest.update(chunk)
     except (MultiPartException, HTTPException) as error:
         raise ApiError(4304) from error
     if size == 0:
@@ -107,7 +112,8 @@ async def upload_file(call: Call) -> Response:
     if size > _MAX_FILE:
         raise ApiError(4302)
     store = call.store
-    file = StoredFile(store.ids.next(), call.identity, name, size, int(time.time()))
+    now = int(time.time())
+    file = StoredFile(store.ids.next(), call.identity, name, size, now, digest.hexdigest(), mime)
     store.files[file.id] = file
     if len(store.files) > _MAX_FILES_KEPT:
         store.files.popitem(last=False)
@@ -116,7 +122,4 @@ async def upload_file(call: Call) -> Response:
 
 async def retrieve_file(call: Call) -> Response:
     """GET /v1/files/retrieve."""
-    file = call.store.files.get(call.query("file_id"))
-    if file is None or file.identity != call.identity:
-        raise ApiError(4200)
-    return call.reply(call.dialect.file(file))
+    return call.reply(call.dialect.file(call.store.file(call.query("file_id"), call.identity)))

@@ -144,13 +144,15 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What is kept of an upload."""
+    """What is kept of an upload: not its content, but what proves it. ``mime`` as it was declared."""
 
     id: str
     identity: str
     file_name: str
     size: int
     created_at: int
+    sha256: str
+    mime: str
 
 
 class Store:
@@ -220,6 +222,13 @@ class Store:
         found = self.chat(conversation_id, chat_id, identity)
         if not found.saved:
             raise ApiError(4001)
+        return found
+
+    def file(self, file_id: str, identity: str) -> StoredFile:
+        """Raises ApiError 4200 when it is unknown or another identity's."""
+        found = self.files.get(file_id)
+        if found is None or found.identity != identity:
+            raise ApiError(4200)
         return found
 
     def add_chat(self, conversation: Conversation, chat: Chat) -> None:

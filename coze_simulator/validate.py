@@ -36,6 +36,12 @@ class EnterMessage:
         items = json.loads(self.content)
         return "".join(str(item.get("text") or "") for item in items if item.get("type") == "text")
 
+    @property
+    def file_ids(self) -> list[str]:
+        """The uploaded files that it names."""
+        items = json.loads(self.content) if self.content_type == "object_string" else []
+        return [item["file_id"] for item in items if item.get("file_id")]
+
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:

@@ -18,9 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEVELS = {
     "utils": 0,
+    "signals": 0,
     "exceptions": 0,
     "redis_url": 0,
+    "openai_settings": 0,
+    "openai_errors": 1,
+    "openai_bodies": 1,
+    "bodies": 1,
     "config": 1,
+    "multipart": 1,
     "models": 2,
     "metrics": 2,
     "tracing": 2,
@@ -36,7 +42,9 @@ LEVELS = {
     "dependencies": 7,
     "middleware": 8,
     "openapi": 8,
+    "uploads": 8,
     "routes": 9,
+    "openai_door": 9,
     "main": 10,
     "check": 11,
     "__main__": 11,
@@ -45,6 +53,7 @@ LEVELS = {
 
 FORBIDDEN = {
     "routes": {"redis", "httpx", "fakeredis", "aiohttp", "app.coze", "app.redis_client", "app.stores"},
+    "openai_door": {"redis", "httpx", "fakeredis", "aiohttp", "app.coze", "app.redis_client", "app.stores"},
     "tasks": {"fastapi", "starlette", "http", "redis", "httpx", "aiohttp"},
     "coze": {"redis", "fakeredis", "fastapi", "starlette", "app.models", "app.config"},
     "stores": {"fastapi", "starlette", "httpx", "aiohttp", "app.coze"},

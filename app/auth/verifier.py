@@ -83,11 +83,7 @@ class HtyVerifier:
 
     async def _identify(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity:
         token, root = self._read(tokens, hosts)
-        if self._local is not None:
-            self.counters.local += 1
-            verdict: Verdict = self._judge(token, root, accepted=self._local.is_genuine(token))
-        else:
-            verdict = await self._look_up(token, root)
+        verdict = await self._look_up(token, root)
         # Each caller raises an exception of its own: a shared one would collect all their tracebacks.
         match verdict:
             case Unanswered():
@@ -112,18 +108,23 @@ class HtyVerifier:
         root = root_of(hosts[0], self._options.roots)
         if root is None:
             raise AuthInvalid("HtyHost is not a host of this organisation")
-        if not is_acceptable(tokens[0]):
-            raise AuthInvalid(_NOT_ACCEPTED)
         return tokens[0], root
 
     async def _look_up(self, token: str, root: str) -> Verdict:
-        """The cache's verdict, or that of the one call for this token and root."""
+        """The cache's verdict, or that of the key, or of the one call for this token and root."""
         key = cache_key(token, root)
         known = self._cache.get(key)
         if known is not None:
             self.counters.hits += 1
             self._metrics.auth_cache("hit")
             return known
+        if not is_acceptable(token):
+            return Refused(_NOT_ACCEPTED)
+        if self._local is not None:
+            self.counters.local += 1
+            verdict = self._judge(token, root, accepted=self._local.is_genuine(token))
+            self._cache.put(key, verdict)
+            return verdict
         flight = self._flights.get(key)
         self._metrics.auth_cache("miss" if flight is None else "joined")
         if flight is None:

@@ -7,6 +7,7 @@ event. All failures are ``app.exceptions.UpstreamError``.
 from app.coze.client import CozeClient
 from app.coze.codes import coze_error
 from app.coze.exchange import CozeStream
+from app.coze.files import CozeFile
 from app.coze.fold import ANSWER_SEPARATOR, DELTA, Fold
 from app.coze.options import (
     CozeOptions,
@@ -39,6 +40,7 @@ __all__ = [
     "ChatRequest",
     "ChatState",
     "CozeClient",
+    "CozeFile",
     "CozeOptions",
     "CozeStream",
     "Credentials",

@@ -8,10 +8,9 @@ it. Once a chat may exist, the failure goes to the caller, who can ask Coze what
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
-import httpx
 import msgspec
 from loguru import logger
 
@@ -20,6 +19,7 @@ from app.coze.exchange import CozeStream, Exchange, begin_stream
 from app.coze.options import Bearer, CozeOptions, Credentials, OwnedCredentials, RenewableCredentials
 from app.coze.replies import Head, Reply
 from app.coze.retry import Backoff, RetryBudget, Uniform
+from app.coze.transport import PooledClient
 from app.exceptions import UpstreamError
 from app.metrics import Metrics
 from app.tracing import Span, Tracing
@@ -30,17 +30,25 @@ Attempt = Callable[[Exchange, Head], Awaitable[T]]
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One request, as often as it takes. ``safe``: it may be repeated whatever happened to it;
-    ``existing``: it is about a chat that exists."""
+    ``existing``: it is about a chat that exists. ``seconds``: from the request to the whole answer, where
+    that is not the first-byte deadline."""
 
     method: str
     url: str
     params: dict[str, str] | None = None
-    content: bytes | None = None
+    content: bytes | AsyncIterator[bytes] | None = None
+    content_type: str = "application/json"
+    seconds: float | None = None
     conversation_id: str | None = None
     safe: bool = False
     existing: bool = False
     stream: bool = False
     retries: int | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """What flows through us is here only once."""
+        return self.content is None or isinstance(self.content, bytes)
 
     def __repr__(self) -> str:
         return f"{self.method} {self.url}"  # the content is what a user wrote
@@ -51,7 +59,7 @@ class Caller:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: PooledClient,
         options: CozeOptions,
         credentials: Credentials,
         *,
@@ -99,26 +107,26 @@ class Caller:
     @asynccontextmanager
     async def stream(self, call: Call) -> AsyncIterator[CozeStream]:
         """The open stream that answers ``call``; leaving closes it. Raises ``UpstreamError``."""
-        async with AsyncExitStack() as stack:
-            stack.enter_context(self._metrics.upstream())
-            span = stack.enter_context(self._span(call))
-
-            async def attempt(exchange: Exchange, head: Head) -> CozeStream:
-                stream = await begin_stream(exchange, head, self._options)
-                stack.push_async_callback(exchange.close)
-                return stream
-
-            stream = await self._with_retries(call, attempt, span)
+        with self._metrics.upstream(), self._span(call) as span:
+            stream = await self._with_retries(call, self._begin_stream, span)
             span.set({"coze.logid": stream.logid})
             try:
-                yield stream
+                async with stream.deadlines():
+                    yield stream
+                await stream.finish()
             except UpstreamError as error:
                 if stream.chat is None:  # else it is a poll that failed, and has been counted
                     self._failed(error, span)
                 raise
-            await stream.finish()
+            finally:
+                await stream.close()
+
+    async def _begin_stream(self, exchange: Exchange, head: Head) -> CozeStream:
+        return await begin_stream(exchange, head, self._options)
 
     def _span(self, call: Call) -> Span:
+        if not self._tracing.on:
+            return self._tracing.span(call.method)
         host, _, path = call.url.partition("://")[2].partition("/")
         span = self._tracing.span(f"coze {call.method}", kind="client")
         span.set({"http.request.method": call.method, "url.path": f"/{path}"})
@@ -143,6 +151,9 @@ class Caller:
             except UpstreamError as error:
                 self._failed(error, span)
                 if not renewed and await self._has_another_token(error, bearer, call):
+                    if not call.repeatable:
+                        error.retryable = True  # by the caller, who still has what was sent
+                        raise
                     renewed = True
                     continue
                 if retry >= min(most, allowed(error)):
@@ -165,21 +176,25 @@ class Caller:
             await self._sleep(pause)
 
     async def _attempt(self, exchange: Exchange, call: Call, bearer: Bearer, attempt: Attempt[T]) -> T:
-        async with AsyncExitStack() as stack:
-            # On failure and cancellation too: the connection must not outlive the call.
-            stack.push_async_callback(exchange.close)
+        stays_open = False
+        try:
             head = await exchange.send(
                 call.method,
                 call.url,
                 bearer=bearer,
                 params=call.params,
                 content=call.content,
+                content_type=call.content_type,
                 stream=call.stream,
+                seconds=call.seconds,
             )
             result = await attempt(exchange, head)
-            if call.stream:
-                stack.pop_all()  # stays open; ``stream`` closes it
+            stays_open = call.stream  # ``stream`` closes it
             return result
+        finally:
+            # On failure and cancellation too: the connection must not outlive the call.
+            if not stays_open:
+                await exchange.close()
 
     async def _has_another_token(self, error: UpstreamError, bearer: Bearer, call: Call) -> bool:
         credentials = self._credentials

@@ -8,19 +8,20 @@ in here is said in ``app.coze.caller``.
 import asyncio
 import copy
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Literal
 
-import httpx
 import msgspec
 
 from app.coze.caller import Call, Caller
 from app.coze.codes import CANNOT_CANCEL, NOT_THERE
 from app.coze.exchange import CozeStream
+from app.coze.files import CozeFile, FilePart
 from app.coze.options import CozeOptions, Credentials, OwnedCredentials, SharedCredentials
 from app.coze.replies import Reply
 from app.coze.retry import Uniform
+from app.coze.transport import PooledClient
 from app.coze.wire import (
     ENDED,
     ChatRequest,
@@ -49,7 +50,7 @@ class CozeClient:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        http: PooledClient,
         options: CozeOptions,
         credentials: Credentials,
         *,
@@ -62,6 +63,9 @@ class CozeClient:
         self._endpoints = options.endpoints
         self._sleep = sleep
         self._rng = rng or random.SystemRandom()
+        # Looked at once: whether an object follows a protocol takes long to find out.
+        self._shared = credentials if isinstance(credentials, SharedCredentials) else None
+        self._owned = credentials if isinstance(credentials, OwnedCredentials) else None
         self._caller = Caller(
             http,
             options,
@@ -77,23 +81,23 @@ class CozeClient:
     def using(self, credential: str) -> "CozeClient":
         """This client for one conversation: in the name of the credential that it belongs to, or with ``""``
         for a new one, which may go to any. Credentials that have no names leave the client as it is."""
-        credentials = self._caller.credentials
-        if not isinstance(credentials, SharedCredentials):
+        if self._shared is None:
             return self
         other = copy.copy(self)
-        other._caller = self._caller.using(credentials.of(credential))  # noqa: SLF001  # of this very class
+        other._shared = None  # noqa: SLF001  # of this very class, as below
+        other._owned = self._shared.of(credential)  # noqa: SLF001
+        other._caller = self._caller.using(other._owned)  # noqa: SLF001
         return other
 
     @property
     def credential(self) -> str:
         """Whose a conversation is that was made through this client; empty where that is no matter."""
-        credentials = self._caller.credentials
-        return credentials.name if isinstance(credentials, OwnedCredentials) else ""
+        return self._owned.name if self._owned is not None else ""
 
     def answer_failed(self, error: UpstreamError) -> None:
         """An answer that had begun failed with ``error``: that may be the credential's limit, too."""
-        if isinstance(self._caller.credentials, OwnedCredentials):
-            self._caller.credentials.failed(error)
+        if self._owned is not None:
+            self._owned.failed(error)
 
     # --- chats -----------------------------------------------------------------------------------------
 
@@ -235,6 +239,10 @@ class CozeClient:
 
     async def clear_conversation(self, conversation_id: str) -> str:
         """POST /v1/conversations/{id}/clear: the bot forgets what was said; returns the new section's id."""
+        return (await self.new_section(conversation_id))[0]
+
+    async def new_section(self, conversation_id: str) -> tuple[str, str | None]:
+        """The same; returns the new section's id and the logid."""
         reply = await self._caller.json(
             Call(
                 method="POST",
@@ -244,7 +252,7 @@ class CozeClient:
                 existing=True,
             )
         )
-        return _own_id(reply)
+        return _own_id(reply), reply.logid
 
     async def list_conversation_messages(
         self,
@@ -278,6 +286,7 @@ class CozeClient:
             identifier(reply.body.get("first_id")) or None,
             identifier(reply.body.get("last_id")) or None,
             reply.body.get("has_more") is True,
+            reply.logid,
         )
 
     async def find_chat(
@@ -329,6 +338,32 @@ class CozeClient:
             if not scope.expired():
                 raise
             raise CozeTimeout(f"The chat ran longer than {limit:g} s (COZE_CHAT_TIMEOUT)") from None
+
+    # --- files -------------------------------------------------------------------------------------------
+
+    async def upload_file(
+        self, name: str, mime: str, chunks: AsyncIterable[bytes], *, seconds: float
+    ) -> CozeFile:
+        """POST /v1/files/upload, sent once: ``chunks`` are read as fast as Coze takes them. ``seconds`` bound
+        the whole of it. What ``chunks`` raises breaks the request off, and is an ``UpstreamError`` here."""
+        part = FilePart(name, mime, chunks)
+        try:
+            async with asyncio.timeout(seconds) as scope:
+                reply = await self._caller.json(
+                    Call(
+                        method="POST",
+                        url=self._endpoints.file_upload,
+                        content=part.body(),
+                        content_type=part.content_type,
+                        seconds=seconds + 1,  # ours is first, and says what it is
+                        retries=0,
+                    )
+                )
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise CozeTimeout(f"The upload took longer than {seconds:g} s (UPLOAD_TIMEOUT)") from None
+        return CozeFile.parse(reply)
 
     # --- how calls are made ------------------------------------------------------------------------------
 

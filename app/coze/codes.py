@@ -91,8 +91,8 @@ CODES: Final[Mapping[int, CodeRule]] = MappingProxyType(
         4100: CodeRule("token not accepted", hint=_ACCESS_HINT),
         4101: CodeRule(
             "no permission",
-            hint="Give the token the permissions chat, getChat, cancelChat, listMessage and "
-            "createConversation for the bot's workspace; check that region and token match.",
+            hint="Give the token the permissions chat, getChat, cancelChat, listMessage, createConversation "
+            "and uploadFile for the bot's workspace; check that region and token match.",
         ),
         4102: CodeRule("stopped by risk control", hint="Coze saw unusual activity on this account."),
         4104: CodeRule("the chat cannot be cancelled in its state"),

@@ -5,6 +5,7 @@ keyed by message id, since a flow can answer with several messages, and a comple
 its deltas said.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -59,6 +60,7 @@ class _Wire(msgspec.Struct, gc=False):
     content_type: str | None = None
 
 
+_DELTA_FRAME: Final = b"event: conversation.message.delta\ndata: %b\n\n"
 _decode_wire: Final = msgspec.json.Decoder(_Wire).decode
 
 
@@ -230,6 +232,17 @@ class Fold:
             answer = self._answers[message_id] = _Answer(message_id)
         return answer
 
+    def feed_all(self, events: Iterable[SSEEvent]) -> list[bytes]:
+        """The frames for readers of ``events``, up to the one that settles the outcome."""
+        frames = []
+        for event in events:
+            shown = self._delta(event) if event.name == DELTA else self.feed(event)
+            if shown is not None:
+                frames.append(shown)
+            elif self.settled:
+                break
+        return frames
+
     def _read(self, data: bytes) -> _Wire | None:
         try:
             return _decode_wire(data)
@@ -245,7 +258,11 @@ class Fold:
         )
 
     def _delta(self, event: SSEEvent) -> bytes | None:
-        wire = self._read(event.data)
+        data = event.data
+        try:
+            wire: _Wire | None = _decode_wire(data)
+        except UNREADABLE:
+            wire = self._read(data)
         if wire is None:
             return None
         kind = wire.type or "answer"
@@ -261,7 +278,7 @@ class Fold:
                 answer.content_type = wire.content_type
         elif kind in _HIDDEN:
             return None
-        return frame(DELTA, event.data)
+        return frame(DELTA, data) if b"\n" in data else _DELTA_FRAME % data
 
     def _message(self, event: SSEEvent) -> bytes | None:
         wire = self._read(event.data)

@@ -107,41 +107,41 @@ class SSEDecoder:
             text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, rest = text.split(b"\n")
         events: list[SSEEvent] = []
+        data = self._data
+        # One loop without calls: it runs three times for each delta.
         for line in lines:
             if not line:
-                if self._data:
-                    events.append(self._dispatch())
+                if data:
+                    joined = data[0] if len(data) == 1 else b"\n".join(data)
+                    events.append(SSEEvent(self._name or "message", joined))
+                    data.clear()
+                    self._data_bytes = 0
                 self._name = ""
-            elif line.startswith(b"data:"):
-                self._add_data(line[6:] if line[5:6] == b" " else line[5:], events)
-            else:
-                self._field(line, events)
+                continue
+            size = self._data_bytes + len(line)
+            if size > self._max_event:
+                self._check_size(len(line), events)
+            if line.startswith(b"data:"):
+                value = line[6:] if line[5:6] == b" " else line[5:]
+                data.append(value)
+                self._data_bytes += len(value) + 1
+            elif line.startswith(b"event:"):
+                self._name = line[6:].removeprefix(b" ").decode("utf-8", "replace")
+            elif line in (b"event", b"data"):  # a field without a value
+                self._bare_field(line)
+            elif line.startswith(b"{"):
+                self._stray = line
+            # id, retry, comments (an empty name) and unknown fields mean nothing here.
         self._line = bytearray(rest)
         self._check_size(len(rest), events)
         return events
 
-    def _field(self, line: bytes, events: list[SSEEvent]) -> None:
-        self._check_size(len(line), events)
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
+    def _bare_field(self, name: bytes) -> None:
         if name == b"event":
-            self._name = value.decode("utf-8", "replace")
-        elif name == b"data":
-            self._add_data(value, events)
-        elif line.startswith(b"{"):
-            self._stray = line
-        # id, retry, comments (an empty name) and unknown fields mean nothing here.
-
-    def _add_data(self, value: bytes, events: list[SSEEvent]) -> None:
-        self._check_size(len(value) + 1, events)
-        self._data.append(value)
-        self._data_bytes += len(value) + 1
-
-    def _dispatch(self) -> SSEEvent:
-        data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
-        self._data = []
-        self._data_bytes = 0
-        return SSEEvent(self._name or "message", data)
+            self._name = ""
+        else:
+            self._data.append(b"")
+            self._data_bytes += 1
 
     def _check_size(self, more: int, events: list[SSEEvent]) -> None:
         if self._data_bytes + more > self._max_event:

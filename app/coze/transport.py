@@ -40,13 +40,36 @@ _NOT_CONNECTED_HTTPX: Final = (
 )
 
 
+class PooledClient(httpx.AsyncClient):
+    """An ``AsyncClient`` that can also send a request just as it is.
+
+    ``send`` looks for cookies, redirects and authentication that there are not, at the price of a third of
+    the request.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, connect_timeout: float) -> None:
+        super().__init__(
+            transport=transport,
+            # The reads' deadlines are the Coze client's own, the same over both transports.
+            timeout=httpx.Timeout(None, connect=connect_timeout, pool=connect_timeout),
+            follow_redirects=False,
+            trust_env=False,
+            cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
+        )
+        self._pool = transport
+
+    async def exchange(self, request: httpx.Request) -> httpx.Response:
+        """The response once its headers are there; the caller closes it."""
+        return await self._pool.handle_async_request(request)
+
+
 def build_http_client(
     *,
     connect_timeout: float,
     pool_size: int,
     transport: TransportName = "aiohttp",
     ssl_context: ssl.SSLContext | None = None,
-) -> httpx.AsyncClient:
+) -> PooledClient:
     """A pooled client; call it inside the event loop and ``aclose`` it there.
 
     ``connect_timeout`` in seconds (also for the wait for a free connection); ``pool_size`` bounds the open
@@ -75,14 +98,7 @@ def build_http_client(
         chosen = AiohttpTransport(verify=ssl_context, trust_env=False, limits=limits, client=session)
     else:
         chosen = httpx.AsyncHTTPTransport(verify=ssl_context, trust_env=False, limits=limits)
-    return httpx.AsyncClient(
-        transport=chosen,
-        # The reads' deadlines are the Coze client's own, the same over both transports.
-        timeout=httpx.Timeout(None, connect=connect_timeout, pool=connect_timeout),
-        follow_redirects=False,
-        trust_env=False,
-        cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
-    )
+    return PooledClient(chosen, connect_timeout)
 
 
 def never_connected(error: BaseException) -> bool:

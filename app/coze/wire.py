@@ -78,6 +78,10 @@ class Endpoints(msgspec.Struct, frozen=True):
         return f"{self.base}/v3/chat/submit_tool_outputs"
 
     @property
+    def file_upload(self) -> str:
+        return f"{self.base}/v1/files/upload"
+
+    @property
     def conversation_create(self) -> str:
         return f"{self.base}/v1/conversation/create"
 
@@ -272,6 +276,7 @@ class MessagePage(msgspec.Struct, frozen=True):
     first_id: str | None = None
     last_id: str | None = None
     has_more: bool = False
+    logid: str | None = None
 
 
 def normal_status(value: object) -> Status:

@@ -80,6 +80,40 @@ class Keys:
         """Users of one name in one root, whoever owns them."""
         return f"{self.prefix}{{index}}:names:{name}"
 
+    def file(self, file_id: str) -> str:
+        return f"{self._shard(shard_of(file_id))}file:{file_id}"
+
+    def files(self, user: str) -> str:
+        """A user's uploads by expiry; written before the record, so that erasing finds all."""
+        return f"{self.prefix}{{index}}:files:{user}"
+
+    def uploaders(self, name: str) -> str:
+        """Users of one name in one root who have uploaded something."""
+        return f"{self.prefix}{{index}}:uploaders:{name}"
+
+    def conversation(self, name: str, digest: str) -> str:
+        """Whose a conversation is. ``name``: users of one name in one root, who share a slot."""
+        return self.conversation_prefix(name) + digest
+
+    def conversation_prefix(self, name: str) -> str:
+        return f"{self.prefix}{{{name}}}:conversation:"
+
+    def conversations(self, name: str) -> str:
+        """The same conversations by user and expiry, so that they can be erased."""
+        return f"{self.prefix}{{{name}}}:conversations"
+
+    def usage(self, shard: int, owner: str = "") -> str:
+        """Prefix of what an owner has used in this shard's chats; a day's number completes it."""
+        return f"{self._shard(shard)}usage:{owner}{':' if owner else ''}"
+
+    def usage_owners(self, shard: int, root: str = "") -> str:
+        """Prefix of the owners of a root who have used anything; a day's number completes it."""
+        return f"{self._shard(shard)}owners:{root}{':' if root else ''}"
+
+    def spent(self, shard: int, user: str) -> str:
+        """Prefix of a user's tokens where there is a quota; a day's number completes it."""
+        return f"{self._shard(shard)}spent:{user}:"
+
     def rate(self, kind: str, user: str) -> str:
         return f"{self.prefix}rate:{kind}:{user}"
 

@@ -5,10 +5,12 @@ that means. A command that a Cluster sends elsewhere (MOVED, ASK) was not done a
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import hiredis
 from redis import exceptions as redis_errors
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -29,6 +31,9 @@ from app.utils import SHARDS
 _BLOCKED: Final = SHARDS + 4
 """Reads that wait at the same time: one for each shard, the inbox, and some room."""
 
+_AS_IT_COMES: Final = frozenset({"EVALSHA", "EVAL", "HMGET", "HGET", "GET", "SET", "DEL", "ZREM"})
+"""Commands whose replies are used as they come, and so need nothing of redis-py but its connection."""
+
 _SPARE: Final = 8
 """Connections to a node beyond the commands that run at once: what was given up may still hold one."""
 
@@ -41,17 +46,56 @@ class Servers:
         self.blocking = blocking
         """For reads that wait: the same server without a read time-out (redis-py would end them)."""
         self._reply_timeout = reply_timeout
+        self._leaving: list[tuple[tuple[Arg, ...], asyncio.Future[Any]]] = []
+        self._departures: set[asyncio.Task[None]] = set()
 
     async def command(self, *parts: Arg) -> Any:
-        return await self.client.execute_command(*parts)
+        """The reply; raises the command's own error. Commands of the same moment travel together."""
+        if parts[0] not in _AS_IT_COMES:
+            return await self.client.execute_command(*parts)
+        waiting = asyncio.get_running_loop().create_future()
+        self._leaving.append((parts, waiting))
+        if len(self._leaving) == 1:
+            task = asyncio.create_task(self._send_off(), name="redis-commands")
+            self._departures.add(task)
+            task.add_done_callback(self._departures.discard)
+        reply = await waiting
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    async def _send_off(self) -> None:
+        """A turn of the loop later, so that what all its tasks have asked for goes as one pipeline: a burst
+        of requests needs one connection and not one each."""
+        leaving, self._leaving = self._leaving, []
+        try:
+            replies: Sequence[Any] = await self.pipeline([parts for parts, _ in leaving])
+        except (redis_errors.RedisError, OSError) as error:
+            replies = [error] * len(leaving)
+        except asyncio.CancelledError:
+            for _, waiting in leaving:
+                waiting.cancel()
+            raise
+        for (_, waiting), reply in zip(leaving, replies, strict=True):
+            if not waiting.done():  # else whoever asked has gone
+                waiting.set_result(reply)
 
     async def pipeline(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
-        """Replies in order, errors among them."""
-        async with self.client.pipeline(transaction=False) as pipe:
-            for parts in commands:
-                pipe.execute_command(*parts)
-            replies: list[Any] = await pipe.execute(raise_on_error=False)
-        return replies
+        """Replies in order as they came, errors among them.
+
+        On redis-py's connections, but without its Pipeline: the log is written 50 times a second, and
+        packing in C and one time-out for all replies halve what that costs.
+        """
+        pool = self.client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            async with asyncio.timeout(self._reply_timeout):
+                await connection.send_packed_command([_packed(parts) for parts in commands])
+                return [await _reply(connection) for _ in commands]
+        except TimeoutError:
+            raise redis_errors.TimeoutError from None
+        finally:
+            await pool.release(connection)
 
     async def on_each(self, *parts: Arg) -> list[Any]:
         """The replies of all that hold keys, to a command without a key."""
@@ -76,6 +120,9 @@ class Servers:
             raise
 
     async def close(self) -> None:
+        for task in tuple(self._departures):
+            task.cancel()
+        await asyncio.gather(*self._departures, return_exceptions=True)
         for client in (self.blocking, self.client):
             await client.aclose()
 
@@ -151,6 +198,19 @@ class ClusterServers(Servers):
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
+
+
+def _packed(parts: tuple[Arg, ...]) -> bytes:
+    packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]  # its stub asks for a tuple of one
+    return packed
+
+
+async def _reply(connection: Any) -> Any:
+    """Broken off, it closes the connection: what is still to come must not answer somebody else."""
+    try:
+        return await connection.read_response(timeout=math.inf)
+    except redis_errors.ResponseError as error:
+        return error
 
 
 def _key_of(parts: tuple[Arg, ...]) -> Arg:

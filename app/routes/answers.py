@@ -10,8 +10,10 @@ from app.sse import result_json
 from app.tasks import error_of
 
 
-def success(data: Any, *, message: str) -> Response:
-    return Response(success_json(data, message=message), media_type="application/json")
+def success(data: Any, *, message: str, logid: str | None = None) -> Response:
+    """``logid``: Coze's, where the call went to Coze."""
+    headers = {"X-Coze-Logid": logid} if logid else None
+    return Response(success_json(data, message=message), headers=headers, media_type="application/json")
 
 
 def chat_as_it_stands(record: bytes, *, asked_coze: bool = False) -> Response:

@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from app.dependencies import (
     IdempotencyKeyDep,
     IdentityDep,
     PatienceDep,
-    RequestIdDep,
-    ResourcesDep,
-    TasksDep,
     json_body,
+    request_id_of,
+    resources_of,
 )
 from app.exceptions import (
     BodyTooLarge,
@@ -20,7 +19,9 @@ from app.exceptions import (
     CozeQuotaExhausted,
     CozeRateLimited,
     CozeTimeout,
+    FileNotFound,
     IdempotencyKeyReused,
+    QuotaExceeded,
     RateLimited,
     SessionBusy,
     SessionExpired,
@@ -47,25 +48,26 @@ router = APIRouter(prefix="/coze/sessions", tags=["messages"])
         **errors(
             *(ValidationFailed, BodyTooLarge, UnsupportedMediaType, IdempotencyKeyReused),
             *(SessionNotFound, SessionTerminated, SessionExpired, ChatExpired, SessionBusy, ShuttingDown),
-            *(RateLimited, CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
+            FileNotFound,
+            *(RateLimited, QuotaExceeded, CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
         ),
     },
     openapi_extra=body_of(SendMessage),
 )
 async def send_message(
     session_id: str,
+    request: Request,
     identity: IdentityDep,
-    tasks: TasksDep,
-    resources: ResourcesDep,
     patience: PatienceDep,
     idempotency_key: IdempotencyKeyDep,
-    request_id: RequestIdDep,
     body: Annotated[SendMessage, Depends(json_body(SendMessage))],
 ) -> Response:
+    resources = resources_of(request)
+    tasks = resources.tasks
     if body.stream:
         resources.streams.check(identity.owner)
     started = await tasks.send(
-        identity, session_id, body, request_id=request_id, idempotency_key=idempotency_key
+        identity, session_id, body, request_id=request_id_of(request), idempotency_key=idempotency_key
     )
     if body.stream:
         return stream(tasks.feed(identity, started), started.chat_id, identity, resources)

@@ -1,15 +1,21 @@
 """Sessions: open, look at, end, and page through their chats."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 from fastapi import APIRouter, Depends, Query, Response
 
-from app.dependencies import IdempotencyKeyDep, IdentityDep, TasksDep, json_body
+from app.dependencies import ConversationsDep, IdempotencyKeyDep, IdentityDep, TasksDep, json_body
 from app.exceptions import (
     BodyTooLarge,
+    ConversationNotFound,
+    CozeApiError,
+    CozeQuotaExhausted,
+    CozeRateLimited,
+    CozeTimeout,
     IdempotencyKeyReused,
     RateLimited,
+    SessionBusy,
     SessionExpired,
     SessionLimitReached,
     SessionNotFound,
@@ -18,11 +24,13 @@ from app.exceptions import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from app.models import ChatPage, CreateSession, Session, SuccessEnvelope
+from app.models import ChatPage, ClearedContext, CreateSession, HistoryPage, Session, SuccessEnvelope
 from app.openapi import body_of, errors
 from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/sessions", tags=["sessions"])
+_FROM_COZE = (ConversationNotFound, CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout)
+_MessageId = Query(pattern=r"^([1-9][0-9]{0,31})?$", description="A message_id of the page before")
 _GONE = (SessionNotFound, SessionTerminated, SessionExpired)
 
 
@@ -32,6 +40,7 @@ _GONE = (SessionNotFound, SessionTerminated, SessionExpired)
     response_model=SuccessEnvelope[Session],
     responses=errors(
         ValidationFailed,
+        ConversationNotFound,
         BodyTooLarge,
         UnsupportedMediaType,
         IdempotencyKeyReused,
@@ -93,3 +102,35 @@ async def list_chats(
     last = orjson.loads(records[-1])["chat_id"] if has_more else None
     page = {"chats": [orjson.Fragment(r) for r in records], "has_more": has_more, "next_before": last}
     return success(page, message=f"{len(records)} chats")
+
+
+@router.get(
+    "/{session_id}/history",
+    summary="Page through the conversation's messages as Coze keeps them",
+    response_model=SuccessEnvelope[HistoryPage],
+    responses=errors(ValidationFailed, *_GONE, *_FROM_COZE),
+)
+async def history(
+    session_id: str,
+    identity: IdentityDep,
+    conversations: ConversationsDep,
+    limit: Annotated[int, Query(ge=1, le=50)] = 20,
+    order: Annotated[Literal["desc", "asc"], Query(description="desc: newest first")] = "desc",
+    before: Annotated[str, _MessageId] = "",
+    after: Annotated[str, _MessageId] = "",
+) -> Response:
+    page, logid = await conversations.history(
+        identity, session_id, limit=limit, order=order, before=before, after=after
+    )
+    return success(page, message=f"{len(page['messages'])} messages", logid=logid)
+
+
+@router.post(
+    "/{session_id}/clear",
+    summary="Start a new context: the bot forgets what was said, the messages stay",
+    response_model=SuccessEnvelope[ClearedContext],
+    responses=errors(*_GONE, SessionBusy, *_FROM_COZE),
+)
+async def clear(session_id: str, identity: IdentityDep, conversations: ConversationsDep) -> Response:
+    cleared, logid = await conversations.clear(identity, session_id)
+    return success(cleared, message="context cleared", logid=logid)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.dependencies import IdentityDep, UsersDep
+from app.dependencies import CallerDep, IdentityDep, UsersDep
 from app.exceptions import ValidationFailed
 from app.models import USER_ID_PATTERN, Erased, SessionList, SuccessEnvelope
 from app.openapi import errors
@@ -38,6 +38,6 @@ async def list_sessions(
     response_model=SuccessEnvelope[Erased],
     responses=errors(ValidationFailed),
 )
-async def erase_user(user_id: UserIdPath, identity: IdentityDep, users: UsersDep) -> Response:
+async def erase_user(user_id: UserIdPath, identity: CallerDep, users: UsersDep) -> Response:
     erased = await users.erase(identity, user_id)
     return success(erased, message=f"{erased['erased_sessions']} sessions erased")

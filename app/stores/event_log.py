@@ -17,11 +17,15 @@ from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.redis_client import Arg, Keys, RedisGate, Script
+from app.signals import Signal
 from app.stores.limits import TOMBSTONE_MS
 from app.stores.loops import forever
 from app.stores.sessions import SessionRecord
+from app.stores.usage import usage_keys, usage_row
 
 TICK_SECONDS: Final = 0.02
+URGENT_TICKS: Final = 10
+"""How many pipelines may be written ahead of their time."""
 _MAX_BATCH_BYTES: Final = 1 << 20
 _STALE_ID: Final = "equal or smaller"
 
@@ -30,12 +34,15 @@ LogState = Literal["open", "committed", "unsaved", "fenced"]
 
 @dataclass(frozen=True, slots=True)
 class LogPolicy:
-    """All in milliseconds. ``hold``: what a running chat adds to the life of its session and log."""
+    """All in milliseconds. ``hold``: what a running chat adds to the life of its session and log.
+    ``usage_ttl``: how long a day's usage is kept. ``quota``: what a user spends in a day is counted, too."""
 
     lease: int
     session_ttl: int
     log_ttl: int
     hold: int
+    usage_ttl: int
+    quota: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +57,12 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class ChatEnd:
     """``record``: the final chat as JSON. ``frames``: how many of the log's frames belong to the end.
-    ``waiting``: it waits for tool outputs and is not over."""
+    ``waiting``: it waits for tool outputs and is not over. ``usage``: see ``usage_of_end``."""
 
     record: bytes
     frames: int
     waiting: bool = False
+    usage: str = "0 0 0"
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +91,7 @@ class OpenLog:
     next_chat: str | None = None
     """The queued chat that the end made ready."""
     wakers: set[asyncio.Event] = field(default_factory=set)
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: Signal = field(default_factory=Signal)
     """Set once ``state`` is not "open" any more."""
     ids: tuple[str, str, str] | None = None
     """Coze's chat and conversation id and whose they are there, waiting to be committed."""
@@ -129,6 +137,8 @@ class LogWriter:
         self._dirty: dict[str, OpenLog] = {}
         self._work = asyncio.Event()
         self._urgent = asyncio.Event()
+        self._due = 0.0
+        """Loop time from which the next tick may be written."""
         self._task: asyncio.Task[None] | None = None
         self.draining = False
         self.pipelines = 0
@@ -206,9 +216,7 @@ class LogWriter:
 
     async def _round(self) -> None:
         await self._work.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TICK_SECONDS):
-                await self._urgent.wait()
+        await self._pace()
         self._urgent.clear()
         try:
             await self._commit()
@@ -219,6 +227,19 @@ class LogWriter:
             raise
         if not self._dirty:
             self._work.clear()
+
+    async def _pace(self) -> None:
+        """One pipeline a tick in the long run, however many chats run; what is urgent (an end that readers
+        wait for, Coze's ids) may go up to ``URGENT_TICKS`` ahead of that."""
+        loop = asyncio.get_running_loop()
+        urgent_from = self._due - URGENT_TICKS * TICK_SECONDS
+        if not self._urgent.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(max(self._due, loop.time() + TICK_SECONDS)):
+                    await self._urgent.wait()
+        if self._urgent.is_set():
+            await asyncio.sleep(urgent_from - loop.time())
+        self._due = max(self._due, loop.time()) + TICK_SECONDS
 
     async def _commit(self) -> None:
         logs = list(self._dirty.values())
@@ -281,18 +302,18 @@ class LogWriter:
         return log.committed + len(batch), b"".join(batch)
 
     def _end_command(self, log: OpenLog, end: ChatEnd) -> tuple[Arg, ...]:
-        keys, policy = self._keys, self._policy
+        keys, policy, session = self._keys, self._policy, log.origin.session
         return self._end.command(
             [
                 *(keys.session(log.session_id), keys.chats(log.chat_id), keys.order(log.session_id)),
                 *(keys.run(log.chat_id), keys.leases_of(log.chat_id), keys.log(log.chat_id)),
-                keys.queue(log.session_id),
+                *(keys.queue(log.session_id), *usage_keys(keys, session, quota=policy.quota)),
             ],
             [
                 *(log.chat_id, log.epoch, end.record, int(end.waiting)),
                 *(log.committed + 1, log.last, b"".join(log.since(log.committed))),
                 *(policy.session_ttl, TOMBSTONE_MS, policy.hold, policy.log_ttl),
-                *(policy.lease, int(self.draining)),
+                *(policy.lease, int(self.draining), end.usage, usage_row(session), policy.usage_ttl),
             ],
         )
 

@@ -26,6 +26,11 @@ def name_key(owner: str, user_id: str) -> str:
     return _digest(owner.partition("|")[0], user_id)
 
 
+def owner_key(owner: str) -> str:
+    """An owner's name, or a root's, where usage is counted."""
+    return _digest(owner)
+
+
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
 
@@ -38,6 +43,7 @@ class SessionIndex:
         self._admit = Script("index_admit")
         self._drop = Script("index_drop")
         self._prune = Script("index_prune")
+        self._keep = Script("index_keep")
 
     async def admit(self, session_id: str, owner: str, user_id: str) -> list[str]:
         """Enters the session; where the limits are reached, the user's own sessions instead, least
@@ -51,6 +57,15 @@ class SessionIndex:
     async def keep(self, session_id: str, owner: str, user_id: str) -> None:
         """Moves the session's expiry to a full life from now."""
         await self._enter(session_id, owner, user_id, _NO_LIMIT, _NO_LIMIT, _NO_LIMIT)
+
+    async def keep_single(self, session_id: str, owner: str, user_id: str) -> None:
+        """Enters a session of a single chat where erasure looks, and nowhere else."""
+        keys, user = self._keys, user_key(owner, user_id)
+        await self._redis.run(
+            self._keep,
+            [keys.kept_sessions(user), keys.namesakes(name_key(owner, user_id))],
+            [session_id, user, self._limits.expire_ms + TOMBSTONE_MS],
+        )
 
     async def _enter(self, session_id: str, owner: str, user_id: str, *limits: int) -> list[Any]:
         keys, user = self._keys, user_key(owner, user_id)

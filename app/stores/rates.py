@@ -9,7 +9,7 @@ from app.exceptions import RateLimited, SessionNotFound
 from app.redis_client import Keys, RedisGate, Script
 from app.utils import is_session_id
 
-RateKind = Literal["messages", "sessions"]
+RateKind = Literal["messages", "sessions", "files"]
 _REMEMBERED: Final = 10_000
 
 
@@ -42,13 +42,18 @@ class RateStore:
             )
 
     async def take_message(self, session_id: str, owner_matches: Callable[[str], bool]) -> None:
-        """A message's token, from the bucket of the session's user.
+        """A message's token, from the bucket of the session's user. Raises ``SessionNotFound``,
+        ``RateLimited``."""
+        await self.take("messages", await self.user_of(session_id, owner_matches))
+
+    async def user_of(self, session_id: str, owner_matches: Callable[[str], bool]) -> str:
+        """The session's user as the indexes name him.
 
         Who a session belongs to never changes, so it is asked once and remembered. A caller who may not
         see the session takes nothing and is told at once, after the same one question as for a session that
         does not exist: neither the memory here nor what a sender waits for next tells the two apart.
 
-        Raises ``SessionNotFound``, ``RateLimited``.
+        Raises ``SessionNotFound``.
         """
         if not is_session_id(session_id):
             raise SessionNotFound
@@ -60,4 +65,4 @@ class RateStore:
             known = self._users[session_id] = (owner.decode(), user.decode())
             if len(self._users) > _REMEMBERED:
                 self._users.popitem(last=False)
-        await self.take("messages", known[1])
+        return known[1]

@@ -70,6 +70,11 @@ class SessionRecord:
         return self._fields.get(b"auto_save") == b"1"
 
     @property
+    def single(self) -> bool:
+        """It is there for one chat alone: neither listed nor counted, and soon forgotten."""
+        return b"single" in self._fields
+
+    @property
     def opening_messages(self) -> list[dict[str, Any]]:
         """``additional_messages`` of the session; empty once Coze has them."""
         return [] if self._fields.get(b"seeded") else self.additional_messages
@@ -162,14 +167,20 @@ class SessionStore:
         additional_messages: list[dict[str, Any]],
         metadata: dict[str, str],
         idempotency: str = "",
+        single: bool = False,
+        conversation: tuple[str, str] | None = None,
     ) -> SessionRecord:
         """Creates a session; repeated with the same id it answers the same. ``idempotency``: digest of the
-        Idempotency-Key, to be erased with it.
+        Idempotency-Key, to be erased with it. ``single``: for one chat alone, within no limit.
+        ``conversation``: id and credential of the one that it goes on with.
 
         The index is written first: what is forgotten there expires by itself, whereas a session that
         no index knows would escape the limits. Raises ``SessionLimitReached``.
         """
-        await self._make_room(session_id, identity.owner, user_id)
+        if single:
+            await self.index.keep_single(session_id, identity.owner, user_id)
+        else:
+            await self._make_room(session_id, identity.owner, user_id)
         flat = await self._redis.run(
             self._open,
             [self._keys.session(session_id), self._keys.chats(session_id)],
@@ -178,7 +189,8 @@ class SessionStore:
                 *("user_id", user_id, "bot_id", bot_id, "user", user_key(identity.owner, user_id)),
                 *("auto_save", "1" if auto_save_history else "0"),
                 *("messages", orjson.dumps(additional_messages), "metadata", orjson.dumps(metadata)),
-                *("idempotency", idempotency),
+                *("idempotency", idempotency, *(("single", "1") if single else ())),
+                *(_held(*conversation) if conversation else ()),
             ],
         )
         return SessionRecord(session_id, flat)
@@ -210,14 +222,15 @@ class SessionStore:
         )
         return bool(reply[0] != b"busy")
 
-    async def claim_key(self, identity: Identity, key: IdempotencyKey, session_id: str) -> str:
-        """The session that this Idempotency-Key stands for: ``session_id`` if it is new.
+    async def claim_key(self, identity: Identity, key: IdempotencyKey, session_id: str, *scope: str) -> str:
+        """The session that this Idempotency-Key stands for: ``session_id`` if it is new. In a ``scope`` of
+        its own the same key means something else.
 
         Raises ``IdempotencyKeyReused``.
         """
         reply = await self._redis.run(
             self._idempotency,
-            [self._keys.session_idempotency(key.digest(identity.owner))],
+            [self._keys.session_idempotency(key.digest(identity.owner, *scope))],
             [key.fingerprint, session_id, IDEMPOTENCY_MS],
         )
         if reply[0] == b"reused":
@@ -229,6 +242,9 @@ class SessionStore:
 
     async def keep_indexed(self, session: SessionRecord) -> None:
         """Moves the session's expiry in the indexes to where its hash has it."""
+        if session.single:
+            await self.index.keep_single(session.session_id, session.owner, session.user_id)
+            return
         await self.index.keep(session.session_id, session.owner, session.user_id)
 
     async def read(
@@ -288,11 +304,18 @@ class SessionStore:
     ) -> list[str | bytes | int]:
         return [mine, admin_prefix, int(idle_only), reason, TOMBSTONE_MS, self._keys.run_prefix(session_id)]
 
-    async def set_conversation(self, session_id: str, conversation_id: str, credential: str = "") -> str:
-        """Keeps the first conversation that is reported, and whose it is; returns the one that holds."""
+    async def set_conversation(
+        self, session_id: str, conversation_id: str, credential: str, kept: int
+    ) -> str | None:
+        """Keeps the first conversation that is reported, and whose it is; returns the one that holds, None
+        where the session is gone. ``kept``: when its ownership was written down (milliseconds)."""
         key = self._keys.session(session_id)
-        reply = await self._redis.run(self._conversation, [key], [conversation_id, credential])
-        return reply.decode() if reply else conversation_id
+        reply = await self._redis.run(self._conversation, [key], [conversation_id, credential, kept])
+        return reply.decode() if reply is not None else None
+
+
+def _held(conversation_id: str, credential: str) -> tuple[str | int, ...]:
+    return "conversation_id", conversation_id, "credential", credential, "kept", now_ms()
 
 
 def _check(session_id: str) -> None:

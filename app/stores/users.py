@@ -177,6 +177,6 @@ class UserStore:
 
 
 def _record(session_id: str, reply: Any) -> SessionRecord | None:
-    if not isinstance(reply, dict) or not reply:
-        return None
-    return SessionRecord(session_id, [part for pair in reply.items() for part in pair])
+    if isinstance(reply, dict):  # a cluster's client makes one; the wire has a flat list
+        reply = [part for pair in reply.items() for part in pair]
+    return SessionRecord(session_id, reply) if isinstance(reply, list) and reply else None

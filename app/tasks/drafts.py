@@ -9,11 +9,14 @@ from app.exceptions import SessionNotFound
 from app.models import Chat, SendMessage, UserMessage
 from app.stores.chats import NewChat
 from app.stores.sessions import IdempotencyKey
+from app.tasks.attachments import PLAIN, Resolved
 from app.tasks.frames import chat_frame
 from app.utils import is_session_id, iso, new_chat_id
 
 
-def new_chat(session_id: str, body: SendMessage) -> tuple[Chat, NewChat]:
+def new_chat(session_id: str, body: SendMessage, files: Resolved = PLAIN) -> tuple[Chat, NewChat]:
+    """``files``: what goes along, with Coze's ids, kept with the request: the queue and a takeover need no
+    more."""
     if not is_session_id(session_id):
         raise SessionNotFound
     moment, chat_id = iso(), new_chat_id(session_id)
@@ -26,20 +29,29 @@ def new_chat(session_id: str, body: SendMessage) -> tuple[Chat, NewChat]:
             timestamp=moment,
             message_id=f"msg_{chat_id[-20:]}",
             metadata=body.meta_data or {},
+            attachments=files.shown or None,
         ),
         created_at=moment,
         updated_at=moment,
     )
-    request = body.model_dump_json(exclude={"stream", "on_busy"}, exclude_none=True).encode()
+    request = body.model_dump_json(exclude={"stream", "on_busy", "attachments"}, exclude_none=True).encode()
+    if files is not PLAIN:
+        resolved = {
+            "content": files.content,
+            "additional_messages": files.rewritten,
+            "credential": files.credential,
+        }
+        request = orjson.dumps(orjson.loads(request) | {k: v for k, v in resolved.items() if v})
     return chat, NewChat(chat_id, session_id, chat.model_dump_json().encode(), chat_frame(chat), request)
 
 
-def idempotency_of(key: str | None, body: BaseModel) -> IdempotencyKey | None:
-    """The fingerprint leaves ``stream`` out: a streamed repeat of a call that was not is the same call."""
-    if key is None:
-        return None
+def idempotency_of(key: str | IdempotencyKey | None, body: BaseModel, *more: str) -> IdempotencyKey | None:
+    """The fingerprint leaves ``stream`` out: a streamed repeat of a call that was not is the same call.
+    ``more``: what the call means besides its body. A key that has its fingerprint keeps it."""
+    if key is None or isinstance(key, IdempotencyKey):
+        return key
     canonical = orjson.dumps(body.model_dump(mode="json", exclude={"stream"}), option=orjson.OPT_SORT_KEYS)
-    return IdempotencyKey(key, hashlib.sha256(canonical).hexdigest())
+    return IdempotencyKey(key, hashlib.sha256(b"\0".join([canonical, *map(str.encode, more)])).hexdigest())
 
 
 def tool_call_ids(chat: Chat) -> list[str]:

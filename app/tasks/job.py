@@ -1,6 +1,5 @@
 """A chat that runs in this process: what its task, its readers and its canceller share."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import orjson
 from app.coze import ChatRequest, CozeClient, EnterMessage, Fold
 from app.exceptions import ServiceError
 from app.models import OUR_META_KEY, Chat
+from app.signals import Signal
 from app.stores.chats import NewChat, run_field
 from app.stores.event_log import OpenLog, Origin
 from app.stores.leases import Claim
@@ -24,11 +24,12 @@ class Job:
     chat: Chat
     session: SessionRecord
     request: dict[str, Any]
-    """The body of the message: message, additional_messages, custom_variables, meta_data, parameters."""
+    """The body of the message: message, additional_messages, custom_variables, meta_data, parameters; with
+    attachments also ``content``, the message as an object_string, and ``credential``, whose its files are."""
     log: OpenLog
     request_id: str = ""
     fold: Fold = field(default_factory=Fold)
-    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: Signal = field(default_factory=Signal)
     ids_known: bool = False
     asked: bool = False
     """A POST to Coze may have been sent."""
@@ -87,13 +88,19 @@ class Job:
         return ChatRequest(
             bot_id=session.bot_id,
             user_id=user_id,
-            messages=[*map(_enter, messages), EnterMessage("user", body["message"])],
+            messages=[*map(_enter, messages), _message(body)],
             conversation_id=session.conversation_id,
             auto_save_history=session.auto_save_history,
             custom_variables=body.get("custom_variables"),
             meta_data={**(body.get("meta_data") or {}), OUR_META_KEY: self.chat.chat_id},
             parameters=body.get("parameters"),
         )
+
+
+def _message(body: dict[str, Any]) -> EnterMessage:
+    if content := body.get("content"):
+        return EnterMessage("user", content, "object_string")
+    return EnterMessage("user", body["message"])
 
 
 def _enter(message: dict[str, Any]) -> EnterMessage:
@@ -107,13 +114,19 @@ def _enter(message: dict[str, Any]) -> EnterMessage:
 
 
 def _open_log(
-    chat: Chat, session: SessionRecord, run: Sequence[bytes], *, epoch: int, frames: list[bytes]
+    chat: Chat,
+    session: SessionRecord,
+    record: bytes,
+    run: Sequence[bytes],
+    *,
+    epoch: int,
+    frames: list[bytes],
 ) -> OpenLog:
     return OpenLog(
         chat_id=chat.chat_id,
         session_id=session.session_id,
         epoch=epoch,
-        origin=Origin(session, chat.model_dump_json().encode(), list(run)),
+        origin=Origin(session, record, list(run)),
         frames=frames,
         visible=len(frames),
         committed=len(frames),
@@ -123,9 +136,9 @@ def _open_log(
 def new_job(created: SessionRecord, new: NewChat, chat: Chat, request_id: str) -> Job:
     """The chat that was just created here: epoch 1, frame 1 committed."""
     run = [b"epoch", b"1", b"sid", created.session_id.encode(), b"request", new.request]
-    log = _open_log(chat, created, run, epoch=1, frames=[new.first_frame])
+    log = _open_log(chat, created, new.record, run, epoch=1, frames=[new.first_frame])
     job = Job(chat, created, orjson.loads(new.request), log, request_id)
-    job.credential = created.credential
+    job.credential = created.credential or job.request.get("credential", "")
     return job
 
 
@@ -137,12 +150,14 @@ def claimed_job(claim: Claim) -> Job:
         chat.status = "pending"
         frames = [chat_frame(chat)]
     chat.status = "processing"
-    log = _open_log(chat, claim.session, claim.run, epoch=claim.epoch, frames=frames)
+    record = chat.model_dump_json().encode()
+    log = _open_log(chat, claim.session, record, claim.run, epoch=claim.epoch, frames=frames)
     job = Job(chat, claim.session, orjson.loads(run_field(claim.run, b"request")), log)
     job.taken_over = claim.kind != "start"
     job.fold.coze_chat_id = run_field(claim.run, b"coze_chat_id").decode() or None
     job.fold.conversation_id = run_field(claim.run, b"conversation_id").decode() or None
-    job.credential = run_field(claim.run, b"credential").decode() or claim.session.credential
+    mine = claim.session.credential or job.request.get("credential", "")
+    job.credential = run_field(claim.run, b"credential").decode() or mine
     if run_field(claim.run, b"cancel"):
         job.cancelled.set()
     return job

@@ -13,7 +13,9 @@ from app.coze import DELTA, ENDED, ChatRequest, CozeClient, CozeStream
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
 from app.metrics import Metrics
 from app.models import OUR_META_KEY
+from app.signals import first_of
 from app.stores.event_log import ChatEnd, LogWriter
+from app.stores.usage import usage_of_end
 from app.tasks.frames import answer_frames, close_chat, end_frames, snapshot_frame
 from app.tasks.job import Job
 
@@ -60,9 +62,8 @@ class Runner:
             self.finish(job)
             return
         answer = asyncio.create_task(self._answer(job), name=f"answer:{job.chat.chat_id}")
-        stop = asyncio.create_task(job.cancelled.wait())
         try:
-            await asyncio.wait({answer, stop}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(job.cancelled, task=answer)
             if not answer.done():
                 await _end_task(answer)
                 await self._cancel(job)
@@ -79,7 +80,6 @@ class Runner:
             self._fail(job, InternalError())
         finally:
             await _end_task(answer)
-            await _end_task(stop)
         self.finish(job)
         if job.let_go:
             # Past the whole chat's deadline Coze must let go of the conversation, or the session's next
@@ -93,7 +93,8 @@ class Runner:
         job.chat.metadata["last_event_id"] = f"{job.log.epoch}-{job.log.last + len(frames)}"
         record = job.chat.model_dump_json().encode()
         waiting = job.chat.status == "requires_action"
-        self._writer.finish(job.log, frames, ChatEnd(record, len(frames), waiting))
+        usage = usage_of_end(job.chat.usage)
+        self._writer.finish(job.log, frames, ChatEnd(record, len(frames), waiting, usage))
 
     @staticmethod
     def _fail(job: Job, error: ServiceError) -> None:
@@ -162,14 +163,7 @@ class Runner:
                 await self._poll(job)
                 return
             async for events in stream:
-                frames = []
-                for event in events:
-                    shown = fold.feed(event)
-                    if shown is not None:
-                        frames.append(shown)
-                    if fold.settled:
-                        break
-                if frames:
+                if frames := fold.feed_all(events):
                     self._writer.append(log, frames)
                 if job.first_delta is None and any(event.name == DELTA for event in events):
                     job.first_delta = time.perf_counter() - job.begun
@@ -334,4 +328,6 @@ async def _end_task(task: "asyncio.Task[object]") -> None:
     """Cancel means cancel and await."""
     if not task.done():
         task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(task, return_exceptions=True)
+    elif not task.cancelled():
+        task.exception()  # looked at, or asyncio complains

@@ -10,6 +10,8 @@ from loguru import logger
 
 from app.exceptions import InternalError, Overloaded, RedisUnavailable, ServiceError
 from app.metrics import Metrics
+from app.signals import Signal, first_of
+from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.leases import Claim, LeaseStore, RunState
 from app.stores.log_reader import LogReader
@@ -34,9 +36,11 @@ class RunningChats:
         reader: LogReader,
         metrics: Metrics,
         tracing: Tracing,
+        conversations: ConversationStore,
     ) -> None:
         self._metrics = metrics
         self._tracing = tracing
+        self._conversations = conversations
         self._runner = runner
         self._writer = writer
         self._leases = leases
@@ -45,7 +49,7 @@ class RunningChats:
         self._chat_tasks: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.handing_over = False
-        self.idle = asyncio.Event()
+        self.idle = Signal()
         self.idle.set()
 
     def __len__(self) -> int:
@@ -115,6 +119,8 @@ class RunningChats:
                     self._report(job, span)
                 await job.log.settled.wait()
                 await self._until_written(job)
+                if self._conversations.is_due(job.session):
+                    self.spawn(self._keep_conversation(job), f"conversation:{job.log.session_id}")
         finally:
             if self._jobs.get(chat_id) is job:
                 del self._jobs[chat_id], self._chat_tasks[chat_id]
@@ -124,6 +130,18 @@ class RunningChats:
         if job.log.next_chat is not None and not self.leaving:
             with contextlib.suppress(RedisUnavailable, Overloaded):  # its lease runs out, somebody claims it
                 await self.take_over(job.log.next_chat, job.log.session_id, force=True, expect="ready")
+
+    async def _keep_conversation(self, job: Job) -> None:
+        """Here for the first chat of a conversation that Coze made with it, and about once a day after that.
+        A chat's end is always reached, by this process or by another one."""
+        session, log = job.session, job.log
+        conversation, credential = session.conversation_id, session.credential
+        if conversation is None:
+            conversation = job.fold.conversation_id
+            credential = log.known_ids[2] if log.known_ids is not None else job.credential
+        if conversation is not None and log.state == "committed":
+            with contextlib.suppress(ServiceError):
+                await self._conversations.keep_of(session, conversation, credential)
 
     def _report(self, job: Job, span: Span) -> None:
         """How the chat ended, for whoever watches."""
@@ -149,9 +167,8 @@ class RunningChats:
 
     async def _run_unless_fenced(self, job: Job) -> None:
         run = asyncio.create_task(self._runner.run(job), name=f"run:{job.log.chat_id}")
-        settled = asyncio.create_task(job.log.settled.wait())
         try:
-            await asyncio.wait({run, settled}, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(job.log.settled, task=run)
             if job.log.state == "fenced" and not run.done():
                 await self._leave(job, run)
             await run
@@ -159,9 +176,7 @@ class RunningChats:
             if not run.done() or not run.cancelled():
                 raise
         finally:
-            for task in (run, settled):
-                task.cancel()
-            await asyncio.gather(run, settled, return_exceptions=True)
+            await _cancel([run])
 
     async def _leave(self, job: Job, run: "asyncio.Task[None]") -> None:
         """Fenced: stops quietly. A Coze chat that the new owner does not know of is cancelled there.
@@ -234,4 +249,5 @@ async def _cancel(tasks: "Iterable[asyncio.Task[None]]") -> None:
     chosen = [task for task in tasks if not task.done()]
     for task in chosen:
         task.cancel()
-    await asyncio.gather(*chosen, return_exceptions=True)
+    if chosen:
+        await asyncio.gather(*chosen, return_exceptions=True)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from loguru import logger
 
 from app.coze import CozeClient
 from app.exceptions import (
@@ -29,21 +28,23 @@ from app.models import (
     SendMessage,
     SubmitToolOutputs,
 )
+from app.signals import Signal, first_of
 from app.stores.chats import ChatStore, status_of
+from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
-from app.stores.index import user_key
 from app.stores.leases import LeaseStore
 from app.stores.log_reader import LogReader
 from app.stores.rates import RateStore
-from app.stores.sessions import SessionRecord, SessionStore
+from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
+from app.stores.usage import UsageStore
+from app.tasks.attachments import Attachments
 from app.tasks.drafts import idempotency_of, new_chat, tool_call_ids
 from app.tasks.feed import ChatFeed, LocalFeed, RemoteFeed
 from app.tasks.job import Job, new_job
+from app.tasks.opening import SessionOpener
 from app.tasks.running import RunningChats
-from app.utils import new_session_id
 
 _POLL_ELSEWHERE: Final = 0.2
-_OPENING_WAIT: Final = 5.0
 _OWNER_ANSWERS_WITHIN: Final = 1.0
 _CANCEL_WAIT: Final = 10.0
 
@@ -74,6 +75,9 @@ class TaskService:
         sessions: SessionStore,
         chats: ChatStore,
         rates: RateStore,
+        usage: UsageStore,
+        conversations: ConversationStore,
+        attachments: Attachments,
         leases: LeaseStore,
         reader: LogReader,
         writer: LogWriter,
@@ -84,19 +88,28 @@ class TaskService:
         self._sessions = sessions
         self._chats = chats
         self._rates = rates
+        self._usage = usage
+        self._conversations = conversations
+        self._attachments = attachments
         self._leases = leases
         self._reader = reader
         self._writer = writer
         self._running = running
-        self._coze = coze
         self._options = options
         self._arriving = 0
-        self._conversations: dict[str, asyncio.Task[None]] = {}
+        self._opener = SessionOpener(
+            sessions=sessions,
+            conversations=conversations,
+            rates=rates,
+            running=running,
+            coze=coze,
+            default_bot_id=options.default_bot_id,
+        )
         self.draining = asyncio.Event()
         """Set when this process is about to end: nothing new is begun."""
-        self.farewell = asyncio.Event()
+        self.farewell = Signal()
         """Set when open streams have to go."""
-        self._hurry = asyncio.Event()
+        self._hurry = Signal()
 
     # -- sessions ----------------------------------------------------------------------------------------
 
@@ -104,51 +117,20 @@ class TaskService:
         self, identity: Identity, body: CreateSession, idempotency_key: str | None
     ) -> dict[str, Any]:
         self._refuse_while_draining()
-        await self._rates.take("sessions", user_key(identity.owner, body.user_id))
-        session_id = new_session_id()
-        key = idempotency_of(idempotency_key, body)
-        if key is not None:
-            session_id = await self._sessions.claim_key(identity, key, session_id)
-        try:
-            session = await self._sessions.open(
-                session_id,
-                identity,
-                user_id=body.user_id,
-                bot_id=body.bot_id or self._options.default_bot_id,
-                auto_save_history=body.auto_save_history,
-                additional_messages=[m.model_dump(exclude_none=True) for m in body.additional_messages or []],
-                metadata=body.meta_data or {},
-                idempotency=key.digest(identity.owner) if key is not None else "",
-            )
-        except ServiceError:
-            if key is not None:  # a refusal does not use the key up
-                with contextlib.suppress(RedisUnavailable):
-                    await self._sessions.forget_key(identity, key)
-            raise
-        if (
-            body.auto_save_history
-            and session.conversation_id is None
-            and session_id not in self._conversations
-        ):
-            task = self._running.spawn(self._open_conversation(session), f"conversation:{session_id}")
-            self._conversations[session_id] = task
-            task.add_done_callback(lambda _: self._conversations.pop(session_id, None))
-        return session.view(self._sessions.limits)
-
-    async def _open_conversation(self, session: SessionRecord) -> None:
-        """Best effort: without it, Coze makes a conversation with the first chat."""
-        try:
-            coze = self._coze.using("")
-            conversation = await coze.create_conversation(bot_id=session.bot_id)
-            await self._sessions.set_conversation(session.session_id, conversation, coze.credential)
-        except ServiceError as error:
-            logger.info("no conversation for {} yet: {}", session.session_id, error.code)
+        return self.view(await self._opener.open(identity, body, idempotency_key))
 
     async def get_session(self, identity: Identity, session_id: str, history: int) -> dict[str, Any]:
         session, records, index_due = await self._sessions.read(session_id, identity, history=history)
         if index_due:
             self._running.spawn(self._keep_indexed(session), f"index:{session_id}")
+        await self._keep_conversation(session)
         return session.view(self._sessions.limits, records)
+
+    async def _keep_conversation(self, session: SessionRecord) -> None:
+        """Whoever is shown a conversation's id can come back with it, even if its chat's process died."""
+        if session.conversation_id is not None and self._conversations.is_due(session):
+            with contextlib.suppress(ServiceError):
+                await self._conversations.keep_of(session, session.conversation_id, session.credential)
 
     async def _keep_indexed(self, session: SessionRecord) -> None:
         with contextlib.suppress(ServiceError):
@@ -188,15 +170,15 @@ class TaskService:
         body: SendMessage,
         *,
         request_id: str,
-        idempotency_key: str | None,
+        idempotency_key: str | IdempotencyKey | None,
+        paid: bool = False,
     ) -> Started:
-        """Creates the chat and starts it, or puts it into the session's queue."""
-        self._refuse_while_draining()
-        self._check_length(body.message)
-        if self.running + self._arriving >= self._options.max_running:
-            raise Overloaded(f"This process runs {self._options.max_running} chats already")
+        """Creates the chat and starts it, or puts it into the session's queue. ``paid``: it has its token."""
+        self.check(body)
         self._arriving += 1  # a burst must not slip through while each of it waits for Redis
         try:
+            if not paid:
+                await self._rates.take_message(session_id, identity.may_see)
             return await self._create(identity, session_id, body, request_id, idempotency_key)
         finally:
             self._arriving -= 1
@@ -207,13 +189,13 @@ class TaskService:
         session_id: str,
         body: SendMessage,
         request_id: str,
-        idempotency_key: str | None,
+        idempotency_key: str | IdempotencyKey | None,
     ) -> Started:
-        await self._rates.take_message(session_id, identity.may_see)
-        # Our own background call: the first message goes to the conversation that is being made.
-        if (opening := self._conversations.get(session_id)) is not None:
-            await asyncio.wait({opening}, timeout=_OPENING_WAIT)
-        chat, new = new_chat(session_id, body)
+        if self._usage.has_quota:
+            await self._usage.check_quota(await self._rates.user_of(session_id, identity.may_see))
+        await self.opened(session_id)
+        files = await self._attachments.of(identity, session_id, body)
+        chat, new = new_chat(session_id, body, files)
         if self._chats.away:
             raise RedisUnavailable
         try:
@@ -238,6 +220,14 @@ class TaskService:
                 self._running.spawn(self._make_way(other, session_id), f"cancel:{other}")
         return Started(created.chat_id, Cursor(0, 0))
 
+    async def opened(self, session_id: str) -> None:
+        """Returns once the conversation that is being made for the session here is there."""
+        await self._opener.opened(session_id)
+
+    def make_conversation(self, session: SessionRecord) -> None:
+        """In the background; the session's first message waits for it."""
+        self._opener.begin(session)
+
     async def _make_way(self, chat_id: str, session_id: str) -> None:
         await self._cancel(chat_id, session_id)
 
@@ -256,6 +246,13 @@ class TaskService:
             job = await self._running.take_over(chat_id, session_id, force=True)
             if job is not None:
                 job.cancelled.set()
+
+    def check(self, body: SendMessage) -> None:
+        """Refuses what can be refused before anything is written."""
+        self._refuse_while_draining()
+        self._check_length(body.message)
+        if self.running + self._arriving >= self._options.max_running:
+            raise Overloaded(f"This process runs {self._options.max_running} chats already")
 
     def _check_length(self, message: str) -> None:
         limit = self._options.max_message_length
@@ -302,7 +299,7 @@ class TaskService:
                 while not self.farewell.is_set():
                     job = self._running.get(chat_id)
                     if job is not None:
-                        await _first_of(job.log.settled, self.farewell)
+                        await first_of(job.log.settled, self.farewell)
                         if job.log.end is not None and job.log.state != "fenced" and job.log.settled.is_set():
                             return job.log.end.record
                     record = await self._chats.record(chat_id, identity)
@@ -350,6 +347,15 @@ class TaskService:
         if job is not None and job.log.end is not None and job.log.state != "fenced":
             return job.log.end.record
         return await self._chats.record(chat_id, identity)
+
+    def let_go(self, identity: Identity, chat_id: str) -> None:
+        """Its one reader has left for good: cancelled in the background, unless this process leaves, too."""
+        if not self.draining.is_set():
+            self._running.spawn(self._let_go(identity, chat_id), f"cancel:{chat_id}")
+
+    async def _let_go(self, identity: Identity, chat_id: str) -> None:
+        with contextlib.suppress(ServiceError):
+            await self.cancel(identity, chat_id)
 
     async def _cancel(self, chat_id: str, session_id: str) -> Job | None:
         """Wherever the chat is: running here or elsewhere, queued, or waiting for tool outputs."""
@@ -413,16 +419,6 @@ class TaskService:
         self._writer.draining = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._options.drain_seconds):
-                await _first_of(self._running.idle, self._hurry)
+                await first_of(self._running.idle, self._hurry)
         await self._running.hand_over()
         self.farewell.set()
-
-
-async def _first_of(*events: asyncio.Event) -> None:
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)

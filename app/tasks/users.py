@@ -9,7 +9,10 @@ from typing import Any, Final
 from app.coze import CozeClient
 from app.exceptions import AuthForbidden, ServiceError, SessionNotFound
 from app.models import Identity
+from app.stores.conversations import ConversationStore
+from app.stores.files import FileStore
 from app.stores.sessions import SessionRecord
+from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.tasks.service import TaskService
 
@@ -23,12 +26,18 @@ class UserService:
         self,
         *,
         users: UserStore,
+        files: FileStore,
+        usage: UsageStore,
+        conversations: ConversationStore,
         tasks: TaskService,
         coze: CozeClient,
         credentials: Callable[[], list[dict[str, Any]]],
     ) -> None:
         self._credentials = credentials
         self._users = users
+        self._files = files
+        self._usage = usage
+        self._conversations = conversations
         self._tasks = tasks
         self._coze = coze
 
@@ -44,11 +53,18 @@ class UserService:
         counts = await asyncio.gather(*(self._erase(identity, session) for session in kept.sessions))
         done = [count for count in counts if count is not None]
         await self._users.forget_users(identity, user_id, kept.users)
+        if kept.found == len(done) and not kept.more_users:
+            # Nobody is left who could add to them.
+            await self._usage.erase(identity, user_id)
+            await self._conversations.forget(identity, user_id)
+        files, more_files = await self._files.erase(identity, user_id)
         return {
             "user_id": user_id,
             "erased_sessions": len(done),
             "erased_chats": sum(done),
-            "remaining_sessions": kept.found - len(done) + kept.more_users,
+            # More files than one call erases count as one that is left: call again.
+            "remaining_sessions": kept.found - len(done) + kept.more_users + more_files,
+            "erased_files": files,
         }
 
     async def _erase(self, identity: Identity, session: SessionRecord) -> int | None:

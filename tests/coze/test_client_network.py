@@ -204,11 +204,14 @@ async def test_comments_hold_the_idle_deadline_off(http: httpx.AsyncClient) -> N
 
 
 async def test_the_idle_deadline_can_be_lowered_while_reading(http: httpx.AsyncClient) -> None:
-    async with streaming(http, sending(SSE_HEAD, chunked(PART), stall=True)) as stream:
-        await anext(stream)
-        stream.idle_timeout = 0.1
-        with pytest.raises(CozeTimeout, match=r"0.1 s"):
+    async def read_on() -> None:
+        async with streaming(http, sending(SSE_HEAD, chunked(PART), stall=True)) as stream:
             await anext(stream)
+            stream.idle_timeout = 0.1
+            await anext(stream)
+
+    with pytest.raises(CozeTimeout, match=r"0.1 s"):
+        await read_on()
 
 
 async def test_a_json_answer_that_trickles_has_a_deadline_as_a_whole(http: httpx.AsyncClient) -> None:
@@ -238,11 +241,15 @@ async def broken_by(http: httpx.AsyncClient, rest: bytes, **options: Any) -> Ups
 
     async with raw_server(answer) as server:
         coze = make_client(http, base=server.base, **options)
-        async with coze.stream_chat(REQUEST) as stream:
-            assert len(await anext(stream)) == PART_EVENTS
-            go.set()
-            with pytest.raises(UpstreamError) as caught:
+
+        async def read_on() -> None:
+            async with coze.stream_chat(REQUEST) as stream:
+                assert len(await anext(stream)) == PART_EVENTS
+                go.set()
                 await anext(stream)
+
+        with pytest.raises(UpstreamError) as caught:
+            await read_on()
     assert len(server.requests) == 1
     return caught.value
 

@@ -24,6 +24,7 @@ def test_starts_all_parts_twice_in_a_row_and_stop_leaves_nothing(checkout: Check
     pids = checkout.pids()
     assert set(pids) == {"service", "simulator", "redis"}
     assert out.count("curl -") == 3
+    assert f"playground http://127.0.0.1:{checkout.env['PORT']}/coze/playground" in out
     assert "Setting up" not in out
     assert checkout.health()["env"] == {
         "HOST": "0.0.0.0",

@@ -15,6 +15,7 @@ from .harness import ROOT, Checkout
 SCRIPTS = [
     ROOT / "run-service.sh",
     ROOT / "run-tests.sh",
+    ROOT / "run-bench.sh",
     ROOT / ".ci/run",
     *sorted((ROOT / "scripts").glob("*.sh")),
 ]
@@ -26,7 +27,9 @@ def test_shellcheck_has_nothing_to_say() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name", ["run-service.sh", "run-tests.sh", ".ci/run", "scripts/lock.sh"])
+@pytest.mark.parametrize(
+    "name", ["run-service.sh", "run-tests.sh", "run-bench.sh", ".ci/run", "scripts/lock.sh"]
+)
 def test_commands_are_executable(name: str) -> None:
     assert (ROOT / name).stat().st_mode & 0o111 == 0o111
 

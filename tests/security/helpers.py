@@ -12,19 +12,23 @@ from typing import Any
 import httpx
 
 from coze_simulator.auth_server import RunningAuth
-from tests.support import Client, RedisServer, RunningApp, mask, open_client
+from tests.support import Client, RedisServer, RunningApp, data_of, mask, open_client
 
 USER = "u-1"
 """Every caller calls its user so: what keeps them apart is the owner, not the name."""
 UNKNOWN = {
     "session_id": "coze_session_1795372833115_7l4mgyuf3lw2iispuvavf",
     "chat_id": "coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n",
+    "file_id": "coze_file_1795372832906_7l4mgyuf3lw2iispuvavf",
     "user_id": "nobody-of-this-name",
 }
 PUBLIC = {"/", "/coze/health", "/coze/health/live", "/coze/health/ready", "/coze/metrics"}
 """All that answers without a token."""
 PLAIN_QUERIES = {"history_limit", "limit", "before", "wait", "after", "include_sessions"}
-"""Query parameters that name nothing of anybody's, and ``before``, which has a test of its own."""
+PLAIN_QUERIES |= {"user_id", "session_id", "order", "from", "to", "group_by"}
+"""Query parameters that name nothing of anybody's, and ``before`` and ``session_id``, which have tests of
+their own."""
+A_FILE = {"file": ("a.txt", b"a file of the test")}
 _VOLATILE = re.compile(r":leases$|:bell:|:inbox:|:rate:|^coze:rate:|:process")
 
 
@@ -73,14 +77,16 @@ async def calling(
 
 @dataclass(slots=True)
 class Belongings:
-    """Sessions and chats, one of each state."""
+    """Sessions and chats, one of each state, and a file."""
 
     sessions: list[str] = field(default_factory=list)
     chats: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     running: str = ""
 
     def named(self, parameter: str) -> list[str]:
-        return {"session_id": self.sessions, "chat_id": self.chats, "user_id": [USER]}[parameter]
+        named = {"session_id": self.sessions, "chat_id": self.chats, "file_id": self.files}
+        return named.get(parameter, [USER])
 
 
 async def settle_in(client: Client, user_id: str = USER) -> Belongings:
@@ -94,7 +100,8 @@ async def settle_in(client: Client, user_id: str = USER) -> Belongings:
         if "delay" not in message:
             await client.ended(chat_id)
     own.running = own.chats[-1]
-
+    uploaded = await client.post("/coze/files", files=A_FILE, params={"user_id": user_id})
+    own.files.append(data_of(uploaded)["file_id"])
     async with client.streaming("GET", f"/coze/chats/{own.running}/events") as reader:
         await reader.until("conversation.chat.in_progress")
     return own
@@ -141,6 +148,7 @@ class Operation:
     ids: tuple[str, ...]
     queries: tuple[str, ...]
     body: Any
+    upload: bool
     streams: bool
     statuses: frozenset[int]
 
@@ -161,9 +169,9 @@ def operations(document: dict[str, Any]) -> Iterator[Operation]:
     schemas = document["components"]["schemas"]
     for path, methods in document["paths"].items():
         for method, described in methods.items():
-            body = None
-            if "requestBody" in described:
-                reference = described["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+            body, content = None, described.get("requestBody", {}).get("content", {})
+            if "application/json" in content:
+                reference = content["application/json"]["schema"]["$ref"]
                 body = schemas[reference.rsplit("/", 1)[1]]["examples"][0]
             parameters = described.get("parameters", [])
             yield Operation(
@@ -172,6 +180,7 @@ def operations(document: dict[str, Any]) -> Iterator[Operation]:
                 ids=tuple(re.findall(r"{(\w+)}", path)),
                 queries=tuple(p["name"] for p in parameters if p["in"] == "query"),
                 body=body,
+                upload="multipart/form-data" in content,
                 streams=body is not None and "stream" in body,
                 statuses=frozenset(int(status) for status in described["responses"]),
             )
@@ -179,7 +188,8 @@ def operations(document: dict[str, Any]) -> Iterator[Operation]:
 
 async def ask(client: Client, operation: Operation, body: Any = None, **values: str) -> httpx.Response:
     """Calls the operation; a stream is read to its end."""
-    return await client.http.request(operation.method, operation.url(**values), json=body)
+    form = {"files": A_FILE} if operation.upload else {"json": body}
+    return await client.http.request(operation.method, operation.url(**values), **form)
 
 
 def comparable(response: httpx.Response, *echoes: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def running_at_coze(simulator: SimControl) -> int:
 async def live_richly(client: Client, user_id: str, secret: str) -> list[str]:
     """Sessions in every state, with Idempotency-Keys and a queue. Returns all ids."""
     own = await settle_in(client, user_id)
-    ids = [*own.sessions, *own.chats]
+    ids = [*own.sessions, *own.chats, *own.files]
     for n in range(3):
         key = {"Idempotency-Key": f"{user_id} {n}"}
         body = {"user_id": user_id, "meta_data": {"n": str(n)}}
@@ -77,7 +77,7 @@ async def test_after_erasing_no_key_of_that_user_is_left_and_all_others_keep_the
         everything = repr({name: value for name, value in now.items() if ":erased:" not in name})
         assert [text for text in [*ids, "what nobody may read again"] if text in everything] == []
         for value in ids:
-            kind = "sessions" if value.startswith("coze_session") else "chats"
+            kind = value.split("_")[1] + "s"
             path = f"/coze/{kind}/{value}" + ("/result" if kind == "chats" else "")
             assert (await alice.get(path)).status_code == 404
         listed = await alice.get("/coze/users/" + GOES.replace("/", "%2F") + "/sessions")

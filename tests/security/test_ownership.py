@@ -14,6 +14,7 @@ from coze_simulator.auth_server import RunningAuth
 from tests.support import Client, RedisServer, RunningApp, data_of, error_of
 
 from .helpers import (
+    A_FILE,
     ADMIN,
     ADMIN_ELSEWHERE,
     ALICE,
@@ -39,6 +40,7 @@ from .helpers import (
 OPERATIONS = list(operations(create_app().openapi()))
 WITH_IDS = [operation for operation in OPERATIONS if operation.ids]
 NOT_FOUND = {"session_id": "COZE_SESSION_NOT_FOUND", "chat_id": "COZE_CHAT_NOT_FOUND"}
+NOT_FOUND["file_id"] = "COZE_FILE_NOT_FOUND"
 
 
 async def unknown_answers(client: Client) -> dict[str, Any]:
@@ -79,10 +81,14 @@ def test_the_walk_knows_every_parameter_that_a_published_route_takes() -> None:
     assert len(WITH_IDS) >= 9
 
 
+PLAYGROUND = ("/coze/playground", "/coze/playground/", "/coze/playground/{name}")
+"""Static files, the same for everybody."""
+
+
 def test_what_is_routed_but_not_published_is_known_by_name() -> None:
     published = {operation.path for operation in OPERATIONS}
     routed = {getattr(route, "path_format", getattr(route, "path", "")) for route in create_app().routes}
-    assert routed - published <= {"/openapi.json", "/docs", "/redoc", "/coze/metrics", ""}
+    assert routed - published <= {"/openapi.json", "/docs", "/redoc", "/coze/metrics", "", *PLAYGROUND}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
@@ -94,6 +100,8 @@ async def test_every_published_route_but_the_public_ones_refuses_a_caller_withou
         response = await ask(alice, operation, operation.body, **UNKNOWN)
         if operation.path in PUBLIC:
             assert response.status_code == 200
+        elif operation.path.startswith("/coze/openai/"):
+            assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
         else:
             assert (response.status_code, error_of(response)["code"]) == (401, "AUTH_MISSING")
         alice.http.headers["HtySudoerToken"] = "a.b.c"
@@ -210,6 +218,36 @@ async def test_somebody_elses_chat_is_no_place_in_ones_own_list(
         assert pages[0] == pages[1]
 
 
+async def test_no_file_can_be_uploaded_for_or_used_in_what_is_somebody_elses(
+    secured: RunningApp, redis: RedisServer, auth: RunningAuth, simulator: Any
+) -> None:
+    async with calling(secured, auth, *OWNERS) as clients:
+        own = [await settle_in(client) for client in clients]
+        mine = [await client.open_session() for client in clients]
+        simulator.reset()
+        before = settled_contents(redis)
+        for client, session_id in zip(clients, mine, strict=True):
+            for victim in own:
+                if victim.files == own[clients.index(client)].files:
+                    continue
+                foreign, unknown = [
+                    await client.post("/coze/files", files=A_FILE, params={"session_id": given})
+                    for given in (victim.sessions[0], UNKNOWN["session_id"])
+                ]
+                assert comparable(foreign) == comparable(unknown)
+                assert (foreign.status_code, error_of(foreign)["code"]) == (404, "COZE_SESSION_NOT_FOUND")
+                foreign, unknown = [
+                    await client.send(session_id, "look", attachments=[{"file_id": given}])
+                    for given in (victim.files[0], UNKNOWN["file_id"])
+                ]
+                assert comparable(foreign) == comparable(unknown)
+                assert (foreign.status_code, error_of(foreign)["code"]) == (404, "COZE_FILE_NOT_FOUND")
+        assert simulator.requests() == []
+        assert settled_contents(redis) == before
+        for client, belongings in zip(clients, own, strict=True):
+            await client.post(f"/coze/chats/{belongings.running}/cancel")
+
+
 async def test_an_idempotency_key_means_something_to_its_owner_alone(
     secured: RunningApp, auth: RunningAuth
 ) -> None:
@@ -245,7 +283,8 @@ async def test_somebody_elses_id_costs_the_store_as_much_as_an_unknown_one(
     async with calling(secured, auth, ALICE, BOB) as [alice, bob]:
         session_id = await alice.open_session()
         chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
-        foreign = {"session_id": session_id, "chat_id": chat_id}
+        file_id = data_of(await alice.post("/coze/files", files=A_FILE))["file_id"]
+        foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id}
 
         async def cost(operation: Operation, values: dict[str, str]) -> int:
             least = 1 << 30
@@ -266,7 +305,8 @@ async def test_somebody_elses_id_takes_as_long_as_an_unknown_one(
     async with calling(secured, auth, ALICE, BOB) as [alice, bob]:
         session_id = await alice.open_session()
         chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
-        foreign = {"session_id": session_id, "chat_id": chat_id}
+        file_id = data_of(await alice.post("/coze/files", files=A_FILE))["file_id"]
+        foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id}
 
         async def medians(operation: Operation) -> list[float]:
             took: tuple[list[float], list[float]] = ([], [])
@@ -304,6 +344,7 @@ async def test_guessed_and_malformed_ids_are_unknown_ids(secured: RunningApp, au
     async with calling(secured, auth, ALICE) as [alice]:
         session_id = await alice.open_session()
         chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
+        file_id = data_of(await alice.post("/coze/files", files=A_FILE))["file_id"]
         unknown = await unknown_answers(alice)
         spoilt = [
             "x",
@@ -317,7 +358,7 @@ async def test_guessed_and_malformed_ids_are_unknown_ids(secured: RunningApp, au
             "%F0%9F%98%80",
             "null",
         ]
-        for real in (session_id, chat_id):
+        for real in (session_id, chat_id, file_id):
             spoilt += [real.upper(), real[:-1], real + "a", real + "%20", real + "%0a", real + "%00"]
             spoilt.append(real[:-1] + ("a" if real[-1] != "a" else "b"))
             spoilt.append(real.replace(real.split("_")[2], secrets.choice(["0" * 13, "9" * 13])))

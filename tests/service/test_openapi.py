@@ -10,6 +10,8 @@ import pytest
 from app.exceptions import ERROR_CLASSES
 from app.main import create_app
 from app.models import CreateSession, SendMessage
+from app.openai_bodies import ChatCompletionRequest
+from app.openai_errors import openai_error
 
 EVERYWHERE = {
     "AUTH_MISSING",
@@ -38,6 +40,12 @@ ERRORS = {
     | UPSTREAM
     | {"COZE_SESSION_BUSY", "SHUTTING_DOWN"},
     ("get", "/coze/sessions/{session_id}/chats"): EVERYWHERE | GONE | {"COZE_VALIDATION_ERROR"},
+    ("post", "/coze/openai/v1/chat/completions"): EVERYWHERE
+    | BODY
+    | GONE
+    | UPSTREAM
+    | {"MODEL_NOT_FOUND", "COZE_SESSION_BUSY", "SHUTTING_DOWN", "IDEMPOTENCY_KEY_REUSED"},
+    ("get", "/coze/openai/v1/models"): EVERYWHERE,
     ("get", "/coze/chats/{chat_id}/result"): EVERYWHERE | {"COZE_CHAT_NOT_FOUND", "COZE_VALIDATION_ERROR"},
 }
 """What each route can answer at least."""
@@ -76,6 +84,9 @@ def test_every_example_of_an_error_is_true(document: dict[str, Any]) -> None:
         for code, (status, example) in errors_of(operation).items():
             error_class = ERROR_CLASSES[code]
             assert error_class.status == status, (route, code)
+            if route[1].startswith("/coze/openai/"):
+                assert example == openai_error(error_class())
+                continue
             assert example["error"]["code"] == code
             assert (example["success"], example["data"]) == (False, None)
             assert example["error"]["retryable"] == error_class.retryable
@@ -105,7 +116,7 @@ def test_every_route_says_what_it_is_for(document: dict[str, Any]) -> None:
         assert route[1] == "/" or route[1].startswith("/coze"), route
 
 
-@pytest.mark.parametrize("model", [CreateSession, SendMessage])
+@pytest.mark.parametrize("model", [CreateSession, SendMessage, ChatCompletionRequest])
 def test_every_body_has_an_example_that_is_valid(model: type[Any], document: dict[str, Any]) -> None:
     schema = document["components"]["schemas"][model.__name__]
     assert schema["examples"]

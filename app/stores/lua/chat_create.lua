@@ -28,6 +28,9 @@ if redis.call('HEXISTS', chats, chat) == 1 then
   return {s.running == chat and 'started' or 'queued', flat, s.running, '', 0}
 end
 
+-- A session of a single chat is within no limit, so it takes no second one: to callers there is none.
+if s.single and redis.call('EXISTS', order) == 1 then return {'none'} end
+
 local in_the_way, displaced = s.running, ''
 if in_the_way ~= '' then
   if policy == 'reject' then return {'busy', in_the_way} end

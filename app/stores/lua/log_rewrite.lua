@@ -10,6 +10,8 @@ if known and known ~= epoch then return {'fenced'} end
 if not known then
   -- A record without a run is a chat that somebody has ended; neither means that Redis lost its data.
   if redis.call('HEXISTS', chats, chat) == 1 or redis.call('EXISTS', erased) == 1 then return {'fenced'} end
+  -- The record of an end can have expired before its owner heard of it; the session lives a day longer.
+  if redis.call('HGET', session, 'ended') == chat then return {'fenced'} end
   local n = tonumber(ARGV[12])
   if redis.call('EXISTS', session) == 0 then
     redis.call('HSET', session, unpack(ARGV, 13, 12 + n))

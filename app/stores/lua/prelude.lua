@@ -35,7 +35,9 @@ local function session_state(s, mine, admin_prefix, now)
 end
 
 -- The session outlives its chats by the tombstone, so that a late caller is told what happened to it.
+-- Nobody comes back to one of a single chat: its tombstone is only there for an owner that was held up.
 local function keep_session(session, chats, order, s, now, ttl, tombstone)
+  if s.single then tombstone = math.min(tombstone, 3600000) end
   local until_ms = math.max(now + ttl, s.running ~= '' and tonumber(s.expires) or 0)
   redis.call('HSET', session, 'activity', int(now), 'expires', int(until_ms))
   redis.call('PEXPIRE', session, int(until_ms - now + tombstone))

@@ -1,0 +1,210 @@
+"""Request bodies: what callers may write, checked before anything is done with it."""
+
+import math
+import re
+from collections.abc import Collection
+from typing import Annotated, Any, Final, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+_MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+_MetaValue = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+MetaData = Annotated[dict[_MetaKey, _MetaValue], Field(max_length=15)]
+USER_ID_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+$"
+"""Anything but control characters, line ends and changes of direction, which make a line read as another
+one: it goes to Coze, into keys (hashed) and into logs."""
+UserId = Annotated[str, StringConstraints(pattern=USER_ID_PATTERN, min_length=1, max_length=128)]
+ConversationId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,32}$")]
+"""As Coze numbers them; of a conversation that the same user has had before."""
+BotId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+
+
+_MAX_DEPTH: Final = 64
+MAX_ATTACHMENTS: Final = 20
+_MAX_FILE_ID: Final = 128
+_HTTPS: Final = re.compile(r"https://[^\s/?#\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*", re.IGNORECASE)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class EnterMessage(_Body):
+    """A message of the conversation so far, as Coze's ``additional_messages`` takes it."""
+
+    role: Literal["user", "assistant"]
+    content: Annotated[str, StringConstraints(max_length=100_000)] = ""
+    content_type: Literal["text", "object_string"] = "text"
+    type: Literal["question", "answer", "function_call", "tool_response", "tool_output"] | None = None
+    meta_data: MetaData | None = None
+
+    @model_validator(mode="after")
+    def _question_is_the_users(self) -> "EnterMessage":
+        if self.type == "question" and self.role != "user":
+            raise ValueError("type question goes with role user")
+        if self.content_type == "object_string":
+            _check_objects(self.content)
+        return self
+
+
+def _check_json(value: JsonValue | dict[str, JsonValue]) -> None:
+    """What every reader of JSON takes: 64-bit integers, finite numbers, nesting within bounds."""
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, int) and not -(1 << 63) <= item < 1 << 64:
+                raise ValueError("integers have at most 64 bits")
+            if isinstance(item, float) and not math.isfinite(item):
+                raise ValueError("numbers must be finite")
+            if isinstance(item, dict):
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+        if not inner:
+            return
+        level = inner
+    raise ValueError(f"nested more than {_MAX_DEPTH} levels deep")
+
+
+def _check_objects(content: str) -> None:
+    """What Coze takes as an object_string; what it links to is https, and is never fetched by us.
+
+    Source: Coze's page "Chat v3", ``object_string``: at most one text, and a file beside it.
+    """
+    try:
+        objects = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise ValueError("an object_string holds a JSON array") from None
+    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
+        raise ValueError("an object_string holds a JSON array of objects")
+    kinds = [item.get("type") for item in objects]
+    if not kinds or not all(kind in ("text", "image", "file", "audio") for kind in kinds):
+        raise ValueError("the items of an object_string have the type text, image, file or audio")
+    if kinds.count("text") > 1 or kinds == ["text"]:
+        raise ValueError("an object_string has at most one text, and a file beside it")
+    for item in objects:
+        _check_object(item)
+
+
+def _check_object(item: dict[str, Any]) -> None:
+    url, file_id = item.get("file_url"), item.get("file_id")
+    if url is not None and not (isinstance(url, str) and _HTTPS.fullmatch(url)):
+        raise ValueError("file_url must be an https address")
+    if file_id is not None and not (isinstance(file_id, str) and 1 <= len(file_id) <= _MAX_FILE_ID):
+        raise ValueError("file_id must be the id of an uploaded file")
+    if (item["type"] == "text") is not (url is None and file_id is None) or (url and file_id):
+        raise ValueError("an image, file or audio has either a file_id or a file_url, a text neither")
+    if item["type"] == "text" and not isinstance(item.get("text"), str):
+        raise ValueError("a text item has a text")
+
+
+AdditionalMessages = Annotated[list[EnterMessage], Field(max_length=99)]
+
+
+class CreateSession(_Body):
+    """Body of POST /coze/sessions."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        strict=True,
+        json_schema_extra={"examples": [{"user_id": "u-1", "meta_data": {"app": "web"}}]},
+    )
+
+    user_id: UserId
+    bot_id: BotId | None = None
+    conversation_id: ConversationId | None = None
+    additional_messages: AdditionalMessages | None = None
+    auto_save_history: bool = True
+    meta_data: MetaData | None = None
+
+    @model_validator(mode="after")
+    def _links_files(self) -> "CreateSession":
+        """Whose an uploaded file is at Coze is only decided with the session's conversation."""
+        for message in self.additional_messages or ():
+            objects = orjson.loads(message.content) if message.content_type == "object_string" else []
+            if any(item.get("file_id") for item in objects):
+                raise ValueError("a session's opening messages link to files by file_url")
+        return self
+
+
+FileType = Literal["image", "file", "audio"]
+
+
+class Attachment(_Body):
+    """What goes along with a message: a file uploaded here, or an https address that Coze fetches.
+
+    ``type``: by default what the upload was found to be; required with ``file_url``.
+    """
+
+    file_id: Annotated[str, StringConstraints(min_length=1, max_length=_MAX_FILE_ID)] | None = None
+    file_url: Annotated[str, StringConstraints(max_length=2048)] | None = None
+    type: FileType | None = None
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> "Attachment":
+        if (self.file_id is None) == (self.file_url is None):
+            raise ValueError("give either file_id or file_url")
+        if self.file_url is not None and not _HTTPS.fullmatch(self.file_url):
+            raise ValueError("file_url must be an https address")
+        if self.file_url is not None and self.type is None:
+            raise ValueError("type is required with file_url")
+        return self
+
+
+class SendMessage(_Body):
+    """Body of POST /coze/sessions/{session_id}/messages."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        strict=True,
+        json_schema_extra={"examples": [{"message": "你好，介绍一下你自己", "stream": False}]},
+    )
+
+    message: str
+    attachments: Annotated[list[Attachment], Field(max_length=MAX_ATTACHMENTS)] | None = None
+    stream: bool = False
+    additional_messages: AdditionalMessages | None = None
+    custom_variables: Annotated[dict[str, str], Field(max_length=100)] | None = None
+    meta_data: MetaData | None = None
+    parameters: Annotated[dict[str, JsonValue], Field(max_length=100)] | None = None
+    on_busy: Literal["reject", "interrupt", "enqueue"] = "reject"
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "SendMessage":
+        if not self.message.strip() and not self.says_it_without_words(
+            {attachment.type for attachment in self.attachments or []}
+        ):
+            raise ValueError("message must not be blank")
+        _check_json(self.parameters)
+        return self
+
+    def says_it_without_words(self, types: Collection[FileType | None]) -> bool:
+        """Whether attachments of these types do without a text of their own: as speech, or right after a text
+        of the user's. Coze refuses an image alone. None: a type that is not known yet."""
+        before = self.additional_messages[-1] if self.additional_messages else None
+        asked = before is not None and before.role == "user" and before.content_type == "text"
+        if asked and before is not None and before.content.strip():
+            return bool(types)
+        return "audio" in types or None in types
+
+
+class ToolOutput(_Body):
+    tool_call_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+    output: Annotated[str, StringConstraints(max_length=500_000)]
+
+
+class SubmitToolOutputs(_Body):
+    """Body of POST /coze/chats/{chat_id}/tool_outputs: all outputs that the chat asks for, in one call."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        strict=True,
+        json_schema_extra={
+            "examples": [{"tool_outputs": [{"tool_call_id": "Q0Q=", "output": '{"t":21}'}], "stream": False}]
+        },
+    )
+
+    tool_outputs: Annotated[list[ToolOutput], Field(min_length=1, max_length=100)]
+    stream: bool = False

@@ -1,0 +1,152 @@
+"""OpenAI's chat completions: what clients send, and the shapes of what they get (OpenAI's API reference).
+
+Sampling parameters (temperature, max_tokens, stop, ...) and ``tools`` are the bot's own affair at Coze: they
+are read over. What would change the meaning of the answer is refused.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator
+
+SESSION_KEY: Final = "session_id"
+"""Key in ``metadata`` that names a session of ours."""
+
+Part = dict[str, JsonValue]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
+class DialogMessage(_Body):
+    """``content``: a text, or parts of type ``text`` and ``image_url``."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | Annotated[list[Part], Field(max_length=1000)] | None = None
+    tool_call_id: Annotated[str, StringConstraints(max_length=2000)] | None = None
+
+
+class StreamOptions(_Body):
+    include_usage: bool | None = None
+
+
+class ChatCompletionRequest(_Body):
+    """Body of POST /coze/openai/v1/chat/completions."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        strict=True,
+        json_schema_extra={
+            "examples": [
+                {"model": "coze", "messages": [{"role": "user", "content": "你好"}], "stream": False}
+            ]
+        },
+    )
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    messages: Annotated[list[DialogMessage], Field(min_length=1, max_length=10_000)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Annotated[str, StringConstraints(max_length=128)] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    n: int | None = None
+    logprobs: bool | None = None
+    tool_choice: JsonValue = None
+    response_format: JsonValue = None
+
+    @field_validator("n")
+    @classmethod
+    def _one_choice(cls, value: int | None) -> int | None:
+        if value not in (None, 1):
+            raise ValueError("only one choice is made")
+        return value
+
+    @field_validator("logprobs")
+    @classmethod
+    def _no_logprobs(cls, value: bool | None) -> bool | None:
+        if value:
+            raise ValueError("Coze gives no log probabilities")
+        return value
+
+    @field_validator("tool_choice")
+    @classmethod
+    def _bots_choose_their_tools(cls, value: JsonValue) -> JsonValue:
+        if value not in (None, "auto", "none"):
+            raise ValueError("which tools are used is set in the bot at Coze")
+        return value
+
+    @field_validator("response_format")
+    @classmethod
+    def _text_alone(cls, value: JsonValue) -> JsonValue:
+        if value is not None and not (isinstance(value, dict) and value.get("type") == "text"):
+            raise ValueError("the form of the answer is set in the bot at Coze; only text can be asked for")
+        return value
+
+    @property
+    def session_id(self) -> str | None:
+        return (self.metadata or {}).get(SESSION_KEY)
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+# -- answers ---------------------------------------------------------------------------------------------
+
+
+class CompletionUsage(BaseModel):
+    """As Coze counted."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CompletionMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    reasoning_content: str | None = None
+    refusal: None = None
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class CompletionChoice(BaseModel):
+    index: Literal[0] = 0
+    message: CompletionMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "tool_calls"]
+
+
+class ChatCompletion(BaseModel):
+    """``id``: ``chatcmpl-`` and the chat's id. ``usage`` null: Coze has told none."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: CompletionUsage | None
+    system_fingerprint: None = None
+
+
+class BotModel(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["coze"] = "coze"
+
+
+class BotModels(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[BotModel]
+
+
+class OpenAIErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIError(BaseModel):
+    error: OpenAIErrorBody

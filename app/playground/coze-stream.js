@@ -1,0 +1,447 @@
+/**
+ * coze-stream.js: reads the event streams of coze-fastapi. No dependency, no build step: copy this file.
+ *
+ *   import { streamChat } from "./coze-stream.js";
+ *   const answer = await streamChat({
+ *     baseUrl: "https://api.example.com", sessionId, body: { message: "你好" },
+ *     headers: { HtySudoerToken: token, HtyHost: location.hostname },
+ *     onEvent: (event, answer) => { output.textContent = answer.text; },
+ *     onState: ({ state, waitMs }) => { notice.hidden = state !== "lost"; },
+ *   });
+ *   console.log(answer.status, answer.text, answer.followUps, answer.usage);
+ *
+ * What it takes care of: a POST whose answer never came is repeated with the same Idempotency-Key, so
+ * nothing is asked twice; a connection that breaks, or says nothing for longer than heartbeats allow, is
+ * opened again from the last event id; snapshots replace what was there. Not a character is lost or doubled.
+ * @typedef {{id: string, event: string, data: string, json: any}} StreamEvent  `id`: where to resume
+ * @typedef {{state: "connecting" | "open" | "lost" | "closed", attempt: number, waitMs: number, reason: string}} StreamState
+ * @typedef {{id: string, type: string, content: string, reasoning: string, contentType: string}} AnswerMessage
+ * @typedef {Object} StreamOptions
+ * @property {string} [baseUrl]  What stands before `/coze`; empty for the page's own origin.
+ * @property {Record<string, string>} [headers]  Sent with every request: HtySudoerToken, HtyHost.
+ * @property {AbortSignal} [signal]  Ends the reading with its reason. The chat itself goes on.
+ * @property {(event: StreamEvent, answer: AnswerFold) => void} [onEvent]  After each event.
+ * @property {(state: StreamState) => void} [onState]  What becomes of the connection.
+ * @property {(chatId: string) => void} [onChat]  As soon as the chat's id is known.
+ * @property {AnswerFold} [answer]  An answer to go on with, together with `after`.
+ * @property {number} [silenceMs]  No byte for so long means a dead connection: 2.5 heartbeats by default.
+ * @property {number} [maxWaitMs]  The longest pause between two attempts.
+ * @property {typeof fetch} [fetch]
+ */
+
+const HEARTBEAT_MS = 15_000; // SSE_HEARTBEAT_SECONDS of the service
+const FIRST_WAIT_MS = 250;
+/** How often in a row a status is met with patience; the rest is final. 404: while the log is written again. */
+const PATIENCE = { 404: 3, 429: 8, 500: 3, 502: Infinity, 503: Infinity, 504: Infinity };
+const GATEWAY = new Set([502, 503, 504]);
+const ENDS = {
+  "conversation.chat.completed": "completed",
+  "conversation.chat.failed": "failed",
+  "conversation.chat.canceled": "cancelled",
+  "conversation.chat.requires_action": "requires_action",
+};
+
+/** A refusal by the service; fields as in the error envelope. `status` 0: not a service that we know. */
+export class CozeError extends Error {
+  /** @param {{code?: string, message?: string, retryable?: boolean, details?: any, request_id?: string}} error */
+  constructor(error, status = 0, retryAfterMs = 0) {
+    super(error.message || `HTTP ${status}`);
+    this.name = "CozeError";
+    this.code = error.code || `HTTP_${status}`;
+    this.retryable = error.retryable ?? GATEWAY.has(status);
+    this.details = error.details ?? {};
+    this.requestId = error.request_id ?? "";
+    this.status = status;
+    this.retryAfterMs = retryAfterMs;
+  }
+
+  /** @param {Response} response  One that is not ok. */
+  static async from(response) {
+    const body = await response.json().catch(() => null);
+    const wait = Number(response.headers.get("Retry-After")) * 1000 || 0;
+    return new CozeError(body?.error ?? {}, response.status, wait);
+  }
+}
+
+/**
+ * The event stream grammar (WHATWG HTML, 9.2.6) on text that arrives in pieces, cut anywhere.
+ * `lastEventId` is what a client resumes from, `retry` the server's wish in ms, `comments` counts heartbeats.
+ */
+export class SseParser {
+  lastEventId = "";
+  /** @type {number | undefined} */
+  retry = undefined;
+  comments = 0;
+  #rest = "";
+  #afterCr = false;
+  #id = "";
+  #event = "";
+  /** @type {string[]} */
+  #data = [];
+
+  constructor(lastEventId = "") {
+    this.lastEventId = this.#id = lastEventId;
+  }
+
+  /** @param {string} text @returns {{id: string, event: string, data: string}[]} */
+  push(text) {
+    if (this.#afterCr && text[0] === "\n") text = text.slice(1); // the second half of a CRLF
+    else if (!text) return [];
+    this.#afterCr = text.endsWith("\r");
+    const lines = (this.#rest + text).split(/\r\n|\r|\n/);
+    this.#rest = lines.pop() ?? "";
+    const events = [];
+    for (const line of lines) {
+      const event = this.#line(line);
+      if (event) events.push(event);
+    }
+    return events;
+  }
+
+  #line(line) {
+    if (line === "") return this.#dispatch();
+    const colon = line.indexOf(":");
+    if (colon === 0) this.comments += 1;
+    const field = colon < 0 ? line : line.slice(0, colon);
+    let value = colon < 0 ? "" : line.slice(colon + 1);
+    if (value[0] === " ") value = value.slice(1);
+    if (field === "data") this.#data.push(value);
+    else if (field === "event") this.#event = value;
+    else if (field === "id" && !value.includes("\0")) this.#id = value;
+    else if (field === "retry" && /^[0-9]+$/.test(value)) this.retry = Number(value);
+    return null;
+  }
+
+  #dispatch() {
+    this.lastEventId = this.#id;
+    const event = { id: this.#id, event: this.#event || "message", data: this.#data.join("\n") };
+    const empty = this.#data.length === 0;
+    this.#event = "";
+    this.#data = [];
+    return empty ? null : event;
+  }
+}
+
+/** Folds the events of one chat into its answer. Snapshots replace what was there. */
+export class AnswerFold {
+  chatId = "";
+  sessionId = "";
+  /** pending, processing, completed, failed, cancelled, requires_action */
+  status = "processing";
+  /** By message id, in order of first appearance. @type {Map<string, AnswerMessage>} */
+  messages = new Map();
+  /** @type {string[]} */
+  followUps = [];
+  /** Plugin calls of the bot and what they returned. @type {Map<string, AnswerMessage>} */
+  calls = new Map();
+  /** @type {any} */
+  requiredAction = null;
+  /** @type {{token_count: number, input_count: number, output_count: number} | null} */
+  usage = null;
+  /** @type {any} */
+  error = null;
+  recovered = false;
+  /** The whole chat, once the `result` event is here. @type {any} */
+  result = null;
+
+  /** An answer as it stands in a session's history or in `GET result`. @param {any} chat */
+  static fromChat(chat) {
+    const answer = new AnswerFold();
+    answer.chatId = chat.chat_id;
+    answer.sessionId = chat.session_id;
+    if (chat.content || chat.reasoning_content) {
+      const message = answer.#message(chat.assistant_message?.message_id ?? "");
+      message.content = chat.content;
+      message.reasoning = chat.reasoning_content;
+    }
+    answer.#end(chat);
+    return answer;
+  }
+
+  get text() {
+    return this.#join("content");
+  }
+
+  get reasoning() {
+    return this.#join("reasoning");
+  }
+
+  /** Calls that wait for outputs: `{id, type, function: {name, arguments}}`. @returns {any[]} */
+  get toolCalls() {
+    return this.requiredAction?.submit_tool_outputs?.tool_calls ?? [];
+  }
+
+  /** @param {{event: string, json: any}} event */
+  apply({ event, json }) {
+    if (event === "conversation.message.delta") this.#delta(json);
+    else if (event === "conversation.message.completed") this.#completed(json);
+    else if (event === "snapshot") this.#snapshot(json);
+    else if (event === "chat") [this.chatId, this.sessionId, this.status] = [json.chat_id, json.session_id, json.status];
+    else if (event === "error") this.error = json;
+    else if (event === "result") this.#end(json.data.task_result.data);
+    else if (event.startsWith("conversation.chat.")) this.#chat(event, json);
+  }
+
+  #join(part) {
+    return [...this.messages.values()].map((message) => message[part]).filter(Boolean).join("\n");
+  }
+
+  /** @param {string} id @returns {AnswerMessage} */
+  #message(id, into = this.messages, type = "answer") {
+    const made = into.get(id) ?? { id, type, content: "", reasoning: "", contentType: "text" };
+    into.set(id, made);
+    return made;
+  }
+
+  #delta(json) {
+    if ((json.type || "answer") !== "answer") return;
+    const message = this.#message(json.id ?? "");
+    message.content += json.content ?? "";
+    message.reasoning += json.reasoning_content ?? "";
+    if (json.content_type) message.contentType = json.content_type;
+  }
+
+  #completed(json) {
+    if (json.type === "follow_up") {
+      if (json.content && !this.followUps.includes(json.content)) this.followUps.push(json.content);
+      return;
+    }
+    const message = json.type === "answer" ? this.#message(json.id ?? "") : this.#message(json.id ?? "", this.calls, json.type);
+    // An empty one would wipe what the deltas said.
+    message.content = json.content || message.content;
+    message.reasoning = json.reasoning_content || message.reasoning;
+    if (json.content_type) message.contentType = json.content_type;
+  }
+
+  #snapshot(json) {
+    this.messages.clear();
+    for (const { id, content, reasoning_content: reasoning, content_type: contentType } of json.messages ?? []) {
+      Object.assign(this.#message(id), { content, reasoning: reasoning ?? "", contentType: contentType ?? "text" });
+    }
+    this.followUps = [...(json.follow_up_questions ?? [])];
+    this.requiredAction = null;
+    this.status = "processing";
+  }
+
+  #chat(event, json) {
+    this.usage = json.usage?.token_count ? json.usage : this.usage;
+    this.recovered ||= json.recovered === true;
+    const end = ENDS[/** @type {keyof typeof ENDS} */ (event)];
+    this.status = end ?? "processing";
+    this.requiredAction = end === "requires_action" ? json.required_action : null;
+  }
+
+  #end(chat) {
+    this.result = chat;
+    this.status = chat.status;
+    this.usage = chat.usage ?? this.usage;
+    this.error = chat.error ?? null;
+    this.recovered = chat.recovered;
+    this.requiredAction = chat.required_action;
+    if (chat.follow_up_questions?.length) this.followUps = [...chat.follow_up_questions];
+  }
+}
+
+/**
+ * Sends a message and reads its answer to the end, over as many connections as it takes.
+ * @param {StreamOptions & {sessionId: string, body: {message: string, [field: string]: any}, idempotencyKey?: string}} options
+ * @returns {Promise<AnswerFold>} Whatever its status: failed, cancelled and requires_action are answers, too.
+ * @throws {CozeError} where the service refuses; the signal's reason where it was aborted.
+ */
+export function streamChat(options) {
+  return new Reading(options).run({
+    path: `/coze/sessions/${encodeURIComponent(options.sessionId)}/messages`,
+    headers: { "Idempotency-Key": options.idempotencyKey ?? randomKey() },
+    body: JSON.stringify({ ...options.body, stream: true }),
+  });
+}
+
+/**
+ * Reads a chat from its start, or from `after` (an event id) on, to its end.
+ * @param {StreamOptions & {chatId: string, after?: string}} options
+ * @returns {Promise<AnswerFold>}
+ */
+export function followChat(options) {
+  return new Reading(options, options.chatId, options.after).run(null);
+}
+
+/**
+ * Answers a chat that `requires_action`, all its calls at once, and reads on. `after` is its last event id.
+ * @param {StreamOptions & {chatId: string, after: string, toolOutputs: {tool_call_id: string, output: string}[]}} options
+ * @returns {Promise<AnswerFold>}
+ */
+export function submitToolOutputs(options) {
+  return new Reading(options, options.chatId, options.after).run({
+    path: `/coze/chats/${encodeURIComponent(options.chatId)}/tool_outputs`,
+    headers: {},
+    body: JSON.stringify({ tool_outputs: options.toolOutputs, stream: true }),
+  });
+}
+
+/** A key that nobody has used; also where the page is not a secure context, which has no randomUUID. */
+export function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The connection broke; `waitMs`: come back no sooner. */
+class Lost extends Error {
+  constructor(/** @type {string} */ reason, waitMs = 0) {
+    super(reason);
+    this.waitMs = waitMs;
+  }
+}
+
+/** One chat's reading: a POST until it is answered, then GETs until `done`. */
+class Reading {
+  /** @param {StreamOptions} options */
+  constructor(options, chatId = "", after = "") {
+    this.options = options;
+    this.answer = options.answer ?? new AnswerFold();
+    this.chatId = chatId;
+    this.lastId = after;
+    this.attempt = 0;
+    this.retryMs = 1000;
+    /** @type {Map<number, number>} */
+    this.refusals = new Map();
+  }
+
+  /** @param {{path: string, headers: Record<string, string>, body: string} | null} post */
+  async run(post) {
+    const { signal } = this.options;
+    for (;;) {
+      signal?.throwIfAborted();
+      try {
+        this.#say("connecting");
+        await this.#connect(this.#request(post), () => (post = null));
+        this.#say("closed");
+        return this.answer;
+      } catch (error) {
+        signal?.throwIfAborted();
+        if (post && error instanceof CozeError && error.code === "COZE_CHAT_STATE" && !error.details.tool_call_ids) {
+          post = null; // the outputs had arrived, only their answer had not; browsers, too, repeat a POST
+          continue;
+        }
+        if (!(error instanceof Lost)) throw error;
+        await this.#pause(error);
+      }
+    }
+  }
+
+  #request(post) {
+    const { baseUrl = "", headers = {} } = this.options;
+    const accept = { Accept: "text/event-stream" };
+    if (post) {
+      const all = { ...headers, ...accept, "Content-Type": "application/json", ...post.headers };
+      return [baseUrl + post.path, { method: "POST", headers: all, body: post.body }];
+    }
+    const resume = this.lastId ? { "Last-Event-ID": this.lastId } : {};
+    const path = `/coze/chats/${encodeURIComponent(this.chatId)}/events`;
+    return [baseUrl + path, { headers: { ...headers, ...accept, ...resume } }];
+  }
+
+  /** One connection. Returns once the answer is whole. @param {[string, RequestInit]} request @param {() => void} answered */
+  async #connect([url, init], answered) {
+    const { signal, silenceMs = 2.5 * HEARTBEAT_MS, fetch = globalThis.fetch } = this.options;
+    const connection = new AbortController();
+    const hangUp = () => connection.abort();
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    let alarm;
+    const listen = () => {
+      clearTimeout(alarm);
+      alarm = setTimeout(hangUp, silenceMs);
+    };
+    signal?.addEventListener("abort", hangUp);
+    globalThis.addEventListener?.("offline", hangUp);
+    listen();
+    try {
+      const response = await fetch(url, { ...init, signal: connection.signal, cache: "no-store" }).catch((error) => {
+        throw new Lost(String(error?.message ?? error));
+      });
+      if (!response.ok) await this.#refused(response, init.method === "POST");
+      if (!response.headers.get("Content-Type")?.startsWith("text/event-stream") || !response.body) {
+        throw new Lost("not an event stream");
+      }
+      this.chatId = response.headers.get("X-Coze-Chat-Id") ?? this.chatId;
+      this.options.onChat?.(this.chatId);
+      answered();
+      this.#say("open");
+      await this.#read(response.body.getReader(), listen);
+    } finally {
+      clearTimeout(alarm);
+      connection.abort();
+      signal?.removeEventListener("abort", hangUp);
+      globalThis.removeEventListener?.("offline", hangUp);
+    }
+  }
+
+  async #read(reader, heard) {
+    const parser = new SseParser(this.lastId);
+    const decoder = new TextDecoder(); // takes a BOM off, keeps half a character for the next piece
+    let whole = false;
+    for (;;) {
+      const { done, value } = await reader.read().catch((error) => {
+        throw new Lost(String(error?.message ?? error));
+      });
+      if (done) throw new Lost("the stream ended early");
+      heard();
+      for (const each of parser.push(decoder.decode(value, { stream: true }))) {
+        this.lastId = each.id;
+        this.retryMs = parser.retry ?? this.retryMs;
+        if (each.event === "reconnect") throw new Lost("the service asks to come back");
+        whole ||= each.event === "result";
+        this.attempt = 0;
+        this.refusals.clear();
+        this.#take(each);
+        // Without a result it was the reading that broke, not the chat that ended.
+        if (each.event === "done" && whole) return;
+        if (each.event === "done") throw new Lost("the reading was broken off");
+      }
+    }
+  }
+
+  /** @param {{id: string, event: string, data: string}} each */
+  #take(each) {
+    let json = null;
+    try {
+      json = JSON.parse(each.data);
+      this.answer.apply({ event: each.event, json });
+    } catch {
+      json ??= each.data; // an event of a newer service: shown as it is
+    }
+    this.options.onEvent?.({ ...each, json }, this.answer);
+  }
+
+  async #refused(response, posting) {
+    const error = await CozeError.from(response);
+    const { status } = response;
+    const times = (this.refusals.get(status) ?? 0) + 1;
+    this.refusals.set(status, times);
+    // An unknown chat is final, unless it was there a moment ago.
+    const hopeful = posting ? GATEWAY.has(status) && error.retryable : status !== 404 || this.lastId !== "";
+    const patience = PATIENCE[/** @type {keyof typeof PATIENCE} */ (status)] ?? 0;
+    throw hopeful && times <= patience ? new Lost(error.code, error.retryAfterMs) : error;
+  }
+
+  async #pause(lost) {
+    const { maxWaitMs = 10_000, signal } = this.options;
+    const backoff = this.attempt ? Math.min(this.retryMs * 2 ** (this.attempt - 1), maxWaitMs) : FIRST_WAIT_MS;
+    const waitMs = Math.max(lost.waitMs, backoff * (0.75 + Math.random() / 2));
+    this.attempt += 1;
+    this.#say("lost", waitMs, lost.message);
+    await new Promise((resolve) => {
+      const wake = () => {
+        clearTimeout(timer);
+        globalThis.removeEventListener?.("online", wake);
+        signal?.removeEventListener("abort", wake);
+        resolve(undefined);
+      };
+      const timer = setTimeout(wake, waitMs);
+      globalThis.addEventListener?.("online", wake);
+      signal?.addEventListener("abort", wake);
+    });
+  }
+
+  #say(state, waitMs = 0, reason = "") {
+    this.options.onState?.({ state, attempt: this.attempt, waitMs, reason });
+  }
+}

@@ -1,0 +1,36 @@
+"""What was used: chats and tokens."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from app.dependencies import IdentityDep, UsageDep
+from app.exceptions import ValidationFailed
+from app.models import SuccessEnvelope, UsageReport
+from app.openapi import errors
+from app.routes.answers import success
+
+router = APIRouter(prefix="/coze/usage", tags=["usage"])
+_DATE = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$"
+_ONE = "(day|bot|user|root)"
+
+
+@router.get(
+    "",
+    summary="Chats and tokens of the caller, an admin's of the root",
+    response_model=SuccessEnvelope[UsageReport],
+    responses=errors(ValidationFailed),
+)
+async def usage(
+    identity: IdentityDep,
+    usage: UsageDep,
+    since: Annotated[
+        str, Query(alias="from", pattern=_DATE, description="UTC; by default 30 days back")
+    ] = "",
+    to: Annotated[str, Query(pattern=_DATE, description="UTC, inclusive; by default today")] = "",
+    group_by: Annotated[
+        str, Query(pattern=f"^{_ONE}(,{_ONE}){{0,3}}$", description="With commas: day,bot,user,root")
+    ] = "day",
+) -> Response:
+    report = await usage.report(identity, since, to, group_by)
+    return success(report, message=f"{len(report['rows'])} rows")

@@ -1,0 +1,126 @@
+"""Uploaded files: a record each, and an index by user so that erasing finds them."""
+
+import base64
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import orjson
+
+from app.exceptions import FileNotFound
+from app.models import FileType, Identity
+from app.redis_client import Keys, RedisGate, Script
+from app.stores.index import name_key, user_key
+from app.utils import SHARDS, now_ms, random_token
+
+_FILE_ID: Final = re.compile(r"coze_file_[0-9]{13}_[a-z2-7]{21}")
+_SHARD_CHARS: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_ERASED_AT_ONCE: Final = 500
+_ERASED_PER_CALL: Final = 10_000
+
+
+def new_file_id() -> str:
+    """``coze_file_<ms>_<shard char><100 random bits>``, as a session's id."""
+    return f"coze_file_{now_ms()}_{_SHARD_CHARS[secrets.randbelow(SHARDS)]}{random_token()}"
+
+
+def image_file_id(owner: str, user_id: str, credential: str, data: bytes) -> str:
+    """The id of a picture that comes inside requests: the same one has the same id, for the same user alone.
+    Who knows the picture and the user can work it out, but has to be the owner to use it."""
+    digest = hashlib.sha256("\0".join((owner, user_id, credential, "")).encode() + data).digest()
+    token = base64.b32encode(digest).decode().lower()
+    return f"coze_file_{0:013d}_{token[:21]}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """``user``: the user's name in the indexes. ``user_id`` is empty for a file of the owner's own.
+    ``coze_id`` and ``credential``: the file at Coze, and the identity that it belongs to there; ``logid``:
+    Coze's name for the upload. Times are unix milliseconds."""
+
+    file_id: str
+    owner: str
+    user: str
+    user_id: str
+    coze_id: str
+    credential: str
+    logid: str | None
+    name: str
+    mime: str
+    type: FileType
+    size: int
+    created: int
+    expires: int
+
+    def pack(self) -> bytes:
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def parse(cls, packed: bytes) -> "FileRecord":
+        return cls(**orjson.loads(packed))
+
+
+class FileStore:
+    """``days``: how long a file is kept, here and at Coze."""
+
+    def __init__(self, redis: RedisGate, keys: Keys, *, days: float) -> None:
+        self._redis = redis
+        self._keys = keys
+        self.ttl_ms = int(days * 86_400_000)
+        self._index = Script("file_index")
+
+    async def add(self, record: FileRecord) -> None:
+        """The indexes come before the record: what is in Redis can always be found to be erased."""
+        keys, file_id = self._keys, record.file_id
+        await self._redis.run(
+            self._index,
+            [keys.files(record.user), keys.uploaders(name_key(record.owner, record.user_id))],
+            [file_id, record.user, record.expires, self.ttl_ms],
+        )
+        await self._redis.command("SET", keys.file(file_id), record.pack(), "PXAT", record.expires)
+
+    async def find(self, file_ids: Sequence[str], identity: Identity) -> list[FileRecord]:
+        """Raises ``FileNotFound`` for one that is unknown, expired or somebody else's."""
+        if not all(_FILE_ID.fullmatch(file_id) for file_id in file_ids):
+            raise FileNotFound
+        replies = await self._redis.pipeline([("GET", self._keys.file(file_id)) for file_id in file_ids])
+        _raise_first(replies)
+        records = [FileRecord.parse(reply) for reply in replies if reply is not None]
+        if len(records) < len(file_ids) or not all(identity.may_see(record.owner) for record in records):
+            raise FileNotFound
+        return records
+
+    async def forget(self, record: FileRecord) -> None:
+        await self._redis.command("DEL", self._keys.file(record.file_id))
+        await self._redis.command("ZREM", self._keys.files(record.user), record.file_id)
+
+    async def erase(self, identity: Identity, user_id: str) -> tuple[int, bool]:
+        """Erases the records of a user's files; of everybody of that name in the root for an admin. Returns
+        how many there were, and whether more are left: a call does a bounded number."""
+        owners = [user_key(identity.owner, user_id)]
+        uploaders = self._keys.uploaders(name_key(identity.owner, user_id))
+        if identity.admin:
+            owners = [user.decode() for user in await self._redis.command("ZRANGE", uploaders, 0, -1)]
+        erased = 0
+        for user in owners:
+            key = self._keys.files(user)
+            while ids := await self._redis.command("ZRANGE", key, 0, _ERASED_AT_ONCE - 1):
+                if erased >= _ERASED_PER_CALL:
+                    return erased, True
+                names = [file_id.decode() for file_id in ids]
+                gone = await self._redis.pipeline([("DEL", self._keys.file(name)) for name in names])
+                _raise_first(gone)
+                await self._redis.command("ZREM", key, *names)
+                erased += sum(gone)
+            await self._redis.command("ZREM", uploaders, user)
+        return erased, False
+
+
+def _raise_first(replies: Sequence[Any]) -> None:
+    """A pipeline returns a command's own error in its place."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply

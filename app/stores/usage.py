@@ -1,0 +1,153 @@
+"""What was used: chats and tokens by day, bot and user, and a user's tokens of today for the quota.
+
+A chat is counted by the script that ends it (``chat_end``), in its own shard: both happen or neither does. So
+sums are spread over the shards, and reading adds them up. Days are those of UTC, by Redis' clock, and a chat
+belongs to the day on which it ended.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+from typing import Any, Final, NamedTuple
+
+from redis import exceptions as redis_errors
+
+from app.exceptions import QuotaExceeded
+from app.models import Identity, Usage
+from app.redis_client import Arg, Keys, RedisGate, Script
+from app.stores.index import owner_key
+from app.stores.sessions import SessionRecord
+from app.utils import iso, now_ms, shard_of
+
+_DAY_MS: Final = 86_400_000
+_EPOCH: Final = date(1970, 1, 1)
+_DAYS_AT_ONCE: Final = 7
+"""A shard's script reads so many days in one step: it must not keep Redis from others for long."""
+_MOST: Final = 1 << 50
+"""Tokens of one chat. What Coze says is added up in Lua's doubles, which are exact to 2**53."""
+_SEPARATOR: Final = "\x1f"
+"""Between user and bot in a row's name; neither can hold it."""
+
+
+class Used(NamedTuple):
+    """One row: what a user used of a bot in one day, in one shard."""
+
+    day: date
+    user_id: str
+    bot_id: str
+    chats: int
+    tokens: int
+    input: int
+    output: int
+
+
+def usage_of_end(usage: Usage | None) -> str:
+    """What the script that ends a chat adds up: tokens, of which input and output."""
+    if usage is None:
+        return "0 0 0"
+    read, written = usage.input_count, usage.output_count
+    counts = (usage.token_count or read + written, read, written)
+    if min(counts) < 0 or max(counts) > _MOST:
+        counts = tuple(min(max(count, 0), _MOST) for count in counts)  # type: ignore[assignment]  # still three
+    return "{} {} {}".format(*counts)
+
+
+def usage_keys(keys: Keys, session: SessionRecord, *, quota: bool) -> list[str]:
+    """Where a chat of this session is counted."""
+    shard, owner = shard_of(session.session_id), session.owner
+    places = [
+        keys.usage(shard, owner_key(owner)),
+        keys.usage_owners(shard, owner_key(owner.partition("|")[0])),
+    ]
+    return [*places, keys.spent(shard, session.text(b"user"))] if quota else places
+
+
+def usage_row(session: SessionRecord) -> str:
+    return f"{session.user_id}{_SEPARATOR}{session.bot_id}"
+
+
+def today() -> date:
+    return _EPOCH + timedelta(milliseconds=now_ms())
+
+
+class UsageStore:
+    """``days``: how long a day is kept after its end. ``daily_tokens``: the quota of a user; 0 = none."""
+
+    def __init__(self, redis: RedisGate, keys: Keys, *, days: int, daily_tokens: int = 0) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._days = days
+        self._daily_tokens = daily_tokens
+        self._read = Script("usage_read")
+        self._erase = Script("usage_erase")
+
+    @property
+    def has_quota(self) -> bool:
+        return self._daily_tokens > 0
+
+    async def check_quota(self, user: str) -> None:
+        """What still runs is not counted yet, so a user can go over it by the chats that run at once.
+        ``user``: as the indexes name him. Raises ``QuotaExceeded``."""
+        day, of_day = divmod(now_ms(), _DAY_MS)
+        keys = self._keys
+        replies = await self._redis.pipeline([("GET", f"{keys.spent(s, user)}{day}") for s in keys.shards])
+        spent = sum(int(reply) for reply in replies if isinstance(reply, bytes))
+        if spent >= self._daily_tokens:
+            raise QuotaExceeded(
+                f"The user's {self._daily_tokens} tokens of this day are used up",
+                retry_after=(_DAY_MS - of_day) // 1000 + 1,
+                details={
+                    "limit": self._daily_tokens,
+                    "used": spent,
+                    "reset_at": iso((day + 1) * _DAY_MS),
+                },
+            )
+
+    async def rows(self, identity: Identity, first: date, last: date) -> list[Used]:
+        """What the caller's owner used from ``first`` to ``last`` (inclusive), an admin's the whole root.
+
+        One user, bot and day comes once for each shard and owner; days that are not kept have no rows.
+        """
+        begin = max((first - _EPOCH).days, (today() - _EPOCH).days - self._days)
+        end = min((last - _EPOCH).days, (today() - _EPOCH).days + 1)
+        found: list[Used] = []
+        for day in range(begin, end + 1, _DAYS_AT_ONCE):
+            until = min(day + _DAYS_AT_ONCE - 1, end)
+            for reply in await self._on_shards(self._read, [*_whose(identity), day, until]):
+                found += _rows(reply)
+        return found
+
+    async def erase(self, identity: Identity, user_id: str) -> None:
+        """Deletes the user's rows, and with them his part of all sums; an admin's of that name in the root.
+
+        What he spent today is kept until the day ends, a count under a digest: erasing would otherwise be
+        the way around the quota.
+        """
+        day = (today() - _EPOCH).days
+        row = user_id + _SEPARATOR
+        await self._on_shards(self._erase, [*_whose(identity), day - self._days - 1, day + 1, row])
+
+    async def _on_shards(self, script: Script, args: Sequence[Arg]) -> list[Any]:
+        keys = self._keys
+        commands = [
+            script.command([keys.usage(shard), keys.usage_owners(shard)], args) for shard in keys.shards
+        ]
+        replies = await self._redis.pipeline(commands)
+        if any(isinstance(reply, redis_errors.NoScriptError) for reply in replies):
+            await self._redis.load([script])
+            replies = await self._redis.pipeline(commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+
+def _whose(identity: Identity) -> tuple[str, str]:
+    """Owner and root as the scripts name them; no owner: all of the root."""
+    return "" if identity.admin else owner_key(identity.owner), owner_key(identity.root)
+
+
+def _rows(reply: list[Any]) -> Iterator[Used]:
+    for day, flat in zip(reply[::2], reply[1::2], strict=True):
+        for row, sums in zip(flat[::2], flat[1::2], strict=True):
+            user_id, _, bot_id = row.decode().partition(_SEPARATOR)
+            yield Used(_EPOCH + timedelta(days=day), user_id, bot_id, *map(int, sums.split()))

@@ -1,0 +1,127 @@
+"""A session's conversation as Coze keeps it: its stored messages, and a new context in it."""
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+import orjson
+
+from app.coze import CozeClient, Message, MessagePage
+from app.coze.codes import NOT_THERE
+from app.exceptions import ConversationNotFound, SessionBusy, UpstreamError, ValidationFailed
+from app.models import OUR_META_KEY, Identity
+from app.stores.sessions import SessionRecord, SessionStore
+from app.utils import iso
+
+_SHOWN: Final = frozenset({"question", "answer", "follow_up", ""})
+"""Types of messages that people wrote or read; the rest is machinery."""
+_UNKNOWN_MESSAGE: Final = 4005
+_CHATS_KEPT: Final = 100
+_EMPTY: Final = MessagePage([])
+
+
+class ConversationService:
+    def __init__(self, *, sessions: SessionStore, coze: CozeClient) -> None:
+        self._sessions = sessions
+        self._coze = coze
+
+    async def history(
+        self,
+        identity: Identity,
+        session_id: str,
+        *,
+        limit: int,
+        order: Literal["asc", "desc"],
+        before: str,
+        after: str,
+    ) -> tuple[dict[str, Any], str | None]:
+        """One page in the order asked for, behind the message ``after`` or up to the message ``before``, and
+        Coze's logid. What belongs to a chat that the session still keeps says so.
+
+        Raises what reading a session raises, ``ConversationNotFound`` where Coze no longer has it, and
+        ``UpstreamError``.
+        """
+        if before and after:
+            raise _fault("before", "goes without `after`")
+        session, records, _ = await self._sessions.read(session_id, identity, history=_CHATS_KEPT)
+        page = _EMPTY
+        if session.conversation_id is not None:
+            with _told_to_callers("before" if before else "after"):
+                page = await self._coze.using(session.credential).list_conversation_messages(
+                    session.conversation_id, order=order, limit=limit, before_id=before, after_id=after
+                )
+        chats = _our_chats(records) if page.messages else {}
+        messages = [_view(message, chats) for message in page.messages if message.type in _SHOWN]
+        ends = {"first_id": page.first_id, "last_id": page.last_id} if page.messages else {}
+        listed = {"messages": messages, "has_more": page.has_more, "first_id": None, "last_id": None}
+        return listed | {"conversation_id": session.conversation_id} | ends, page.logid
+
+    async def clear(self, identity: Identity, session_id: str) -> tuple[dict[str, Any], str | None]:
+        """Starts a new context: the bot forgets what was said, the messages stay. Clearing twice is clearing
+        once. Raises ``SessionBusy``; a chat that begins at the same moment may fall on either side."""
+        session, _, _ = await self._sessions.read(session_id, identity, history=0)
+        if session.running is not None:
+            raise SessionBusy(details={"chat_id": session.running})
+        section_id, logid = None, None
+        if session.conversation_id is not None:
+            section_id, logid = await self._clear(session, session.conversation_id)
+        view = {
+            "session_id": session_id,
+            "conversation_id": session.conversation_id,
+            "section_id": section_id,
+        }
+        return view, logid
+
+    async def _clear(self, session: SessionRecord, conversation_id: str) -> tuple[str, str | None]:
+        with _told_to_callers():
+            return await self._coze.using(session.credential).new_section(conversation_id)
+
+
+@contextmanager
+def _told_to_callers(field: str = "") -> Iterator[None]:
+    """Coze's refusals that are about what the caller asked for."""
+    try:
+        yield
+    except UpstreamError as error:
+        failure: Exception = error
+        if error.coze_code in NOT_THERE:
+            failure = ConversationNotFound(
+                "Coze does not have this conversation any more",
+                details={"logid": error.logid} if error.logid else None,
+            )
+        elif error.coze_code == _UNKNOWN_MESSAGE and field:
+            failure = _fault(field, "is no message of this conversation")
+        raise failure from None
+
+
+def _our_chats(records: list[bytes]) -> dict[str, str]:
+    """Coze's chat id -> ours, of the chats that the session keeps."""
+    chats = {}
+    for record in records:
+        chat = orjson.loads(record)
+        with contextlib.suppress(KeyError):
+            chats[chat["metadata"]["coze_chat_id"]] = chat["chat_id"]
+    return chats
+
+
+def _view(message: Message, chats: dict[str, str]) -> dict[str, Any]:
+    return {
+        "message_id": message.id,
+        "role": message.role,
+        "type": message.type or ("question" if message.role == "user" else "answer"),
+        "content": message.content,
+        "content_type": message.content_type or "text",
+        "reasoning_content": message.reasoning_content,
+        "created_at": None if message.created_at is None else iso(message.created_at * 1000),
+        "chat_id": chats.get(message.chat_id),
+        "meta_data": {
+            key: value
+            for key, value in message.meta_data.items()
+            if key != OUR_META_KEY and isinstance(value, str)
+        },
+    }
+
+
+def _fault(field: str, message: str) -> ValidationFailed:
+    return ValidationFailed(details={"fields": [{"field": field, "message": message}]})

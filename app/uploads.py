@@ -1,0 +1,101 @@
+"""A file out of a request's body, as it arrives: never the whole of it in memory, nothing on disk.
+
+What reads it sets the pace: while Coze takes nothing, nothing is read from the caller either.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Request
+from starlette.requests import ClientDisconnect
+
+from app.dependencies import IdentityDep, ResourcesDep, ends_soon
+from app.exceptions import BodyTooLarge, ServiceError, ValidationFailed
+from app.multipart import MAX_OVERHEAD, FormReader, broken
+
+_CLOSE: Final = {"Connection": "close"}
+
+
+class Upload:
+    """The one file of a form, to be read once. ``failure`` is what broke the reading off."""
+
+    def __init__(self, request: Request, *, idle_timeout: float) -> None:
+        """Raises ``UnsupportedMediaType`` and ``ValidationFailed``."""
+        self._form = FormReader(request.headers.get("content-type", ""))
+        self._body = request.stream()
+        self._idle_timeout = idle_timeout
+        self._first: list[bytes] = []
+        self._over = False
+        self.failure: Exception | None = None
+
+    @property
+    def name(self) -> str:
+        return self._form.file_name or ""
+
+    async def open(self) -> None:
+        """Reads as far as the file's name. Raises what reading raises."""
+        while self._form.file_name is None and not self._over:
+            self._first = await self._read()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            for piece in self._first:
+                yield piece
+            if self._over:
+                return
+            self._first = await self._read()
+
+    async def _read(self) -> list[bytes]:
+        try:
+            return await self._next()
+        except (ServiceError, ClientDisconnect) as error:
+            self.failure = error
+            raise
+
+    async def _next(self) -> list[bytes]:
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                chunk = await anext(self._body, None)
+        except TimeoutError:
+            raise ValidationFailed(
+                f"Nothing more of the body came for {self._idle_timeout:g} s (UPLOAD_IDLE_TIMEOUT)"
+            ) from None
+        if chunk is None:
+            self._over = True
+            self._form.finish()
+            return []
+        return self._form.feed(chunk)
+
+
+async def get_upload(request: Request, resources: ResourcesDep, _: IdentityDep) -> AsyncIterator[Upload]:
+    """The upload, opened, once the caller is known. Whoever is refused while still sending gets the answer
+    if there is little left to send, and a closed connection behind it if not."""
+    limit = resources.settings.max_file_bytes
+    try:
+        if int(request.headers.get("content-length") or 0) > limit + MAX_OVERHEAD:
+            raise BodyTooLarge(f"The file is larger than {limit} bytes (MAX_FILE_BYTES)")
+        upload = Upload(request, idle_timeout=resources.settings.upload_idle_timeout)
+        await upload.open()
+        if not upload.name and upload.failure is None:
+            raise broken("the file has no name")
+        yield upload
+    except ServiceError as error:
+        with contextlib.suppress(ClientDisconnect, RuntimeError):  # gone, or read to its end
+            if not await ends_soon(request.stream()):
+                error.headers = error.headers | _CLOSE
+        raise
+
+
+UploadDep = Annotated[Upload, Depends(get_upload)]
+
+
+def upload_body() -> dict[str, Any]:
+    """``openapi_extra=`` of a route that takes a file."""
+    schema = {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": {"type": "string", "format": "binary"}},
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
