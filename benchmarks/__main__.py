@@ -1,0 +1,136 @@
+"""``python -m benchmarks``; use ``./run-bench.sh``, which sets up what it needs."""
+
+import argparse
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import plot, report
+from benchmarks.bench import Bench
+from benchmarks.options import Options
+from benchmarks.parts import flat, latency, memory, reads, store, streams, whole
+from benchmarks.processes import ROOT, raise_file_limit
+from benchmarks.profiling import profile
+from benchmarks.results import Results, about_this_machine
+
+Part = Callable[[Bench, Results, Options], None]
+
+PARTS: Final[dict[str, Part]] = {
+    "streams": streams.streams,
+    "paced": streams.paced,
+    "variants": streams.variants,
+    "latency": latency.latency,
+    "whole": whole.whole,
+    "reads": reads.reads,
+    "flat": flat.flat,
+    "memory": memory.memory,
+    "redis": store.store,
+}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./run-bench.sh", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="floor and ours only, under a minute")
+    parser.add_argument("--only", default="", help="parts, with commas between: " + ", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=0, help="interleaved rounds (5; quick: 3)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="that a round is to take (3)")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of churn in the memory part (1)")
+    parser.add_argument(
+        "--stall", type=float, default=60.0, help="seconds in which a reader reads nothing (60)"
+    )
+    parser.add_argument("--streams", type=int, default=5000, help="open at once in the memory part (5000)")
+    parser.add_argument(
+        "--messages", type=int, default=10_000, help="of one session in the part flat (10000)"
+    )
+    parser.add_argument("--sessions", type=int, default=100_000, help="alive in the part flat (100000)")
+    parser.add_argument("--tree", type=Path, default=ROOT, help="another checkout whose service is measured")
+    parser.add_argument("--profile", action="store_true", help="a flame graph of ours instead")
+    parser.add_argument("--keep-logs", type=Path, help="a directory for the logs of all processes")
+    parser.add_argument("--no-save", action="store_true", help="leave benchmarks/results as it is")
+    parsed = parser.parse_args()
+    parsed.parts = [name for name in parsed.only.split(",") if name] or list(PARTS)
+    if unknown := set(parsed.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    return parsed
+
+
+def run(parsed: argparse.Namespace, directory: Path) -> Results:
+    results = Results()
+    quick = parsed.quick
+    options = Options(
+        rounds=parsed.rounds or (3 if quick else 5),
+        seconds=parsed.seconds,
+        minutes=parsed.minutes,
+        stall=parsed.stall,
+        streams=parsed.streams,
+        messages=parsed.messages,
+        sessions=parsed.sessions,
+    )
+    parts = {"quick": streams.quick} if quick else {name: PARTS[name] for name in parsed.parts}
+    with Bench(directory, tree=parsed.tree.resolve(), save=not parsed.no_save) as bench:
+        for name, part in parts.items():
+            bench.say(f"== {name}")
+            began = time.monotonic()
+            try:
+                with bench.scope():
+                    part(bench, results, options)
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                bench.say(f"   FAILED: {error}")
+                results.check(name, "", f"{name}: did not get to its end", 1, "<=", 0, quick=True)
+            bench.say(f"   {time.monotonic() - began:.0f} s")
+    return results
+
+
+def save(found: dict[str, Any]) -> None:
+    report.RESULTS.mkdir(exist_ok=True)
+    (report.RESULTS / "latest.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    (report.RESULTS / "table.md").write_text(report.markdown(found))
+    (report.RESULTS / "latest.svg").write_text(plot.svg(found))
+
+
+def flame_graph(parsed: argparse.Namespace, directory: Path) -> None:
+    report.RESULTS.mkdir(exist_ok=True)
+    with Bench(directory, tree=parsed.tree.resolve()) as bench:
+        profile(bench, report.RESULTS / "profile.svg")
+
+
+def main() -> int:
+    parsed = parse()
+    # Ends what was started, as after an exception.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    raise_file_limit()
+    directory = Path(tempfile.mkdtemp(prefix="coze-bench-"))
+    try:
+        if parsed.profile:
+            flame_graph(parsed, directory)
+            return 0
+        results = run(parsed, directory)
+        if parsed.quick and results.missed(quick=True):
+            print("once more: another program may have had the machine")
+            results = run(parsed, Path(tempfile.mkdtemp(dir=directory)))
+    finally:
+        if parsed.keep_logs:
+            parsed.keep_logs.mkdir(parents=True, exist_ok=True)
+            for log in directory.glob("*.log"):
+                shutil.copy(log, parsed.keep_logs)
+        shutil.rmtree(directory, ignore_errors=True)
+    about = about_this_machine(parsed.rounds or (3 if parsed.quick else 5), parsed.parts)
+    found: dict[str, Any] = json.loads(results.as_json(about))
+    print("\n" + report.terminal(found))
+    if not parsed.quick and not parsed.no_save:
+        save(found)
+    missed = results.missed(quick=parsed.quick)
+    for check in missed:
+        print(f"MISSED  {check.number}: {check.text}: {check.value:.3g}, limit {check.sign} {check.limit:g}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

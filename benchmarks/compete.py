@@ -1,0 +1,132 @@
+"""Several contestants at the same task, in turn: A B C A B C ..., medians of the rounds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from benchmarks.bench import Bench, Contestant
+from benchmarks.driver import Job
+
+_WARM_CHATS = 40
+
+
+@dataclass
+class Figures:
+    """Rounds of one contestant, as the driver has reported them."""
+
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+    def of(self, name: str) -> float:
+        """Median over the rounds of ``rate`` (per second), ``cpu_ms``, ``redis_ms``, ``driver_ms``,
+        ``upstream_ms`` (each per request) or a part of a summary such as ``first.p99`` (milliseconds)."""
+        return median(self.each(name))
+
+    def each(self, name: str) -> list[float]:
+        return [_figure(result, name) for result in self.rounds]
+
+    def total(self, name: str) -> int:
+        return sum(result[name] for result in self.rounds)
+
+    def spread(self, name: str) -> float:
+        """(largest - smallest) / median."""
+        values = self.each(name)
+        return (max(values) - min(values)) / (median(values) or 1)
+
+    @property
+    def errors(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for result in self.rounds:
+            for text, count in result["errors"].items():
+                found[text] = found.get(text, 0) + count
+        return found
+
+    @property
+    def faults(self) -> int:
+        """Frames lost, doubled or out of order, and requests that failed."""
+        frames = sum(self.total(name) for name in ("lost", "doubled", "disordered"))
+        return frames + sum(self.errors.values())
+
+    def values(self) -> dict[str, float]:
+        """What goes into the table."""
+        names = ["rate", "cpu_ms", "redis_ms"]
+        names += [f"{s}.{p}" for s in ("first", "gap", "whole", "late") for p in ("median", "p99", "max")]
+        values = {name: self.of(name) for name in names if self._has(name)}
+        frames = self.total("frames")
+        if frames:
+            requests = self.total("requests")
+            values["cpu_us_per_delta"] = self.of("cpu_ms") * 1000 * requests / frames
+        for name in ("lost", "doubled", "disordered"):
+            values[name] = self.total(name)
+        busy = [
+            (r["cpu"]["driver"] + r["cpu"].get("upstream", 0) + r["cpu"].get("redis", 0)) for r in self.rounds
+        ]
+        values["other_core"] = median(b / r["seconds"] for b, r in zip(busy, self.rounds, strict=True))
+        return values | {"errors": sum(self.errors.values()), "cpu_spread": self.spread("cpu_ms")}
+
+    def _has(self, name: str) -> bool:
+        return all(_figure(result, name) == _figure(result, name) for result in self.rounds)
+
+
+def _figure(result: dict[str, Any], name: str) -> float:
+    """NaN where there is none."""
+    requests = result["requests"] or float("nan")
+    if name == "rate":
+        return float(requests / result["seconds"])
+    if name == "cpu_ms":
+        name = "server_ms"
+    if name.endswith("_ms"):
+        return float(result["cpu"].get(name.removesuffix("_ms"), float("nan")) / requests * 1000)
+    group, _, part = name.partition(".")
+    return float(result[group].get(part, float("nan")))
+
+
+def compete(
+    bench: Bench,
+    contestants: Sequence[Contestant],
+    jobs: "Sequence[Any]",
+    *,
+    connections: int,
+    rounds: int,
+    seconds: float,
+    least: int = 0,
+) -> dict[str, Figures]:
+    """``jobs[i](total)`` makes the Job of ``contestants[i]``. A first round warms up and tells how many
+    requests take ``seconds``; each has at least two (``least``: other) for each connection."""
+    totals, found = [], {contestant.name: Figures() for contestant in contestants}
+    for contestant, job in zip(contestants, jobs, strict=True):
+        warm = bench.drive(job(max(_WARM_CHATS, connections)))
+        rate = max(warm["requests"], 1) / warm["seconds"]
+        totals.append(max(least or 2 * connections, round(rate * seconds)))
+        bench.say(f"    {contestant.name}: warm-up {rate:.0f}/s, errors {sum(warm['errors'].values())}")
+    for _ in range(rounds):
+        for contestant, job, total in zip(contestants, jobs, totals, strict=True):
+            result = bench.drive(job(total))
+            found[contestant.name].rounds.append(result)
+    for name, figures in found.items():
+        if figures.errors:
+            worst = max(figures.errors.items(), key=lambda item: item[1])
+            bench.say(f"    {name}: {worst[1]} x {worst[0][:300]}")
+    return found
+
+
+def compete_streaming(
+    bench: Bench,
+    contestants: Sequence[Contestant],
+    *,
+    connections: int,
+    rounds: int,
+    seconds: float,
+    least: int = 0,
+    **more: Any,
+) -> dict[str, Figures]:
+    def job_of(contestant: Contestant) -> Any:
+        def job(total: int) -> Job:
+            return bench.stream_job(contestant, connections, total, **more)
+
+        return job
+
+    jobs = [job_of(contestant) for contestant in contestants]
+    return compete(
+        bench, contestants, jobs, connections=connections, rounds=rounds, seconds=seconds, least=least
+    )

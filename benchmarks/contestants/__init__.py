@@ -1,0 +1,1 @@
+"""What the service is measured against; each is run by uvicorn as a process of its own."""

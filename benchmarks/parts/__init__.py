@@ -1,0 +1,1 @@
+"""What can be measured, each part by itself; see ``benchmarks.__main__`` for their names."""

@@ -1,0 +1,149 @@
+"""The tables: for the terminal, and in Markdown for ``results/`` and both READMEs.
+
+``python -m benchmarks.report`` puts the last run's into README.md and README.en.md, between the lines
+``<!-- benchmark -->`` and ``<!-- /benchmark -->``.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.processes import ROOT
+
+RESULTS: Final = ROOT / "benchmarks" / "results"
+BEGIN: Final = "<!-- benchmark -->\n"
+END: Final = "<!-- /benchmark -->"
+
+_COLUMNS: Final = {
+    "rate": ("per second", "每秒", "{:.0f}"),
+    "cpu_ms": ("server CPU, ms each", "服务 CPU，毫秒/次", "{:.2f}"),
+    "cpu_us_per_delta": ("µs per delta", "微秒/增量", "{:.0f}"),
+    "redis_ms": ("Redis CPU, ms", "Redis CPU，毫秒", "{:.2f}"),
+    "first.median": ("first delta, ms", "首个增量，毫秒", "{:.1f}"),
+    "whole.p99": ("whole, p99 ms", "全程 p99，毫秒", "{:.0f}"),
+    "faults": ("lost / doubled / errors", "丢失/重复/错误", "{}"),
+}
+_MORE: Final = {
+    "cpu_spread": "spread of CPU",
+    "late.max": "latest frame ms",
+    "busy": "share of its core",
+    "kib_per_stream": "KiB per stream",
+    "idle_mib": "idle MiB",
+    "early_mib": "second quarter MiB",
+    "late_mib": "last quarter MiB",
+    "grown_kib": "grown KiB",
+    "extra_cpu": "extra share of a core",
+    "resident_mib": "resident MiB",
+    "held": "s until the last was read",
+    "pipelines_per_second": "pipelines/s",
+    "commands_per_chat": "commands per chat",
+    "xadd_per_chat": "XADDs per chat",
+    "bytes_in_per_chat": "bytes in",
+    "bytes_out_per_chat": "bytes out",
+}
+"""What only some parts have, named beside its value."""
+
+
+def markdown(found: dict[str, Any], language: str = "en") -> str:
+    """One table of figures by scenario, one of the checks."""
+    at = 0 if language == "en" else 1
+    about = found["about"]
+    lines = [_about(about, language), ""]
+    heads = [*(heads[at] for heads in _COLUMNS.values()), "more" if language == "en" else "其他"]
+    first = ["scenario", "contestant", "ratio of CPU"] if language == "en" else ["场景", "对象", "CPU 之比"]
+    lines += _head([*first, *heads])
+    for row in found["rows"]:
+        lines.append(_line(row, found["rows"]))
+    lines += [
+        "",
+        *_head(
+            ["#", "what", "measured", "limit", ""] if language == "en" else ["#", "内容", "实测", "目标", ""]
+        ),
+    ]
+    for check in found["checks"]:
+        verdict = "pass" if check["passed"] else "**FAIL**"
+        limit = f"{'≤' if check['sign'] == '<=' else '≥'} {check['limit']:g}"
+        lines.append(f"| {check['number']} | {check['text']} | {check['value']:.3g} | {limit} | {verdict} |")
+    if found["notes"]:
+        lines += ["", *(f"- {note}" for note in found["notes"])]
+    return "\n".join(lines) + "\n"
+
+
+def _about(about: dict[str, Any], language: str) -> str:
+    rounds = about["rounds"]
+    versions = ", ".join(f"{name} {about[name]}" for name in ("python", "fastapi", "httpx", "uvicorn"))
+    machine = f"{about['cores']} x {about['cpu']}, Linux {about['kernel']}"
+    if language == "en":
+        return f"{about['date']}, {machine}, {versions}, commit {about['commit']}, {rounds} rounds, medians."
+    return f"{about['date']}，{machine}，{versions}，提交 {about['commit']}，{rounds} 轮取中位数。"
+
+
+def _head(names: list[str]) -> list[str]:
+    return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+
+
+def _line(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    values = row["values"]
+    base: dict[str, float] = next(
+        (
+            r["values"]
+            for r in rows
+            if r["scenario"] == row["scenario"] and r["contestant"] in ("floor", "constant")
+        ),
+        {},
+    )
+    ratio = values.get("cpu_ms", 0) / base["cpu_ms"] if base.get("cpu_ms") and "cpu_ms" in values else None
+    cells = [row["scenario"], row["contestant"], f"{ratio:.2f}" if ratio is not None else ""]
+    for name, (_, _, form) in _COLUMNS.items():
+        if name == "faults":
+            counts = [values.get(key) for key in ("lost", "doubled", "errors")]
+            cells.append(" / ".join(f"{count:.0f}" for count in counts if count is not None))
+        else:
+            cells.append(form.format(values[name]) if name in values else "")
+    cells.append(", ".join(f"{name} {values[key]:.3g}" for key, name in _MORE.items() if key in values))
+    return "| " + " | ".join(cells) + " |"
+
+
+def terminal(found: dict[str, Any]) -> str:
+    """The Markdown with its columns aligned."""
+    out: list[str] = []
+    block: list[list[str]] = []
+    for line in [*markdown(found).splitlines(), ""]:
+        if line.startswith("|"):
+            block.append([cell.strip() for cell in line.strip("|").split("|")])
+            continue
+        if block:
+            widths = [max(len(row[i]) for row in block) for i in range(len(block[0]))]
+            for row in block:
+                filled = ["-" * w if c == "---" else c.ljust(w) for c, w in zip(row, widths, strict=True)]
+                out.append("  ".join(filled).rstrip())
+            block = []
+        out.append(line)
+    return "\n".join(out)
+
+
+def put_into_readmes(found: dict[str, Any]) -> list[str]:
+    """The files that have the marks and were changed."""
+    changed = []
+    for name, language in (("README.md", "zh"), ("README.en.md", "en")):
+        file = ROOT / name
+        text = file.read_text()
+        before, marked, rest = text.partition(BEGIN)
+        _, ends, after = rest.partition(END)
+        if not marked or not ends:
+            continue
+        new = f"{before}{BEGIN}\n{markdown(found, language)}\n{END}{after}"
+        if new != text:
+            file.write_text(new)
+            changed.append(name)
+    return changed
+
+
+def main() -> None:
+    source = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / "latest.json"
+    print("changed:", ", ".join(put_into_readmes(json.loads(source.read_text()))) or "nothing")
+
+
+if __name__ == "__main__":
+    main()
