@@ -1,0 +1,358 @@
+"""The asynchronous client (asyncio). ``_client.py`` is made from this file by ``scripts/sync_client.py``."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final, Literal, Self, TypeVar, Unpack
+
+import httpx
+
+from ._calls import Calls
+from ._errors import ConnectionLost
+from ._flows import (
+    Flow,
+    Machine,
+    Open,
+    Opened,
+    Pause,
+    Read,
+    Reply,
+    Send,
+    Settings,
+    Step,
+    connection_errors,
+)
+from ._models import (
+    Chat,
+    ChatPage,
+    ClearedContext,
+    Erased,
+    Health,
+    HistoryPage,
+    MessageOptions,
+    Session,
+    SessionOptions,
+    StoredFile,
+    UsageReport,
+)
+from ._sse import Event
+from ._stream import StreamState
+from ._view import StreamView
+
+T = TypeVar("T")
+_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+"""A stream is a connection for as long as it lasts."""
+_NO_BYTES: Final[tuple[bytes, ...]] = ()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    for chunk in _NO_BYTES:
+        yield chunk
+
+
+class AsyncSteps:
+    """Carries out one flow's steps, and holds its open stream."""
+
+    def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
+        self._http = http
+        self._settings = settings
+        self._response: httpx.Response | None = None
+        self._chunks: AsyncIterator[bytes] = _nothing()
+
+    async def perform(self, step: Step) -> Reply | bytes | None:
+        """Raises ConnectionLost."""
+        with connection_errors():
+            match step:
+                case Send(request):
+                    response = await self._http.send(
+                        self._http.build_request(**request.build(self._settings))
+                    )
+                    return Reply(response.status_code, response.headers, response.content)
+                case Open(request):
+                    return await self._open(self._http.build_request(**request.build(self._settings)))
+                case Read():
+                    return await anext(self._chunks, b"")
+                case Pause(seconds):
+                    await asyncio.sleep(seconds)
+        return None
+
+    async def _open(self, request: httpx.Request) -> Reply:
+        await self.close()
+        response = await self._http.send(request, stream=True)
+        reply = Reply(response.status_code, response.headers)
+        if reply.status < 400 and reply.streaming:
+            self._response, self._chunks = response, response.aiter_bytes()
+            return reply
+        try:
+            return Reply(reply.status, reply.headers, await response.aread())
+        finally:
+            await response.aclose()
+
+    async def close(self) -> None:
+        if self._response is not None:
+            await self._response.aclose()
+            self._response, self._chunks = None, _nothing()
+
+
+class AsyncDriver:
+    """Runs flows over one pool of connections."""
+
+    def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
+        self._http = http
+        self._settings = settings
+
+    def steps(self) -> AsyncSteps:
+        return AsyncSteps(self._http, self._settings)
+
+    async def run(self, flow: Flow[T]) -> T:
+        machine, steps = Machine(flow), self.steps()
+        while machine.step is not None:
+            try:
+                outcome = await steps.perform(machine.step)
+            except ConnectionLost as lost:
+                machine.fail(lost)
+            else:
+                machine.answer(outcome)
+        value: T = machine.value  # type: ignore[assignment]  # it is over, so it has returned one
+        return value
+
+
+class AsyncStream(StreamView):
+    """A chat's events to their end, over as many connections as that takes. Use it as a context manager:
+    entering raises what the service refuses, leaving closes the connection (the chat goes on).
+
+    Iterating gives each event of the chat once and in order; lost connections are resumed by themselves.
+    Raises StreamBroken when that did not help within ``patience``.
+    """
+
+    def __init__(self, driver: AsyncDriver, state: StreamState) -> None:
+        super().__init__(state)
+        self._steps = driver.steps()
+
+    async def __aenter__(self) -> Self:
+        await self._next()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        self._machine.close()
+        await self._steps.close()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        item = await self._next()
+        if isinstance(item, Opened):
+            item = await self._next()
+        if not isinstance(item, Event):
+            await self._steps.close()
+            raise StopAsyncIteration
+        return item
+
+    async def _next(self) -> Event | Opened | None:
+        machine = self._machine
+        if isinstance(machine.step, Event | Opened):
+            machine.answer()
+        while isinstance(machine.step, Step):
+            try:
+                outcome = await self._steps.perform(machine.step)
+            except ConnectionLost as lost:
+                machine.fail(lost)
+            else:
+                machine.answer(outcome)
+        item: Event | Opened | None = machine.step
+        return item
+
+    async def text_deltas(self) -> AsyncIterator[str]:
+        """The answer's text piece by piece; a ``Replacement`` stands for all pieces before it. Raises the
+        chat's error at the end of one that failed."""
+        async for event in self:
+            if event.has_text:
+                yield event.text
+        self._final().raise_for_error()
+
+    async def result(self) -> Chat:
+        """Reads to the end; the final chat, also of one that failed."""
+        async for _ in self:
+            pass
+        return self._final()
+
+
+class AsyncSessions:
+    def __init__(self, driver: AsyncDriver, calls: Calls) -> None:
+        self._driver = driver
+        self._calls = calls
+
+    async def create(self, user_id: str, **options: Unpack[SessionOptions]) -> Session:
+        """Opens a session for one of your users."""
+        return await self._driver.run(self._calls.create_session(user_id, options))
+
+    async def get(self, session_id: str, *, history_limit: int = 20) -> Session:
+        """The session with its newest chats (0 to 100). Looking counts as activity."""
+        return await self._driver.run(self._calls.get_session(session_id, history_limit))
+
+    async def list(self, user_id: str, *, limit: int = 100) -> tuple[Session, ...]:
+        """The user's live sessions, newest activity first."""
+        return await self._driver.run(self._calls.list_sessions(user_id, limit))
+
+    async def delete(self, session_id: str) -> Session:
+        """Ends the session; its running chats are cancelled. A second time answers the same."""
+        return await self._driver.run(self._calls.delete_session(session_id))
+
+    async def history(
+        self,
+        session_id: str,
+        *,
+        limit: int = 20,
+        order: Literal["desc", "asc"] = "desc",
+        before: str | None = None,
+        after: str | None = None,
+    ) -> HistoryPage:
+        """A page of the conversation's messages as Coze keeps them, newest first unless ``order`` is asc."""
+        return await self._driver.run(self._calls.history(session_id, limit, order, before, after))
+
+    async def clear(self, session_id: str) -> ClearedContext:
+        """The bot forgets what was said; the messages stay in the history."""
+        return await self._driver.run(self._calls.clear(session_id))
+
+
+class AsyncChats:
+    def __init__(self, driver: AsyncDriver, calls: Calls) -> None:
+        self._driver = driver
+        self._calls = calls
+
+    async def send(
+        self, session_id: str, message: str, *, wait: float = 30.0, **options: Unpack[MessageOptions]
+    ) -> Chat:
+        """The answer, or after ``wait`` seconds (at most 600) the chat as it stands: it goes on, and ``wait``
+        or ``result`` has the rest. Raises the error of a chat that failed."""
+        return await self._driver.run(self._calls.send(session_id, message, wait, options))
+
+    def stream(self, session_id: str, message: str, **options: Unpack[MessageOptions]) -> AsyncStream:
+        """The answer as it comes. One chat, however often the connection has to be made anew."""
+        return AsyncStream(self._driver, self._calls.stream(session_id, message, options))
+
+    def follow(self, chat_id: str, *, after: str | None = None) -> AsyncStream:
+        """A chat's stream from its start, or behind an event id."""
+        return AsyncStream(self._driver, self._calls.follow(chat_id, after))
+
+    async def list(self, session_id: str, *, limit: int = 20, before: str | None = None) -> ChatPage:
+        """A page of the session's chats, newest first."""
+        return await self._driver.run(self._calls.list_chats(session_id, limit, before))
+
+    async def result(self, chat_id: str, *, wait: float = 0.0) -> Chat:
+        """The chat as it stands, or once it is settled, within ``wait`` seconds (at most 60)."""
+        return await self._driver.run(self._calls.result(chat_id, wait))
+
+    async def wait(self, chat_id: str, *, timeout: float | None = None) -> Chat:  # noqa: ASYNC109  # as blocking
+        """The chat once it is settled. Raises WaitTimeout."""
+        return await self._driver.run(self._calls.wait(chat_id, timeout))
+
+    async def cancel(self, chat_id: str) -> Chat:
+        """Cancels, here and at Coze; a chat that is over answers as it is."""
+        return await self._driver.run(self._calls.cancel(chat_id))
+
+    async def submit_tool_outputs(
+        self, chat_id: str, outputs: Mapping[str, str], *, wait: float = 30.0
+    ) -> Chat:
+        """Answers all of ``chat.tool_calls`` (call id -> output); the chat goes on under its id."""
+        return await self._driver.run(self._calls.submit_tool_outputs(chat_id, outputs, wait))
+
+    def stream_tool_outputs(
+        self, chat_id: str, outputs: Mapping[str, str], *, after: str | None = None
+    ) -> AsyncStream:
+        """The same, streamed. ``after``: the chat's ``last_event_id``; its text so far comes again as one
+        piece."""
+        return AsyncStream(self._driver, self._calls.stream_tool_outputs(chat_id, outputs, after))
+
+
+class AsyncUsers:
+    def __init__(self, driver: AsyncDriver, calls: Calls) -> None:
+        self._driver = driver
+        self._calls = calls
+
+    async def erase(self, user_id: str) -> Erased:
+        """Erases all that is kept of the user."""
+        return await self._driver.run(self._calls.erase_user(user_id))
+
+
+class AsyncFiles:
+    def __init__(self, driver: AsyncDriver, calls: Calls) -> None:
+        self._driver = driver
+        self._calls = calls
+
+    async def upload(
+        self,
+        name: str,
+        content: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> StoredFile:
+        """Passes a file on to Coze, to go along with messages: ``attachments=[{"file_id": file.file_id}]``.
+        It is sent again only where it was refused before it was read: a second one would be another file."""
+        return await self._driver.run(self._calls.upload(name, content, content_type, session_id, user_id))
+
+    async def get(self, file_id: str) -> StoredFile:
+        return await self._driver.run(self._calls.get_file(file_id))
+
+    async def delete(self, file_id: str) -> StoredFile:
+        """The service forgets it; Coze deletes it when its time is up."""
+        return await self._driver.run(self._calls.delete_file(file_id))
+
+
+class AsyncCozeClient:
+    """Talks to one coze-fastapi service (or to the balancer before its replicas).
+
+    ``token`` (or a function that returns it) and ``host`` go as HtySudoerToken and HtyHost. ``timeout``:
+    seconds to connect, and to answer what needs no waiting. ``max_retries``: of a call. ``patience``:
+    seconds that a call, or a stream without news, may go on failing. ``heartbeat``: the service's
+    SSE_HEARTBEAT_SECONDS. ``http``: an httpx client of your own, which stays yours to close.
+    Tasks may share a client; a stream belongs to one of them at a time.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | Callable[[], str] | None = None,
+        host: str | None = None,
+        timeout: float = 10.0,
+        max_retries: int = 4,
+        patience: float = 60.0,
+        heartbeat: float = 15.0,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        settings = Settings(base_url, token, host, timeout, max_retries, patience, heartbeat)
+        self._own = http is None
+        self._http = http or httpx.AsyncClient(limits=_LIMITS)
+        self._driver = AsyncDriver(self._http, settings)
+        self._calls = Calls(settings)
+        self.sessions = AsyncSessions(self._driver, self._calls)
+        self.chats = AsyncChats(self._driver, self._calls)
+        self.users = AsyncUsers(self._driver, self._calls)
+        self.files = AsyncFiles(self._driver, self._calls)
+
+    async def health(self) -> Health:
+        """Raises Unavailable where the service cannot reach its Redis."""
+        return await self._driver.run(self._calls.health())
+
+    async def usage(
+        self, *, since: str | None = None, to: str | None = None, group_by: str = "day"
+    ) -> UsageReport:
+        """Chats and tokens of the caller (an admin: of the root). Days as ``2026-11-22`` (UTC, inclusive; by
+        default the last 30); ``group_by``: of day, bot, user and root, with commas."""
+        return await self._driver.run(self._calls.usage(since, to, group_by))
+
+    async def close(self) -> None:
+        if self._own:
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
