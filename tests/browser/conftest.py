@@ -1,0 +1,101 @@
+"""Chromium, and replicas of the service behind a proxy, for all browser tests of a worker."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+
+from tests.faults.support import start_all
+from tests.support import Client, RedisServer, ServiceProcess, SimControl, open_client, service_process
+
+from .support import ARGUMENTS, Proxy, Tab, find_browser
+
+OpenTab = Callable[..., Awaitable[Tab]]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    path = find_browser()
+    if path is None:
+        pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
+    with tempfile.TemporaryDirectory(prefix="coze-test-browser-", ignore_cleanup_errors=True) as home:
+        async with async_playwright() as playwright:
+            started = await playwright.chromium.launch(
+                executable_path=path, args=ARGUMENTS, env={"HOME": home, "PATH": "/usr/bin:/bin"}
+            )
+            yield started
+            await started.close()
+
+
+@pytest.fixture(scope="session")
+def _replicas(shared_redis: RedisServer, shared_simulator: SimControl) -> Iterator[list[ServiceProcess]]:
+    values = {
+        "REDIS_URL": shared_redis.url,
+        "COZE_API_URL": shared_simulator.chat_url,
+        "ENABLE_PLAYGROUND": "true",
+        "LEASE_SECONDS": "1",
+        "COZE_IDLE_TIMEOUT": "1.5",
+        "RATE_LIMIT_MESSAGES_PER_MINUTE": "0",
+        "RATE_LIMIT_SESSIONS_PER_MINUTE": "0",
+    }
+    with ExitStack() as stack:
+        yield [stack.enter_context(service_process(values, start=False)) for _ in range(2)]
+
+
+@pytest.fixture
+def replica(redis: RedisServer, simulator: SimControl, _replicas: list[ServiceProcess]) -> ServiceProcess:
+    """The one in front, unless a test changes that."""
+    start_all([each for each in _replicas[:1] if not each.running])
+    return _replicas[0]
+
+
+@pytest.fixture
+def pair(replica: ServiceProcess, _replicas: list[ServiceProcess]) -> list[ServiceProcess]:
+    """``replica`` and another one. Started only where a test needs it: that takes a second or two."""
+    start_all([each for each in _replicas if not each.running])
+    return _replicas
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def proxy(replica: ServiceProcess) -> AsyncIterator[Proxy]:
+    running = Proxy(replica.port)
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def open_tab(browser: Browser) -> AsyncIterator[OpenTab]:
+    """``open_tab(base_url, locale="zh-CN")``: a tab of its own; afterwards nothing must be wrong in it."""
+    tabs: list[Tab] = []
+
+    async def start(base_url: str, **options: Any) -> Tab:
+        context = await browser.new_context(**{"locale": "en-GB"} | options)
+        context.set_default_timeout(10_000)
+        tab = Tab(await context.new_page(), context, f"{base_url}/coze/playground")
+        tabs.append(tab)
+        await tab.open()
+        return tab
+
+    yield start
+    for tab in tabs:
+        await tab.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def tab(proxy: Proxy, open_tab: OpenTab) -> Tab:
+    """The playground, through the proxy."""
+    return await open_tab(proxy.base_url)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def api(replica: ServiceProcess) -> AsyncIterator[Client]:
+    """The service without the proxy, to compare with what the page shows."""
+    async with open_client(replica.base_url) as client:
+        yield client

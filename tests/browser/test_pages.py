@@ -1,0 +1,95 @@
+"""How the playground's files are served; needs no browser."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import RunningApp, error_of, open_client
+
+Start = Callable[..., RunningApp]
+FILES = Path(__file__).resolve().parents[2] / "app" / "playground"
+SERVED = sorted(path for path in FILES.rglob("*") if path.suffix in (".js", ".css", ".svg"))
+MAX_LINES = 450
+
+
+@pytest.mark.parametrize("values", [{}, {"ENABLE_PLAYGROUND": "false"}])
+async def test_switched_off_it_is_an_unknown_route(start_app: Start, values: dict[str, Any]) -> None:
+    async with open_client(start_app(**values).base_url) as client:
+        for name in ("", "/", "/playground.js", "/vendor/purify.min.js", "/coze-stream.js"):
+            response = await client.get(f"/coze/playground{name}")
+            assert response.status_code == 404
+            assert error_of(response)["code"] == "NOT_FOUND"
+
+
+async def test_each_file_comes_with_its_type_a_policy_and_an_etag(start_app: Start) -> None:
+    async with open_client(start_app(ENABLE_PLAYGROUND="true", ENABLE_AUTH="true").base_url) as client:
+        page = await client.get("/coze/playground")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        policy = page.headers["content-security-policy"]
+        for rule in (
+            "default-src 'none'",
+            "script-src 'self'",
+            "connect-src 'self'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+        ):
+            assert rule in policy
+        assert "unsafe" not in policy
+        assert page.headers["referrer-policy"] == "no-referrer"
+        for path in SERVED:
+            url = f"/coze/playground/{path.relative_to(FILES).as_posix()}"
+            response = await client.get(url)
+            assert response.content == path.read_bytes()
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert response.headers["cache-control"] == "no-cache"
+            kind = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}[path.suffix]
+            assert response.headers["content-type"].startswith(kind)
+            again = await client.get(url, headers={"If-None-Match": response.headers["etag"]})
+            assert (again.status_code, again.content) == (304, b"")
+            assert (await client.http.head(url)).status_code == 200
+        slash = await client.get("/coze/playground/")
+        assert slash.headers["location"] == "../playground"
+
+
+async def test_nothing_else_can_be_read(start_app: Start) -> None:
+    async with open_client(start_app(ENABLE_PLAYGROUND="true").base_url) as client:
+        for name in (
+            "../config.py",
+            "%2e%2e/config.py",
+            "..%2f..%2fpyproject.toml",
+            "vendor/VENDOR.md",
+            "vendor",
+            "nothing.js",
+            "a%00.js",
+            "%2fetc%2fpasswd",
+            "a" * 3000 + ".js",
+        ):
+            response = await client.get(f"/coze/playground/{name}")
+            assert response.status_code == 404, name
+            assert error_of(response)["code"] == "NOT_FOUND"
+        assert (await client.post("/coze/playground")).status_code == 405
+
+
+def test_the_page_names_no_outside_address() -> None:
+    for path in [*SERVED, FILES / "index.html"]:
+        if path.parent.name == "vendor":
+            continue
+        text = path.read_text(encoding="utf-8")
+        found = set(re.findall(r"https?://[^\s\"'`)<>]+", text))
+        assert found <= {"http://www.w3.org/2000/svg", "https://api.example.com"}, path.name
+        assert text.count("\n") <= MAX_LINES, path.name
+
+
+def test_vendored_files_are_the_ones_that_are_written_down() -> None:
+    table = (FILES / "vendor" / "VENDOR.md").read_text(encoding="utf-8")
+    for path in sorted((FILES / "vendor").glob("*.js")):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        assert re.search(rf"`{re.escape(path.name)}`.*`{digest}`", table), path.name
+        assert path.with_name(path.name.split(".")[0] + ".LICENSE").exists()
