@@ -176,12 +176,13 @@ class Paced:
             return
         number = len(self._marks)
         stamp = wire.stamp_of(time.monotonic())
-        if number == len(self._stream.deltas):
-            self._up.counts["finished"] += 1
-            self._transport.write(_with_ids(self._stream.tail(b"".join(self._marks)), self._ids))
-            return
         self._marks.append(wire.mark(number, stamp))
         piece = self._stream.deltas[number].replace(wire.STAMP, stamp)
+        if number + 1 == len(self._stream.deltas):
+            # The end comes with the last delta, so that a delta's stamp is also that of the last byte.
+            self._up.counts["finished"] += 1
+            self._transport.write(_with_ids(piece + self._stream.tail(b"".join(self._marks)), self._ids))
+            return
         self._transport.write(_with_ids(piece, self._ids))
         self._due = max(self._due + self._gap, self._loop.time())
         self._loop.call_at(self._due, self._next)

@@ -17,7 +17,7 @@ UPSTREAM = os.environ["BENCH_UPSTREAM"]
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    size = int(os.environ.get("FLOOR_CONNECTIONS", "2000"))
+    size = int(os.environ.get("FLOOR_CONNECTIONS", "0"))
     # httpx's own limits are 100 connections, of which it keeps 20.
     limits = httpx.Limits(max_connections=size or 100, max_keepalive_connections=size or 20)
     transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(limits=limits)
