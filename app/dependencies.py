@@ -108,14 +108,15 @@ async def get_conversations(request: Request) -> ConversationService:
 ConversationsDep = Annotated[ConversationService, Depends(get_conversations)]
 
 
-async def get_identity(
-    request: Request,
-) -> Identity:
+async def get_identity(request: Request) -> Identity:
     """Reads all lines of the two headers; ``openapi`` documents them."""
-    headers = request.headers
-    identity = await resources_of(request).verifier.identify(
-        headers.getlist("HtySudoerToken"), headers.getlist("HtyHost")
-    )
+    tokens, hosts = [], []
+    for name, value in request.scope["headers"]:  # once, not once for each name
+        if name == b"htysudoertoken":
+            tokens.append(value.decode("latin-1"))
+        elif name == b"htyhost":
+            hosts.append(value.decode("latin-1"))
+    identity = await resources_of(request).verifier.identify(tokens, hosts)
     request.state.caller.update(root=identity.root, user=identity.hty_id)  # for the log
     return identity
 

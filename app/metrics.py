@@ -104,6 +104,7 @@ class Metrics:
         self._bot, self._code = _Bounded(), _Bounded()
         self._credentials: Callable[[], Iterable[Mapping[str, Any]]] = tuple
         self._redis_latency: dict[str, Histogram] = {}
+        self._request_series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if not self._directory:
             prometheus_client.ProcessCollector(registry=self._registry)
         self._add_requests()
@@ -177,8 +178,13 @@ class Metrics:
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """An answer; ``route`` is the template, ``seconds`` are those to the answer's headers."""
-        self._requests.labels(method if method in _METHODS else "other", route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        shown = method if method in _METHODS else "other"
+        series = self._request_series.get((shown, route, status))
+        if series is None:
+            series = self._requests.labels(shown, route, str(status)), self._request_seconds.labels(route)
+            self._request_series[shown, route, status] = series
+        series[0].inc()
+        series[1].observe(seconds)
 
     def first_delta(self, seconds: float) -> None:
         self._first_delta.observe(seconds)

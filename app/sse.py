@@ -16,6 +16,7 @@ from app.error_handlers import error_body
 from app.exceptions import RateLimited, ServiceError
 from app.metrics import Metrics
 from app.models import Cursor, success_json, task_status_of
+from app.records import head_of
 from app.signals import Pulse, Signal
 from app.tasks import Batch, Ending
 
@@ -50,12 +51,12 @@ def render(batch: Batch) -> bytes:
 
 def result_json(record: bytes, *, resumable: bool = True) -> bytes:
     """The envelope with the whole chat; ``resumable`` is only written where it is false."""
-    chat = orjson.loads(record)
+    chat = head_of(record)
     body = success_json(
         orjson.Fragment(record),
-        message=f"chat {chat['status']}",
-        task_id=chat["chat_id"],
-        status=task_status_of(chat["status"]),
+        message=f"chat {chat.status}",
+        task_id=chat.chat_id,
+        status=task_status_of(chat.status),
     )
     if resumable:
         return body
@@ -163,43 +164,49 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         stop_listening = self._farewell.watch(self._feed.wake)
-        client = asyncio.ensure_future(self._watch_client(receive))
         pulse = Pulse(self._heartbeat, self._feed.wake)
+        client = asyncio.ensure_future(self._watch_client(receive))
+        # In a task of its own: each frame would wake all the coroutines of middleware and routing above us.
+        writer = asyncio.ensure_future(self._write(scope, send, pulse))
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            try:
-                last = await self._follow(send, pulse)
-            except ServiceError as error:
-                # The status is out already: what goes wrong now is told by an event.
-                last = self._dialect.error(error, scope.get("state", {}).get("request_id", ""))
-            if not self._gone:
-                await send({"type": "http.response.body", "body": last, "more_body": False})
+            await writer
         finally:
+            writer.cancel()
+            client.cancel()
             pulse.stop()
             stop_listening()
-            client.cancel()
             self._feed.close()
             self._on_close()
 
-    async def _follow(self, send: Send, pulse: Pulse) -> bytes:
+    async def _write(self, scope: Scope, send: Send, pulse: Pulse) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        last = await self._follow(send, pulse, scope.get("state", {}).get("request_id", ""))
+        if not self._gone:
+            await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _follow(self, send: Send, pulse: Pulse, request_id: str) -> bytes:
         """Writes what there is, all at once, as often as there is something; returns the last words."""
         feed, dialect = self._feed, self._dialect
         piece = dialect.opening
-        while not self._gone:
-            if (batch := await feed.take()) is not None:
-                piece += dialect.batch(batch)
-            if (ending := feed.ending) is not None:
-                return piece + dialect.ending(ending, feed.last)
-            if batch is None and self._farewell.is_set():
-                return piece + dialect.farewell()
-            if not piece and pulse.due:
-                piece = _HEARTBEAT
-            if piece:
-                pulse.beat()
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = b""
-            elif batch is None:
-                await feed.wait()
+        try:
+            while not self._gone:
+                if (batch := await feed.take()) is not None:
+                    piece += dialect.batch(batch)
+                if (ending := feed.ending) is not None:
+                    return piece + dialect.ending(ending, feed.last)
+                if batch is None and self._farewell.is_set():
+                    return piece + dialect.farewell()
+                if not piece and pulse.due:
+                    piece = _HEARTBEAT
+                if piece:
+                    pulse.beat()
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    piece = b""
+                elif batch is None:
+                    await feed.wait()
+        except ServiceError as error:
+            # The status is out already: what goes wrong now is told by an event, behind what was said.
+            return piece + dialect.error(error, request_id)
         return b""
 
     async def _watch_client(self, receive: Receive) -> None:

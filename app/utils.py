@@ -13,6 +13,8 @@ SHARDS: Final = 32
 """Number of fixed hash tags; one base32 character of every id carries the shard."""
 
 _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_BASE32_OF_BYTE: Final = (_BASE32 * 8).encode()
+"""A character for each byte: its lowest five bits."""
 _TOKEN_CHARS: Final = 20
 """20 base32 characters: 100 random bits."""
 
@@ -33,12 +35,12 @@ def iso(ms: int | None = None) -> str:
 
 def random_token() -> str:
     """100 random bits as 20 lower-case base32 characters."""
-    return base64.b32encode(secrets.token_bytes(13)).decode().lower()[:_TOKEN_CHARS]
+    return secrets.token_bytes(_TOKEN_CHARS).translate(_BASE32_OF_BYTE).decode()
 
 
 def new_session_id() -> str:
     """``coze_session_<ms>_<shard char><100 random bits>`` on a random shard."""
-    return f"coze_session_{now_ms()}_{secrets.choice(_BASE32)}{random_token()}"
+    return f"coze_session_{now_ms()}_{random_token()[0]}{random_token()}"
 
 
 def new_chat_id(session_id: str) -> str:

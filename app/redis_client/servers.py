@@ -5,6 +5,7 @@ that means. A command that a Cluster sends elsewhere (MOVED, ASK) was not done a
 """
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +35,9 @@ _BLOCKED: Final = SHARDS + 4
 _AS_IT_COMES: Final = frozenset({"EVALSHA", "EVAL", "HMGET", "HGET", "GET", "SET", "DEL", "ZREM"})
 """Commands whose replies are used as they come, and so need nothing of redis-py but its connection."""
 
+_KEPT: Final = 4
+"""Connections kept out of the pool, ready to be used."""
+
 _SPARE: Final = 8
 """Connections to a node beyond the commands that run at once: what was given up may still hold one."""
 
@@ -48,6 +52,7 @@ class Servers:
         self._reply_timeout = reply_timeout
         self._leaving: list[tuple[tuple[Arg, ...], asyncio.Future[Any]]] = []
         self._departures: set[asyncio.Task[None]] = set()
+        self._kept: list[Any] = []
 
     async def command(self, *parts: Arg) -> Any:
         """The reply; raises the command's own error. Commands of the same moment travel together."""
@@ -86,16 +91,36 @@ class Servers:
         On redis-py's connections, but without its Pipeline: the log is written 50 times a second, and
         packing in C and one time-out for all replies halve what that costs.
         """
-        pool = self.client.connection_pool
-        connection = await pool.get_connection()
+        connection = await self._connection()
+        sound = False
         try:
             async with asyncio.timeout(self._reply_timeout):
                 await connection.send_packed_command([_packed(parts) for parts in commands])
-                return [await _reply(connection) for _ in commands]
+                replies = [await _reply(connection) for _ in commands]
+            sound = True
+            return replies
         except TimeoutError:
             raise redis_errors.TimeoutError from None
         finally:
-            await pool.release(connection)
+            if sound and len(self._kept) < min(_KEPT, self.client.connection_pool.max_connections // 4):
+                self._kept.append(connection)
+            else:
+                await self.client.connection_pool.release(connection)
+
+    async def _connection(self) -> Any:
+        """One of those that are kept at hand, since taking one from the pool and giving it back costs as much
+        as a command; else one from the pool."""
+        while self._kept:
+            connection = self._kept.pop()
+            with contextlib.suppress(redis_errors.RedisError, OSError):
+                if connection.is_connected and not await connection.can_read():  # what is closed can be read
+                    return connection
+            await self.client.connection_pool.release(connection)
+        return await self.client.connection_pool.get_connection()
+
+    async def _give_back(self) -> None:
+        while self._kept:
+            await self.client.connection_pool.release(self._kept.pop())
 
     async def on_each(self, *parts: Arg) -> list[Any]:
         """The replies of all that hold keys, to a command without a key."""
@@ -112,6 +137,7 @@ class Servers:
     async def check(self, keys: Sequence[str]) -> None:
         """Raises unless every place answers and takes a write. Connections are made anew where the server
         at their other end may have become a replica."""
+        await self._give_back()
         try:
             await self.client.execute_command("DEL", keys[0])
         except redis_errors.ReadOnlyError:
@@ -123,6 +149,7 @@ class Servers:
         for task in tuple(self._departures):
             task.cancel()
         await asyncio.gather(*self._departures, return_exceptions=True)
+        await self._give_back()
         for client in (self.blocking, self.client):
             await client.aclose()
 

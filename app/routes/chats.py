@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.dependencies import (
     CursorDep,
@@ -12,6 +12,7 @@ from app.dependencies import (
     ResourcesDep,
     TasksDep,
     json_body,
+    resources_of,
 )
 from app.exceptions import (
     BodyTooLarge,
@@ -42,11 +43,11 @@ router = APIRouter(prefix="/coze/chats", tags=["chats"])
 )
 async def get_result(
     chat_id: str,
+    request: Request,
     identity: IdentityDep,
-    tasks: TasksDep,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds", allow_inf_nan=False)] = 0,
 ) -> Response:
-    return chat_as_it_stands(await tasks.result(identity, chat_id, wait))
+    return chat_as_it_stands(await resources_of(request).tasks.result(identity, chat_id, wait))
 
 
 @router.get(

@@ -3,9 +3,16 @@
 from typing import Annotated, Literal
 
 import orjson
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from app.dependencies import ConversationsDep, IdempotencyKeyDep, IdentityDep, TasksDep, json_body
+from app.dependencies import (
+    ConversationsDep,
+    IdempotencyKeyDep,
+    IdentityDep,
+    TasksDep,
+    json_body,
+    resources_of,
+)
 from app.exceptions import (
     BodyTooLarge,
     ConversationNotFound,
@@ -51,12 +58,12 @@ _GONE = (SessionNotFound, SessionTerminated, SessionExpired)
     openapi_extra=body_of(CreateSession),
 )
 async def create_session(
+    request: Request,
     identity: IdentityDep,
-    tasks: TasksDep,
     idempotency_key: IdempotencyKeyDep,
     body: Annotated[CreateSession, Depends(json_body(CreateSession))],
 ) -> Response:
-    session = await tasks.create_session(identity, body, idempotency_key)
+    session = await resources_of(request).tasks.create_session(identity, body, idempotency_key)
     return success(session, message="session created")
 
 
@@ -68,11 +75,12 @@ async def create_session(
 )
 async def get_session(
     session_id: str,
+    request: Request,
     identity: IdentityDep,
-    tasks: TasksDep,
     history_limit: Annotated[int, Query(ge=0, le=100)] = 20,
 ) -> Response:
-    return success(await tasks.get_session(identity, session_id, history_limit), message="session found")
+    session = await resources_of(request).tasks.get_session(identity, session_id, history_limit)
+    return success(session, message="session found")
 
 
 @router.delete(

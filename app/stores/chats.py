@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import orjson
-
 from app.exceptions import (
     ChatExpired,
     ChatNotFound,
@@ -14,6 +12,7 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.models import Identity
+from app.records import head_of
 from app.redis_client import Keys, RedisGate, Script
 from app.stores.event_log import LogPolicy
 from app.stores.limits import TOMBSTONE_MS
@@ -152,8 +151,7 @@ class ChatStore:
 
 def status_of(record: bytes) -> str:
     """The status in a chat's JSON."""
-    status: str = orjson.loads(record)["status"]
-    return status
+    return head_of(record).status
 
 
 def run_field(run: Sequence[bytes], name: bytes) -> bytes:

@@ -23,9 +23,12 @@ from app.stores.loops import forever
 from app.stores.sessions import SessionRecord
 from app.stores.usage import usage_keys, usage_row
 
-TICK_SECONDS: Final = 0.02
-URGENT_TICKS: Final = 10
-"""How many pipelines may be written ahead of their time."""
+TICK_SECONDS: Final = 0.04
+"""How long frames are gathered."""
+SPACING_SECONDS: Final = 0.02
+"""Between two pipelines, in the long run."""
+_URGENT_AHEAD: Final = 10 * SPACING_SECONDS
+"""By how much what is urgent may go before its time."""
 _MAX_BATCH_BYTES: Final = 1 << 20
 _STALE_ID: Final = "equal or smaller"
 
@@ -229,17 +232,16 @@ class LogWriter:
             self._work.clear()
 
     async def _pace(self) -> None:
-        """One pipeline a tick in the long run, however many chats run; what is urgent (an end that readers
-        wait for, Coze's ids) may go up to ``URGENT_TICKS`` ahead of that."""
+        """However many chats run, at most 50 pipelines a second in the long run. What is urgent (an end that
+        readers wait for, Coze's ids) may go a little ahead of that, and takes along what there is."""
         loop = asyncio.get_running_loop()
-        urgent_from = self._due - URGENT_TICKS * TICK_SECONDS
         if not self._urgent.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(max(self._due, loop.time() + TICK_SECONDS)):
                     await self._urgent.wait()
         if self._urgent.is_set():
-            await asyncio.sleep(urgent_from - loop.time())
-        self._due = max(self._due, loop.time()) + TICK_SECONDS
+            await asyncio.sleep(self._due - _URGENT_AHEAD - loop.time())
+        self._due = max(self._due, loop.time()) + SPACING_SECONDS
 
     async def _commit(self) -> None:
         logs = list(self._dirty.values())

@@ -43,13 +43,13 @@ _LOOK_SECONDS = 2.0
 class LocalFeed:
     """Reads the frames of a chat that runs here, by index: a slow reader costs nothing."""
 
-    def __init__(self, log: OpenLog, after: Cursor) -> None:
+    def __init__(self, log: OpenLog, after: Cursor, bell: asyncio.Event) -> None:
         self._log = log
         # A place in an earlier epoch is before the snapshot that opened this one.
         self._place = after.frame if after.epoch == log.epoch else 0
-        self._bell = asyncio.Event()
+        self._bell = bell
         self.last = after
-        log.wakers.add(self._bell)
+        log.wakers.add(bell)
 
     @property
     def fenced(self) -> bool:
@@ -64,7 +64,7 @@ class LocalFeed:
         self.last = Cursor(log.epoch, log.last)
         return Ending(log.end.record, resumable=log.state == "committed")
 
-    async def take(self) -> Batch | None:
+    def take(self) -> Batch | None:
         log = self._log
         if self._place >= log.visible or log.state == "fenced":
             return None
@@ -74,13 +74,6 @@ class LocalFeed:
         self.last = Cursor(log.epoch, self._place)
         return batch
 
-    async def wait(self) -> None:
-        await self._bell.wait()
-        self._bell.clear()
-
-    def wake(self) -> None:
-        self._bell.set()
-
     def close(self) -> None:
         self._log.wakers.discard(self._bell)
 
@@ -88,11 +81,13 @@ class LocalFeed:
 class RemoteFeed:
     """Reads a chat's frames from Redis, by its own place; the shard's tail only rings."""
 
-    def __init__(self, chat_id: str, reader: LogReader, record: RecordReader, after: Cursor) -> None:
+    def __init__(
+        self, chat_id: str, reader: LogReader, record: RecordReader, after: Cursor, bell: asyncio.Event
+    ) -> None:
         self._chat_id = chat_id
         self._reader = reader
         self._record = record
-        self._bell = asyncio.Event()
+        self._bell = bell
         self._pages: list[Entry] = []
         self._at_end = False
         self._skipping = False
@@ -171,13 +166,6 @@ class RemoteFeed:
         self.last = end
         return Batch(end.epoch, max(1, end.frame - len(frames) + 1), frames)
 
-    async def wait(self) -> None:
-        await self._bell.wait()
-        self._bell.clear()
-
-    def wake(self) -> None:
-        self._bell.set()
-
     def close(self) -> None:
         if self._stop_listening is not None:
             self._stop_listening()
@@ -188,10 +176,16 @@ class ChatFeed:
     """The one interface over both: from memory while the chat runs here, else from Redis."""
 
     def __init__(
-        self, local: LocalFeed | None, remote: Callable[[Cursor], RemoteFeed], after: Cursor
+        self,
+        log: OpenLog | None,
+        remote: Callable[[Cursor, asyncio.Event], RemoteFeed],
+        after: Cursor,
     ) -> None:
+        self._bell = asyncio.Event()
         self._remote = remote
-        self._feed: LocalFeed | RemoteFeed = local or remote(after)
+        self._feed: LocalFeed | RemoteFeed = (
+            LocalFeed(log, after, self._bell) if log is not None else remote(after, self._bell)
+        )
 
     @property
     def last(self) -> Cursor:
@@ -202,16 +196,21 @@ class ChatFeed:
         return self._feed.ending
 
     async def take(self) -> Batch | None:
-        if isinstance(self._feed, LocalFeed) and self._feed.fenced:
-            self._feed.close()
-            self._feed = self._remote(self._feed.last)
-        return await self._feed.take()
+        feed = self._feed
+        if isinstance(feed, RemoteFeed):
+            return await feed.take()
+        if feed.fenced:
+            feed.close()
+            self._feed = self._remote(feed.last, self._bell)
+            return await self._feed.take()
+        return feed.take()
 
     async def wait(self) -> None:
-        await self._feed.wait()
+        await self._bell.wait()
+        self._bell.clear()
 
     def wake(self) -> None:
-        self._feed.wake()
+        self._bell.set()
 
     def close(self) -> None:
         self._feed.close()

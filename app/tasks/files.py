@@ -128,6 +128,8 @@ class FileService:
                 [record] = await self._files.find([file_id], identity)
             except FileNotFound:
                 record = await self._keep(Held("image", data), owner, user_id, credential, file_id)
+            # Where none was chosen yet, the first picture's chooses: a message's files are one identity's.
+            credential = credential or record.credential
             records.append(record)
         return records
 

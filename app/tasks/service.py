@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -39,7 +40,7 @@ from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
 from app.stores.usage import UsageStore
 from app.tasks.attachments import Attachments
 from app.tasks.drafts import idempotency_of, new_chat, tool_call_ids
-from app.tasks.feed import ChatFeed, LocalFeed, RemoteFeed
+from app.tasks.feed import ChatFeed, RemoteFeed
 from app.tasks.job import Job, new_job
 from app.tasks.opening import SessionOpener
 from app.tasks.running import RunningChats
@@ -329,12 +330,12 @@ class TaskService:
         chat_id, after = started.chat_id, started.after
         job = self._running.get(chat_id)
         ours = job is not None and job.log.state != "fenced" and after.epoch <= job.log.epoch
-        local = LocalFeed(job.log, after) if job is not None and ours else None
 
-        def remote(place: Cursor) -> RemoteFeed:
-            return RemoteFeed(chat_id, self._reader, lambda: self._chats.record(chat_id, identity), place)
+        def remote(place: Cursor, bell: asyncio.Event) -> RemoteFeed:
+            record = partial(self._chats.record, chat_id, identity)
+            return RemoteFeed(chat_id, self._reader, record, place, bell)
 
-        return ChatFeed(local, remote, after)
+        return ChatFeed(job.log if job is not None and ours else None, remote, after)
 
     # -- cancelling --------------------------------------------------------------------------------------
 
