@@ -38,6 +38,9 @@ _AS_IT_COMES: Final = frozenset({"EVALSHA", "EVAL", "HMGET", "HGET", "GET", "SET
 _KEPT: Final = 4
 """Connections kept out of the pool, ready to be used."""
 
+_AT_A_TIME: Final = 50
+"""Replies that are read before others get their turn."""
+
 _SPARE: Final = 8
 """Connections to a node beyond the commands that run at once: what was given up may still hold one."""
 
@@ -96,7 +99,11 @@ class Servers:
         try:
             async with asyncio.timeout(self._reply_timeout):
                 await connection.send_packed_command([_packed(parts) for parts in commands])
-                replies = [await _reply(connection) for _ in commands]
+                replies = []
+                for number in range(len(commands)):
+                    replies.append(await _reply(connection))
+                    if number % _AT_A_TIME == _AT_A_TIME - 1:
+                        await asyncio.sleep(0)  # replies that are here already would be read without a pause
             sound = True
             return replies
         except TimeoutError:

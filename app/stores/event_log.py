@@ -25,10 +25,11 @@ from app.stores.usage import usage_keys, usage_row
 
 TICK_SECONDS: Final = 0.04
 """How long frames are gathered."""
-SPACING_SECONDS: Final = 0.02
+SPACING_SECONDS: Final = 0.025
 """Between two pipelines, in the long run."""
 _URGENT_AHEAD: Final = 10 * SPACING_SECONDS
 """By how much what is urgent may go before its time."""
+_AT_A_TIME: Final = 50
 _MAX_BATCH_BYTES: Final = 1 << 20
 _STALE_ID: Final = "equal or smaller"
 
@@ -200,8 +201,12 @@ class LogWriter:
 
     def drop(self, log: OpenLog) -> None:
         """Somebody else owns the chat now."""
-        self._dirty.pop(log.chat_id, None)
+        self._forget(log)
         log.settle("fenced")
+
+    def _forget(self, log: OpenLog) -> None:
+        if self._dirty.get(log.chat_id) is log:  # and not the log of a later epoch, begun here meanwhile
+            del self._dirty[log.chat_id]
 
     def _touch(self, log: OpenLog, *, urgent: bool = False) -> None:
         if log.state == "fenced":
@@ -250,18 +255,22 @@ class LogWriter:
                 await self._look_again(log)
         commands: list[tuple[Arg, ...]] = []
         handlers: list[tuple[OpenLog, str]] = []
-        for log in logs:
+        for number, log in enumerate(logs, 1):
             for kind, command in self._commands(log):
                 commands.append(command)
                 handlers.append((log, kind))
+            if number % _AT_A_TIME == 0:
+                await asyncio.sleep(0)  # the frames of hundreds of streams must not wait for all of this
         if commands:
             self.pipelines += 1
             replies = await self._redis.pipeline(commands)
-            for (log, kind), reply in zip(handlers, replies, strict=True):
+            for number, ((log, kind), reply) in enumerate(zip(handlers, replies, strict=True), 1):
                 await self._take(log, kind, reply)
+                if number % _AT_A_TIME == 0:
+                    await asyncio.sleep(0)
         for log in logs:
             if self._is_clean(log):
-                self._dirty.pop(log.chat_id, None)
+                self._forget(log)
             elif log.end is not None:
                 self._urgent.set()
 
