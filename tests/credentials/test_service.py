@@ -139,7 +139,9 @@ async def test_a_limit_told_by_an_event_counts_too(
 async def test_a_chat_is_taken_over_with_the_credential_that_began_it(
     redis: RedisServer, simulator: SimControl, start_process: Callable[..., ServiceProcess]
 ) -> None:
-    values = {"REDIS_URL": redis.url, "LEASE_SECONDS": "1", **SEVERAL}
+    # Under a prefix of its own: a service that other tests share on this Redis has other credentials, and
+    # would take the chats over.
+    values = {"REDIS_URL": redis.url, "COZE_REDIS_PREFIX": "several:", "LEASE_SECONDS": "1", **SEVERAL}
     first, second = await asyncio.gather(
         *(asyncio.to_thread(lambda: start_process(**values)) for _ in range(2))
     )
