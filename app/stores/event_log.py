@@ -27,7 +27,7 @@ TICK_SECONDS: Final = 0.04
 """How long frames are gathered."""
 SPACING_SECONDS: Final = 0.025
 """Between two pipelines, in the long run."""
-_URGENT_AHEAD: Final = 10 * SPACING_SECONDS
+_URGENT_AHEAD: Final = 4 * SPACING_SECONDS
 """By how much what is urgent may go before its time."""
 _AT_A_TIME: Final = 50
 _MAX_BATCH_BYTES: Final = 1 << 20
