@@ -31,7 +31,7 @@ class Exchange:
         self._options = options
         self._response: httpx.Response | None = None
         self._chunks: AsyncIterator[bytes] | None = None
-        self._deadline = 0.0
+        self._deadline = 0.0  # loop time of the first-byte deadline
         self.head: Head | None = None
 
     async def send(

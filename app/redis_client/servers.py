@@ -91,7 +91,7 @@ class Servers:
     async def pipeline(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
         """Replies in order as they came, errors among them.
 
-        On redis-py's connections, but without its Pipeline: the log is written 50 times a second, and
+        On redis-py's connections, but without its Pipeline: the log is written dozens of times a second, and
         packing in C and one time-out for all replies halve what that costs.
         """
         connection = await self._connection()

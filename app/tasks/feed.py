@@ -1,7 +1,7 @@
 """What a reader of a chat holds: its place in the log, and a bell that rings when there is more.
 
-A feed has ``take`` (what there is, or None), ``wait`` (sleeps until news or ``wake``), ``ending`` (set
-when what was taken last was the end), ``last`` (the id of what was taken last) and ``close``.
+A feed has ``take`` (what there is, or None), ``ending`` (set when what was taken last was the end), ``last``
+(the id of what was taken last) and ``close``; ``ChatFeed`` also ``wait`` (sleeps until the bell rings).
 """
 
 import asyncio

@@ -101,7 +101,7 @@ async def test_a_whole_answer_outlives_the_replica_that_was_asked(
             )
         )
         await wait_until(lambda: pair.simulator.requests(path="/v3/chat", contains=word))
-        await asyncio.sleep(0.3)
+        await wait_until(lambda: pair.simulator.state()["running_chats"])
         pair.replicas[0].kill()
         completion = await call
     chat = await result(clients[1], completion.id.removeprefix("chatcmpl-"))

@@ -123,7 +123,9 @@ async def test_what_is_open_is_shown_while_it_is(start_app: StartApp) -> None:
     await wait_until(lambda: asyncio.to_thread(is_over))
 
 
-async def test_a_takeover_is_counted_where_it_happens(redis: RedisServer, start_app: StartApp) -> None:
+async def test_a_takeover_is_counted_where_it_happens(
+    redis: RedisServer, simulator: SimControl, start_app: StartApp
+) -> None:
     # A prefix of its own: another service of this run must not be the one that takes over.
     values = {
         "REDIS_URL": redis.url,
@@ -134,8 +136,7 @@ async def test_a_takeover_is_counted_where_it_happens(redis: RedisServer, start_
     leaving, staying = start_app(**values), start_app(**values)
     async with open_client(leaving.base_url) as client, open_client(staying.base_url) as other:
         chat_id = await client.start(await client.open_session(), "[[sim:delay=4]] taken over")
-        await wait_until(client.running_chats)
-        await asyncio.sleep(0.2)  # its POST is on its way
+        await wait_until(lambda: simulator.requests(path="/v3/chat", contains="taken over"))
         await asyncio.to_thread(leaving.call, leaving.resources.tasks.drain)
         chat = await other.ended(chat_id)
     assert chat["status"] == "completed"
