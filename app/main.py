@@ -173,6 +173,7 @@ def _session_limits(settings: Settings) -> SessionLimits:
         per_user=settings.max_sessions_per_user,
         total=settings.max_total_sessions,
         users=settings.max_active_users,
+        hold=_log_policy(settings).hold,
     )
 
 
@@ -205,6 +206,7 @@ def _open_running(
     coze: CozeClient,
     leases: LeaseStore,
     conversations: ConversationStore,
+    sessions: SessionStore,
     meters: Metrics,
     tracing: Tracing,
 ) -> tuple[LogWriter, LogReader, RunningChats]:
@@ -223,6 +225,7 @@ def _open_running(
         metrics=meters,
         tracing=tracing,
         conversations=conversations,
+        sessions=sessions,
     )
     stack.push_async_callback(running.stop)
     return writer, reader, running
@@ -256,11 +259,11 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         keys = Keys(settings.redis_prefix)
         conversations = ConversationStore(redis, keys, days=settings.conversation_days)
         leases = LeaseStore(redis, keys, _log_policy(settings))
+        sessions = SessionStore(redis, keys, _session_limits(settings))
         writer, reader, running = _open_running(
-            settings, stack, redis, coze, leases, conversations, meters, tracing
+            settings, stack, redis, coze, leases, conversations, sessions, meters, tracing
         )
         LeaseKeeper(redis, leases, running).start()
-        sessions = SessionStore(redis, keys, _session_limits(settings))
         rates = RateStore(redis, keys, _rates(settings))
         used = _used(settings, redis, keys)
         kept_files = FileStore(redis, keys, days=settings.file_days)

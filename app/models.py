@@ -230,6 +230,7 @@ class Chat(BaseModel):
     follow_up_questions: list[str] = []
     usage: Usage | None = None
     required_action: dict[str, Any] | None = None
+    waits_until: str | None = None
     error_message: str | None = None
     error: ErrorInfo | None = None
     metadata: dict[str, str] = {}

@@ -72,8 +72,14 @@ async def begin(call: Call) -> Begun:
 async def _go_on(call: Call, chat_id: str, outputs: Any) -> Begun:
     tasks = call.resources.tasks
     chat = orjson.loads(await tasks.result(call.identity, chat_id, 0))
-    started = await tasks.submit_tool_outputs(call.identity, chat_id, outputs, call.request_id)
-    before = {"content": chat["content"], "reasoning_content": chat["reasoning_content"]}
+    started = await tasks.submit_tool_outputs(
+        call.identity, chat_id, outputs, call.request_id, call.idempotency_key
+    )
+    content, reasoning = started.said or (0, 0)
+    before = {
+        "content": chat["content"][:content],
+        "reasoning_content": chat["reasoning_content"][:reasoning],
+    }
     return Begun(started, before, bound=False)
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.dependencies import (
     CursorDep,
+    IdempotencyKeyDep,
     IdentityDep,
     PatienceDep,
     RequestIdDep,
@@ -22,6 +23,7 @@ from app.exceptions import (
     CozeQuotaExhausted,
     CozeRateLimited,
     CozeTimeout,
+    IdempotencyKeyReused,
     RateLimited,
     ShuttingDown,
     UnsupportedMediaType,
@@ -81,7 +83,8 @@ async def cancel_chat(chat_id: str, identity: IdentityDep, tasks: TasksDep) -> R
         **chat_answers(),
         **errors(
             *(ValidationFailed, BodyTooLarge, UnsupportedMediaType, ChatNotFound, ChatState, ShuttingDown),
-            *(RateLimited, CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
+            *(IdempotencyKeyReused, RateLimited, CozeRateLimited, CozeApiError, CozeTimeout),
+            CozeQuotaExhausted,
         ),
     },
     openapi_extra=body_of(SubmitToolOutputs),
@@ -93,11 +96,12 @@ async def submit_tool_outputs(
     resources: ResourcesDep,
     patience: PatienceDep,
     request_id: RequestIdDep,
+    idempotency_key: IdempotencyKeyDep,
     body: Annotated[SubmitToolOutputs, Depends(json_body(SubmitToolOutputs))],
 ) -> Response:
     if body.stream:
         resources.streams.check(identity.owner)
-    started = await tasks.submit_tool_outputs(identity, chat_id, body, request_id)
+    started = await tasks.submit_tool_outputs(identity, chat_id, body, request_id, idempotency_key)
     if body.stream:
         return stream(tasks.feed(identity, started), chat_id, identity, resources)
     return chat_answer(await tasks.answer(identity, chat_id, patience.seconds), patience.headers)

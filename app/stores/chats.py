@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from app.exceptions import (
     ChatExpired,
@@ -12,7 +12,7 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.models import Identity
-from app.records import head_of
+from app.records import head_of, with_waits_until
 from app.redis_client import Keys, RedisGate, Script
 from app.stores.event_log import LogPolicy
 from app.stores.limits import TOMBSTONE_MS
@@ -54,6 +54,14 @@ class Created:
     in_the_way: str | None = None
     displaced: str | None = None
     index_due: bool = False
+
+
+class Continuation(NamedTuple):
+    """Tool outputs were taken: the chat goes on in ``epoch``. Before that it had said so many characters."""
+
+    epoch: int
+    content: int
+    reasoning: int
 
 
 class ChatStore:
@@ -146,7 +154,24 @@ class ChatStore:
         owner, record = await self._redis.command("HMGET", self._keys.chats(chat_id), "owner", chat_id)
         if owner is None or record is None or not identity.may_see(owner.decode()):
             raise ChatNotFound
-        return bytes(record)
+        head = head_of(record)
+        if head.status != "requires_action":
+            return bytes(record)
+        expires = await self._redis.command("HGET", self._keys.session(head.session_id), "expires")
+        return with_waits_until(record, int(expires)) if expires is not None else bytes(record)
+
+    async def continuation(self, chat_id: str, session_id: str, key: IdempotencyKey) -> Continuation | None:
+        """What the tool outputs that came with this key led to; None where it is new.
+
+        Raises ``IdempotencyKeyReused``.
+        """
+        used = await self._redis.command("GET", self._keys.idempotency(session_id, key.digest(chat_id)))
+        if used is None:
+            return None
+        fingerprint, epoch, content, reasoning = used.decode().split()
+        if fingerprint != key.fingerprint:
+            raise IdempotencyKeyReused
+        return Continuation(int(epoch), int(content), int(reasoning))
 
 
 def status_of(record: bytes) -> str:

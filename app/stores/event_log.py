@@ -8,17 +8,19 @@ frames. So however many chats run, Redis sees few commands, and order within a c
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from loguru import logger
 from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
+from app.records import with_waits_until
 from app.redis_client import Arg, Keys, RedisGate, Script
 from app.signals import Signal
 from app.stores.limits import TOMBSTONE_MS
+from app.stores.log_entries import Entry
 from app.stores.loops import forever
 from app.stores.sessions import SessionRecord
 from app.stores.usage import usage_keys, usage_row
@@ -61,12 +63,16 @@ class Origin:
 @dataclass(frozen=True, slots=True)
 class ChatEnd:
     """``record``: the final chat as JSON. ``frames``: how many of the log's frames belong to the end.
-    ``waiting``: it waits for tool outputs and is not over. ``usage``: see ``usage_of_end``."""
+    ``waiting``: it waits for tool outputs and is not over. ``usage``: see ``usage_of_end``. Of a chat
+    that is over ``packed`` is the whole log, and ``brief`` the frames that stand for it where that cannot be
+    read."""
 
     record: bytes
     frames: int
     waiting: bool = False
     usage: str = "0 0 0"
+    packed: bytes = b""
+    brief: Sequence[bytes] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -92,8 +98,12 @@ class OpenLog:
     committed: int = 0
     state: LogState = "open"
     end: ChatEnd | None = None
+    earlier: list[Entry] = field(default_factory=list)
+    """What former owners wrote, to be packed with the rest."""
     next_chat: str | None = None
     """The queued chat that the end made ready."""
+    index_due: bool = False
+    """The end made the session live longer than the indexes know."""
     wakers: set[asyncio.Event] = field(default_factory=set)
     settled: Signal = field(default_factory=Signal)
     """Set once ``state`` is not "open" any more."""
@@ -109,6 +119,10 @@ class OpenLog:
     def last(self) -> int:
         """Number of the newest frame."""
         return self.first + len(self.frames) - 1
+
+    def entries(self, more: Sequence[bytes]) -> list[Entry]:
+        """All that there is to read of it, with ``more`` frames at its end."""
+        return [*self.earlier, Entry(self.epoch, self.first, [*self.frames, *more])]
 
     def since(self, number: int, until: int | None = None) -> list[bytes]:
         """Frames after ``number`` up to ``until`` (inclusive)."""
@@ -173,7 +187,7 @@ class LogWriter:
     def snapshot(self, log: OpenLog, frame: bytes) -> None:
         """A frame that replaces all before it: they leave memory now, and Redis once it is there."""
         log.first, log.frames, log.size = log.last + 1, [frame], len(frame)
-        log.sent, log.trim = None, True
+        log.sent, log.trim, log.earlier = None, True, []
         log.committed = max(log.committed, log.first - 1)
         log.visible = log.last
         log.wake()
@@ -314,6 +328,7 @@ class LogWriter:
 
     def _end_command(self, log: OpenLog, end: ChatEnd) -> tuple[Arg, ...]:
         keys, policy, session = self._keys, self._policy, log.origin.session
+        frames = log.since(log.committed) if end.waiting else end.brief
         return self._end.command(
             [
                 *(keys.session(log.session_id), keys.chats(log.chat_id), keys.order(log.session_id)),
@@ -322,7 +337,7 @@ class LogWriter:
             ],
             [
                 *(log.chat_id, log.epoch, end.record, int(end.waiting)),
-                *(log.committed + 1, log.last, b"".join(log.since(log.committed))),
+                *(log.last - len(frames) + 1, log.last, b"".join(frames), end.packed),
                 *(policy.session_ttl, TOMBSTONE_MS, policy.hold, policy.log_ttl),
                 *(policy.lease, int(self.draining), end.usage, usage_row(session), policy.usage_ttl),
             ],
@@ -366,7 +381,9 @@ class LogWriter:
         verdict = reply[0]
         if verdict == b"ok":
             log.committed = log.last
-            log.next_chat = reply[1].decode() or None
+            log.next_chat, log.index_due = reply[1].decode() or None, bool(reply[3])
+            if log.end is not None and log.end.waiting:
+                log.end = replace(log.end, record=with_waits_until(log.end.record, int(reply[2])))
             log.settle("committed")
         elif verdict == b"fenced":
             self.drop(log)

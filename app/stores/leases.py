@@ -6,9 +6,11 @@ from typing import Final, Literal
 
 from redis import exceptions as redis_errors
 
+from app.exceptions import IdempotencyKeyReused
 from app.redis_client import Keys, RedisGate, Script
 from app.stores.event_log import LogPolicy
-from app.stores.sessions import SessionRecord
+from app.stores.limits import TOMBSTONE_MS
+from app.stores.sessions import IDEMPOTENCY_MS, IdempotencyKey, SessionRecord
 from app.utils import random_token, shard_of
 
 MAX_CLAIMS: Final = 5
@@ -17,8 +19,8 @@ MAX_CLAIMS: Final = 5
 _SCAN_LIMIT: Final = 20
 _INBOX_TTL_MS: Final = 60_000
 
-ClaimKind = Literal["start", "claimed", "worn"]
-RunState = Literal["ready", "started", "waiting"]
+ClaimKind = Literal["start", "claimed", "worn", "expired"]
+RunState = Literal["queued", "ready", "started", "waiting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Claim:
     """A chat that this process owns from now on.
 
     ``start``: nobody has POSTed it yet. ``claimed``: its owner is gone (or it waited for tool outputs).
-    ``worn``: claimed too often, it has to end.
+    ``worn``: claimed too often, it has to end. ``expired``: it waited until its session's end, for tool
+    outputs or behind such a chat. ``before``: what it was doing.
     """
 
     kind: ClaimKind
@@ -35,6 +38,24 @@ class Claim:
     run: list[bytes]
     session: SessionRecord
     record: bytes
+    before: RunState
+
+    @property
+    def unowned(self) -> bool:
+        """Nobody has owned it before: only its first frame is in the log."""
+        return self.before in ("queued", "ready")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutputs:
+    """Outputs that a claim brings. They are kept with the run, so that they are not lost with their process.
+
+    ``outputs``: as JSON. ``said``: how many characters of content and of reasoning the chat had before them.
+    """
+
+    outputs: bytes
+    said: tuple[int, int] = (0, 0)
+    key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,28 +128,40 @@ class LeaseStore:
         epoch: int | None,
         force: bool = False,
         expect: RunState | None = None,
+        outputs: ToolOutputs | None = None,
     ) -> Claim | None:
         """Makes this process the owner, or returns None: held by another, over, or not in that state.
 
-        ``force`` does not wait for the lease to run out.
+        A chat that waits for tool outputs is claimed only with ``expect``, or where it has to end. ``force``
+        does not wait for the lease to run out. Of two claims with one Idempotency-Key in ``outputs`` the
+        second returns None.
+
+        Raises ``IdempotencyKeyReused``.
         """
         keys, policy = self._keys, self._policy
+        key = outputs.key if outputs is not None else None
+        # Without an Idempotency-Key the script looks at none; in a Cluster any key has to be of the slot.
+        used = keys.idempotency(session_id, key.digest(chat_id)) if key else keys.keys_used(session_id)
+        given, said = (outputs.outputs, "{} {}".format(*outputs.said)) if outputs is not None else (b"", "")
         reply = await self._redis.run(
             self._claim,
             [
                 *(keys.session(session_id), keys.chats(chat_id), keys.run(chat_id)),
-                *(keys.leases_of(chat_id), keys.log(chat_id)),
+                *(keys.leases_of(chat_id), keys.log(chat_id), keys.keys_used(session_id), used),
             ],
             [
                 *(chat_id, "" if epoch is None else epoch, self.process, policy.lease),
-                *(policy.session_ttl + policy.hold, int(force), expect or "", MAX_CLAIMS),
+                *(policy.session_ttl, TOMBSTONE_MS, policy.hold, int(force), expect or "", MAX_CLAIMS),
+                *(given, said, key.fingerprint if key else "", IDEMPOTENCY_MS),
             ],
         )
         kind = reply[0].decode()
-        if kind not in ("start", "claimed", "worn"):
+        if kind == "reused":
+            raise IdempotencyKeyReused
+        if kind not in ("start", "claimed", "worn", "expired"):
             return None
         session = SessionRecord(session_id, reply[3])
-        return Claim(kind, chat_id, int(reply[1]), reply[2], session, reply[4])
+        return Claim(kind, chat_id, int(reply[1]), reply[2], session, reply[4], reply[5].decode())
 
     async def session_of(self, chat_id: str) -> str | None:
         """The session of a chat that is not over."""

@@ -9,13 +9,15 @@ TOMBSTONE_MS: Final = 24 * 3600 * 1000
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """``expire`` and ``inactive`` in seconds, the rest counts."""
+    """``expire`` and ``inactive`` in seconds; ``hold`` in milliseconds: what a running chat adds to
+    the life of its session. The rest counts."""
 
     expire: int
     inactive: int
     per_user: int
     total: int
     users: int
+    hold: int
 
     @property
     def expire_ms(self) -> int:

@@ -7,26 +7,19 @@ its keys: a new reader rings it, so that the read starts again with the new log 
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from loguru import logger
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.models import Cursor
 from app.redis_client import Keys, RedisGate
+from app.stores.log_entries import Entry, read_entry
 from app.utils import shard_of
 
 _PAGE: Final = 50
 _BLOCK_SECONDS: Final = 5.0
 _BELL_TTL_MS: Final = 60_000
-
-
-class Entry(NamedTuple):
-    """Frames ``first`` to ``first + len(frames) - 1`` of ``epoch``; a claim's entry has none."""
-
-    epoch: int
-    first: int
-    frames: list[bytes]
 
 
 class LogReader:
@@ -39,14 +32,11 @@ class LogReader:
         self._tails: dict[int, _ShardTail] = {}
 
     async def after(self, chat_id: str, place: Cursor) -> list[Entry]:
-        """A page of entries that hold frames after ``place``; empty at the end of the log."""
+        """A page of entries that hold frames after ``place``; empty at the end of the log. Of a packed log it
+        holds those before ``place``, too."""
         start = f"{place.epoch}-{place.frame + 1}"
         reply = await self._redis.command("XRANGE", self._keys.log(chat_id), start, "+", "COUNT", _PAGE)
-        entries = []
-        for entry_id, fields in reply:
-            epoch = int(entry_id.split(b"-")[0])
-            entries.append(Entry(epoch, int(fields[b"n"]), split_frames(fields[b"f"])))
-        return entries
+        return [entry for entry_id, fields in reply for entry in read_entry(entry_id, fields)]
 
     async def whole(self, chat_id: str) -> list[Entry]:
         """Everything that the log holds."""
@@ -70,11 +60,6 @@ class LogReader:
         for tail in self._tails.values():
             await tail.stop()
         self._tails.clear()
-
-
-def split_frames(batch: bytes) -> list[bytes]:
-    """An entry's frames; each ends with the only blank line that it has."""
-    return [frame + b"\n\n" for frame in batch.split(b"\n\n")[:-1]]
 
 
 class _ShardTail:

@@ -16,6 +16,7 @@ from app.exceptions import (
     SessionTerminated,
 )
 from app.models import Identity, SessionStatus
+from app.records import with_waits_until
 from app.redis_client import Keys, RedisGate, Script
 from app.stores.index import SessionIndex, user_key
 from app.stores.limits import TOMBSTONE_MS, SessionLimits
@@ -117,7 +118,9 @@ class SessionRecord:
             },
             "metadata": orjson.loads(self._fields.get(b"metadata") or b"{}"),
             "chat_count": self.number(b"count"),
-            "chat_history": [orjson.Fragment(record) for record in history],
+            "chat_history": [
+                orjson.Fragment(with_waits_until(record, self.number(b"expires"))) for record in history
+            ],
         }
 
 
@@ -258,7 +261,7 @@ class SessionStore:
             [keys.session(session_id), keys.chats(session_id), keys.order(session_id)],
             [
                 *(identity.owner, identity.admin_prefix, history, int(touch)),
-                *(self.limits.expire_ms, TOMBSTONE_MS),
+                *(self.limits.expire_ms, TOMBSTONE_MS, self.limits.hold),
             ],
         )
         raise_unless_active(reply[0])
@@ -276,7 +279,8 @@ class SessionStore:
             [identity.owner, identity.admin_prefix, limit, before],
         )
         raise_unless_active(reply[0])
-        return [r for r in reply[1] if r is not None], bool(reply[2])
+        expires = int(reply[3])
+        return [with_waits_until(r, expires) for r in reply[1] if r is not None], bool(reply[2])
 
     async def end(
         self, session_id: str, identity: Identity, reason: Literal["deleted", "erased"] = "deleted"

@@ -135,12 +135,13 @@ class UserStore:
         )
         numbers = [0 if isinstance(reply, redis_errors.RedisError) else int(reply) for reply in replies]
         size = len(shards)
-        running, queued, waiting = (sum(numbers[i * size : (i + 1) * size]) for i in range(3))
+        leases, queued, waiting = (sum(numbers[i * size : (i + 1) * size]) for i in range(3))
+        running = max(0, leases - waiting)
         return {
             "sessions": sessions,
             "users": users,
             "chats": {"processing": running, "pending": queued, "requires_action": waiting},
-            "leases": running,
+            "leases": leases,
         }
 
     async def memory(self) -> dict[str, int | str | None]:

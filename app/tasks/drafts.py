@@ -1,6 +1,7 @@
 """What the body of a request becomes: a chat and its record, an Idempotency-Key, tool call ids."""
 
 import hashlib
+from typing import Any
 
 import orjson
 from pydantic import BaseModel
@@ -54,6 +55,7 @@ def idempotency_of(key: str | IdempotencyKey | None, body: BaseModel, *more: str
     return IdempotencyKey(key, hashlib.sha256(b"\0".join([canonical, *map(str.encode, more)])).hexdigest())
 
 
-def tool_call_ids(chat: Chat) -> list[str]:
-    submit = (chat.required_action or {}).get("submit_tool_outputs") or {}
+def tool_call_ids(required_action: dict[str, Any] | None) -> list[str]:
+    """Of the tool calls that have to be answered."""
+    submit = (required_action or {}).get("submit_tool_outputs") or {}
     return [str(call.get("id")) for call in submit.get("tool_calls") or [] if isinstance(call, dict)]

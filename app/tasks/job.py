@@ -44,7 +44,9 @@ class Job:
     let_go: bool = False
     """It ended here while Coze may still be at work on it."""
     tool_outputs: list[dict[str, str]] | None = None
-    """What to submit instead of a new message."""
+    """What to submit instead of a new message. After a takeover: only where Coze still waits for it."""
+    waited: bool = False
+    """It waited for tool outputs, which Coze itself does not cancel."""
     give_up: ServiceError | None = None
     """End it as failed with this, at once."""
     begun: float = field(default_factory=time.perf_counter)
@@ -146,14 +148,16 @@ def claimed_job(claim: Claim) -> Job:
     """A chat that was claimed: from the queue (frame 1 is there), or from an owner that is gone."""
     chat = Chat.model_validate_json(claim.record)
     frames: list[bytes] = []
-    if claim.kind == "start":
+    if claim.unowned:
         chat.status = "pending"
         frames = [chat_frame(chat)]
     chat.status = "processing"
     record = chat.model_dump_json().encode()
     log = _open_log(chat, claim.session, record, claim.run, epoch=claim.epoch, frames=frames)
     job = Job(chat, claim.session, orjson.loads(run_field(claim.run, b"request")), log)
-    job.taken_over = claim.kind != "start"
+    job.taken_over = not claim.unowned
+    job.waited = claim.before == "waiting"
+    job.tool_outputs = orjson.loads(run_field(claim.run, b"tool_outputs") or b"null")
     job.fold.coze_chat_id = run_field(claim.run, b"coze_chat_id").decode() or None
     job.fold.conversation_id = run_field(claim.run, b"conversation_id").decode() or None
     mine = claim.session.credential or job.request.get("credential", "")

@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import time
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Final, Literal
 
 from loguru import logger
@@ -15,7 +16,9 @@ from app.metrics import Metrics
 from app.models import OUR_META_KEY
 from app.signals import first_of
 from app.stores.event_log import ChatEnd, LogWriter
+from app.stores.log_entries import pack
 from app.stores.usage import usage_of_end
+from app.tasks.drafts import tool_call_ids
 from app.tasks.frames import answer_frames, close_chat, end_frames, snapshot_frame
 from app.tasks.job import Job
 
@@ -25,6 +28,7 @@ _AFTER_END_SECONDS: Final = 2.0
 """How long we read on after a terminal event for what may follow it (audio, done)."""
 _CANCEL_SECONDS: Final = 5.0
 _SEARCH_TRIES: Final = 3
+_SUBMIT_AGAIN: Final = 3
 _CLOCK_MARGIN: Final = 300
 """Seconds by which Coze's clock and ours may differ."""
 _REPAIR_PAUSE: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -59,7 +63,7 @@ class Runner:
         """
         if job.cancelled.is_set() and not job.taken_over:  # in the queue: Coze has not heard of it
             job.fold.status = "canceled"
-            self.finish(job)
+            await self.finish(job)
             return
         answer = asyncio.create_task(self._answer(job), name=f"answer:{job.chat.chat_id}")
         try:
@@ -80,21 +84,24 @@ class Runner:
             self._fail(job, InternalError())
         finally:
             await _end_task(answer)
-        self.finish(job)
+        await self.finish(job)
         if job.let_go:
             # Past the whole chat's deadline Coze must let go of the conversation, or the session's next
             # message would meet 4016. The caller has its answer by then.
             await self.cancel_at_coze(job)
 
-    def finish(self, job: Job) -> None:
-        """Hands the last frames and the final record to the writer."""
+    async def finish(self, job: Job) -> None:
+        """Hands the last frames and the final record to the writer; of one that is over, its packed log."""
         close_chat(job.chat, job.fold, "")
         frames = end_frames(job.chat, job.fold, job.request_id)
         job.chat.metadata["last_event_id"] = f"{job.log.epoch}-{job.log.last + len(frames)}"
         record = job.chat.model_dump_json().encode()
         waiting = job.chat.status == "requires_action"
-        usage = usage_of_end(job.chat.usage)
-        self._writer.finish(job.log, frames, ChatEnd(record, len(frames), waiting, usage))
+        end = ChatEnd(record, len(frames), waiting, usage_of_end(job.chat.usage))
+        if not waiting:
+            packed = await pack(job.log.entries(frames))
+            end = replace(end, packed=packed, brief=[snapshot_frame(job.fold), *frames])
+        self._writer.finish(job.log, frames, end)
 
     @staticmethod
     def _fail(job: Job, error: ServiceError) -> None:
@@ -108,26 +115,38 @@ class Runner:
 
     async def _answer(self, job: Job) -> None:
         """Leaves the outcome in ``job.fold``; raises ``UpstreamError`` where there is none."""
-        cause: UpstreamError | None = None
         try:
             async with self._coze.chat_deadline(self._chat_timeout):
                 if job.give_up is not None:
                     raise job.give_up
-                try:
-                    if job.tool_outputs is not None or not job.taken_over:
-                        await self._ask(job)
-                except UpstreamError as error:
-                    if not error.maybe_started and (not job.ids_known or job.tool_outputs is not None):
-                        raise
-                    cause = error
-                if not _is_over(job):
-                    await self._repair(job, cause)
+                repaired = await self._ask_and_repair(job, ask=job.waited or not job.taken_over)
+                for _ in range(_SUBMIT_AGAIN):
+                    if not repaired or not _waits_for_what_we_have(job):
+                        break
+                    # They never reached Coze: their call broke, or the owner who had them died before it.
+                    job.fold.reopen()
+                    repaired = await self._ask_and_repair(job, ask=True)
         except CozeTimeout as error:
             if not error.maybe_started:
                 raise
             if not _is_over(job):
                 job.let_go = True
                 raise
+
+    async def _ask_and_repair(self, job: Job, *, ask: bool) -> bool:
+        """Whether the outcome is what Coze has stored, since no stream brought it."""
+        cause: UpstreamError | None = None
+        try:
+            if ask:
+                await self._ask(job)
+        except UpstreamError as error:
+            if not error.maybe_started and (not job.ids_known or job.tool_outputs is not None):
+                raise
+            cause = error
+        if _is_over(job):
+            return False
+        await self._repair(job, cause)
+        return True
 
     def _coze_of(self, job: Job) -> CozeClient:
         """The client for this chat: a conversation belongs to the credential that made it."""
@@ -286,7 +305,7 @@ class Runner:
         fold = job.fold
         if _is_over(job):
             return
-        if not job.asked and not job.taken_over:
+        if not job.asked and (job.waited or not job.taken_over):  # Coze has nothing to cancel
             fold.status = "canceled"
             return
         state = await self.cancel_at_coze(job)
@@ -318,6 +337,14 @@ class Runner:
             return ""
         fold.usage = chat.usage or fold.usage
         return chat.status
+
+
+def _waits_for_what_we_have(job: Job) -> bool:
+    """Whether Coze asks for the very tool outputs that this job has."""
+    if job.fold.status != "requires_action" or not job.tool_outputs:
+        return False
+    asked = tool_call_ids(job.fold.required_action)
+    return sorted(asked) == sorted(output["tool_call_id"] for output in job.tool_outputs)
 
 
 def _is_over(job: Job) -> bool:

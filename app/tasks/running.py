@@ -8,13 +8,14 @@ from typing import Any, Final
 
 from loguru import logger
 
-from app.exceptions import InternalError, Overloaded, RedisUnavailable, ServiceError
+from app.exceptions import InternalError, Overloaded, RedisUnavailable, ServiceError, SessionExpired
 from app.metrics import Metrics
 from app.signals import Signal, first_of
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.leases import Claim, LeaseStore, RunState
 from app.stores.log_reader import LogReader
+from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.frames import fold_frames, snapshot_frame
 from app.tasks.job import Job, claimed_job
 from app.tasks.runner import Runner
@@ -37,10 +38,12 @@ class RunningChats:
         metrics: Metrics,
         tracing: Tracing,
         conversations: ConversationStore,
+        sessions: SessionStore,
     ) -> None:
         self._metrics = metrics
         self._tracing = tracing
         self._conversations = conversations
+        self._sessions = sessions
         self._runner = runner
         self._writer = writer
         self._leases = leases
@@ -76,18 +79,18 @@ class RunningChats:
         self.idle.clear()
         self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
 
-    async def start_claimed(
-        self, claim: Claim, *, tool_outputs: list[dict[str, str]] | None = None, request_id: str = ""
-    ) -> Job:
+    async def start_claimed(self, claim: Claim, *, request_id: str = "") -> Job:
         """Starts what was claimed; the new epoch opens with a snapshot of what the log tells so far."""
         job = claimed_job(claim)
-        job.tool_outputs, job.request_id = tool_outputs, request_id
-        if claim.kind != "start":
-            frames = [f for entry in await self._reader.whole(claim.chat_id) for f in entry.frames]
-            job.resume_from(fold_frames(frames))
+        job.request_id = request_id
+        if not claim.unowned:
+            job.log.earlier = await self._reader.whole(claim.chat_id)
+            job.resume_from(fold_frames(f for entry in job.log.earlier for f in entry.frames))
             self._writer.append(job.log, [snapshot_frame(job.fold)])
         if claim.kind == "worn":
             job.give_up = InternalError("The chat was begun too often without an end")
+        elif claim.kind == "expired":
+            job.give_up = SessionExpired()
         self.start(job)
         return job
 
@@ -105,7 +108,7 @@ class RunningChats:
         if claim is None:
             return None
         logger.warning("chat {} {} in epoch {}", chat_id, claim.kind, claim.epoch)
-        if claim.kind != "start" and expect is None:
+        if claim.kind in ("claimed", "worn") and expect is None:
             self._metrics.takeover()
         return await self.start_claimed(claim)
 
@@ -119,6 +122,8 @@ class RunningChats:
                     self._report(job, span)
                 await job.log.settled.wait()
                 await self._until_written(job)
+                if job.log.index_due:
+                    self.spawn(self.keep_indexed(job.session), f"index:{job.log.session_id}")
                 if self._conversations.is_due(job.session):
                     self.spawn(self._keep_conversation(job), f"conversation:{job.log.session_id}")
         finally:
@@ -130,6 +135,11 @@ class RunningChats:
         if job.log.next_chat is not None and not self.leaving:
             with contextlib.suppress(RedisUnavailable, Overloaded):  # its lease runs out, somebody claims it
                 await self.take_over(job.log.next_chat, job.log.session_id, force=True, expect="ready")
+
+    async def keep_indexed(self, session: SessionRecord) -> None:
+        """The session lives longer than the indexes know."""
+        with contextlib.suppress(ServiceError):
+            await self._sessions.keep_indexed(session)
 
     async def _keep_conversation(self, job: Job) -> None:
         """Here for the first chat of a conversation that Coze made with it, and about once a day after that.

@@ -30,10 +30,10 @@ from app.models import (
     SubmitToolOutputs,
 )
 from app.signals import Signal, first_of
-from app.stores.chats import ChatStore, status_of
+from app.stores.chats import ChatStore, Continuation, status_of
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
-from app.stores.leases import LeaseStore
+from app.stores.leases import LeaseStore, ToolOutputs
 from app.stores.log_reader import LogReader
 from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
@@ -61,10 +61,12 @@ class TaskOptions:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A chat to follow, and from where."""
+    """A chat to follow, and from where. ``said``: how many characters of content and of reasoning it had
+    before the tool outputs with which it goes on."""
 
     chat_id: str
     after: Cursor
+    said: tuple[int, int] | None = None
 
 
 class TaskService:
@@ -123,7 +125,7 @@ class TaskService:
     async def get_session(self, identity: Identity, session_id: str, history: int) -> dict[str, Any]:
         session, records, index_due = await self._sessions.read(session_id, identity, history=history)
         if index_due:
-            self._running.spawn(self._keep_indexed(session), f"index:{session_id}")
+            self._running.spawn(self._running.keep_indexed(session), f"index:{session_id}")
         await self._keep_conversation(session)
         return session.view(self._sessions.limits, records)
 
@@ -132,10 +134,6 @@ class TaskService:
         if session.conversation_id is not None and self._conversations.is_due(session):
             with contextlib.suppress(ServiceError):
                 await self._conversations.keep_of(session, session.conversation_id, session.credential)
-
-    async def _keep_indexed(self, session: SessionRecord) -> None:
-        with contextlib.suppress(ServiceError):
-            await self._sessions.keep_indexed(session)
 
     async def list_chats(
         self, identity: Identity, session_id: str, *, limit: int, before: str
@@ -213,7 +211,7 @@ class TaskService:
             self._running.spawn(abandoned, f"abandon:{chat.chat_id}")
             raise
         if created.index_due:
-            self._running.spawn(self._keep_indexed(created.session), f"index:{session_id}")
+            self._running.spawn(self._running.keep_indexed(created.session), f"index:{session_id}")
         if created.kind == "started":
             self._running.start(new_job(created.session, new, chat, request_id))
         for other in (created.displaced, created.in_the_way if body.on_busy == "interrupt" else None):
@@ -262,12 +260,36 @@ class TaskService:
             raise ValidationFailed("The message is too long", details={"fields": [fault]})
 
     async def submit_tool_outputs(
-        self, identity: Identity, chat_id: str, body: SubmitToolOutputs, request_id: str
+        self,
+        identity: Identity,
+        chat_id: str,
+        body: SubmitToolOutputs,
+        request_id: str,
+        idempotency_key: str | None = None,
     ) -> Started:
-        """The chat goes on under its id, in its next epoch. Of two submissions one wins."""
+        """The chat goes on under its id, in its next epoch. Of two submissions one wins; whoever repeats one
+        with its Idempotency-Key is led to what that began."""
         self._refuse_while_draining()
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
-        asked = tool_call_ids(chat)
+        key = idempotency_of(idempotency_key, body)
+        if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
+            return _continued(chat_id, before)
+        self._check_outputs(chat, body)
+        said = len(chat.content), len(chat.reasoning_content)
+        outputs = ToolOutputs(orjson.dumps([output.model_dump() for output in body.tool_outputs]), said, key)
+        claim = await self._leases.claim(
+            chat_id, chat.session_id, epoch=None, force=True, expect="waiting", outputs=outputs
+        )
+        if claim is not None:
+            await self._running.start_claimed(claim, request_id=request_id)
+            return Started(chat_id, Cursor(claim.epoch, 0), said)
+        if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
+            return _continued(chat_id, before)
+        raise ChatState("Tool outputs have been submitted already")
+
+    @staticmethod
+    def _check_outputs(chat: Chat, body: SubmitToolOutputs) -> None:
+        asked = tool_call_ids(chat.required_action)
         given = [output.tool_call_id for output in body.tool_outputs]
         if chat.status != "requires_action" or not asked:
             raise ChatState("The chat does not ask for tool outputs", details={"status": chat.status})
@@ -276,12 +298,6 @@ class TaskService:
                 "All of the chat's tool calls have to be answered in one call",
                 details={"tool_call_ids": asked},
             )
-        claim = await self._leases.claim(chat_id, chat.session_id, epoch=None, force=True, expect="waiting")
-        if claim is None:
-            raise ChatState("Tool outputs have been submitted already")
-        outputs = [output.model_dump() for output in body.tool_outputs]
-        await self._running.start_claimed(claim, tool_outputs=outputs, request_id=request_id)
-        return Started(chat_id, Cursor(claim.epoch, 0))
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -423,3 +439,7 @@ class TaskService:
                 await first_of(self._running.idle, self._hurry)
         await self._running.hand_over()
         self.farewell.set()
+
+
+def _continued(chat_id: str, before: Continuation) -> Started:
+    return Started(chat_id, Cursor(before.epoch, 0), (before.content, before.reasoning))

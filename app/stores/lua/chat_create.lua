@@ -31,17 +31,19 @@ end
 -- A session of a single chat is within no limit, so it takes no second one: to callers there is none.
 if s.single and redis.call('EXISTS', order) == 1 then return {'none'} end
 
+local run_prefix = string.sub(run, 1, #run - #chat)
 local in_the_way, displaced = s.running, ''
+-- A chat whose run is gone (Redis had to make room) can never end: it must not keep the session busy for ever.
+if in_the_way ~= '' and redis.call('EXISTS', run_prefix .. in_the_way) == 0 then in_the_way = '' end
 if in_the_way ~= '' then
   if policy == 'reject' then return {'busy', in_the_way} end
   if policy == 'enqueue' and redis.call('LLEN', queue) >= tonumber(ARGV[11]) then return {'full', in_the_way} end
   if policy == 'interrupt' then
     -- Of two interrupts the later wins: the one that still waits at the head makes room.
     local head = redis.call('LINDEX', queue, 0)
-    local run_prefix = string.sub(run, 1, #run - #chat)
     if head and redis.call('HGET', run_prefix .. head, 'interrupt') == '1' then
       displaced = redis.call('LPOP', queue)
-      unnote(leases, 'queued', displaced)
+      count_out(leases, 'queued', displaced)
       redis.call('HSET', run_prefix .. displaced, 'cancel', '1')
       set_lease(leases, displaced .. ':1', now + 2000)
     end
@@ -55,15 +57,13 @@ local old = redis.call('LRANGE', order, tonumber(ARGV[14]), -1)
 if #old > 0 then
   redis.call('HDEL', chats, unpack(old))
   for _, id in ipairs(old) do
-    redis.call('DEL', string.sub(run, 1, #run - #chat) .. id, string.sub(log, 1, #log - #chat) .. id)
+    redis.call('DEL', run_prefix .. id, string.sub(log, 1, #log - #chat) .. id)
   end
   redis.call('LTRIM', order, 0, tonumber(ARGV[14]) - 1)
 end
 redis.call('HSET', run, 'sid', string.match(session, '([^:]+)$'), 'epoch', '1',
   'state', in_the_way == '' and 'started' or 'queued', 'process', ARGV[15], unpack(ARGV, 16))
-redis.call('PEXPIRE', run, int(ttl + hold))
 redis.call('XADD', log, '1-1', 'n', '1', 'f', frame)
-redis.call('PEXPIRE', log, int(ttl + hold))
 if in_the_way == '' then
   set_lease(leases, chat .. ':1', now + lease)
   s.running = chat
@@ -74,14 +74,9 @@ elseif policy == 'interrupt' then
 else
   redis.call('RPUSH', queue, chat)
 end
-if in_the_way ~= '' then
-  redis.call('PEXPIRE', queue, int(ttl + hold))
-  note(leases, 'queued', chat, now + ttl + hold)
-end
 s.count = int(redis.call('HINCRBY', session, 'count', 1))
 redis.call('HSET', session, 'updated', int(now))
--- A running chat holds its session alive; its end gives the usual time back.
-keep_session(session, chats, order, s, now, ttl + hold, tombstone)
+renew_session(session, chats, s, now, ttl, hold, tombstone)
 if idem ~= '' then
   redis.call('SET', idem, ARGV[12] .. ' ' .. chat, 'PX', ARGV[13])
   redis.call('SADD', used_keys, idem)

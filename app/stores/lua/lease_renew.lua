@@ -7,5 +7,5 @@ for i = 2, #ARGV do
     lost[#lost + 1] = ARGV[i]
   end
 end
-if #lost < #ARGV - 1 then redis.call('PEXPIRE', KEYS[1], '86400000') end
+if #lost < #ARGV - 1 then live_at_least(KEYS[1], tonumber(ARGV[1]) + DAY) end
 return lost

@@ -15,20 +15,18 @@ if not known then
   local n = tonumber(ARGV[12])
   if redis.call('EXISTS', session) == 0 then
     redis.call('HSET', session, unpack(ARGV, 13, 12 + n))
-    redis.call('PEXPIRE', session, int(ttl + hold + tonumber(ARGV[8])))
   end
-  redis.call('HSET', session, 'running', chat, 'expires', int(now + ttl + hold))
+  redis.call('HSET', session, 'running', chat)
   redis.call('HSET', chats, 'owner', ARGV[11], chat, ARGV[10])
-  redis.call('PEXPIRE', chats, int(ttl + hold))
   redis.call('LREM', order, 0, chat)
   redis.call('LPUSH', order, chat)
-  redis.call('PEXPIRE', order, int(ttl + hold))
   redis.call('HSET', run, unpack(ARGV, 13 + n))
   redis.call('HSET', run, 'epoch', epoch, 'state', 'started')
-  redis.call('PEXPIRE', run, int(ttl + hold))
   set_lease(leases, chat .. ':' .. epoch, now + tonumber(ARGV[6]))
+  renew_session(session, chats, hash(session), now, ttl, hold, tonumber(ARGV[8]))
 end
 redis.call('DEL', log)
 redis.call('XADD', log, epoch .. '-' .. ARGV[4], 'n', ARGV[3], 'f', ARGV[5])
-redis.call('PEXPIRE', log, int(ttl + hold))
+-- As long as its run, which whatever renews the session has seen to.
+redis.call('PEXPIRE', log, int(math.max(redis.call('PTTL', run), hold)))
 return {'ok'}

@@ -34,18 +34,6 @@ local function session_state(s, mine, admin_prefix, now)
   return 'active'
 end
 
--- The session outlives its chats by the tombstone, so that a late caller is told what happened to it.
--- Nobody comes back to one of a single chat: its tombstone is only there for an owner that was held up.
-local function keep_session(session, chats, order, s, now, ttl, tombstone)
-  if s.single then tombstone = math.min(tombstone, 3600000) end
-  local until_ms = math.max(now + ttl, s.running ~= '' and tonumber(s.expires) or 0)
-  redis.call('HSET', session, 'activity', int(now), 'expires', int(until_ms))
-  redis.call('PEXPIRE', session, int(until_ms - now + tombstone))
-  redis.call('PEXPIRE', chats, int(until_ms - now))
-  redis.call('PEXPIRE', order, int(until_ms - now))
-  s.activity, s.expires = int(now), int(until_ms)
-end
-
 -- Only the first status is replaced: it stands before everything that a caller wrote.
 local function with_status(record, from, to)
   return (string.gsub(record, '"status":"' .. from .. '"', '"status":"' .. to .. '"', 1))
@@ -57,20 +45,68 @@ local function flatten(h)
   return flat
 end
 
--- Queued and waiting chats are counted beside the leases; what is forgotten there leaves at its time.
-local function note(leases, list, chat, until_ms)
-  local key = string.sub(leases, 1, -7) .. list
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now_ms()))
-  redis.call('ZADD', key, int(until_ms), chat)
-  redis.call('PEXPIRE', key, '86400000')
+-- Never shortens: several chats share these keys, and each needs them until its own time.
+local function live_at_least(key, ms)
+  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, int(ms)) end
 end
 
-local function unnote(leases, list, chat)
+local DAY = 86400000
+
+-- A day more than the entry needs: the key only has to go when its shard falls silent.
+local function set_lease(leases, member, expires_at)
+  redis.call('ZADD', leases, int(expires_at), member)
+  live_at_least(leases, math.max(0, expires_at - now_ms()) + DAY)
+end
+
+-- Queued and waiting chats are counted beside the leases; what is forgotten there leaves at its time.
+local function count_in(leases, list, chat, until_ms)
+  local key, now = string.sub(leases, 1, -7) .. list, now_ms()
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now))
+  redis.call('ZADD', key, int(until_ms), chat)
+  live_at_least(key, until_ms - now + DAY)
+end
+
+local function count_out(leases, list, chat)
   redis.call('ZREM', string.sub(leases, 1, -7) .. list, chat)
 end
 
--- A day is far longer than any lease: the key only has to go when its shard falls silent.
-local function set_lease(leases, member, expires_at)
-  redis.call('ZADD', leases, int(expires_at), member)
-  redis.call('PEXPIRE', leases, '86400000')
+-- The one place where a session's life changes: `expires` moves here, and with it everything that the session
+-- and its chats need. `expires` is the last activity + ttl, + hold while a chat runs; a chat that only waits for
+-- tool outputs holds nothing. Keys of chats that are not over live a tombstone longer than that, so that whoever
+-- finds the lease of one in time can still end it. After the end only the session's own hash stays so long, to
+-- tell a late caller what happened; nobody comes back to one of a single chat.
+local function renew_session(session, chats, s, now, ttl, hold, tombstone)
+  if s.single then tombstone = math.min(tombstone, 3600000) end
+  local shard, id = string.match(session, '^(.*:)session:(.*)$')
+  local leases, run, state, epoch = shard .. 'leases', shard .. 'run:', nil, nil
+  if s.running ~= '' then
+    state, epoch = unpack(redis.call('HMGET', run .. s.running, 'state', 'epoch'))
+  end
+  local runs = state == 'started' or state == 'ready'
+  local life = ttl + (runs and hold or 0)
+  local longer = life + tombstone
+  s.activity, s.expires = int(now), int(now + life)
+  redis.call('HSET', session, 'activity', s.activity, 'expires', s.expires)
+  redis.call('PEXPIRE', session, int(longer))
+  local records = s.running == '' and life or longer
+  redis.call('PEXPIRE', chats, int(records))
+  redis.call('PEXPIRE', shard .. 'order:' .. id, int(records))
+  if s.running == '' then return end
+  local function keep(chat)
+    redis.call('PEXPIRE', run .. chat, int(longer))
+    redis.call('PEXPIRE', shard .. 'log:' .. chat, int(longer))
+  end
+  keep(s.running)
+  if state == 'waiting' then
+    -- Where one is there already, whoever finds it due looks at the session again.
+    redis.call('ZADD', leases, 'NX', s.expires, s.running .. ':' .. epoch)
+    live_at_least(leases, life + DAY)
+    count_in(leases, 'waiting', s.running, now + longer)
+  end
+  local queue = shard .. 'queue:' .. id
+  redis.call('PEXPIRE', queue, int(longer))
+  for _, chat in ipairs(redis.call('LRANGE', queue, 0, -1)) do
+    keep(chat)
+    count_in(leases, 'queued', chat, now + longer)
+  end
 end

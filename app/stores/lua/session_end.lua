@@ -1,6 +1,6 @@
 -- KEYS session, queue, leases. ARGV mine, admin_prefix, idle_only, reason, tombstone, run prefix
 -- -> {state before, flat session after, running chat or '', {queued chat, ...}}
--- Queued chats get an expired lease: if this process dies before it has cancelled them, another one does.
+-- Queued and waiting chats get a short lease: if this process dies before it has cancelled them, another one does.
 local now = now_ms()
 local s = hash(KEYS[1])
 -- idle_only is an eviction: the service acts for itself, and a caller's own index led here.
@@ -18,7 +18,7 @@ if state == 'active' then
   queued = redis.call('LRANGE', KEYS[2], 0, -1)
   redis.call('DEL', KEYS[2])
   for _, id in ipairs(queued) do
-    unnote(KEYS[3], 'queued', id)
+    count_out(KEYS[3], 'queued', id)
     local epoch = redis.call('HGET', ARGV[6] .. id, 'epoch')
     if epoch then
       redis.call('HSET', ARGV[6] .. id, 'cancel', '1')
@@ -26,5 +26,10 @@ if state == 'active' then
     end
   end
 end
-if s.running ~= '' then redis.call('HSET', ARGV[6] .. s.running, 'cancel', '1') end
+local running = ARGV[6] .. s.running
+if s.running ~= '' and redis.call('EXISTS', running) == 1 then
+  redis.call('HSET', running, 'cancel', '1')
+  local chat_state, epoch = unpack(redis.call('HMGET', running, 'state', 'epoch'))
+  if chat_state == 'waiting' then set_lease(KEYS[3], s.running .. ':' .. epoch, now + 2000) end
+end
 return {state, flatten(s), s.running, queued}

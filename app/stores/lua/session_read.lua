@@ -1,4 +1,4 @@
--- KEYS session, chats, order. ARGV mine, admin_prefix, limit, touch, ttl, tombstone
+-- KEYS session, chats, order. ARGV mine, admin_prefix, limit, touch, ttl, tombstone, hold
 -- -> {state, flat session, {record, ...} newest first, index_due}
 local now = now_ms()
 local s = hash(KEYS[1])
@@ -7,7 +7,7 @@ if state == 'none' then return {state} end
 local chats, order = KEYS[2], KEYS[3]
 local due = 0
 if state == 'active' and ARGV[4] == '1' then
-  keep_session(KEYS[1], chats, order, s, now, tonumber(ARGV[5]), tonumber(ARGV[6]))
+  renew_session(KEYS[1], chats, s, now, tonumber(ARGV[5]), tonumber(ARGV[7]), tonumber(ARGV[6]))
   due = index_due(KEYS[1], s, now)
 end
 local records, limit = {}, tonumber(ARGV[3])
