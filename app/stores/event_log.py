@@ -94,7 +94,8 @@ class OpenLog:
     end: ChatEnd | None = None
     next_chat: str | None = None
     """The queued chat that the end made ready."""
-    wakers: set[asyncio.Event] = field(default_factory=set)
+    wakers: dict[asyncio.Event, None] = field(default_factory=dict)
+    """Readers' bells, woken in the order in which they came."""
     settled: Signal = field(default_factory=Signal)
     """Set once ``state`` is not "open" any more."""
     ids: tuple[str, str, str] | None = None
