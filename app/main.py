@@ -6,8 +6,9 @@ import signal
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import httpx
 from fastapi import FastAPI
@@ -16,7 +17,7 @@ from loguru import logger
 from app import __version__
 from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
 from app.config import Settings, SettingsError, load_settings
-from app.coze import CozeClient, CozeOptions, Endpoints, build_http_client
+from app.coze import CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
 from app.credentials import Accounts, build_accounts
 from app.dependencies import Resources
 from app.error_handlers import add_error_handlers
@@ -26,7 +27,7 @@ from app.metrics import Metrics
 from app.middleware import Cors, RequestContext
 from app.openai_door import routes as openai_door
 from app.openapi import add_openapi
-from app.redis_client import Keys, RedisGate, open_redis
+from app.redis_client import Keys, RedisGate, Servers, open_redis
 from app.routes import (
     admin,
     chats,
@@ -53,6 +54,7 @@ from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.tasks import (
+    SCAN_SECONDS,
     Attachments,
     ConversationService,
     FileOptions,
@@ -96,21 +98,43 @@ def api_keys(settings: Settings) -> ApiKeys:
     return ApiKeys(listed.get_secret_value() if listed else "", settings.openai_api_keys_file)
 
 
-async def _open_verifier(settings: Settings, stack: AsyncExitStack, meters: Metrics) -> Verifier:
+async def _open_verifier(
+    settings: Settings,
+    stack: AsyncExitStack,
+    meters: Metrics,
+    transport: httpx.AsyncBaseTransport | None,
+) -> Verifier:
     if not settings.enable_auth:
         return NoVerifier()
     options = auth_options(settings)
-    verifier = HtyVerifier(
-        await stack.enter_async_context(build_auth_client(options, ssl_context=ssl_context())),
-        options,
-        metrics=meters,
+    http = (
+        build_auth_client(options, ssl_context=ssl_context())
+        if transport is None
+        else httpx.AsyncClient(transport=transport, trust_env=False)
     )
+    verifier = HtyVerifier(await stack.enter_async_context(http), options, metrics=meters)
     stack.push_async_callback(verifier.aclose)
     return verifier
 
 
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a process has outside itself, for those who bring their own: tests, above all a simulated world.
+
+    ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``:
+    between two looks for leases that have run out.
+    """
+
+    servers: Servers | None = None
+    transport: httpx.AsyncBaseTransport | None = None
+    scan_seconds: float = SCAN_SECONDS
+
+
+_OUTSIDE: Final = World()
+
+
 async def _open_redis(
-    settings: Settings, stack: AsyncExitStack, meters: Metrics, tracing: Tracing
+    settings: Settings, stack: AsyncExitStack, meters: Metrics, tracing: Tracing, servers: Servers | None
 ) -> RedisGate:
     return await stack.enter_async_context(
         open_redis(
@@ -120,21 +144,30 @@ async def _open_redis(
             prefix=settings.redis_prefix,
             metrics=meters,
             tracing=tracing,
+            servers=servers,
         )
+    )
+
+
+def _coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> PooledClient:
+    if transport is not None:
+        return PooledClient(transport, settings.connect_timeout)
+    return build_http_client(
+        connect_timeout=settings.connect_timeout,
+        pool_size=settings.max_upstream_connections,
+        transport=settings.transport,
+        ssl_context=ssl_context(),
     )
 
 
 async def _open_coze(
-    settings: Settings, stack: AsyncExitStack, meters: Metrics, tracing: Tracing
+    settings: Settings,
+    stack: AsyncExitStack,
+    meters: Metrics,
+    tracing: Tracing,
+    transport: httpx.AsyncBaseTransport | None,
 ) -> tuple[CozeClient, Accounts]:
-    http = await stack.enter_async_context(
-        build_http_client(
-            connect_timeout=settings.connect_timeout,
-            pool_size=settings.max_upstream_connections,
-            transport=settings.transport,
-            ssl_context=ssl_context(),
-        )
-    )
+    http = await stack.enter_async_context(_coze_http(settings, transport))
     accounts = build_accounts(settings, http)
     meters.watch_credentials(accounts.states)
     coze = CozeClient(
@@ -247,15 +280,15 @@ def _rates(settings: Settings) -> dict[RateKind, int]:
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
+async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIterator[Resources]:
     """The one place that names everything: opens it in order, closes it in reverse."""
     async with AsyncExitStack() as stack:
         meters = stack.enter_context(closing(Metrics(__version__)))
         tracing = await stack.enter_async_context(
             open_tracing(settings.otel_endpoint, service=settings.otel_service)
         )
-        redis = await _open_redis(settings, stack, meters, tracing)
-        coze, accounts = await _open_coze(settings, stack, meters, tracing)
+        redis = await _open_redis(settings, stack, meters, tracing, world.servers)
+        coze, accounts = await _open_coze(settings, stack, meters, tracing, world.transport)
         keys = Keys(settings.redis_prefix)
         conversations = ConversationStore(redis, keys, days=settings.conversation_days)
         leases = LeaseStore(redis, keys, _log_policy(settings))
@@ -263,7 +296,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         writer, reader, running = _open_running(
             settings, stack, redis, coze, leases, conversations, sessions, meters, tracing
         )
-        LeaseKeeper(redis, leases, running).start()
+        LeaseKeeper(redis, leases, running, scan_seconds=world.scan_seconds).start()
         rates = RateStore(redis, keys, _rates(settings))
         used = _used(settings, redis, keys)
         kept_files = FileStore(redis, keys, days=settings.file_days)
@@ -299,7 +332,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             usage=UsageService(used),
             conversations=ConversationService(sessions=sessions, coze=coze),
             streams=OpenStreams(settings.max_open_streams_per_caller, meters),
-            verifier=await _open_verifier(settings, stack, meters),
+            verifier=await _open_verifier(settings, stack, meters, world.transport),
             started_ms=now_ms(),
             metrics=meters,
             tracing=tracing,

@@ -10,7 +10,8 @@ class Signal(asyncio.Event):
 
     def __init__(self) -> None:
         super().__init__()
-        self._watchers: set[Callable[[], None]] = set()
+        self._watchers: dict[Callable[[], None], None] = {}
+        """In the order in which they came, which is that in which they are called."""
 
     def set(self) -> None:
         if self.is_set():
@@ -19,10 +20,10 @@ class Signal(asyncio.Event):
         for call in tuple(self._watchers):
             call()
 
-    def watch(self, call: Callable[[], None]) -> Callable[[], None]:
+    def watch(self, call: Callable[[], None]) -> Callable[[], object]:
         """Calls ``call`` each time that it is set; returns how to end that."""
-        self._watchers.add(call)
-        return partial(self._watchers.discard, call)
+        self._watchers[call] = None
+        return partial(self._watchers.pop, call, None)
 
 
 async def first_of(*signals: Signal, task: "asyncio.Future[None] | None" = None) -> None:
@@ -58,11 +59,17 @@ class Pulse:
         self._ring = ring
         self._last = self._loop.time()
         self._seconds = seconds
-        self._timer = self._loop.call_later(seconds, self._fire)
+        self._timer = self._loop.call_at(self._deadline, self._fire)
+
+    @property
+    def _deadline(self) -> float:
+        """Both what is waited for and what is compared: two ways to work it out can differ by a rounding, and
+        a timer that comes early by that would be set again without any time to wait, over and over."""
+        return self._last + self._seconds
 
     @property
     def due(self) -> bool:
-        return self._loop.time() - self._last >= self._seconds
+        return self._loop.time() >= self._deadline
 
     def beat(self) -> None:
         self._last = self._loop.time()
@@ -78,15 +85,14 @@ class Pulse:
         self._seconds = seconds
         if sooner:
             self._timer.cancel()
-            left = max(0.0, self._last + seconds - self._loop.time())
-            self._timer = self._loop.call_later(left, self._fire)
+            self._timer = self._loop.call_at(self._deadline, self._fire)
 
     def stop(self) -> None:
         self._timer.cancel()
 
     def _fire(self) -> None:
-        due = self.due
-        wait = self._seconds if due else self._last + self._seconds - self._loop.time()
-        self._timer = self._loop.call_later(wait, self._fire)
-        if due:
+        if self.due:
+            self._timer = self._loop.call_later(self._seconds, self._fire)
             self._ring()
+        else:
+            self._timer = self._loop.call_at(self._deadline, self._fire)

@@ -29,8 +29,8 @@ def now_ms() -> int:
 
 def iso(ms: int | None = None) -> str:
     """ISO 8601 in UTC with microseconds and offset, of ``ms`` (milliseconds) or of now."""
-    moment = datetime.now(UTC) if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
-    return moment.isoformat(timespec="microseconds")
+    seconds = time.time_ns() / 1_000_000_000 if ms is None else ms / 1000
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
 def random_token() -> str:

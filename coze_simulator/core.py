@@ -58,7 +58,7 @@ class Core:
 
     def __post_init__(self) -> None:
         self.dialect = make_dialect(self.options.dialect, http_errors=self.options.http_errors)
-        self.store = Store(self.options.max_conversations)
+        self.store = Store(self.options.max_conversations, self.options.id_seed)
 
     def start(self, chat: Chat, *, resumed: bool = False) -> asyncio.Task[None]:
         """Lets ``chat`` run in a task of its own, which outlives the request."""

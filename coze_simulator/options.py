@@ -31,6 +31,7 @@ class SimulatorOptions:
     ``on_disconnect``: whether a chat goes on when its stream's connection drops (not known of the cloud).
     ``http_errors``: send 400/401/403/404/429 for the codes the JS SDK maps so, instead of 200 for everything.
     ``seed``: changes the wording of the answers; equal seeds give equal answers.
+    ``id_seed``: with the same seed and clock the ids are the same, too; None: other ones each time.
     ``max_conversations``: the oldest idle conversations are forgotten beyond this number.
     """
 
@@ -40,6 +41,7 @@ class SimulatorOptions:
     http_errors: bool = False
     seed: int = 0
     max_conversations: int = 50_000
+    id_seed: int | None = None
 
     def pace(self, seconds: float) -> float:
         """``seconds`` at speed 1, as seconds at this speed."""

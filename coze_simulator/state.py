@@ -20,9 +20,9 @@ RUNNING: tuple[ChatStatus, ...] = ("created", "in_progress")
 class IdSource:
     """19-digit ids, increasing, other ones after a restart: unix time in 2**-32 s, as Coze's appear to be."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         self._last = 0
-        self._dice = random.Random()
+        self._dice = random.Random(seed)
 
     def next(self) -> str:
         """A new id."""
@@ -158,8 +158,8 @@ class StoredFile:
 class Store:
     """All state of one simulator. Every lookup checks the identity; refusals are ApiErrors."""
 
-    def __init__(self, max_conversations: int) -> None:
-        self.ids = IdSource()
+    def __init__(self, max_conversations: int, id_seed: int | None = None) -> None:
+        self.ids = IdSource(id_seed)
         self.conversations: OrderedDict[str, Conversation] = OrderedDict()
         self.chats: dict[str, Chat] = {}
         self.files: OrderedDict[str, StoredFile] = OrderedDict()

@@ -18,7 +18,7 @@ from app.coze.options import (
     StaticCredentials,
 )
 from app.coze.stream import SSEDecoder, SSEEvent, StreamTooLarge, frame
-from app.coze.transport import TransportName, build_http_client
+from app.coze.transport import PooledClient, TransportName, build_http_client
 from app.coze.wire import (
     ENDED,
     TERMINAL,
@@ -50,6 +50,7 @@ __all__ = [
     "Message",
     "MessagePage",
     "OwnedCredentials",
+    "PooledClient",
     "RenewableCredentials",
     "SSEDecoder",
     "SSEEvent",

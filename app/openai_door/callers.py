@@ -7,7 +7,7 @@ from fastapi import Depends, Header
 from app.models import Identity
 
 
-def get_end_user(
+async def get_end_user(
     user_id: Annotated[
         str | None,
         Header(alias="X-OpenWebUI-User-Id", description="Counts where the body has no `user`"),

@@ -54,7 +54,7 @@ class Servers:
         """For reads that wait: the same server without a read time-out (redis-py would end them)."""
         self._reply_timeout = reply_timeout
         self._leaving: list[tuple[tuple[Arg, ...], asyncio.Future[Any]]] = []
-        self._departures: set[asyncio.Task[None]] = set()
+        self._departures: dict[asyncio.Task[None], None] = {}
         self._kept: list[Any] = []
 
     async def command(self, *parts: Arg) -> Any:
@@ -65,8 +65,8 @@ class Servers:
         self._leaving.append((parts, waiting))
         if len(self._leaving) == 1:
             task = asyncio.create_task(self._send_off(), name="redis-commands")
-            self._departures.add(task)
-            task.add_done_callback(self._departures.discard)
+            self._departures[task] = None
+            task.add_done_callback(self._departures.pop)
         reply = await waiting
         if isinstance(reply, Exception):
             raise reply

@@ -104,7 +104,8 @@ class OpenLog:
     """The queued chat that the end made ready."""
     index_due: bool = False
     """The end made the session live longer than the indexes know."""
-    wakers: set[asyncio.Event] = field(default_factory=set)
+    wakers: dict[asyncio.Event, None] = field(default_factory=dict)
+    """Readers' bells, woken in the order in which they came."""
     settled: Signal = field(default_factory=Signal)
     """Set once ``state`` is not "open" any more."""
     ids: tuple[str, str, str] | None = None

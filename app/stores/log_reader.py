@@ -70,7 +70,7 @@ class _ShardTail:
         self._bell = keys.bell(shard, process)
         self._bell_place = "0-0"
         self._places: dict[str, Cursor] = {}
-        self._listeners: dict[str, set[Callable[[], None]]] = {}
+        self._listeners: dict[str, dict[Callable[[], None], None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._bell_task: asyncio.Task[None] | None = None
         self._ring_again = False
@@ -78,7 +78,7 @@ class _ShardTail:
     def listen(self, key: str, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
         # The earlier of two places: the newcomer must not miss what the others have had.
         self._places[key] = min(place, self._places.get(key, place))
-        self._listeners.setdefault(key, set()).add(ring)
+        self._listeners.setdefault(key, {})[ring] = None
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name=f"tail:{self._bell}")
         elif self._bell_task is None or self._bell_task.done():
@@ -90,7 +90,7 @@ class _ShardTail:
         def stop() -> None:
             listeners = self._listeners.get(key)
             if listeners is not None:
-                listeners.discard(ring)
+                listeners.pop(ring, None)
                 if not listeners:
                     del self._listeners[key], self._places[key]
 

@@ -50,7 +50,7 @@ class LocalFeed:
         self._place = after.frame if after.epoch == log.epoch else 0
         self._bell = bell
         self.last = after
-        log.wakers.add(bell)
+        log.wakers[bell] = None
 
     @property
     def fenced(self) -> bool:
@@ -76,7 +76,7 @@ class LocalFeed:
         return batch
 
     def close(self) -> None:
-        self._log.wakers.discard(self._bell)
+        self._log.wakers.pop(self._bell, None)
 
 
 class RemoteFeed:

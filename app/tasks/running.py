@@ -50,7 +50,7 @@ class RunningChats:
         self._reader = reader
         self._jobs: dict[str, Job] = {}
         self._chat_tasks: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self.handing_over = False
         self.idle = Signal()
         self.idle.set()
@@ -209,13 +209,13 @@ class RunningChats:
     @staticmethod
     async def _until_written(job: Job) -> None:
         bell = asyncio.Event()
-        job.log.wakers.add(bell)
+        job.log.wakers[bell] = None
         try:
             while job.log.state == "unsaved":
                 await bell.wait()
                 bell.clear()
         finally:
-            job.log.wakers.discard(bell)
+            job.log.wakers.pop(bell, None)
 
     def look_again(self, job: Job) -> None:
         """Its lease is gone: has Redis lost data, or somebody claimed the chat?"""
@@ -244,12 +244,12 @@ class RunningChats:
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A task that is neither lost nor fails in silence."""
         task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._collect)
         return task
 
     def _collect(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.opt(exception=error).error("task {} broke", task.get_name())
 

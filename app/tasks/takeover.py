@@ -11,7 +11,8 @@ from app.stores.leases import LeaseStore
 from app.stores.loops import forever
 from app.tasks.running import RunningChats
 
-_SCAN_SECONDS: Final = 0.7
+SCAN_SECONDS: Final = 0.7
+"""Between two looks for leases that have run out."""
 _RENEWALS_PER_LEASE: Final = 3
 _INBOX_SECONDS: Final = 20.0
 _CLAIMS_AT_ONCE: Final = 8
@@ -24,8 +25,16 @@ class LeaseKeeper:
     nothing is claimed for the length of a lease.
     """
 
-    def __init__(self, redis: RedisGate, leases: LeaseStore, running: RunningChats) -> None:
+    def __init__(
+        self,
+        redis: RedisGate,
+        leases: LeaseStore,
+        running: RunningChats,
+        *,
+        scan_seconds: float = SCAN_SECONDS,
+    ) -> None:
         self._redis = redis
+        self._scan_seconds = scan_seconds
         self._leases = leases
         self._running = running
         self._claim_after = 0.0
@@ -52,7 +61,7 @@ class LeaseKeeper:
             await self._leases.renew(self._running.held())
         if loop.time() >= self._claim_after and not self._running.leaving:
             await self._claim_all(await self._leases.expired())
-        await asyncio.sleep(_SCAN_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311  # pacing, not secrecy
+        await asyncio.sleep(self._scan_seconds * random.uniform(0.8, 1.2))  # noqa: S311  # pacing, not secrecy
 
     async def _claim_all(self, expired: list[tuple[str, int]]) -> None:
         """A few at once: a whole process' chats are to run again within two seconds. One that cannot be
