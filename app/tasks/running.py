@@ -15,7 +15,7 @@ from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.leases import Claim, LeaseStore, RunState
 from app.stores.log_reader import LogReader
-from app.tasks.frames import fold_frames, snapshot_frame
+from app.tasks.frames import fold_frames
 from app.tasks.job import Job, claimed_job
 from app.tasks.runner import Runner
 from app.tracing import Span, Tracing
@@ -85,7 +85,7 @@ class RunningChats:
         if claim.kind != "start":
             frames = [f for entry in await self._reader.whole(claim.chat_id) for f in entry.frames]
             job.resume_from(fold_frames(frames))
-            self._writer.append(job.log, [snapshot_frame(job.fold)])
+            self._writer.append(job.log, [job.fold.snapshot_frame()])
         if claim.kind == "worn":
             job.give_up = InternalError("The chat was begun too often without an end")
         self.start(job)
