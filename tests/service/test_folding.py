@@ -154,22 +154,29 @@ async def test_an_answer_that_is_polled_for_is_told_by_the_rule(knobs: str, poll
         check(await read_again(client, chat), chat)
 
 
+@pytest.mark.parametrize("stored", ["", "stored_text=Quite another answer"])
 async def test_a_cancel_that_comes_too_late_tells_the_answer_by_the_rule(
-    each_client: Client, simulator: SimControl
+    stored: str, each_client: Client, simulator: SimControl
 ) -> None:
-    """Coze is through with its answer while its words still travel to us."""
+    """Coze is through with its answer, but does not give it to us yet."""
     client = each_client
     session_id = await client.open_session()
-    simulator.knob(path="/v3/chat/cancel", fail=4104)
-    message = f"[[sim:{BRIEF};followups=1;deltas=4;stall=2:30]] hello"
+    simulator.knob(path="/v3/chat/message/list", http=502)
+    message = f"[[sim:{BRIEF};followups=1;deltas=4;cut=1500;{stored}]] hello"
     async with client.stream(session_id, message) as reader:
-        await reader.until("conversation.message.delta", times=2)
-        text = reader.text()
-        chat = data_of(await client.post(f"/coze/chats/{reader.chat_id}/cancel"))
+        await reader.until("conversation.message.delta")
+        assert reader.text() != ""
+        await wait_until(lambda: len(simulator.requests(path="/v3/chat/message/list")) > 4)
+        simulator.clear_knobs()
+        answer = await client.post(f"/coze/chats/{reader.chat_id}/cancel")
         await reader.all()
-    assert text != ""
-    check(reader.seen, reader.result())
-    assert reader.result()["status"] == chat["status"]
+    chat = reader.result()
+    assert (chat["status"], chat["recovered"]) == ("completed", True)
+    assert data_of(answer) == chat
+    assert len(chat["follow_up_questions"]) == 1
+    check(reader.seen, chat)
+    assert ("snapshot" in names(reader.seen)) is bool(stored)
+    assert [record["path"] for record in simulator.requests(path="/v3/chat/cancel")]
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
