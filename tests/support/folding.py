@@ -82,7 +82,7 @@ class Folded:
 
     def _follow_up(self, message: dict[str, Any]) -> None:
         content = message.get("content") or ""
-        if message.get("type") == "follow_up" and content not in self.follow_ups:
+        if message.get("type") == "follow_up" and content and content not in self.follow_ups:
             self.follow_ups.append(content)
 
 
