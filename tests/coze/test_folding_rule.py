@@ -16,7 +16,7 @@ from app.models import Chat
 from app.tasks.frames import close_chat, fold_frames, stored_frames
 from tests.support.folding import Folded, events_of, folded
 
-IDS = st.sampled_from(["", "1", "2", "3", 4])
+IDS = st.sampled_from(["1", "1", "2", "2", "3", 4, ""])
 TEXTS = st.sampled_from(["", "a", "ab", "abc", "b", "\n", "a\nb", "汉🙂"])
 MAYBE = st.none() | TEXTS
 KINDS = st.sampled_from(["answer"] * 6 + [None, "", "follow_up", "function_call", "verbose", "new_kind"])
@@ -44,9 +44,12 @@ EVENTS = st.builds(
 )
 STORED = st.lists(
     st.builds(
-        lambda message, role, at: Message.parse({**message, "role": role, "created_at": at}),
+        lambda message, kind, role, at: Message.parse(
+            message | {"type": kind, "role": role, "created_at": at}
+        ),
         MESSAGES,
-        st.sampled_from(["assistant", "assistant", "user"]),
+        st.sampled_from(["answer", "answer", "answer", "follow_up", "verbose"]),
+        st.sampled_from(["assistant"] * 5 + ["user"]),
         st.integers(1, 4),
     ),
     max_size=5,
@@ -166,9 +169,7 @@ def test_a_completed_message_brings_the_rest_in_a_delta_before_it() -> None:
 
 
 def test_a_completed_message_that_differs_brings_a_snapshot_of_all_messages_before_it() -> None:
-    frames = told(
-        ("delta", answer("one")), ("delta", answer("bad", "2")), ("completed", answer("***", "2"))
-    )
+    frames = told(("delta", answer("one")), ("delta", answer("bad", "2")), ("completed", answer("***", "2")))
     assert [name for name, _ in frames] == ["delta", "delta", "snapshot", "completed"]
     assert [message["content"] for message in frames[2][1]["messages"]] == ["one", "***"]
 
@@ -207,15 +208,37 @@ def test_what_is_no_answer_brings_no_text_of_one(kind: str) -> None:
 
 def test_what_is_stored_under_one_id_twice_counts_as_stored_last() -> None:
     fold = Fold()
-    twice = [Message.parse(answer(text)) for text in ("a", "b")]
-    frames = fold.adopt([message for message in twice if message], ChatState.parse({"status": "completed"}))
+    frames = fold.adopt(stored(answer("a"), answer("b")), ChatState.parse({"status": "completed"}))
     assert folded(events_of(frames)).content == fold.content() == "b"
+
+
+def stored(*messages: dict[str, Any]) -> list[Message]:
+    return [message for message in map(Message.parse, messages) if message is not None]
+
+
+def test_stored_answers_keep_the_order_in_which_readers_saw_them() -> None:
+    world = World()
+    for data in (answer("a", "1"), answer("b", "2")):
+        event = SSEEvent("conversation.message.delta", json.dumps(data).encode())
+        world.tell(world.fold.feed(event))
+    late, early = answer("aa", "1", created_at=9), answer("bb", "2", created_at=1)
+    world.tell(world.fold.adopt(stored(early, late), ChatState.parse({"status": "completed"})))
+    world.check()
+    assert world.fold.content() == "aa\nbb"
+
+
+def test_follow_ups_that_are_stored_otherwise_come_in_a_snapshot() -> None:
+    world = World()
+    question = {"id": "8", "type": "follow_up", "content": "old?"}
+    world.tell(world.fold.feed(SSEEvent("conversation.message.completed", json.dumps(question).encode())))
+    new = [question | {"content": text} for text in ("new?", "newer?")]
+    world.tell(world.fold.adopt(stored(*new), ChatState.parse({"status": "completed"})))
+    world.check()
+    assert world.fold.follow_ups() == ["new?", "newer?"]
 
 
 def test_a_stored_answer_that_is_empty_leaves_what_was_heard() -> None:
     fold = Fold()
     fold.feed(SSEEvent("conversation.message.delta", json.dumps(answer("heard")).encode()))
-    empty = Message.parse(answer(""))
-    assert empty is not None
-    fold.adopt([empty], ChatState.parse({"status": "completed"}))
+    fold.adopt(stored(answer("")), ChatState.parse({"status": "completed"}))
     assert fold.content() == "heard"
