@@ -67,6 +67,8 @@ class Knobs:
     tool_calls: int = 1
     # The shape of the answer.
     text: str | None = None
+    completed_text: str | None = None  # what message.completed says after the deltas of `text`
+    stored_text: str | None = None  # what the list of messages says of an answer afterwards
     deltas: int | None = None
     reasoning: bool = True
     followups: int = 3
@@ -189,7 +191,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "fail_shape": _choice("chat", "bare", "string"),
     "error_shape": _choice("code", "empty"),
     "requires_action": _action,
-    "text": _text,
+    **dict.fromkeys(["text", "completed_text", "stored_text"], _text),
     "verbose": _choice("finish", "knowledge", "none", _0="none", _1="finish"),
 }
 KNOB_NAMES = frozenset(item.name for item in fields(Knobs))

@@ -138,6 +138,8 @@ class Turn:
             self._deltas += 1
             await self._check_faults()
             await self._pause(number)
+        if self._knobs.completed_text is not None:
+            message.content = self._knobs.completed_text
         self._completed(message)
 
     def _whole_answer(self, answer: Answer) -> None:
@@ -262,6 +264,8 @@ class Turn:
     def _completed(self, message: Message) -> None:
         self._store.add_message(self._chat, message)
         self._emit("conversation.message.completed", self._dialect.message(message))
+        if message.type == "answer" and self._knobs.stored_text is not None:
+            message.content = self._knobs.stored_text
 
     def _emit_delta(self, message: Message, content: str, reasoning: str | None = None) -> None:
         if self._chat.outbox is not None:

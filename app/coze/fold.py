@@ -1,12 +1,17 @@
-"""Folds the events of one chat into its answer. No I/O.
+"""Folds the events of one chat into its answer, and says what readers must be told. No I/O.
 
 The order of Coze's events and their quirks: the streaming section of the v3 chat page. What is folded is
 keyed by message id, since a flow can answer with several messages, and a completed message replaces what
 its deltas said.
+
+The folding rule: readers append ``conversation.message.delta`` by message id and let ``snapshot`` replace
+what they have; nothing else brings them text. So the fold is at all times what its readers have: a delta
+that is passed on changes both alike, and whatever else changes the fold returns the frames that change
+its readers in the same way.
 """
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -33,6 +38,7 @@ MAX_FOLLOW_UPS: Final = 100
 
 DELTA: Final = "conversation.message.delta"
 MESSAGE_COMPLETED: Final = "conversation.message.completed"
+SNAPSHOT: Final = "snapshot"
 ERROR: Final = "error"
 DONE: Final = frozenset({"done", "conversation.stream.done"})
 """The second is coze-studio's."""
@@ -64,16 +70,38 @@ _DELTA_FRAME: Final = b"event: conversation.message.delta\ndata: %b\n\n"
 _decode_wire: Final = msgspec.json.Decoder(_Wire).decode
 
 
-class _Answer:
-    """One message of the answer, as the parts that came."""
+class _Text(NamedTuple):
+    """What readers have of one message."""
 
-    __slots__ = ("content", "content_type", "id", "reasoning")
+    content: str = ""
+    reasoning: str = ""
+    content_type: str = "text"
+
+
+class _Answer:
+    """One message of the answer, as the parts that came. ``complete``: readers were told that it is."""
+
+    __slots__ = ("complete", "content", "content_type", "id", "reasoning")
 
     def __init__(self, message_id: str) -> None:
         self.id = message_id
         self.content: list[str] = []
         self.reasoning: list[str] = []
         self.content_type = "text"
+        self.complete = False
+
+    @property
+    def text(self) -> _Text:
+        return _Text(_join(self.content), _join(self.reasoning), self.content_type)
+
+    def put(self, content: str | None, reasoning: str | None, content_type: str | None) -> None:
+        """The whole of it. What is empty takes nothing back of what was there."""
+        if content:
+            self.content = [content]
+        if reasoning:
+            self.reasoning = [reasoning]
+        if content_type:
+            self.content_type = content_type
 
     def view(self) -> dict[str, Any]:
         return {
@@ -121,23 +149,26 @@ class Fold:
         ``done`` and errors settle a stream."""
         return self.done or self.error is not None
 
-    def feed(self, event: SSEEvent) -> bytes | None:
-        """Takes one event; returns the frame for readers, or None for what they do not get: verbose
-        messages, errors, the ends of chat and stream (whose frames the caller writes), unreadable data."""
+    def feed(self, event: SSEEvent) -> list[bytes]:
+        """Takes one event; returns the frames for readers: mostly one, and none for what they do not get:
+        verbose messages, errors, the ends of chat and stream (whose frames the caller writes), unreadable
+        data."""
         name = event.name
         if name == DELTA:
-            return self._delta(event)
+            shown = self._delta(event)
+            return [] if shown is None else [shown]
         if name == MESSAGE_COMPLETED:
             return self._message(event)
         if name.startswith(_CHAT):
-            return self._chat(event)
+            shown = self._chat(event)
+            return [] if shown is None else [shown]
         if name in DONE or (name == "message" and event.data.strip(b' "') == b"[DONE]"):
             self.done = True
-            return None
+            return []
         if name == ERROR:
             self._upstream_error(event.data)
-            return None
-        return frame(name, event.data)
+            return []
+        return [frame(name, event.data)]
 
     def reopen(self) -> None:
         """The chat goes on after tool outputs, in a new stream."""
@@ -164,6 +195,10 @@ class Fold:
         """``{"messages": answers(), "follow_up_questions": [...]}``: replaces what a reader has."""
         return {"messages": self.answers(), "follow_up_questions": self.follow_ups()}
 
+    def snapshot_frame(self) -> bytes:
+        """The answer so far by message id; it replaces what a reader has."""
+        return frame(SNAPSHOT, msgspec.json.encode(self.snapshot()))
+
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Takes what ``snapshot`` gave as the answer so far."""
         self._answers = {}
@@ -174,26 +209,75 @@ class Fold:
                 answer.content_type = message["content_type"]
         self._follow_ups = list(snapshot.get("follow_up_questions") or [])
 
-    def adopt(self, messages: list[Message], chat: ChatState) -> None:
+    def adopt(self, messages: list[Message], chat: ChatState) -> list[bytes]:
         """Takes Coze's stored answer and state over what was folded (repair after a cut).
 
-        Reasoning that was folded stays where the stored message has none, and so does everything where Coze
-        stored no answer at all. An error that the stream brought stays.
+        What was folded of a message stays where the stored one is empty there, and so does everything where
+        Coze stored no answer at all. An error that the stream brought stays. Returns the frames for readers:
+        what a stream would have brought, and a snapshot where they have what is not in the stored answer.
         """
-        stored = [message for message in messages if message.type == "answer" and message.role != "user"]
-        if stored:
-            before, self._answers = self._answers, {}
-            known = {message_id: place for place, message_id in enumerate(before)}
-            # The list is not in order of time; ids that were seen live keep their order.
-            stored.sort(key=lambda item: (known.get(item.id, len(known)), item.created_at or 0))
-            for message in stored:
-                self._replace(message, before.get(message.id))
-        follow_ups = [message.content for message in messages if message.type == "follow_up"]
-        if follow_ups:
-            self._follow_ups = []
-            for follow_up in follow_ups:
-                self._add_follow_up(follow_up)
         self._adopt_chat(chat)
+        stored = [message for message in messages if message.type == "answer" and message.role != "user"]
+        asked = self.follow_ups()
+        if any(message.type == "follow_up" for message in messages):
+            self._follow_ups = []
+            for message in messages:
+                if message.type == "follow_up":
+                    self._add_follow_up(message.content)
+        news = self._adopt_answers(stored) if stored else []
+        if news is None or self._follow_ups[: len(asked)] != asked:
+            news, asked = [self.snapshot_frame()], self._follow_ups
+        for answer in self._answers.values() if stored else ():
+            if not answer.complete:
+                answer.complete = True
+                news.append(self._frame(MESSAGE_COMPLETED, answer.view()))
+        for question in self._follow_ups[len(asked) :]:
+            follow_up = {"type": "follow_up", "content": question, "content_type": "text"}
+            news.append(self._frame(MESSAGE_COMPLETED, follow_up))
+        return news
+
+    def _adopt_answers(self, stored: list[Message]) -> list[bytes] | None:
+        """Returns the deltas that tell readers the rest; None where only a snapshot can."""
+        before, self._answers = self._answers, {}
+        known = {message_id: place for place, message_id in enumerate(before)}
+        # The list is not in order of time; ids that were seen live keep their order.
+        stored.sort(key=lambda item: (known.get(item.id, len(known)), item.created_at or 0))
+        news: list[bytes] | None = []
+        for message in stored:
+            if message.id in before:
+                self._answers[message.id] = before[message.id]
+            # Two stored messages under one id would be Coze's mistake; the later one counts.
+            more = self._put(message.id, message.content, message.reasoning_content, message.content_type)
+            news = None if news is None or more is None else news + more
+        return news if before.keys() <= self._answers.keys() else None
+
+    def _put(
+        self, message_id: str, content: str | None, reasoning: str | None, content_type: str | None
+    ) -> list[bytes] | None:
+        """A message's whole text. Returns the delta that tells readers the rest; None where only a snapshot
+        can, since they have something else."""
+        answer = self._answers.get(message_id)
+        if answer is None:
+            # Of a message without text readers do not hear, so it must not have a place before others.
+            answer = self._answer(message_id) if content or reasoning else None
+            if answer is None:
+                return []
+        had = answer.text
+        answer.put(content, reasoning, content_type)
+        now = answer.text
+        if now == had:
+            return []
+        answer.complete = False
+        if not (now.content.startswith(had.content) and now.reasoning.startswith(had.reasoning)):
+            return None
+        rest = answer.view() | {"content": now.content[len(had.content) :]}
+        rest["reasoning_content"] = now.reasoning[len(had.reasoning) :]
+        return [self._frame(DELTA, rest)]
+
+    def _frame(self, name: str, message: dict[str, Any]) -> bytes:
+        """An event of ours in Coze's shape."""
+        ids = {"conversation_id": self.conversation_id, "chat_id": self.coze_chat_id, "role": "assistant"}
+        return frame(name, msgspec.json.encode(ids | message))
 
     def _adopt_chat(self, chat: ChatState) -> None:
         self.coze_chat_id = self.coze_chat_id or chat.id or None
@@ -206,18 +290,6 @@ class Fold:
             self.status = "failed"
         elif chat.status in _CHAT_ENDS.values():
             self.status = chat.status
-
-    def _replace(self, message: Message, before: _Answer | None) -> None:
-        answer = self._answer(message.id)
-        if answer is None:
-            return
-        # Two stored messages under one id would be Coze's mistake; the later one counts.
-        answer.content = [message.content]
-        answer.content_type = message.content_type or "text"
-        if message.reasoning_content:
-            answer.reasoning = [message.reasoning_content]
-        elif before is not None:
-            answer.reasoning = before.reasoning
 
     def _answer(self, message_id: str) -> _Answer | None:
         answer = self._answers.get(message_id)
@@ -234,12 +306,17 @@ class Fold:
 
     def feed_all(self, events: Iterable[SSEEvent]) -> list[bytes]:
         """The frames for readers of ``events``, up to the one that settles the outcome."""
-        frames = []
+        frames: list[bytes] = []
         for event in events:
-            shown = self._delta(event) if event.name == DELTA else self.feed(event)
-            if shown is not None:
-                frames.append(shown)
-            elif self.settled:
+            if event.name == DELTA:
+                shown = self._delta(event)
+                if shown is not None:
+                    frames.append(shown)
+                    continue
+            elif more := self.feed(event):
+                frames += more
+                continue
+            if self.settled:
                 break
         return frames
 
@@ -280,23 +357,23 @@ class Fold:
             return None
         return frame(DELTA, data) if b"\n" in data else _DELTA_FRAME % data
 
-    def _message(self, event: SSEEvent) -> bytes | None:
+    def _message(self, event: SSEEvent) -> list[bytes]:
         wire = self._read(event.data)
         if wire is None or wire.type in _HIDDEN:
-            return None
+            return []
+        news: list[bytes] | None = []
         if wire.type == "answer":
-            answer = self._answer(wire.id)
-            if answer is None:
-                return None
-            if wire.content:  # an empty one would wipe what the deltas said
-                answer.content = [wire.content]
-            if wire.reasoning_content:
-                answer.reasoning = [wire.reasoning_content]
-            if wire.content_type:
-                answer.content_type = wire.content_type
+            news = self._put(wire.id, wire.content, wire.reasoning_content, wire.content_type)
+            if news is None:
+                news = [self.snapshot_frame()]
+            answer = self._answers.get(wire.id)
+            if answer is not None:
+                answer.complete = True
+            elif wire.content or wire.reasoning_content:
+                return []  # one too many
         elif wire.type == "follow_up":
             self._add_follow_up(wire.content or "")
-        return frame(event.name, event.data)
+        return [*news, frame(event.name, event.data)]
 
     def _add_follow_up(self, question: str) -> None:
         if question and question not in self._follow_ups and len(self._follow_ups) < MAX_FOLLOW_UPS:

@@ -162,10 +162,14 @@ class RemoteFeed:
         if self._at_end or end is None or self.last >= end:
             self.last = end or self.last
             return None
-        # The log has expired, the record has not: a snapshot and the end stand for it.
+        # The log has expired, the record has not: a snapshot and the end stand for it. Who had everything up
+        # to the end gets only what is missing of that, so that no id comes twice.
         frames = stored_frames(record)
+        first = max(1, end.frame - len(frames) + 1)
+        if self.last.epoch == end.epoch and self.last.frame >= first:
+            first, frames = self.last.frame + 1, frames[self.last.frame + 1 - first :]
         self.last = end
-        return Batch(end.epoch, max(1, end.frame - len(frames) + 1), frames)
+        return Batch(end.epoch, first, frames)
 
     def close(self) -> None:
         if self._stop_listening is not None:

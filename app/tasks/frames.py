@@ -39,13 +39,14 @@ def stored_frames(record: bytes) -> list[bytes]:
     message_id = chat.assistant_message.message_id if chat.assistant_message else ""
     message = {
         "id": message_id,
-        "type": "answer",
         "content": chat.content,
         "content_type": "text",
         "reasoning_content": chat.reasoning_content,
     }
-    snapshot = {"messages": [message] if message_id else [], "follow_up_questions": chat.follow_up_questions}
-    return [frame("snapshot", orjson.dumps(snapshot)), *end_frames(chat, fold, "")]
+    # A record has the answers joined: one message then stands for all that a reader may have.
+    messages = [message] if message_id else []
+    fold.restore({"messages": messages, "follow_up_questions": chat.follow_up_questions})
+    return [fold.snapshot_frame(), *end_frames(chat, fold, "")]
 
 
 def chat_frame(chat: Chat) -> bytes:
@@ -54,13 +55,9 @@ def chat_frame(chat: Chat) -> bytes:
     return frame("chat", orjson.dumps(data))
 
 
-def snapshot_frame(fold: Fold) -> bytes:
-    """The answer so far by message id; it replaces what a reader has."""
-    return frame("snapshot", orjson.dumps(fold.snapshot()))
-
-
 def fold_frames(frames: Iterable[bytes]) -> Fold:
-    """The answer as far as a log tells it: Coze's events, and snapshots in place of what was trimmed."""
+    """The answer as far as a log tells it: Coze's events, and snapshots in place of what was trimmed. What
+    the fold returns is in the log already."""
     fold, decoder = Fold(), SSEDecoder()
     for each in frames:
         for event in decoder.feed(each):
@@ -73,17 +70,6 @@ def fold_frames(frames: Iterable[bytes]) -> Fold:
     if fold.status == "requires_action":
         fold.reopen()
     return fold
-
-
-def answer_frames(fold: Fold) -> list[bytes]:
-    """Coze's stored answer as the events that a stream would have brought."""
-    ids = {"conversation_id": fold.conversation_id, "chat_id": fold.coze_chat_id, "role": "assistant"}
-    messages: list[dict[str, Any]] = [{**ids, **answer} for answer in fold.answers()]
-    messages += [
-        {**ids, "type": "follow_up", "content": question, "content_type": "text"}
-        for question in fold.follow_ups()
-    ]
-    return [frame("conversation.message.completed", orjson.dumps(message)) for message in messages]
 
 
 def error_info(error: ServiceError) -> ErrorInfo:

@@ -19,7 +19,7 @@ from app.stores.event_log import ChatEnd, LogWriter
 from app.stores.log_entries import pack
 from app.stores.usage import usage_of_end
 from app.tasks.drafts import tool_call_ids
-from app.tasks.frames import answer_frames, close_chat, end_frames, snapshot_frame
+from app.tasks.frames import close_chat, end_frames
 from app.tasks.job import Job
 
 _BUSY_SECONDS: Final = 10.0
@@ -100,7 +100,7 @@ class Runner:
         end = ChatEnd(record, len(frames), waiting, usage_of_end(job.chat.usage))
         if not waiting:
             packed = await pack(job.log.entries(frames))
-            end = replace(end, packed=packed, brief=[snapshot_frame(job.fold), *frames])
+            end = replace(end, packed=packed, brief=[job.fold.snapshot_frame(), *frames])
         self._writer.finish(job.log, frames, end)
 
     @staticmethod
@@ -212,7 +212,7 @@ class Runner:
 
     def _trim(self, job: Job) -> None:
         """A long log gives way to a snapshot of the answer so far."""
-        snapshot = snapshot_frame(job.fold)
+        snapshot = job.fold.snapshot_frame()
         job.trim_at = max(self._max_log_bytes, 2 * len(snapshot))
         self._writer.snapshot(job.log, snapshot)
 
@@ -240,8 +240,7 @@ class Runner:
         if chat.status in ("completed", "canceled"):
             messages = await self._coze_of(job).stored_answer(conversation, chat_id)
         job.fold.logid = chat.logid or job.fold.logid
-        job.fold.adopt(messages, chat)
-        self._writer.append(job.log, answer_frames(job.fold))
+        self._writer.append(job.log, job.fold.adopt(messages, chat))
 
     # -- repair ----------------------------------------------------------------------------------------
 
@@ -316,9 +315,8 @@ class Runner:
                     coze = self._coze_of(job)
                     chat = await coze.retrieve_chat(fold.conversation_id or "", fold.coze_chat_id or "")
                     messages = await coze.stored_answer(fold.conversation_id or "", fold.coze_chat_id or "")
-                    fold.adopt(messages, chat)
+                    self._writer.append(job.log, fold.adopt(messages, chat))
                     job.chat.recovered = True
-                    self._writer.append(job.log, answer_frames(fold))
                     return
         fold.status, fold.error, fold.final_data = "canceled", None, None
 

@@ -16,7 +16,7 @@ from app.stores.event_log import LogWriter
 from app.stores.leases import Claim, LeaseStore, RunState
 from app.stores.log_reader import LogReader
 from app.stores.sessions import SessionRecord, SessionStore
-from app.tasks.frames import fold_frames, snapshot_frame
+from app.tasks.frames import fold_frames
 from app.tasks.job import Job, claimed_job
 from app.tasks.runner import Runner
 from app.tracing import Span, Tracing
@@ -86,7 +86,7 @@ class RunningChats:
         if not claim.unowned:
             job.log.earlier = await self._reader.whole(claim.chat_id)
             job.resume_from(fold_frames(f for entry in job.log.earlier for f in entry.frames))
-            self._writer.append(job.log, [snapshot_frame(job.fold)])
+            self._writer.append(job.log, [job.fold.snapshot_frame()])
         if claim.kind == "worn":
             job.give_up = InternalError("The chat was begun too often without an end")
         elif claim.kind == "expired":

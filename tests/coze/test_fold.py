@@ -21,9 +21,7 @@ def fold_of(*reads: bytes, fold: Fold | None = None) -> tuple[Fold, list[bytes]]
         for found in decoder.feed(read):
             if fold.done:
                 return fold, frames
-            made = fold.feed(found)
-            if made is not None:
-                frames.append(made)
+            frames += fold.feed(found)
     return fold, frames
 
 
@@ -234,7 +232,7 @@ def test_the_first_of_all_forms_of_done_ends_the_reading() -> None:
 def test_unreadable_data_is_dropped_and_counted(name: bytes, data: bytes) -> None:
     fold = Fold()
 
-    assert fold.feed(SSEEvent(name.decode(), data)) is None
+    assert fold.feed(SSEEvent(name.decode(), data)) == []
     assert (fold.dropped, fold.status, fold.error) == (1, "in_progress", None)
 
 
@@ -242,7 +240,7 @@ def test_data_nested_without_end_is_dropped() -> None:
     fold = Fold()
     deep = b'{"x":' + b"[" * 100_000
 
-    assert [fold.feed(SSEEvent(name.decode(), deep)) for name in (DELTA, CHAT + b"created")] == [None, None]
+    assert [fold.feed(SSEEvent(name.decode(), deep)) for name in (DELTA, CHAT + b"created")] == [[], []]
     assert fold.dropped == 2
 
 

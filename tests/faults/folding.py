@@ -1,6 +1,6 @@
-"""What a client does with a stream: the reference of how frames and snapshots make an answer.
+"""What a client does with a stream: it folds what it reads, and all that it reads is checked.
 
-It shares no code with the service. An app that folds like this has the same answer as the final chat,
+An app that folds by the rule has the same answer as the final chat before it sees the terminal frame,
 whatever was cut, trimmed or taken over on the way.
 """
 
@@ -11,13 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.support import Event
+from tests.support.folding import ENDS, Folded
 
-ENDS = {
-    "conversation.chat.completed": "completed",
-    "conversation.chat.failed": "failed",
-    "conversation.chat.canceled": "cancelled",
-    "conversation.chat.requires_action": "requires_action",
-}
 _ID = re.compile(r"([0-9]+)-([0-9]+)")
 
 
@@ -26,66 +21,6 @@ def place_of(event_id: str) -> tuple[int, int]:
     match = _ID.fullmatch(event_id)
     assert match is not None, f"not an id: {event_id!r}"
     return int(match[1]), int(match[2])
-
-
-@dataclass
-class Answer:
-    """One message of the answer."""
-
-    content: str = ""
-    reasoning: str = ""
-
-
-@dataclass
-class Folded:
-    """The chat as the frames seen so far tell it."""
-
-    answers: dict[str, Answer] = field(default_factory=dict)
-    follow_ups: list[str] = field(default_factory=list)
-    status: str = "processing"
-
-    @property
-    def content(self) -> str:
-        return "\n".join(answer.content for answer in self.answers.values() if answer.content)
-
-    @property
-    def reasoning(self) -> str:
-        return "\n".join(answer.reasoning for answer in self.answers.values() if answer.reasoning)
-
-    def feed(self, event: Event) -> None:
-        if event.event == "snapshot":
-            self._restore(event.json())
-        elif event.event == "conversation.message.delta":
-            self._delta(event.json())
-        elif event.event == "conversation.message.completed":
-            self._completed(event.json())
-        elif event.event in ENDS:
-            self.status = ENDS[event.event]
-
-    def _restore(self, snapshot: dict[str, Any]) -> None:
-        """Everything before is replaced. After tool outputs this is how the chat goes on."""
-        self.answers = {
-            message["id"]: Answer(message["content"], message["reasoning_content"] or "")
-            for message in snapshot["messages"]
-        }
-        self.follow_ups = list(snapshot["follow_up_questions"])
-        self.status = "processing"
-
-    def _delta(self, message: dict[str, Any]) -> None:
-        if (message.get("type") or "answer") != "answer":
-            return
-        answer = self.answers.setdefault(message["id"], Answer())
-        answer.content += message.get("content") or ""
-        answer.reasoning += message.get("reasoning_content") or ""
-
-    def _completed(self, message: dict[str, Any]) -> None:
-        content = message.get("content") or ""
-        if message.get("type") == "answer":
-            answer = self.answers.setdefault(message["id"], Answer())
-            answer.content = content or answer.content
-            answer.reasoning = message.get("reasoning_content") or answer.reasoning
-        elif message.get("type") == "follow_up" and content not in self.follow_ups:
-            self.follow_ups.append(content)
 
 
 @dataclass
@@ -98,6 +33,8 @@ class Checked:
     """
 
     folded: Folded = field(default_factory=Folded)
+    told: tuple[str, str] = ("", "")
+    """Content and reasoning as they stood when the newest terminal frame came."""
     last_id: str | None = None
     frames: list[Event] = field(default_factory=list)
     result: dict[str, Any] | None = None
@@ -116,6 +53,8 @@ class Checked:
         self._check_order(event)
         self.last_id = event.id
         self.frames.append(event)
+        if event.event in ENDS:
+            self.told = self.folded.content, self.folded.reasoning
         self.folded.feed(event)
 
     def _check_order(self, event: Event) -> None:
@@ -151,7 +90,7 @@ class Checked:
         assert self.frames[-1].event in ENDS, "a frame after the terminal one"
         assert [e for e in terminal if e.event != "conversation.chat.requires_action"][1:] == []
         assert chat["status"] == self.folded.status
+        assert self.told == (chat["content"], chat["reasoning_content"])
         if chat["status"] in ("completed", "requires_action"):
-            assert self.folded.content == chat["content"]
             assert self.folded.follow_ups == chat["follow_up_questions"]
         return chat

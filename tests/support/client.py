@@ -13,15 +13,7 @@ from typing import Any
 
 import httpx
 
-ENDS = frozenset(
-    {
-        "conversation.chat.completed",
-        "conversation.chat.failed",
-        "conversation.chat.canceled",
-        "conversation.chat.requires_action",
-    }
-)
-
+from .folding import folded
 
 async def wait_until(condition: Callable[[], Any], timeout: float = 10.0, pause: float = 0.02) -> Any:
     """The first true value of ``condition`` (plain or async); fails after ``timeout`` seconds."""
@@ -140,12 +132,8 @@ class EventReader:
         return [event.event for event in self.seen]
 
     def text(self) -> str:
-        """The answer that the deltas seen make."""
-        return "".join(
-            event.json().get("content") or ""
-            for event in self.seen
-            if event.event == "conversation.message.delta" and event.json().get("type") == "answer"
-        )
+        """The answer that the events seen make, by the folding rule."""
+        return folded(self.seen).content
 
     def result(self) -> dict[str, Any]:
         """The chat in the ``result`` event."""
