@@ -1,9 +1,9 @@
 """Hours pass: real replicas on a real redis-server, whose wall clocks a test moves with libfaketime.
 
-Redis and the replicas share one clock, as machines do that keep theirs right: expiry and lease times come from
-Redis, but a session's status, ids and usage reports also from the replicas. Monotonic clocks stay real, so
-that no time-out passes of itself: what takes hours here is the waiting, not the work. The simulated Coze keeps
-the real time; nothing here searches it by time.
+Redis and the replicas share one clock, as machines do that keep theirs right: expiry and lease times come
+from Redis, but a session's status, ids and usage reports also from the replicas. Monotonic clocks stay real,
+so that no time-out passes of itself: what takes hours here is the waiting, not the work. The simulated Coze
+keeps the real time; nothing here searches it by time.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from .support import (
 
 SESSION_SECONDS = 3600
 RESULT_SECONDS = 1800
+OVER = ("completed", "failed", "cancelled")
 
 
 @contextmanager
