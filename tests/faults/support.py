@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -30,6 +31,7 @@ from tests.support import (
     service_process,
     wait_until,
 )
+from tests.support.service import ROOT
 
 from .folding import Checked
 
@@ -140,9 +142,11 @@ def cluster(
     aof: bool = True,
     simulator: SimControl | None = None,
     redis: RedisServer | None = None,
+    codes: Sequence[Path] = (),
     **values: str,
 ) -> Iterator[Cluster]:
-    """``count`` replicas as processes; nothing is left of them afterwards."""
+    """``count`` replicas as processes; nothing is left of them afterwards. ``codes``: instead of that, one
+    replica for each of these directories, whose ``app`` it runs."""
     with ExitStack() as stack:
         if redis is None:
             redis = stack.enter_context(redis_server(aof=aof))
@@ -153,7 +157,10 @@ def cluster(
         # A thousand polled chats are more requests than it keeps by itself.
         simulator.running.app.core.recorder._records = deque(maxlen=500_000)
         chosen = {**VALUES, "REDIS_URL": redis.url, "COZE_API_URL": simulator.chat_url, **values}
-        replicas = [stack.enter_context(service_process(chosen, start=False)) for _ in range(count)]
+        replicas = [
+            stack.enter_context(service_process(chosen, start=False, code=code))
+            for code in codes or [ROOT] * count
+        ]
         start_all(replicas)
         yield Cluster(redis, simulator, replicas)
 
@@ -304,6 +311,29 @@ def begun(simulator: SimControl, word: str) -> list[dict[str, str]]:
         for record in records
         if record.path == "/v3/chat" and record.chat_id and word in record.message
     ]
+
+
+def submissions(simulator: SimControl, chat: dict[str, Any], *, accepted: bool = False) -> int:
+    """How often Coze was sent tool outputs for this chat, or has taken them."""
+    coze_id = chat["metadata"]["coze_chat_id"]
+    found = simulator.requests(path="/v3/chat/submit_tool_outputs", chat_id=coze_id)
+    return sum(not accepted or (record["status"], record["code"]) == (200, 0) for record in found)
+
+
+async def waiting_chat(
+    clients: Sequence[Client],
+    word: str,
+    knobs: str = "",
+    calls: int = 1,
+    where: int = 0,
+    session_id: str | None = None,
+) -> dict[str, Any]:
+    """A chat on replica ``where`` that asks for tool outputs; in a session of its own unless one is given."""
+    session_id = session_id or await open_session(clients[where])
+    message = f"{word} [[sim:requires_action=function;tool_calls={calls};{knobs}]]"
+    chat: dict[str, Any] = data_of(await clients[where].send(session_id, message))
+    assert chat["status"] == "requires_action"
+    return chat
 
 
 class Stored:

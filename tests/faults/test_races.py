@@ -8,9 +8,20 @@ from typing import Any
 
 import pytest
 
-from tests.support import Client, data_of, error_of, wait_until
+from tests.support import Client, data_of, error_of, outputs_for, wait_until
 
-from .support import AWAY, Cluster, Reader, Stored, check_completed, nonce, open_session, posts
+from .support import (
+    AWAY,
+    Cluster,
+    Reader,
+    Stored,
+    check_completed,
+    nonce,
+    open_session,
+    posts,
+    submissions,
+    waiting_chat,
+)
 
 
 async def test_a_hundred_equal_requests_with_one_key_are_one_chat(
@@ -186,26 +197,6 @@ async def test_a_queued_chat_is_cancelled_from_either_replica(pair: Cluster, cli
     assert [event.event for event in reader.checked.frames] == ["chat", "conversation.chat.canceled"]
 
 
-async def waiting_chat(clients: list[Client], word: str, knobs: str = "", calls: int = 1) -> dict[str, Any]:
-    """A chat that asks for tool outputs."""
-    session_id = await open_session(clients[0])
-    message = f"{word} [[sim:requires_action=function;tool_calls={calls};{knobs}]]"
-    chat = data_of(await clients[0].send(session_id, message))
-    assert chat["status"] == "requires_action"
-    assert isinstance(chat, dict)
-    return chat
-
-
-def outputs_for(chat: dict[str, Any], output: str = '{"t": 21}') -> dict[str, Any]:
-    calls = chat["required_action"]["submit_tool_outputs"]["tool_calls"]
-    return {"tool_outputs": [{"tool_call_id": call["id"], "output": output} for call in calls]}
-
-
-def submissions(pair: Cluster, chat: dict[str, Any]) -> int:
-    coze_id = chat["metadata"]["coze_chat_id"]
-    return len(pair.simulator.requests(path="/v3/chat/submit_tool_outputs", chat_id=coze_id))
-
-
 async def test_a_waiting_chat_is_cancelled_from_the_other_replica(
     pair: Cluster, clients: list[Client]
 ) -> None:
@@ -215,7 +206,7 @@ async def test_a_waiting_chat_is_cancelled_from_the_other_replica(
     refused = await clients[0].post(f"/coze/chats/{chat['chat_id']}/tool_outputs", json=outputs_for(chat))
     assert (refused.status_code, error_of(refused)["code"]) == (409, "COZE_CHAT_STATE")
     assert (await clients[1].send(chat["session_id"], "next")).status_code == 200
-    assert submissions(pair, chat) == 0
+    assert submissions(pair.simulator, chat) == 0
 
 
 async def test_of_two_tool_outputs_at_once_one_is_taken(pair: Cluster, clients: list[Client]) -> None:
@@ -229,7 +220,7 @@ async def test_of_two_tool_outputs_at_once_one_is_taken(pair: Cluster, clients: 
         assert error_of(refused)["code"] == "COZE_CHAT_STATE"
         ended = data_of(taken)
         assert (ended["status"], word in ended["content"]) == ("completed", True)
-        assert submissions(pair, chat) == 1
+        assert submissions(pair.simulator, chat) == 1
 
 
 async def test_tool_outputs_on_the_other_replica_go_on_in_the_same_log(
@@ -256,7 +247,7 @@ async def test_tool_outputs_on_the_other_replica_go_on_in_the_same_log(
         assert await again.resume(where)
         chat = again.checked.check_whole()
         assert (chat["status"], word in chat["content"]) == ("completed", True)
-    assert submissions(pair, waiting) == 1
+    assert submissions(pair.simulator, waiting) == 1
 
 
 async def test_an_owner_killed_after_tool_outputs_is_taken_over(pair: Cluster, clients: list[Client]) -> None:
@@ -278,7 +269,7 @@ async def test_an_owner_killed_after_tool_outputs_is_taken_over(pair: Cluster, c
         await submitting
     ended = await reader.follow()
     assert (ended["status"], ended["recovered"], word in ended["content"]) == ("completed", True, True)
-    assert submissions(pair, chat) == 1
+    assert submissions(pair.simulator, chat) == 1
 
 
 @pytest.mark.parametrize("where", [0, 1])

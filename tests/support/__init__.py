@@ -1,6 +1,7 @@
 """What tests of the running service stand on: a real Redis, the service itself, a client, golden files."""
 
-from .client import Client, Event, EventReader, data_of, error_of, open_client, wait_until
+from .client import Client, Event, EventReader, data_of, error_of, open_client, outputs_for, wait_until
+from .fake_clock import FakeClock, fake_clock, find_faketime
 from .masking import Golden, mask
 from .ports import bind_free, free_port
 from .redis_server import RedisServer, redis_server
@@ -20,6 +21,7 @@ __all__ = [
     "Client",
     "Event",
     "EventReader",
+    "FakeClock",
     "Golden",
     "RedisServer",
     "RunningApp",
@@ -28,10 +30,13 @@ __all__ = [
     "bind_free",
     "data_of",
     "error_of",
+    "fake_clock",
+    "find_faketime",
     "free_port",
     "make_settings",
     "mask",
     "open_client",
+    "outputs_for",
     "redis_server",
     "running_app",
     "service_process",

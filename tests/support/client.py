@@ -43,6 +43,12 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
     return error
 
 
+def outputs_for(chat: dict[str, Any], output: str = '{"t": 21}', **more: Any) -> dict[str, Any]:
+    """The body that answers every tool call of a chat that waits. ``more``: other fields, such as stream."""
+    calls = chat["required_action"]["submit_tool_outputs"]["tool_calls"]
+    return {"tool_outputs": [{"tool_call_id": call["id"], "output": output} for call in calls], **more}
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """``id`` is None where the block had no ``id:`` line (not inherited); ``raw``: the block."""
@@ -229,6 +235,13 @@ class Client:
         headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
         async with self.streaming("GET", f"/coze/chats/{chat_id}/events", headers=headers) as reader:
             yield reader
+
+    async def answer_tools(
+        self, chat: dict[str, Any], output: str = '{"t": 21}', *, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        """Answers all tool calls of a chat that waits; not streamed."""
+        path = f"/coze/chats/{chat['chat_id']}/tool_outputs"
+        return await self.http.post(path, json=outputs_for(chat, output), headers=headers)
 
     async def running_chats(self) -> int:
         """How many chats run in this process."""

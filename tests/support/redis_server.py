@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,10 +35,19 @@ class RedisServer:
     """One redis-server on 127.0.0.1. Its port stays the same over ``stop``, ``kill`` and ``start``.
 
     Without ``aof`` a restart loses everything; with it (fsync always) nothing that was acknowledged.
+    ``environment``: variables on top of the test's own.
     """
 
-    def __init__(self, directory: Path, *, aof: bool = False, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        aof: bool = False,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
+        self._environment = {**os.environ, **(environment or {})}
         self.port = free_port()
         self._aof = aof
         self._options = list(options)
@@ -77,6 +86,7 @@ class RedisServer:
                     *persistence,
                     *self._options,
                 ],
+                env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -168,15 +178,18 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(*, aof: bool = False, options: Sequence[str] = ()) -> Iterator[RedisServer]:
+def redis_server(
+    *, aof: bool = False, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[RedisServer]:
     """A running redis-server with a directory of its own; both are gone afterwards.
 
-    ``options``: further arguments, such as ``["--maxmemory", "10mb"]``.
+    ``options``: further arguments, such as ``["--maxmemory", "10mb"]``. ``environment``: variables on top of
+    the test's own.
     """
     directory = Path(tempfile.mkdtemp(prefix="coze-test-redis-"))
     try:
         for attempt in range(_START_TRIES):
-            server = RedisServer(directory, aof=aof, options=options)
+            server = RedisServer(directory, aof=aof, options=options, environment=environment)
             try:
                 server.start()
                 break

@@ -170,14 +170,20 @@ def running_app(settings: Settings) -> Iterator[RunningApp]:
 
 
 class ServiceProcess:
-    """``python -m app`` with only the variables that it was given. Several on one Redis are replicas."""
+    """``python -m app`` with only the variables that it was given. Several on one Redis are replicas.
 
-    def __init__(self, values: Mapping[str, str], directory: Path, *, wait_for: str) -> None:
+    ``code``: the directory whose ``app`` runs.
+    """
+
+    def __init__(
+        self, values: Mapping[str, str], directory: Path, *, wait_for: str, code: Path = ROOT
+    ) -> None:
         self.values = {**BASE_VALUES, "HOST": "127.0.0.1", **values}
         self.directory = directory
         self.log_file = directory / "service.log"
         self.port = 0
         self._wait_for = wait_for
+        self._code = code
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -207,7 +213,7 @@ class ServiceProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "app"],
                 cwd=self.directory,  # no .env here
-                env={**inherited, **self.values, "PORT": str(self.port), "PYTHONPATH": str(ROOT)},
+                env={**inherited, **self.values, "PORT": str(self.port), "PYTHONPATH": str(self._code)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -263,15 +269,16 @@ class ServiceProcess:
 
 @contextmanager
 def service_process(
-    values: Mapping[str, str], *, wait_for: str = "/coze/health", start: bool = True
+    values: Mapping[str, str], *, wait_for: str = "/coze/health", start: bool = True, code: Path = ROOT
 ) -> Iterator[ServiceProcess]:
     """``python -m app`` in a directory of its own; nothing of it is left afterwards.
 
     ``values``: variables on top of ``BASE_VALUES``; give REDIS_URL and COZE_API_URL. ``wait_for``: the path
-    that has to answer 200 before the process counts as up. ``start`` False: the caller starts it.
+    that has to answer 200 before the process counts as up. ``start`` False: the caller starts it. ``code``:
+    the directory whose ``app`` runs, where it is not this one.
     """
     directory = Path(tempfile.mkdtemp(prefix="coze-test-service-"))
-    process = ServiceProcess(values, directory, wait_for=wait_for)
+    process = ServiceProcess(values, directory, wait_for=wait_for, code=code)
     try:
         if start:
             process.start()
