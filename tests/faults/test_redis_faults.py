@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
 
 import pytest
@@ -109,16 +108,11 @@ async def test_redis_silent_for_five_seconds_over_the_end(pair: Cluster, clients
     await next_one_works(clients[1], session_id)
 
 
-def lose_everything(redis: RedisServer) -> None:
-    redis.kill()
-    shutil.rmtree(redis.directory / "appendonlydir")
-
-
 async def test_redis_that_comes_back_empty_is_written_again_by_the_owner(
     pair: Cluster, clients: list[Client]
 ) -> None:
     session_id, word, near, far, tasks = await start_two(pair, clients, TYPING)
-    lose_everything(pair.redis)
+    pair.redis.lose_everything()
     pair.redis.start()
     await check_both(pair, clients, word, near, far, tasks)
     await next_one_works(clients[1], session_id)
@@ -127,7 +121,7 @@ async def test_redis_that_comes_back_empty_is_written_again_by_the_owner(
 @pytest.mark.full
 async def test_what_was_written_again_can_be_taken_over(pair: Cluster, clients: list[Client]) -> None:
     _, word, near, far, tasks = await start_two(pair, clients, "deltas=60;gap=0.05;reasoning=0")
-    lose_everything(pair.redis)
+    pair.redis.lose_everything()
     pair.redis.start()
 
     def known_again() -> bool:

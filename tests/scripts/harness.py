@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).with_name("stub")
 NEVER_COPIED = shutil.ignore_patterns(
-    ".git", ".venv", ".run", ".env", "logs", "__pycache__", ".*_cache", ".hypothesis", "uv.lock", "*.rdb"
+    ".git", ".venv", ".run", ".env", "logs", "__pycache__", ".*_cache", ".hypothesis", "uv.lock", "*.rdb", "*.aof"
 )
 # All that the scripts may expect of a machine besides Python.
 BASIC_TOOLS = [
@@ -30,8 +30,10 @@ BASIC_TOOLS = [
     "dirname",
     "grep",
     "head",
+    "ln",
     "ls",
     "mkdir",
+    "mktemp",
     "mv",
     "ps",
     "rm",
@@ -42,6 +44,7 @@ BASIC_TOOLS = [
     "tee",
     "touch",
     "tr",
+    "uniq",
 ]
 
 

@@ -118,6 +118,18 @@ class RedisServer:
         self.stop()
         self.start()
 
+    def lose_everything(self) -> None:
+        """An end without warning, and what was on disk is gone: ``appendonlydir/`` of Redis 7, the file
+        ``appendonly.aof`` of 6.2. With ``start`` it comes back empty."""
+        self.kill()
+        kept = list(self.directory.glob("appendonly*"))
+        assert kept, "there was nothing to lose: the server kept nothing on disk"
+        for path in kept:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     def pause(self) -> None:
         """It is there but says nothing (SIGSTOP)."""
         os.kill(self.pid, signal.SIGSTOP)
