@@ -13,7 +13,6 @@ from app.tasks import Batch, Ending, error_of
 
 ID_PREFIX: Final = "chatcmpl-"
 _DELTA: Final = b"event: conversation.message.delta\n"
-_COMPLETED: Final = b"event: conversation.message.completed\n"
 _SNAPSHOT: Final = b"event: snapshot\n"
 _DONE: Final = b"data: [DONE]\n\n"
 _KINDS: Final = ("reasoning_content", "content")
@@ -89,8 +88,7 @@ class ChunkStream:
         self._head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":'
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._include_usage = include_usage
-        self._texts = {kind: SentText() for kind in _KINDS}
-        self._before = before
+        self._texts = {kind: SentText((before or {}).get(kind, "")) for kind in _KINDS}
         self.finished = False
 
     @property
@@ -137,30 +135,22 @@ class ChunkStream:
     def _said(self, frames: Iterable[bytes]) -> Iterator[tuple[str, str]]:
         for frame in frames:
             if frame.startswith(_DELTA):
-                yield from self._message(_data_of(frame), whole=False)
-            elif frame.startswith(_COMPLETED):
-                yield from self._message(_data_of(frame), whole=True)
+                yield from self._delta(_data_of(frame))
             elif frame.startswith(_SNAPSHOT):
                 yield from self._snapshot(_data_of(frame))
 
-    def _message(self, message: dict[str, Any], *, whole: bool) -> Iterator[tuple[str, str]]:
-        if (message.get("type") or ("" if whole else "answer")) != "answer":
+    def _delta(self, message: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        if (message.get("type") or "answer") != "answer":
             return
         message_id = str(message.get("id") or "")
         for kind in _KINDS:
-            text = _text_of(message, kind)
-            if whole and text:
-                yield kind, self._texts[kind].put(message_id, text)
-            else:  # an empty text of a completed message takes nothing back
-                yield kind, self._texts[kind].add(message_id, "" if whole else text)
+            yield kind, self._texts[kind].add(message_id, _text_of(message, kind))
 
     def _snapshot(self, snapshot: dict[str, Any]) -> Iterator[tuple[str, str]]:
         messages = [(str(item.get("id") or ""), item) for item in snapshot.get("messages") or []]
-        before, self._before = self._before, None
         for kind in _KINDS:
-            texts = self._texts[kind]
-            rest = texts.put_all((message_id, _text_of(item, kind)) for message_id, item in messages)
-            yield kind, rest if before is None else texts.forget_sending(before[kind])
+            texts = [(message_id, _text_of(item, kind)) for message_id, item in messages]
+            yield kind, self._texts[kind].replace(texts)
 
 
 def _data_of(frame: bytes) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from app.openai_door.chunks import (
 )
 from app.openai_door.dialog import Image, Question, checked, question_of, tool_outputs_of, wrong
 from app.openai_door.dialog import Said as SaidMessage
-from app.openai_door.texts import SentText
+from app.openai_door.texts import rest_of
 from app.sse import EventStream
 from app.tasks import Started, idempotency_of
 
@@ -250,6 +250,4 @@ def _since(chat: dict[str, Any], kind: str, before: Said | None) -> str:
     text: str = chat[kind]
     if before is None or not text.startswith(before[kind]):
         return text
-    sent = SentText()
-    sent.put("", text)
-    return sent.forget_sending(before[kind])
+    return rest_of(text, before[kind])

@@ -15,76 +15,70 @@ def replaced() -> ServiceError:
     return error
 
 
+def rest_of(text: str, before: str) -> str:
+    """What ``text`` says beyond ``before``, with which it begins."""
+    return text[len(before) :].removeprefix(SEPARATOR if before else "")
+
+
 class SentText:
-    """One kind of text (answer or reasoning), by message id in order of first appearance.
+    """One kind of text (answer or reasoning) by the folding rule: deltas are appended by message id, a
+    snapshot replaces all. ``before``: what the client had from an earlier answer of this chat.
 
     After a takeover the log can be behind what the client has: frames reach readers before they reach Redis.
     Then nothing is sent until the log has caught up, and it has to tell the same.
     """
 
-    __slots__ = ("_behind", "_sent", "_something")
+    __slots__ = ("_before", "_behind", "_messages", "_sent")
 
-    def __init__(self) -> None:
-        self._sent: dict[str, list[str]] = {}
-        self._behind: dict[str, str] = {}
-        self._something = False
+    def __init__(self, before: str = "") -> None:
+        self._messages: dict[str, list[str]] = {}
+        self._sent = [before] if before else []
+        self._behind = bool(before)
+        self._before = before
 
     def add(self, message_id: str, text: str) -> str:
-        """A delta; returns what is to be sent."""
-        parts = self._sent.get(message_id)
-        if parts is None:
-            parts = self._sent[message_id] = []
+        """A delta; returns what is to be sent. Raises where it belongs before something that was sent."""
+        parts = self._messages.get(message_id)
+        if parts is None:  # one without text takes its place, too: messages stand in order of appearance
+            parts = self._messages[message_id] = []
         if not text:
             return ""
-        if self._behind and message_id in self._behind:
-            return self.put(message_id, self._behind[message_id] + text)
-        lead = SEPARATOR if not parts and self._something else ""
+        lead = SEPARATOR if not parts and self._sent else ""
         parts.append(text)
-        self._something = True
-        return lead + text
+        if self._behind or parts is not self._messages[next(reversed(self._messages))]:
+            return self._become(self._whole())
+        self._sent.append(lead + text)
+        return self._news(lead + text)
 
-    def put(self, message_id: str, text: str) -> str:
-        """The message's whole text so far; returns the rest. Raises unless it begins with what was sent."""
-        before = self._of(message_id)
-        self._behind.pop(message_id, None)
-        if text.startswith(before):
-            return self.add(message_id, text[len(before) :])
-        if not before.startswith(text):
-            raise replaced()
-        self._behind[message_id] = text
-        return ""
-
-    def put_all(self, texts: Iterable[tuple[str, str]]) -> str:
-        """A snapshot: what it does not name, the log does not have."""
-        given = dict(texts)
-        rest = [self.put(message_id, "") for message_id in self._sent if message_id not in given]
-        rest += [self.put(message_id, text) for message_id, text in given.items()]
-        return "".join(rest)
-
-    def forget_sending(self, before: str) -> str:
-        """All so far was sent in an earlier answer; what goes beyond ``before`` is returned."""
-        whole = self.whole()
-        if not whole.startswith(before):
-            raise replaced()
-        rest = whole[len(before) :].removeprefix(SEPARATOR if before else "")
-        self._something = bool(rest)
-        return rest
+    def replace(self, texts: Iterable[tuple[str, str]]) -> str:
+        """A snapshot; returns the rest. Raises unless one of it and what was sent begins with the other."""
+        self._messages = {message_id: [text] if text else [] for message_id, text in texts}
+        return self._become(self._whole())
 
     def end(self, final: str) -> str:
         """The rest of the answer as it is stored. White space at an end is no difference worth an error."""
-        whole = self.whole()
-        if final.startswith(whole):
-            rest = final[len(whole) :]
-            return rest if self._something else rest.removeprefix(SEPARATOR if whole else "")
-        if whole.rstrip() != final.rstrip():
+        sent = "".join(self._sent)
+        if not final.startswith(sent) and sent.rstrip() == final.rstrip():
+            return ""
+        rest = self._become(final)
+        if self._behind:
             raise replaced()
-        return ""
+        return rest
 
-    def whole(self) -> str:
-        return SEPARATOR.join(filter(None, map(self._of, self._sent)))
+    def _whole(self) -> str:
+        return SEPARATOR.join(filter(None, map("".join, self._messages.values())))
 
-    def _of(self, message_id: str) -> str:
-        parts = self._sent.get(message_id, [])
-        if len(parts) > 1:
-            parts[:] = ["".join(parts)]
-        return parts[0] if parts else ""
+    def _become(self, text: str) -> str:
+        sent = "".join(self._sent)
+        self._behind = len(text) < len(sent)
+        if not (sent if self._behind else text).startswith(text if self._behind else sent):
+            raise replaced()
+        if self._behind or text == sent:
+            return ""
+        self._sent = [text]
+        return self._news(text[len(sent) :])
+
+    def _news(self, rest: str) -> str:
+        """The first words behind ``before`` begin an answer of their own."""
+        before, self._before = self._before, ""
+        return rest.removeprefix(SEPARATOR) if before else rest

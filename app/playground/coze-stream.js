@@ -122,7 +122,10 @@ export class SseParser {
   }
 }
 
-/** Folds the events of one chat into its answer. Snapshots replace what was there. */
+/**
+ * Folds the events of one chat into its answer, by one rule: deltas are appended by message id, a snapshot
+ * replaces what was there. Nothing else brings text of the answer.
+ */
 export class AnswerFold {
   chatId = "";
   sessionId = "";
@@ -195,9 +198,9 @@ export class AnswerFold {
 
   #delta(json) {
     if ((json.type || "answer") !== "answer") return;
-    const message = this.#message(json.id ?? "");
-    message.content += json.content ?? "";
-    message.reasoning += json.reasoning_content ?? "";
+    const message = this.#message(idOf(json));
+    message.content += textOf(json.content);
+    message.reasoning += textOf(json.reasoning_content);
     if (json.content_type) message.contentType = json.content_type;
   }
 
@@ -206,17 +209,19 @@ export class AnswerFold {
       if (json.content && !this.followUps.includes(json.content)) this.followUps.push(json.content);
       return;
     }
-    const message = json.type === "answer" ? this.#message(json.id ?? "") : this.#message(json.id ?? "", this.calls, json.type);
-    // An empty one would wipe what the deltas said.
-    message.content = json.content || message.content;
-    message.reasoning = json.reasoning_content || message.reasoning;
-    if (json.content_type) message.contentType = json.content_type;
+    if (json.type === "answer") return; // all its text has come before
+    const call = this.#message(idOf(json), this.calls, json.type);
+    call.content = textOf(json.content) || call.content;
+    if (json.content_type) call.contentType = json.content_type;
   }
 
   #snapshot(json) {
     this.messages.clear();
-    for (const { id, content, reasoning_content: reasoning, content_type: contentType } of json.messages ?? []) {
-      Object.assign(this.#message(id), { content, reasoning: reasoning ?? "", contentType: contentType ?? "text" });
+    for (const each of json.messages ?? []) {
+      const message = this.#message(idOf(each));
+      message.content = textOf(each.content);
+      message.reasoning = textOf(each.reasoning_content);
+      message.contentType = each.content_type || "text";
     }
     this.followUps = [...(json.follow_up_questions ?? [])];
     this.requiredAction = null;
@@ -241,6 +246,9 @@ export class AnswerFold {
     if (chat.follow_up_questions?.length) this.followUps = [...chat.follow_up_questions];
   }
 }
+
+const idOf = (/** @type {any} */ json) => String(json.id ?? "");
+const textOf = (/** @type {unknown} */ value) => (typeof value === "string" ? value : "");
 
 /**
  * Sends a message and reads its answer to the end, over as many connections as it takes.

@@ -279,7 +279,7 @@ def test_a_stream_without_news_is_given_up_after_the_patience() -> None:
 
 def test_a_snapshot_that_agrees_brings_only_the_rest() -> None:
     _, _, pieces = reading(
-        sse(delta("1-1", "a"), snapshot("2-1", "ab"), completed("2-2", "abc"), *end("2-3", "abc"))
+        sse(delta("1-1", "a"), snapshot("2-1", "ab"), delta("2-2", "c"), *end("2-3", "abc"))
     )
     assert pieces == ["a", "b", "c"]
 
@@ -316,9 +316,34 @@ def test_words_that_do_not_come_again_are_taken_back_at_the_end() -> None:
 
 
 def test_the_stored_answer_counts_where_it_reads_otherwise() -> None:
-    _, _, pieces = reading(sse(delta("1-1", "bad words"), completed("1-2", "***"), *end("1-3", "***")))
+    _, _, pieces = reading(sse(delta("1-1", "bad words"), snapshot("1-2", "***"), *end("1-3", "***")))
     assert pieces == ["bad words", Replacement("***")]
     assert isinstance(pieces[1], Replacement)
+
+
+def test_what_a_completed_message_says_is_not_read() -> None:
+    """The service sends a delta or a snapshot before it wherever it says more."""
+    _, stream, pieces = reading(
+        sse(delta("1-1", "a"), completed("1-2", "other"), delta("1-3", "b"), *end("1-4", "ab"))
+    )
+    assert (pieces, stream.text) == (["a", "b"], "ab")
+
+
+def test_a_message_that_has_no_words_yet_keeps_its_place() -> None:
+    frames = [delta("1-1", ""), delta("1-2", "x", "m-2"), delta("1-3", "a")]
+    _, stream, pieces = reading(sse(*frames, *end("1-4", "a\nx")))
+    assert (pieces, stream.text) == (["x", "a\nx"], "a\nx")
+    frames = [delta("1-1", "a"), delta("1-2", "", "m-2"), delta("1-3", "x", "m-2"), delta("1-4", "", "m-3")]
+    _, stream, pieces = reading(sse(*frames, *end("1-5", "a\nx")))
+    assert (pieces, stream.text) == (["a", "\nx"], "a\nx")
+
+
+@pytest.mark.parametrize("odd", [{"content": 7}, {"id": None}, {"type": "new_kind"}, {"content": None}])
+def test_odd_deltas_do_no_harm(odd: dict[str, Any]) -> None:
+    name = "conversation.message.delta"
+    frames = [delta("1-1", "ab"), ("1-2", name, {"id": "m-9", "content": "", **odd})]
+    _, stream, pieces = reading(sse(*frames, *end("1-3", "ab")))
+    assert (pieces, stream.text) == (["ab"], "ab")
 
 
 def test_answers_that_come_interleaved_end_in_order() -> None:
@@ -334,11 +359,6 @@ def test_behind_an_id_only_what_is_new_is_told() -> None:
     assert pieces == ["c"]
     _, _, pieces = reading(sse(completed("1-4", "abc"), *end("1-5", "abc")), after="1-3")
     assert pieces == []
-    # One answer ends, the next begins.
-    _, _, pieces = reading(
-        sse(completed("1-4", "abc"), delta("1-5", "x", "m-2"), *end("1-6", "abc\nx")), after="1-3"
-    )
-    assert pieces == ["\nx"]
     # The log is gone: the service has but the whole.
     _, _, pieces = reading(sse(snapshot("1-4", "abc"), *end("1-5", "abc")), after="1-3")
     assert "".join(pieces) == "abc"

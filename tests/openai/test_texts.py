@@ -58,14 +58,17 @@ def read(*batches: list[bytes], final: str) -> str:
 @pytest.mark.parametrize(
     ("frames", "final"),
     [
-        ([delta("1", "ab"), snapshot(**{"1": "abcd"}), completed("1", "abcdef")], "abcdef"),
-        ([delta("1", "abcd"), snapshot(**{"1": "ab"}), completed("1", "abcdef")], "abcdef"),
-        ([delta("1", "abcd"), snapshot(), completed("1", "abcdef")], "abcdef"),
+        ([delta("1", "ab"), snapshot(**{"1": "abcd"}), delta("1", "ef")], "abcdef"),
+        ([delta("1", "abcd"), snapshot(**{"1": "ab"}), delta("1", "cdef")], "abcdef"),
+        ([delta("1", "abcd"), snapshot(), delta("1", "abcdef")], "abcdef"),
         ([delta("1", "abcd"), snapshot(**{"1": "ab"}), delta("1", "c"), delta("1", "def")], "abcdef"),
-        ([snapshot(**{"1": "one", "2": "tw"}), completed("2", "two")], "one\ntwo"),
+        ([delta("1", "abcd"), snapshot(**{"1": "ab"}), snapshot(**{"1": "abcdef"})], "abcdef"),
+        ([snapshot(**{"1": "one", "2": "tw"}), delta("2", "o")], "one\ntwo"),
+        ([delta("1", "one"), delta("2", "two"), snapshot(**{"9": "one\ntwo"})], "one\ntwo"),
         ([delta("1", "one"), delta("2", ""), delta("2", "two"), delta("3", "3")], "one\ntwo\n3"),
-        ([delta("1", "abc "), completed("1", "abc")], "abc"),
-        ([delta("1", "abc"), completed("1", "")], "abc"),
+        ([delta("1", ""), delta("2", "two"), delta("3", ""), delta("2", "!")], "two!"),
+        ([delta("1", "abc "), snapshot(**{"1": "abc"})], "abc"),
+        ([delta("1", "abc"), completed("1", "what it says is not read")], "abc"),
         ([completed("9", "next?", "follow_up"), delta("1", "x")], "x"),
         ([], "all of it"),
         ([delta("1", "a part")], "a part\nand a message that the log lost"),
@@ -80,7 +83,8 @@ def test_the_rest_is_sent_where_the_beginning_agrees(frames: list[bytes], final:
     ("frames", "final"),
     [
         ([delta("1", "abcd"), snapshot(**{"1": "abX"})], "abX"),
-        ([delta("1", "abcd"), completed("1", "other")], "other"),
+        ([delta("1", "a"), delta("2", "b"), delta("1", "c")], "ac\nb"),
+        ([delta("1", "one"), delta("2", "b"), snapshot(**{"2": "b"})], "b"),
         ([delta("1", "abcd")], "abce"),
         ([delta("1", "abcd")], "ab"),
         ([delta("1", "abcd"), snapshot(**{"1": "ab"})], "ab"),
@@ -93,7 +97,7 @@ def test_an_answer_that_was_replaced_ends_with_an_error(frames: list[bytes], fin
     assert caught.value.details["openai_code"] == "answer_replaced"
 
 
-@pytest.mark.parametrize("other", [snapshot(**{"1": "abX"}), completed("1", "abX")])
+@pytest.mark.parametrize("other", [snapshot(**{"1": "abX"}), snapshot(**{"2": "X", "1": "abcd"})])
 def test_a_replaced_answer_is_told_at_once(other: bytes) -> None:
     stream = ChunkStream(CHAT_ID, "coze", include_usage=False)
     stream.batch(Batch(1, 1, [delta("1", "abcd")]))
@@ -111,6 +115,22 @@ def test_thoughts_and_answer_are_kept_apart() -> None:
     chunks = stream.batch(Batch(1, 1, frames)).decode().split("\n\n")[:-1]
     deltas = [json.loads(chunk[6:])["choices"][0]["delta"] for chunk in chunks]
     assert deltas == [{"reasoning_content": "hmm"}, {"content": "yes"}]
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "rest"),
+    [
+        ([{"1": "I look"}, {"1": "I look", "2": "21"}], "21"),
+        ([{"1": "I"}, {"1": "I look", "2": "21"}], "21"),
+        ([{"1": "I look it up"}], " it up"),
+        ([{"1": "I look", "2": "21"}, {"1": "I"}, {"1": "I look", "2": "21"}], "21"),
+    ],
+)
+def test_after_tools_a_log_that_is_behind_brings_nothing_twice(
+    snapshots: list[dict[str, str]], rest: str
+) -> None:
+    stream = ChunkStream(CHAT_ID, "coze", include_usage=False, before={"content": "I look"})
+    assert told(b"".join(stream.batch(Batch(2, 1, [snapshot(**each)])) for each in snapshots)) == rest
 
 
 def test_after_tools_only_what_is_new_is_sent() -> None:
@@ -145,12 +165,13 @@ def test_whatever_comes_in_whatever_order_gives_the_answer_or_an_error() -> None
                 if move < 0.25:
                     places[number] = chance.randrange(places[number] + 1)
                     known = {str(n): final[n][: places[n]] for n in range(number + 1)}
-                    out += sent.put_all((name, known[name]) for name in known if known[name])
+                    out += sent.replace((name, known[name]) for name in known if known[name])
                 else:
                     step = chance.randrange(1, 4)
                     out += sent.add(str(number), text[places[number] : places[number] + step])
                     places[number] = min(len(text), places[number] + step)
-            if chance.random() < 0.5:
-                out += sent.put(str(number), text)
+            if chance.random() < 0.3:
+                out += sent.replace((str(n), final[n]) for n in range(number + 1))
         whole = "\n".join(final)
-        assert out + sent.end(whole) == whole == sent.whole()
+        assert out == whole
+        assert sent.end(whole) == ""

@@ -15,6 +15,7 @@ import httpx
 
 from .folding import folded
 
+
 async def wait_until(condition: Callable[[], Any], timeout: float = 10.0, pause: float = 0.02) -> Any:
     """The first true value of ``condition`` (plain or async); fails after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout

@@ -117,4 +117,6 @@ def events_of(frames: Iterable[bytes]) -> Iterator[FrameEvent]:
     """Frames of the log as events."""
     for frame in frames:
         head, *data = frame.decode().removesuffix("\n\n").split("\n")
-        yield FrameEvent(head.removeprefix("event: "), "\n".join(line.removeprefix("data: ") for line in data))
+        yield FrameEvent(
+            head.removeprefix("event: "), "\n".join(line.removeprefix("data: ") for line in data)
+        )

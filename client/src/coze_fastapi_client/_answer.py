@@ -1,4 +1,8 @@
-"""Events -> the answer's text, and what each event adds to it. No I/O."""
+"""Events -> the answer's text, and what each event adds to it. No I/O.
+
+The folding rule: deltas are appended by message id, a snapshot replaces what was there, and nothing else
+brings text.
+"""
 
 from typing import Any
 
@@ -11,7 +15,7 @@ class Answer:
 
     Whoever joins the pieces that ``take`` returns, and begins anew at each ``Replacement``, has ``text``; at
     the end of a completed chat, that is ``Chat.content``. ``whole`` False: reading began in the middle, so
-    the beginning of the text is unknown, and that what is completed begins otherwise is no news.
+    the beginning of the text is unknown, and that the final chat begins otherwise is no news.
 
     A process that dies has shown its readers a few words more than it has stored, so the snapshot of the one
     that takes over may be behind: nothing is taken back, the words are expected to come again.
@@ -34,8 +38,6 @@ class Answer:
         """What the event adds."""
         if event.name == "conversation.message.delta":
             return self._delta(event.json())
-        if event.name == "conversation.message.completed":
-            return self._completed(event.json())
         if event.name == "snapshot":
             return self._snapshot(event.json())
         return ""
@@ -47,44 +49,29 @@ class Answer:
         return self._become(chat.content, last=True)
 
     def _delta(self, message: Json) -> str:
-        content = message.get("content") or ""
-        if (message.get("type") or "answer") != "answer" or not content:
+        if (message.get("type") or "answer") != "answer":
             return ""
-        message_id = str(message.get("id", ""))
-        known = message_id in self._messages
-        if self._behind or (known and message_id != next(reversed(self._messages))):
-            self._messages.setdefault(message_id, []).append(content)
+        # One without text takes its place, too: messages stand in order of first appearance.
+        parts = self._messages.setdefault(_id(message), [])
+        content = _content(message)
+        if not content:
+            return ""
+        lead = "\n" if not parts and any(self._pieces) else ""
+        parts.append(content)
+        if self._behind or parts is not self._messages[next(reversed(self._messages))]:
             return self._rebuilt()
-        piece = content
-        if not known:
-            piece = f"\n{content}" if self._messages or self._pieces else content
-            self._messages[message_id] = []
-        self._messages[message_id].append(content)
-        self._pieces.append(piece)
-        return str(piece)
-
-    def _completed(self, message: Json) -> str:
-        content = message.get("content") or ""
-        if message.get("type") != "answer" or not content:
-            return ""
-        message_id = str(message.get("id", ""))
-        have = "".join(self._messages.get(message_id, ()))
-        if content == have:
-            return ""
-        self._messages[message_id] = [content]
-        return self._rebuilt()
+        self._pieces.append(lead + content)
+        return lead + content
 
     def _snapshot(self, snapshot: Json) -> str:
         """It has everything up to here, whatever was read before."""
         messages: list[dict[str, Any]] = snapshot.get("messages") or []
-        self._messages = {
-            str(message.get("id", "")): [message["content"]] for message in messages if message.get("content")
-        }
+        self._messages = {_id(message): list(filter(None, [_content(message)])) for message in messages}
         self._whole = True
         return self._rebuilt()
 
     def _rebuilt(self) -> str:
-        return self._become("\n".join("".join(parts) for parts in self._messages.values()))
+        return self._become("\n".join(filter(None, map("".join, self._messages.values()))))
 
     def _become(self, text: str, *, last: bool = False) -> str:
         have = self.text
@@ -93,3 +80,12 @@ class Answer:
             return ""
         self._pieces = [text]
         return text[len(have) :] if text.startswith(have) else Replacement(text)
+
+
+def _id(message: Json) -> str:
+    return str(message.get("id") or "")
+
+
+def _content(message: Json) -> str:
+    content = message.get("content")
+    return content if isinstance(content, str) else ""
