@@ -27,6 +27,7 @@ from tests.support import (
     SimControl,
     data_of,
     open_client,
+    outputs_for,
     redis_server,
     service_process,
     wait_until,
@@ -334,6 +335,13 @@ async def waiting_chat(
     chat: dict[str, Any] = data_of(await clients[where].send(session_id, message))
     assert chat["status"] == "requires_action"
     return chat
+
+
+async def outputs_streamed(client: Client, chat: dict[str, Any], output: str) -> list[Event]:
+    """Answers the tool calls; the frames of the chat's next epoch."""
+    path = f"/coze/chats/{chat['chat_id']}/tool_outputs"
+    async with client.streaming("POST", path, json=outputs_for(chat, output, stream=True)) as events:
+        return [event async for event in events if event.event not in ("result", "done")]
 
 
 class Stored:

@@ -43,9 +43,8 @@ from tests.support import Client, SimControl, data_of, outputs_for, wait_until
 from tests.support.service import ROOT
 
 OLD, NEW = 0, 1
-DIRECTIONS = pytest.mark.parametrize(
-    ("going", "staying"), [(OLD, NEW), (NEW, OLD)], ids=["upgrade", "rollback"]
-)
+UPGRADE, ROLLBACK = (OLD, NEW), (NEW, OLD)
+DIRECTIONS = pytest.mark.parametrize(("going", "staying"), [UPGRADE, ROLLBACK], ids=["upgrade", "rollback"])
 MADE_BY = pytest.mark.parametrize("maker", [OLD, NEW], ids=["old", "new"])
 TYPING = "deltas=40;gap=0.05;reasoning=0;followups=1"
 """About two seconds."""
