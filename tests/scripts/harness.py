@@ -19,7 +19,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).with_name("stub")
 NEVER_COPIED = shutil.ignore_patterns(
-    ".git", ".venv", ".run", ".env", "logs", "__pycache__", ".*_cache", ".hypothesis", "uv.lock", "*.rdb", "*.aof"
+    *(".git", ".venv", ".run", ".env", "logs", "__pycache__", ".*_cache", ".hypothesis", "uv.lock"),
+    *("*.rdb", "*.aof"),
 )
 # All that the scripts may expect of a machine besides Python.
 BASIC_TOOLS = [
