@@ -166,7 +166,9 @@ class RedisGate:
             self._open.clear()
             self.outages += 1
             self._metrics.redis_outage()
-            logger.warning("Redis is away: {}", exc if isinstance(exc, HandshakeRefused) else type(exc).__name__)
+            logger.warning(
+                "Redis is away: {}", exc if isinstance(exc, HandshakeRefused) else type(exc).__name__
+            )
             self._start_probe()
         return RedisUnavailable()
 

@@ -18,6 +18,7 @@ from redis import exceptions as redis_errors
 from app.exceptions import Overloaded, RedisUnavailable
 from app.redis_client import Arg, Keys, RedisGate, Script
 from app.signals import Signal
+from app.stopping import end_tasks
 from app.stores.limits import TOMBSTONE_MS
 from app.stores.loops import forever
 from app.stores.sessions import SessionRecord
@@ -153,9 +154,7 @@ class LogWriter:
     async def stop(self) -> None:
         """Ends the writer; what could not be written stays with whoever takes the chats over."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks([self._task])
 
     # -- what a chat's owner calls ---------------------------------------------------------------------
 
