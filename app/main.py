@@ -71,6 +71,9 @@ from app.tasks import (
 from app.tracing import Tracing, open_tracing
 from app.utils import now_ms
 
+_LAST_SECONDS: Final = 5
+"""After a second signal: what is not over by then is cut off by the system."""
+
 
 def ssl_context() -> ssl.SSLContext:
     """certifi's authorities and the machine's own, SSL_CERT_FILE among them: private ones are common."""
@@ -354,10 +357,12 @@ def _chain_signals(drain: Callable[[], Any]) -> None:
     """Lets us drain before uvicorn stops listening.
 
     uvicorn stops listening at once and runs the lifespan's shutdown only after the last open stream has
-    ended. So its handler is kept, ours runs first, and its turn comes when we have drained; a second
-    signal reaches it at once.
+    ended. So its handler is kept, ours runs first, and its turn comes when we have drained. A second signal
+    reaches it at once, waits for no chat, and sets an alarm that ends the process whatever hangs; a third
+    one is not handled at all.
     """
     loop = asyncio.get_running_loop()
+    told: list[int] = []
 
     def chain(number: int) -> None:
         original = signal.getsignal(number)
@@ -365,15 +370,21 @@ def _chain_signals(drain: Callable[[], Any]) -> None:
             return
 
         def handle(received: int, frame: FrameType | None) -> None:
-            signal.signal(number, original)
+            told.append(received)
 
             def hand_on(_: object) -> None:
                 original(received, frame)
 
             def start() -> None:
-                asyncio.ensure_future(drain()).add_done_callback(hand_on)
+                draining = asyncio.ensure_future(drain())
+                if len(told) == 1:
+                    draining.add_done_callback(hand_on)
 
             loop.call_soon_threadsafe(start)
+            if len(told) > 1:
+                signal.alarm(_LAST_SECONDS)
+                signal.signal(number, signal.SIG_DFL)
+                original(received, frame)
 
         signal.signal(number, handle)
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LEVELS = {
     "utils": 0,
     "signals": 0,
+    "stopping": 0,
     "records": 1,
     "exceptions": 0,
     "redis_url": 0,

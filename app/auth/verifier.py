@@ -17,6 +17,7 @@ from app.auth.tokens import is_acceptable, read_claims
 from app.exceptions import AuthInvalid, AuthMissing, AuthUnavailable, ServiceError
 from app.metrics import Metrics
 from app.models import Identity
+from app.stopping import end_tasks
 
 _NOT_ACCEPTED: Final = "The token is not accepted"
 _EXPIRED: Final = "The token has expired"
@@ -75,11 +76,7 @@ class HtyVerifier:
 
     async def aclose(self) -> None:
         """Ends the calls under way; their waiters get AuthUnavailable."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        if flights:
-            await asyncio.wait(flights)
+        await end_tasks(self._flights.values())
 
     async def _identify(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity:
         token, root = self._read(tokens, hosts)

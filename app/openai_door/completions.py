@@ -27,6 +27,7 @@ from app.openai_door.dialog import Image, Question, checked, question_of, tool_o
 from app.openai_door.dialog import Said as SaidMessage
 from app.openai_door.texts import rest_of
 from app.sse import EventStream
+from app.stopping import end_tasks
 from app.tasks import Started, idempotency_of
 
 _REPAIR_SECONDS: Final = 60.0
@@ -190,9 +191,7 @@ async def whole_answer(call: Call, begun: Begun, request: Request) -> Response:
             raise ClientDisconnect
         chat = orjson.loads(answer.result())
     finally:
-        for task in (answer, gone):
-            task.cancel()
-        await asyncio.gather(answer, gone, return_exceptions=True)
+        await end_tasks((answer, gone))
     headers = {"X-Coze-Chat-Id": chat_id}
     if (error := refusal_of(chat) or _unfinished(call, chat)) is not None:
         error.headers |= headers

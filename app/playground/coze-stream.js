@@ -275,13 +275,13 @@ export function followChat(options) {
 
 /**
  * Answers a chat that `requires_action`, all its calls at once, and reads on. `after` is its last event id.
- * @param {StreamOptions & {chatId: string, after: string, toolOutputs: {tool_call_id: string, output: string}[]}} options
+ * @param {StreamOptions & {chatId: string, after: string, toolOutputs: {tool_call_id: string, output: string}[], idempotencyKey?: string}} options
  * @returns {Promise<AnswerFold>}
  */
 export function submitToolOutputs(options) {
   return new Reading(options, options.chatId, options.after).run({
     path: `/coze/chats/${encodeURIComponent(options.chatId)}/tool_outputs`,
-    headers: {},
+    headers: { "Idempotency-Key": options.idempotencyKey ?? randomKey() },
     body: JSON.stringify({ tool_outputs: options.toolOutputs, stream: true }),
   });
 }
@@ -325,10 +325,6 @@ class Reading {
         return this.answer;
       } catch (error) {
         signal?.throwIfAborted();
-        if (post && error instanceof CozeError && error.code === "COZE_CHAT_STATE" && !error.details.tool_call_ids) {
-          post = null; // the outputs had arrived, only their answer had not; browsers, too, repeat a POST
-          continue;
-        }
         if (!(error instanceof Lost)) throw error;
         await this.#pause(error);
       }

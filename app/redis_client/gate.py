@@ -16,10 +16,12 @@ from redis import exceptions as redis_errors
 from app.exceptions import Overloaded, RedisUnavailable
 from app.metrics import Metrics
 from app.redis_client.keys import Arg, Script
-from app.redis_client.servers import Servers
+from app.redis_client.servers import HandshakeRefused, Servers
+from app.stopping import NoCancelLost, end_tasks
 from app.tracing import Tracing
 
 _PROBE_SECONDS: Final = 0.2
+_AFTER_FAULT_SECONDS: Final = 1.0
 _AWAY: Final = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
@@ -71,6 +73,7 @@ class RedisGate:
         self._open = asyncio.Event()
         self._open.set()
         self._probe: asyncio.Task[None] | None = None
+        self._closed = False
         self.outages = 0
         """How often Redis was found away; whoever kept state across a change must look again."""
 
@@ -98,18 +101,13 @@ class RedisGate:
     def _watched(self) -> Iterator[None]:
         if self.away:
             raise RedisUnavailable
-        task = asyncio.current_task()
-        cancelled = task.cancelling() if task is not None else 0
-        try:
-            yield
-        except _CAUGHT as exc:
-            if not _is_away(exc):
-                raise
-            raise self._failed(exc) from exc
-        if task is not None and task.cancelling() > cancelled:
-            # redis-py waits with asyncio.wait_for, which before Python 3.12 forgets a cancel that comes in
-            # the moment when the wait is over: a time-out around us would never end.
-            raise asyncio.CancelledError
+        with NoCancelLost():
+            try:
+                yield
+            except _CAUGHT as exc:
+                if not _is_away(exc):
+                    raise
+                raise self._failed(exc) from exc
 
     async def command(self, *parts: Arg) -> Any:
         """A command with a key."""
@@ -151,10 +149,13 @@ class RedisGate:
             await self.on_each("SCRIPT LOAD", script.source)
 
     async def ping(self) -> bool:
-        """Whether Redis answers now; a failure closes the gate."""
+        """Whether Redis answers now; a failure closes the gate, an odd answer is only logged."""
         try:
             await self.on_each("PING")
         except RedisUnavailable:
+            return False
+        except redis_errors.RedisError as error:
+            logger.warning("Redis does not answer as it should: {}", type(error).__name__)
             return False
         return True
 
@@ -165,14 +166,29 @@ class RedisGate:
             self._open.clear()
             self.outages += 1
             self._metrics.redis_outage()
-            logger.warning("Redis is away: {}", type(exc).__name__)
-            self._probe = asyncio.create_task(self._probe_until_back(), name="redis-probe")
+            logger.warning(
+                "Redis is away: {}", exc if isinstance(exc, HandshakeRefused) else type(exc).__name__
+            )
+            self._start_probe()
         return RedisUnavailable()
+
+    def _start_probe(self) -> None:
+        if self._closed:
+            return
+        self._probe = asyncio.create_task(self._probe_until_back(), name="redis-probe")
+        self._probe.add_done_callback(self._probe_ended)
+
+    def _probe_ended(self, probe: "asyncio.Task[None]") -> None:
+        """Whatever breaks a probe, the next one is tried: nobody else opens the gate."""
+        if not probe.cancelled() and (error := probe.exception()) is not None:
+            logger.opt(exception=error).error("looking for Redis broke")
+            asyncio.get_running_loop().call_later(_AFTER_FAULT_SECONDS, self._start_probe)
 
     async def _probe_until_back(self) -> None:
         while True:
             try:
-                await self._servers.check(self._probe_keys)
+                with NoCancelLost():
+                    await self._servers.check(self._probe_keys)
             except _CAUGHT as exc:
                 if not _is_away(exc):
                     logger.warning("Redis answers again, though not as it should: {}", type(exc).__name__)
@@ -184,7 +200,7 @@ class RedisGate:
         self._open.set()
 
     async def close(self) -> None:
+        self._closed = True
         if self._probe is not None:
-            self._probe.cancel()
-            await asyncio.gather(self._probe, return_exceptions=True)
+            await end_tasks([self._probe])
         await self._servers.close()

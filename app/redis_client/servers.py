@@ -7,11 +7,13 @@ that means. A command that a Cluster sends elsewhere (MOVED, ASK) was not done a
 import asyncio
 import contextlib
 import math
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import hiredis
+from loguru import logger
 from redis import exceptions as redis_errors
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -27,6 +29,7 @@ from redis.backoff import NoBackoff
 
 from app.redis_client.keys import Arg
 from app.redis_url import RedisAddress
+from app.stopping import NoCancelLost, end_tasks
 from app.utils import SHARDS
 
 _BLOCKED: Final = SHARDS + 4
@@ -45,6 +48,11 @@ _SPARE: Final = 8
 """Connections to a node beyond the commands that run at once: what was given up may still hold one."""
 
 
+class HandshakeRefused(redis_errors.ConnectionError):
+    """The server answers and lets nobody in: it refuses a command of the handshake (CLIENT, SELECT). Its text
+    is the server's own."""
+
+
 class Servers:
     """One server, or the master of a group: everything goes to the same place."""
 
@@ -53,7 +61,7 @@ class Servers:
         self.blocking = blocking
         """For reads that wait: the same server without a read time-out (redis-py would end them)."""
         self._reply_timeout = reply_timeout
-        self._leaving: list[tuple[tuple[Arg, ...], asyncio.Future[Any]]] = []
+        self._leaving: list[tuple[bytes, asyncio.Future[Any]]] = []
         self._departures: dict[asyncio.Task[None], None] = {}
         self._kept: list[Any] = []
 
@@ -61,12 +69,13 @@ class Servers:
         """The reply; raises the command's own error. Commands of the same moment travel together."""
         if parts[0] not in _AS_IT_COMES:
             return await self.client.execute_command(*parts)
+        packed = _packed(parts)  # here, so that what cannot be packed fails its own caller alone
         waiting = asyncio.get_running_loop().create_future()
-        self._leaving.append((parts, waiting))
+        self._leaving.append((packed, waiting))
         if len(self._leaving) == 1:
             task = asyncio.create_task(self._send_off(), name="redis-commands")
             self._departures[task] = None
-            task.add_done_callback(self._departures.pop)
+            task.add_done_callback(self._departed)
         reply = await waiting
         if isinstance(reply, Exception):
             raise reply
@@ -76,20 +85,30 @@ class Servers:
         """A turn of the loop later, so that what all its tasks have asked for goes as one pipeline: a burst
         of requests needs one connection and not one each."""
         leaving, self._leaving = self._leaving, []
+        replies: Sequence[Any] = ()
         try:
-            replies: Sequence[Any] = await self.pipeline([parts for parts, _ in leaving])
-        except (redis_errors.RedisError, OSError) as error:
-            replies = [error] * len(leaving)
-        except asyncio.CancelledError:
-            for _, waiting in leaving:
-                waiting.cancel()
-            raise
-        for (_, waiting), reply in zip(leaving, replies, strict=True):
-            if not waiting.done():  # else whoever asked has gone
-                waiting.set_result(reply)
+            replies = await self._exchange([packed for packed, _ in leaving])
+        finally:
+            # Whatever went wrong, nobody is left waiting. A cancel is meant for this task and not for them.
+            error = sys.exception()
+            instead = error if isinstance(error, Exception) else redis_errors.ConnectionError("No reply")
+            for number, (_, waiting) in enumerate(leaving):
+                if not waiting.done():  # else whoever asked has gone
+                    waiting.set_result(replies[number] if number < len(replies) else instead)
+
+    def _departed(self, task: "asyncio.Task[None]") -> None:
+        """What went wrong is raised where it was asked for; only what nobody expects is told here, too."""
+        self._departures.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, redis_errors.RedisError | OSError):
+            logger.error("a pipeline broke: {}", type(error).__name__)
 
     async def pipeline(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
-        """Replies in order as they came, errors among them.
+        """Replies in order as they came, errors among them."""
+        return await self._exchange([_packed(parts) for parts in commands])
+
+    async def _exchange(self, commands: Sequence[bytes]) -> list[Any]:
+        """The replies to packed commands.
 
         On redis-py's connections, but without its Pipeline: the log is written dozens of times a second, and
         packing in C and one time-out for all replies halve what that costs.
@@ -98,7 +117,8 @@ class Servers:
         sound = False
         try:
             async with asyncio.timeout(self._reply_timeout):
-                await connection.send_packed_command([_packed(parts) for parts in commands])
+                with NoCancelLost():  # or the time-out might be lost, and what follows waits without one
+                    await connection.send_packed_command(commands)
                 replies = []
                 for number in range(len(commands)):
                     replies.append(await _reply(connection))
@@ -112,6 +132,8 @@ class Servers:
             if sound and len(self._kept) < min(_KEPT, self.client.connection_pool.max_connections // 4):
                 self._kept.append(connection)
             else:
+                if not sound:  # replies may be still to come: they must not answer somebody else
+                    await connection.disconnect(nowait=True)
                 await self.client.connection_pool.release(connection)
 
     async def _connection(self) -> Any:
@@ -153,9 +175,11 @@ class Servers:
             raise
 
     async def close(self) -> None:
-        for task in tuple(self._departures):
-            task.cancel()
-        await asyncio.gather(*self._departures, return_exceptions=True)
+        await end_tasks(self._departures)
+        leaving, self._leaving = self._leaving, []
+        for _, waiting in leaving:  # their pipeline was cancelled before it had begun
+            if not waiting.done():
+                waiting.set_result(redis_errors.ConnectionError("No reply"))
         await self._give_back()
         for client in (self.blocking, self.client):
             await client.aclose()
@@ -234,6 +258,15 @@ class ClusterServers(Servers):
                 raise reply
 
 
+async def _greet(connection: Any) -> None:
+    """redis-py's handshake. What is refused there says that the server cannot be used; redis-py would raise
+    it as the error of the command that happened to need the connection."""
+    try:
+        await connection.on_connect_check_health(check_health=False)
+    except redis_errors.ResponseError as error:
+        raise HandshakeRefused(f"it refuses connections: {str(error)[:200]}") from error
+
+
 def _packed(parts: tuple[Arg, ...]) -> bytes:
     packed: bytes = hiredis.pack_command(parts)  # type: ignore[arg-type]  # its stub asks for a tuple of one
     return packed
@@ -265,6 +298,7 @@ def _options(read_timeout: float | None, timeout: float) -> dict[str, Any]:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         "client_name": "coze-fastapi",
+        "redis_connect_func": _greet,
     }
 
 
@@ -325,13 +359,20 @@ def open_cluster(address: RedisAddress, *, pool_size: int, reply_timeout: float)
     given["ssl"] = given.pop("connection_class", None) is SSLConnection
 
     def client(size: int, read_timeout: float | None) -> Any:
-        return RedisCluster(
+        options = _options(read_timeout, reply_timeout) | given
+        greet = options.pop("redis_connect_func")
+        cluster = RedisCluster(
             startup_nodes=[ClusterNode(host, port) for host, port in address.nodes],
             # A slot that moved is learnt by itself; learning all anew would cut what is under way.
             reinitialize_steps=0,
             max_connections=size + _SPARE,
-            **(_options(read_timeout, reply_timeout) | given),
+            **options,
         )
+        # It takes no such option, though its connections do.
+        cluster.connection_kwargs["redis_connect_func"] = greet
+        for node in cluster.startup_nodes:
+            node.connection_kwargs["redis_connect_func"] = greet
+        return cluster
 
     return ClusterServers(
         client(pool_size, reply_timeout),

@@ -19,6 +19,7 @@ from app.exceptions import Overloaded, RedisUnavailable
 from app.records import with_waits_until
 from app.redis_client import Arg, Keys, RedisGate, Script
 from app.signals import Signal
+from app.stopping import end_tasks
 from app.stores.limits import TOMBSTONE_MS
 from app.stores.log_entries import Entry
 from app.stores.loops import forever
@@ -168,9 +169,7 @@ class LogWriter:
     async def stop(self) -> None:
         """Ends the writer; what could not be written stays with whoever takes the chats over."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end_tasks([self._task])
 
     # -- what a chat's owner calls ---------------------------------------------------------------------
 

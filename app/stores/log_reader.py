@@ -14,6 +14,7 @@ from loguru import logger
 from app.exceptions import Overloaded, RedisUnavailable
 from app.models import Cursor
 from app.redis_client import Keys, RedisGate
+from app.stopping import end_tasks
 from app.stores.log_entries import Entry, read_entry
 from app.utils import shard_of
 
@@ -57,8 +58,7 @@ class LogReader:
         return tail.listen(self._keys.log(chat_id), place, ring)
 
     async def stop(self) -> None:
-        for tail in self._tails.values():
-            await tail.stop()
+        await asyncio.gather(*(tail.stop() for tail in self._tails.values()))
         self._tails.clear()
 
 
@@ -131,7 +131,4 @@ class _ShardTail:
                         ring()
 
     async def stop(self) -> None:
-        tasks = [task for task in (self._task, self._bell_task) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(task for task in (self._task, self._bell_task) if task is not None)

@@ -1,4 +1,4 @@
-"""A step that is repeated for as long as the process lives, whatever happens to one of its rounds."""
+"""A step that is repeated for as long as it is wanted, whatever happens to one of its rounds."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,16 +8,22 @@ from loguru import logger
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.redis_client import RedisGate
+from app.stopping import NoCancelLost
 
 _AFTER_FAULT_SECONDS: Final = 1.0
 
 
-async def forever(step: Callable[[], Awaitable[None]], redis: RedisGate) -> None:
-    """While Redis is away it waits. A fault of ours is logged and the next round tried: one bad chat must not
-    end the writing, renewing or claiming of all others. Broad on purpose, the second of three places."""
-    while True:
+async def forever(
+    step: Callable[[], Awaitable[None]], redis: RedisGate, *, wanted: Callable[[], bool] = lambda: True
+) -> None:
+    """Until it is cancelled, or not ``wanted`` any more. While Redis is away it waits. A fault of ours is
+    logged and the next round tried: one bad chat must not end the writing, renewing or claiming of all
+    others. Broad on purpose, the second of three places: so a cancel must not be lost in a step, or the loop
+    would take what came of it for a fault and go on."""
+    while wanted():
         try:
-            await step()
+            with NoCancelLost():
+                await step()
         except (RedisUnavailable, Overloaded):
             await asyncio.sleep(0.05)
             await redis.wait_open()

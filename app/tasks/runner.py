@@ -15,6 +15,7 @@ from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, S
 from app.metrics import Metrics
 from app.models import OUR_META_KEY
 from app.signals import first_of
+from app.stopping import end_tasks
 from app.stores.event_log import ChatEnd, LogWriter
 from app.stores.log_entries import pack
 from app.stores.usage import usage_of_end
@@ -69,7 +70,7 @@ class Runner:
         try:
             await first_of(job.cancelled, task=answer)
             if not answer.done():
-                await _end_task(answer)
+                await end_tasks([answer])
                 await self._cancel(job)
             else:
                 answer.result()
@@ -83,7 +84,7 @@ class Runner:
             logger.opt(exception=True).error("chat {} broke", job.chat.chat_id)
             self._fail(job, InternalError())
         finally:
-            await _end_task(answer)
+            await end_tasks([answer])
         await self.finish(job)
         if job.let_go:
             # Past the whole chat's deadline Coze must let go of the conversation, or the session's next
@@ -347,12 +348,3 @@ def _waits_for_what_we_have(job: Job) -> bool:
 
 def _is_over(job: Job) -> bool:
     return job.fold.error is not None or job.fold.status in ENDED
-
-
-async def _end_task(task: "asyncio.Task[object]") -> None:
-    """Cancel means cancel and await."""
-    if not task.done():
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    elif not task.cancelled():
-        task.exception()  # looked at, or asyncio complains

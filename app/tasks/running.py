@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from typing import Any, Final
 
 from loguru import logger
@@ -11,6 +11,7 @@ from loguru import logger
 from app.exceptions import InternalError, Overloaded, RedisUnavailable, ServiceError, SessionExpired
 from app.metrics import Metrics
 from app.signals import Signal, first_of
+from app.stopping import end_tasks
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.leases import Claim, LeaseStore, RunState
@@ -23,6 +24,7 @@ from app.tracing import Span, Tracing
 
 _FENCED_SECONDS: Final = 10.0
 _FLUSH_SECONDS: Final = 2.0
+_RELEASE_SECONDS: Final = 3.0
 
 
 class RunningChats:
@@ -181,12 +183,11 @@ class RunningChats:
             await first_of(job.log.settled, task=run)
             if job.log.state == "fenced" and not run.done():
                 await self._leave(job, run)
-            await run
-        except asyncio.CancelledError:
-            if not run.done() or not run.cancelled():
-                raise
+            await asyncio.wait([run])  # not run itself: a cancel of ours must not look like the end of run
         finally:
-            await _cancel([run])
+            await end_tasks([run])
+        if not run.cancelled():
+            run.result()
 
     async def _leave(self, job: Job, run: "asyncio.Task[None]") -> None:
         """Fenced: stops quietly. A Coze chat that the new owner does not know of is cancelled there.
@@ -198,8 +199,7 @@ class RunningChats:
             async with asyncio.timeout(_FENCED_SECONDS):
                 while not job.ids_known and not run.done():  # noqa: ASYNC110  # rare, and bounded
                     await asyncio.sleep(0.05)
-        run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
+        await end_tasks([run])
         if job.ids_known:
             with contextlib.suppress(ServiceError):
                 _, known = await self._leases.run_ids(job.log.chat_id)
@@ -224,10 +224,11 @@ class RunningChats:
     # -- leaving -----------------------------------------------------------------------------------------
 
     async def hand_over(self) -> None:
-        """Stops what still runs, commits what it has produced, and gives its leases away."""
+        """Stops what still runs, commits what it has produced, and gives its leases away. Each step has its
+        time: whatever hangs, the process gets to its end."""
         self.handing_over = True
         jobs = list(self._jobs.values())
-        await _cancel(self._chat_tasks.values())
+        await end_tasks(self._chat_tasks.values())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FLUSH_SECONDS):
                 while self._writer.backlog:  # noqa: ASYNC110  # once in a process' life
@@ -235,11 +236,12 @@ class RunningChats:
         held = [(job.log.chat_id, job.log.epoch) for job in jobs if job.log.state == "open"]
         if held:
             logger.info("handing over {} chats", len(held))
-            with contextlib.suppress(RedisUnavailable, Overloaded):
-                await self._leases.release(held)
+            with contextlib.suppress(RedisUnavailable, Overloaded, TimeoutError):
+                async with asyncio.timeout(_RELEASE_SECONDS):
+                    await self._leases.release(held)
 
     async def stop(self) -> None:
-        await _cancel(self._tasks)
+        await end_tasks(self._tasks)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A task that is neither lost nor fails in silence."""
@@ -252,12 +254,3 @@ class RunningChats:
         self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.opt(exception=error).error("task {} broke", task.get_name())
-
-
-async def _cancel(tasks: "Iterable[asyncio.Task[None]]") -> None:
-    """Cancel means cancel and await."""
-    chosen = [task for task in tasks if not task.done()]
-    for task in chosen:
-        task.cancel()
-    if chosen:
-        await asyncio.gather(*chosen, return_exceptions=True)

@@ -434,11 +434,13 @@ class TaskService:
             return
         self.draining.set()
         self._writer.draining = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._options.drain_seconds):
-                await first_of(self._running.idle, self._hurry)
-        await self._running.hand_over()
-        self.farewell.set()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._options.drain_seconds):
+                    await first_of(self._running.idle, self._hurry)
+            await self._running.hand_over()
+        finally:
+            self.farewell.set()  # or whoever asked again would wait for ever
 
 
 def _continued(chat_id: str, before: Continuation) -> Started:

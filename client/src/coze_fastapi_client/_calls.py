@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from ._errors import ChatStateConflict, WaitTimeout
-from ._flows import Flow, Pause, Request, Settings, Trouble, call, data_of, path
+from ._errors import WaitTimeout
+from ._flows import Flow, Pause, Request, Settings, call, data_of, path
 from ._models import (
     Chat,
     ChatPage,
@@ -154,25 +154,17 @@ class Calls:
     def _tool_outputs(
         self, chat_id: str, outputs: Mapping[str, str], *, stream: bool, wait: float
     ) -> Request:
+        headers = {"Idempotency-Key": str(uuid.uuid4())}  # a second try leads to what the first one began
         return Request(
             "POST",
             path("/coze/chats/{}/tool_outputs", chat_id),
             json={"tool_outputs": _outputs(outputs), "stream": stream},
-            headers={} if stream else _prefer(wait),
+            headers=headers if stream else headers | _prefer(wait),
             silence=wait + self._settings.timeout,
         )
 
     def submit_tool_outputs(self, chat_id: str, outputs: Mapping[str, str], wait: float) -> Flow[Chat]:
-        trouble = Trouble(self._settings)
-        request = self._tool_outputs(chat_id, outputs, stream=False, wait=wait)
-        try:
-            reply = yield from call(self._settings, request, trouble)
-        except ChatStateConflict:
-            if not trouble.tries:
-                raise
-            # They had arrived with the first try, whose answer was lost.
-            return (yield from self.result(chat_id, wait))
-        return Chat.parse(data_of(reply))
+        return self._fetch(Chat, self._tool_outputs(chat_id, outputs, stream=False, wait=wait))
 
     def stream_tool_outputs(self, chat_id: str, outputs: Mapping[str, str], after: str | None) -> StreamState:
         request = self._tool_outputs(chat_id, outputs, stream=True, wait=0.0)

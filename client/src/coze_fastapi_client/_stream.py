@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from ._answer import Answer
 from ._errors import (
-    ChatStateConflict,
     ConnectionLost,
     CozeError,
     CozeServiceError,
@@ -94,10 +93,6 @@ class StreamState:
         self.chat_id = reply.headers.get("x-coze-chat-id") or self.chat_id
 
     def _may_come_back(self, refusal: CozeServiceError) -> bool:
-        if not self._opened and isinstance(refusal, ChatStateConflict) and self._trouble.tries:
-            # The tool outputs had arrived with the first try, whose answer was lost.
-            self._opened = True
-            return True
         if isinstance(refusal, NotFound) and self._opened and self._trouble.lasting < _REWRITING:
             return True
         return may_pass(refusal)

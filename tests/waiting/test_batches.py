@@ -1,0 +1,189 @@
+"""Commands that travel together: whatever happens to their pipeline, each caller hears of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from app.exceptions import RedisUnavailable
+from app.redis_client import RedisGate, open_redis
+from tests.support import RedisServer, wait_until
+
+BOUND = 20.0
+"""Seconds that nothing here takes unless it hangs."""
+
+
+@asynccontextmanager
+async def gate_to(url: str, reply_timeout: float = 5.0) -> AsyncIterator[RedisGate]:
+    async with open_redis(url, pool_size=8, reply_timeout=reply_timeout) as gate:
+        yield gate
+
+
+async def read_command(reader: asyncio.StreamReader) -> list[bytes]:
+    words = []
+    if line := await reader.readline():
+        for _ in range(int(line[1:])):
+            size = int((await reader.readline())[1:])
+            words.append((await reader.readexactly(size + 2))[:-2])
+    return words
+
+
+@asynccontextmanager
+async def fake_redis(reply: bytes, connections: list[int]) -> AsyncIterator[str]:
+    """Says yes to the handshake, and ``reply`` to whatever comes then; counts its connections."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while words := await read_command(reader):
+                writer.write(b"+OK\r\n" if words[0] == b"CLIENT" else reply)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+
+
+async def all_of(*calls: Awaitable[object]) -> list[object]:
+    async with asyncio.timeout(BOUND):
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+
+@pytest.mark.parametrize("bad", ["\ud800", object()], ids=["text that is none", "no text at all"])
+async def test_what_cannot_be_sent_fails_its_own_caller_alone(bad: str, redis: RedisServer) -> None:
+    async with gate_to(redis.url) as gate:
+        await gate.command("SET", "a", "1", "PX", 60_000)
+        before, refused, after = await all_of(
+            gate.command("GET", "a"), gate.command("GET", bad), gate.command("GET", "a")
+        )
+        assert (before, after) == (b"1", b"1")
+        assert isinstance(refused, UnicodeEncodeError | TypeError)
+        assert await gate.command("GET", "a") == b"1"
+
+
+async def test_an_answer_that_nobody_expects_reaches_all_who_asked() -> None:
+    connections: list[int] = []
+    async with fake_redis(b"-ERR \xff\xfe\r\n", connections) as url, gate_to(url) as gate:
+        for _ in range(2):
+            outcomes = await all_of(*(gate.command("GET", f"key-{n}") for n in range(5)))
+            assert all(isinstance(outcome, Exception) for outcome in outcomes)
+            assert len(outcomes) == 5
+
+
+async def test_whoever_waits_when_the_store_is_closed_hears_of_it(redis: RedisServer) -> None:
+    async with gate_to(redis.url, reply_timeout=60) as gate:
+        redis.pause()
+        try:
+            waiting = [asyncio.create_task(gate.command("GET", "a")) for _ in range(3)]
+            await asyncio.sleep(0)
+            waiting.append(asyncio.create_task(gate.command("GET", "b")))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(BOUND):
+                await gate.close()
+        finally:
+            redis.resume()
+        outcomes = await all_of(*waiting)
+        assert [type(outcome) for outcome in outcomes] == [RedisUnavailable] * 4
+        assert not any(task.cancelled() for task in waiting), "a cancel of ours is not one of theirs"
+
+
+async def test_replies_that_nobody_took_never_answer_somebody_else() -> None:
+    """A pipeline that is given up between two replies: the others are still to come on its connection."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Replies with each GET's own key; the last ten of a pipeline only when something else is asked."""
+        held: list[bytes] = []
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while words := await read_command(reader):
+                if words[0] != b"GET":
+                    writer.write(b"+OK\r\n")
+                    continue
+                held.append(b"$%d\r\n%s\r\n" % (len(words[1]), words[1]))
+                if words[1] == b"k49" or not words[1].startswith(b"k"):
+                    writer.write(b"".join(held))
+                    held.clear()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+
+
+async def all_of(*calls: Awaitable[object]) -> list[object]:
+    async with asyncio.timeout(BOUND):
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+
+@pytest.mark.parametrize("bad", ["\ud800", object()], ids=["text that is none", "no text at all"])
+async def test_what_cannot_be_sent_fails_its_own_caller_alone(bad: str, redis: RedisServer) -> None:
+    async with gate_to(redis.url) as gate:
+        await gate.command("SET", "a", "1", "PX", 60_000)
+        before, refused, after = await all_of(
+            gate.command("GET", "a"), gate.command("GET", bad), gate.command("GET", "a")
+        )
+        assert (before, after) == (b"1", b"1")
+        assert isinstance(refused, UnicodeEncodeError | TypeError)
+        assert await gate.command("GET", "a") == b"1"
+
+
+async def test_an_answer_that_nobody_expects_reaches_all_who_asked() -> None:
+    connections: list[int] = []
+    async with fake_redis(b"-ERR \xff\xfe\r\n", connections) as url, gate_to(url) as gate:
+        for _ in range(2):
+            outcomes = await all_of(*(gate.command("GET", f"key-{n}") for n in range(5)))
+            assert all(isinstance(outcome, Exception) for outcome in outcomes)
+            assert len(outcomes) == 5
+
+
+async def test_whoever_waits_when_the_store_is_closed_hears_of_it(redis: RedisServer) -> None:
+    async with gate_to(redis.url, reply_timeout=60) as gate:
+        redis.pause()
+        try:
+            waiting = [asyncio.create_task(gate.command("GET", "a")) for _ in range(3)]
+            await asyncio.sleep(0)
+            waiting.append(asyncio.create_task(gate.command("GET", "b")))
+            await asyncio.sleep(0)
+            async with asyncio.timeout(BOUND):
+                await gate.close()
+        finally:
+            redis.resume()
+        outcomes = await all_of(*waiting)
+        assert [type(outcome) for outcome in outcomes] == [RedisUnavailable] * 4
+        assert not any(task.cancelled() for task in waiting), "a cancel of ours is not one of theirs"
+
+
+async def test_replies_that_nobody_took_never_answer_somebody_else() -> None:
+    """A pipeline that is given up between two replies: the others are still to come on its connection."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Replies with each GET's own key, to the first fifty at once and to the others when more is asked."""
+        held: list[bytes] = []
+        gets = 0
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while words := await read_command(reader):
+                if words[0] != b"GET":
+                    writer.write(b"+OK\r\n")
+                    continue
+                gets += 1
+                held.append(b"$%d\r\n%s\r\n" % (len(words[1]), words[1]))
+                if gets <= 50 - 49 or gets == 50 or gets > 60:
+                    writer.write(b"".join(held))
+                    held.clear()
+        writer.close()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    async with server:
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        for turns in range(2, 30):
+            async with gate_to(url) as gate:
+                await gate.on_each("PING")
+                reading = asyncio.create_task(gate.pipeline([("GET", f"k{n}") for n in range(60)]))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                reading.cancel()
+                await wait_until(reading.done, BOUND, pause=0)
+                assert await gate.command("GET", "mine") == b"mine"
