@@ -361,11 +361,10 @@ class Fold:
         wire = self._read(event.data)
         if wire is None or wire.type in _HIDDEN:
             return []
-        news: list[bytes] | None = []
+        news: list[bytes] = []
         if wire.type == "answer":
-            news = self._put(wire.id, wire.content, wire.reasoning_content, wire.content_type)
-            if news is None:
-                news = [self.snapshot_frame()]
+            rest = self._put(wire.id, wire.content, wire.reasoning_content, wire.content_type)
+            news = [self.snapshot_frame()] if rest is None else rest
             answer = self._answers.get(wire.id)
             if answer is not None:
                 answer.complete = True

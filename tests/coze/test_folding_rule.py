@@ -16,6 +16,11 @@ from app.models import Chat
 from app.tasks.frames import close_chat, fold_frames, stored_frames
 from tests.support.folding import Folded, events_of, folded
 
+# Services that other tests have started go on in threads of this process, and roll dice of their own.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Do not use the `random` module:hypothesis.errors.HypothesisDeprecationWarning"
+)
+
 IDS = st.sampled_from(["1", "1", "2", "2", "3", 4, ""])
 TEXTS = st.sampled_from(["", "a", "ab", "abc", "b", "\n", "a\nb", "汉🙂"])
 MAYBE = st.none() | TEXTS

@@ -108,6 +108,47 @@ async def test_all_chats_of_a_killed_process_are_taken_over_at_once(
     assert seconds < LEASE_SECONDS + 5
 
 
+STORED = {
+    "as streamed": "",
+    "otherwise": ";stored_text=Quite another answer: WORD",
+    "several answers": ";multi=3",
+    "a card": ";card=1;first_byte=6",
+    "reasoning": ";reasoning=1",
+}
+
+
+async def test_what_a_takeover_finds_is_told_by_deltas_and_snapshots_alone(
+    pair: Cluster, clients: list[Client]
+) -> None:
+    """Of each shape one chat, read on both replicas; one kill. ``Checked`` folds by the rule, and compares
+    before the terminal frame. The log holds less than the reader on the dead replica has seen."""
+    words = {name: nonce() for name in STORED}
+    near = {name: Reader(clients) for name in STORED}
+    far = {name: Reader(clients) for name in STORED}
+    sending, reading = [], []
+    for name, knobs in STORED.items():
+        session_id = await open_session(clients[0])
+        message = f"{words[name]} [[sim:deltas=24;gap=0.05;reasoning=0{knobs.replace('WORD', words[name])}]]"
+        sending.append(asyncio.create_task(near[name].send(session_id, message)))
+        await near[name].started.wait()
+        far[name].chat_id = near[name].chat_id
+        reading.append(asyncio.create_task(far[name].resume(1)))
+    typed = [reader for name, reader in near.items() if name != "a card"]
+    await wait_until(lambda: all(len(reader.checked.frames) > 8 for reader in typed))
+    await wait_until(lambda: [r for r in pair.simulator.requests(contains=words["a card"]) if r["chat_id"]])
+    pair.replicas[0].kill()
+    await asyncio.gather(*sending, return_exceptions=True)
+    assert all(await asyncio.gather(*reading))
+    for name, reader in near.items():
+        chat = await reader.follow()
+        await check_completed(chat, pair.simulator, words[name], recovered=True)
+        assert far[name].checked.check_whole() == chat
+        fresh = Reader(clients)
+        fresh.chat_id = reader.chat_id
+        assert await fresh.resume(1)
+        assert fresh.checked.check_whole() == chat
+
+
 async def test_a_chat_killed_before_coze_said_a_word_is_found_by_our_id(
     pair: Cluster, clients: list[Client]
 ) -> None:

@@ -67,13 +67,13 @@ SHAPES = {
 
 @pytest.mark.parametrize("knobs", SHAPES.values(), ids=SHAPES)
 async def test_every_shape_of_answer_is_told_by_the_rule(knobs: str, each_client: Client) -> None:
-    events, chat = await read(each_client, f"[[sim:{BRIEF};{knobs}]] hello")
+    _, chat = await read(each_client, f"[[sim:{BRIEF};{knobs}]] hello")
     assert chat["status"] == "completed"
     check(await read_again(each_client, chat), chat)
 
 
 async def test_a_message_without_deltas_gets_a_delta_and_one_that_goes_on_the_rest(client: Client) -> None:
-    events, chat = await read(client, f"[[sim:card=1;{BRIEF}]] hello")
+    events, _ = await read(client, f"[[sim:card=1;{BRIEF}]] hello")
     assert names(events) == ["message.delta", "message.completed"]
     [delta, completed] = [event.json() for event in events if "message." in event.event]
     fields = ("id", "conversation_id", "chat_id", "role", "type", "content", "content_type")
@@ -112,13 +112,13 @@ STORED = {
 @pytest.mark.parametrize("cut", [0, 700, 1500, 2400])
 async def test_what_repair_finds_is_told_by_the_rule(cut: int, stored: str, each_client: Client) -> None:
     knobs = f"reasoning=1;followups=1;deltas=4;{stored};cut={cut}"
-    events, chat = await read(each_client, f"[[sim:{knobs}]] hello")
+    _, chat = await read(each_client, f"[[sim:{knobs}]] hello")
     assert (chat["status"], chat["recovered"]) == ("completed", True)
     check(await read_again(each_client, chat), chat)
 
 
-async def test_repair_goes_on_where_the_stream_was_cut(client: Client, simulator: SimControl) -> None:
-    events, chat = await read(client, f"[[sim:{BRIEF};text=One two three four;deltas=4;cut=1500]] hello")
+async def test_repair_goes_on_where_the_stream_was_cut(client: Client) -> None:
+    events, _ = await read(client, f"[[sim:{BRIEF};text=One two three four;deltas=4;cut=1500]] hello")
     deltas = [event.json()["content"] for event in events if event.event == "conversation.message.delta"]
     assert 2 <= len(deltas) <= 4
     assert "".join(deltas) == "One two three four"
@@ -148,7 +148,7 @@ async def polling(start_app: Callable[..., RunningApp], redis: RedisServer) -> A
 @pytest.mark.parametrize("knobs", ["", "multi=3", "card=1", "followups=2;reasoning=1", "stored_text=other"])
 async def test_an_answer_that_is_polled_for_is_told_by_the_rule(knobs: str, polling: list[Client]) -> None:
     for client in polling:
-        events, chat = await read(client, f"[[sim:{BRIEF};{knobs}]] hello")
+        _, chat = await read(client, f"[[sim:{BRIEF};{knobs}]] hello")
         assert chat["status"] == "completed"
         assert chat["content"]
         check(await read_again(client, chat), chat)

@@ -41,7 +41,7 @@ def told_by_the_module(streams: list[Events], folder: Path) -> list[list[Any]]:
         pytest.skip("no node on PATH (Debian: apt-get install nodejs)")
     (folder / "coze-stream.mjs").write_text(MODULE.read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "fold.mjs").write_text(FOLD, encoding="utf-8")
-    ran = subprocess.run(  # our own script
+    ran = subprocess.run(
         [node, "fold.mjs"], cwd=folder, input=json.dumps(streams), capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stderr

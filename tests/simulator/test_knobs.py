@@ -172,6 +172,16 @@ def test_answers_come_in_every_documented_shape(sim_cloud: SimClient) -> None:
     assert [name for name, _ in bare].count("conversation.message.completed") == 1
 
 
+def test_an_answer_may_be_completed_and_stored_otherwise_than_it_was_streamed(sim_cloud: SimClient) -> None:
+    body = sim_cloud.chat(
+        "x[[sim:text=streamed;deltas=1;completed_text=completed;stored_text=stored]]"
+    ).content
+    assert texts(body, "conversation.message.delta") == ["streamed"]
+    assert texts(body, "conversation.message.completed")[0] == "completed"
+    listed = sim_cloud.messages(events_of(body)[-2][1])["data"]
+    assert [item["content"] for item in listed if item["type"] == "answer"] == ["stored"]
+
+
 def test_status_and_list_may_lag_behind_the_end(sim_cloud: SimClient) -> None:
     body = sim_cloud.chat("x[[sim:status_lag=0.5;empty_list=2]]").content
     chat = events_of(body)[-2][1]
