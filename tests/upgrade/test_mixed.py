@@ -93,7 +93,13 @@ async def test_each_version_follows_the_chats_of_the_other(
 
 @MADE_BY
 @pytest.mark.parametrize(
-    "knobs", ["deltas=9;reasoning=0", "deltas=9;fail_at=4", "card=1", "multi=2;deltas=4"]
+    "knobs",
+    [
+        "deltas=9;reasoning=0",
+        pytest.param("deltas=9;fail_at=4", marks=pytest.mark.full),
+        pytest.param("card=1", marks=pytest.mark.full),
+        pytest.param("multi=2;deltas=4", marks=pytest.mark.full),
+    ],
 )
 async def test_each_version_reads_the_ended_chats_of_the_other_from_every_place(
     knobs: str, maker: int, mixed: Cluster, sides: list[Client]
@@ -237,7 +243,8 @@ async def brief(previous_code: Path, simulator: SimControl) -> AsyncIterator[tup
         await pair.settle(20)
 
 
-@pytest.mark.parametrize("answerer", [OLD, pytest.param(NEW, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("answerer", [OLD, NEW], ids=["old", "new"])
 async def test_a_chat_that_waits_is_not_lost_where_the_previous_version_looks_after_it(
     answerer: int, brief: tuple[Cluster, list[Client]]
 ) -> None:
