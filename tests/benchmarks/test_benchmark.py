@@ -87,7 +87,7 @@ async def _read(pieces: list[bytes], n: int) -> Any:
     over = visitor.ask(b"")
     for piece in pieces:
         visitor.data_received(piece)
-    await asyncio.wait_for(over, 1)
+    await asyncio.wait_for(over, 20)
     return visitor.tally
 
 

@@ -85,7 +85,8 @@ class Proxy:
 
     ``cut_after``: bytes of an answer after which a connection is broken off, counted for each. ``mute``: of
     the first so many connections no byte of an answer goes through any more, and they stay open. ``deaf``:
-    connections are refused by closing them at once. ``requests`` counts those that were passed on.
+    connections are refused by closing them at once, and counted in ``refused``. ``requests`` counts those
+    that were passed on.
     """
 
     def __init__(self, target: int) -> None:
@@ -93,6 +94,7 @@ class Proxy:
         self.cut_after: list[int] = []
         self.mute = 0
         self.deaf = False
+        self.refused = 0
         self.requests = 0
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,6 +111,7 @@ class Proxy:
         behind: asyncio.StreamWriter | None = None
         try:
             if self.deaf:
+                self.refused += 1
                 return
             answers, behind = await asyncio.open_connection("127.0.0.1", self.target)
             self.requests += 1

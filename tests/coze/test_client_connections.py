@@ -61,7 +61,7 @@ async def test_events_are_handed_on_as_they_arrive(http: httpx.AsyncClient) -> N
             go.clear()
         await send(writer, LAST_CHUNK)
 
-    async with streaming(http, answer) as stream, asyncio.timeout(10):
+    async with streaming(http, answer) as stream, asyncio.timeout(20):
         for number in range(3):
             (found,) = await anext(stream)
             assert found.data == message("answer", str(number))
@@ -86,7 +86,7 @@ async def test_leaving_the_block_hangs_up(http: httpx.AsyncClient) -> None:
     async with raw_server(sending(SSE_HEAD, chunked(PART), stall=True)) as server:
         async with make_client(http, base=server.base).stream_chat(REQUEST) as stream:
             await anext(stream)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await server.hung_up.wait()
 
 
@@ -101,7 +101,7 @@ async def test_a_cancelled_reader_hangs_up(http: httpx.AsyncClient, parts: tuple
 
     async with raw_server(answer) as server:
         reading = asyncio.create_task(stream_error(make_client(http, base=server.base)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await waiting.wait()
             reading.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -131,7 +131,7 @@ async def test_a_finished_streams_connection_is_used_again(http: httpx.AsyncClie
         return True
 
     async with raw_server(answer, watch=False) as server:
-        coze = make_client(http, base=server.base, drain_timeout=5)
+        coze = make_client(http, base=server.base, drain_timeout=20)
         for _ in range(3):
             async with coze.stream_chat(REQUEST) as stream:
                 async for events in stream:
@@ -143,7 +143,7 @@ async def test_a_finished_streams_connection_is_used_again(http: httpx.AsyncClie
 async def test_a_server_that_holds_the_connection_after_done_does_not_hold_the_chat(
     http: httpx.AsyncClient,
 ) -> None:
-    async with raw_server(sending(SSE_HEAD, chunked(PART + END), stall=True)) as server, asyncio.timeout(5):
+    async with raw_server(sending(SSE_HEAD, chunked(PART + END), stall=True)) as server, asyncio.timeout(20):
         async with make_client(http, base=server.base, drain_timeout=0.05).stream_chat(REQUEST) as stream:
             await anext(stream)
         await server.hung_up.wait()

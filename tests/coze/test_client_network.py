@@ -114,10 +114,10 @@ async def test_a_full_pool_is_no_connection_either(transport: TransportName) -> 
         raw_server(sending(SSE_HEAD, chunked(PART), stall=True)) as server,
         http_client(transport, pool_size=1) as http,
     ):
-        coze = make_client(http, base=server.base, connect_timeout=0.2, max_retries=0)
-        async with coze.stream_chat(REQUEST) as stream:
+        hurried = make_client(http, base=server.base, connect_timeout=0.2, max_retries=0)
+        async with make_client(http, base=server.base).stream_chat(REQUEST) as stream:
             await anext(stream)
-            error, _ = await stream_error(coze)
+            error, _ = await stream_error(hurried)
 
     assert isinstance(error, CozeTimeout)
     assert not error.maybe_started
@@ -169,12 +169,12 @@ async def test_an_answer_that_is_not_http_may_have_started_a_chat(
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", SSE_HEAD], ids=["silence", "half", "head"])
 async def test_the_first_byte_has_a_deadline(http: httpx.AsyncClient, head: bytes) -> None:
     async with raw_server(sending(head, stall=True)) as server:
-        error, _ = await stream_error(make_client(http, base=server.base, first_byte_timeout=0.2))
-        async with asyncio.timeout(5):
+        error, _ = await stream_error(make_client(http, base=server.base, first_byte_timeout=0.5))
+        async with asyncio.timeout(20):
             await server.hung_up.wait()
 
     assert isinstance(error, CozeTimeout)
-    assert error.message == "Coze sent nothing within 0.2 s (COZE_FIRST_BYTE_TIMEOUT)"
+    assert error.message == "Coze sent nothing within 0.5 s (COZE_FIRST_BYTE_TIMEOUT)"
     assert error.maybe_started
     assert error.logid == ("L1" if head == SSE_HEAD else None)
     assert len(server.requests) == 1
@@ -182,24 +182,24 @@ async def test_the_first_byte_has_a_deadline(http: httpx.AsyncClient, head: byte
 
 async def test_silence_between_bytes_has_a_deadline(http: httpx.AsyncClient) -> None:
     async with raw_server(sending(SSE_HEAD, chunked(PART), stall=True)) as server:
-        error, count = await stream_error(make_client(http, base=server.base, idle_timeout=0.2))
-        async with asyncio.timeout(5):
+        error, count = await stream_error(make_client(http, base=server.base, idle_timeout=0.5))
+        async with asyncio.timeout(20):
             await server.hung_up.wait()
 
     assert isinstance(error, CozeTimeout)
-    assert error.message == "Coze sent nothing more for 0.2 s (COZE_IDLE_TIMEOUT)"
+    assert error.message == "Coze sent nothing more for 0.5 s (COZE_IDLE_TIMEOUT)"
     assert (error.maybe_started, error.logid, count) == (True, "L1", PART_EVENTS)
 
 
 async def test_comments_hold_the_idle_deadline_off(http: httpx.AsyncClient) -> None:
     async def answer(writer: asyncio.StreamWriter, request: bytes) -> None:
         await send(writer, SSE_HEAD)
-        for _ in range(5):
+        for _ in range(8):
             await send(writer, chunked(b": ping\n"))
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.3)
         await send(writer, chunked(PART), LAST_CHUNK)
 
-    async with streaming(http, answer, idle_timeout=0.8) as stream:
+    async with streaming(http, answer, idle_timeout=2) as stream:
         assert len(await read(stream)) == PART_EVENTS
 
 
@@ -269,7 +269,7 @@ async def test_nonsense_in_the_framing_is_an_error_within_the_idle_deadline(
     http: httpx.AsyncClient, rest: bytes
 ) -> None:
     """httpx says so at once; aiohttp 3.14 falls silent, and the deadline ends it."""
-    error = await broken_by(http, rest, idle_timeout=0.2)
+    error = await broken_by(http, rest, idle_timeout=0.5)
 
     assert isinstance(error, (CozeApiError, CozeTimeout))
     assert error.maybe_started

@@ -107,7 +107,7 @@ class Cluster:
         runs = keys(self.redis, "*:run:*")
         return [member for member, _ in self.leases()] + runs
 
-    async def settle(self, timeout: float = 15.0) -> None:
+    async def settle(self, timeout: float = 20.0) -> None:
         """Until no chat runs on any replica, no lease is left and no task of a chat is; TTLs everywhere."""
         for replica in self.replicas:
             if replica.running:
@@ -295,7 +295,7 @@ async def open_session(client: Client, **body: Any) -> str:
         async def conversation() -> bool:
             return (await client.session(session_id, history_limit=0))["conversation_id"] is not None
 
-        await wait_until(conversation, 5)
+        await wait_until(conversation)
     return session_id
 
 

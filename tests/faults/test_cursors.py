@@ -142,11 +142,11 @@ async def test_a_place_that_the_log_never_reaches_waits_for_the_end(
     chat_id = await brief[0].start(await open_session(brief[0]), "[[sim:delay=0.3;deltas=4]]")
     readings = [asyncio.create_task(names_after(client, chat_id, "1-100000")) for client in brief]
     for reading in readings:
-        assert await asyncio.wait_for(reading, 10) == ["result", "done"]
+        assert await asyncio.wait_for(reading, 20) == ["result", "done"]
 
 
 async def log_is_gone(clients: Cluster, chat_id: str | None) -> None:
-    await wait_until(lambda: not keys(clients.redis, f"*:log:{chat_id}"), 5)
+    await wait_until(lambda: not keys(clients.redis, f"*:log:{chat_id}"))
 
 
 @pytest.mark.parametrize(

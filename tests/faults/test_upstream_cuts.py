@@ -89,14 +89,13 @@ async def test_the_upstream_may_be_cut_at_every_byte(pair: Cluster, clients: lis
     assert chats > 1800
 
 
-async def send(clients: list[Client], knobs: str, **session: Any) -> tuple[dict[str, Any], str, float]:
-    """The chat that a streaming client ends up with, its word, and how long that took."""
+async def send(clients: list[Client], knobs: str, **session: Any) -> tuple[dict[str, Any], str]:
+    """The chat that a streaming client ends up with, and its word."""
     session_id, word = await open_session(clients[0], **session), nonce()
-    began = time.monotonic()
     reader = Reader(clients)
     chat = await reader.whole(session_id, f"{word} [[sim:{knobs}]]")
     assert data_of(await clients[1].result(chat["chat_id"])) == chat
-    return chat, word, time.monotonic() - began
+    return chat, word
 
 
 @pytest.mark.parametrize(
@@ -113,9 +112,8 @@ async def send(clients: list[Client], knobs: str, **session: Any) -> tuple[dict[
 async def test_a_stream_that_does_not_end_as_it_should_is_repaired(
     knobs: str, pair: Cluster, clients: list[Client]
 ) -> None:
-    chat, word, seconds = await send(clients, knobs)
+    chat, word = await send(clients, knobs)
     await check_completed(chat, pair.simulator, word, recovered=True)
-    assert seconds < 9
 
 
 @pytest.mark.full
@@ -123,7 +121,7 @@ async def test_a_stored_answer_is_asked_for_until_coze_gives_it(pair: Cluster, c
     """For about two seconds nothing but sending works."""
     pair.simulator.knob(path="/v3/chat/retrieve", times=7, http=502)
     pair.simulator.knob(path="/v3/chat/message/list", times=2, fail=720700801)
-    chat, word, _ = await send(clients, "deltas=6;reasoning=0;cut=900")
+    chat, word = await send(clients, "deltas=6;reasoning=0;cut=900")
     await check_completed(chat, pair.simulator, word, recovered=True)
 
 
@@ -141,13 +139,13 @@ async def test_a_chat_whose_id_never_came_is_searched_for_until_coze_answers(
 async def test_with_auto_save_history_off_a_cut_answer_fails_and_says_why(
     pair: Cluster, clients: list[Client]
 ) -> None:
-    chat, word, _ = await send(clients, "deltas=6;reasoning=0;no_terminal=1", auto_save_history=False)
+    chat, word = await send(clients, "deltas=6;reasoning=0;no_terminal=1", auto_save_history=False)
     assert (chat["status"], chat["recovered"]) == ("failed", False)
     assert "Coze keeps no answer" in chat["error"]["message"]
     assert chat["error"]["retryable"] is True
     assert posts(pair.simulator, word) == 1
     # Uncut it is an answer like any other.
-    chat, word, _ = await send(clients, "deltas=6;reasoning=0", auto_save_history=False)
+    chat, word = await send(clients, "deltas=6;reasoning=0", auto_save_history=False)
     assert (chat["status"], chat["recovered"]) == ("completed", False)
     assert word in chat["content"]
 
@@ -155,18 +153,17 @@ async def test_with_auto_save_history_off_a_cut_answer_fails_and_says_why(
 async def test_where_coze_stops_with_the_connection_the_chat_fails_and_may_be_tried_again(
     pair: Cluster, clients: list[Client]
 ) -> None:
-    chat, word, seconds = await send(clients, "deltas=6;reasoning=0;stall=3:30;on_disconnect=stop")
+    chat, word = await send(clients, "deltas=6;reasoning=0;stall=3:600;on_disconnect=stop")
     assert chat["status"] == "failed"
     assert chat["error"]["retryable"] is True
     assert chat["error"]["coze_code"] == 5000
-    assert seconds < 9
     assert posts(pair.simulator, word) == 1
 
 
 async def test_what_coze_itself_has_ended_is_not_repaired_into_something_else(
     pair: Cluster, clients: list[Client]
 ) -> None:
-    chat, _, _ = await send(clients, "deltas=6;fail_at=3;reasoning=0")
+    chat, _ = await send(clients, "deltas=6;fail_at=3;reasoning=0")
     assert (chat["status"], chat["recovered"]) == ("failed", False)
-    chat, _, _ = await send(clients, "deltas=6;error_at=3;reasoning=0")
+    chat, _ = await send(clients, "deltas=6;error_at=3;reasoning=0")
     assert chat["status"] == "failed"

@@ -232,7 +232,7 @@ async def test_a_file_ends_with_its_time(start_app: Callable[..., RunningApp]) -
         async def gone() -> bool:
             return (await client.get(f"/coze/files/{file_id}")).status_code == 404
 
-        await wait_until(gone, 5)
+        await wait_until(gone)
 
 
 # -- several credentials -----------------------------------------------------------------------------------

@@ -313,10 +313,10 @@ async def test_when_the_client_leaves_the_upload_to_coze_is_broken_off_and_nothi
     async with slow_coze() as coze:
         service = start_app(COZE_HTTP_TRANSPORT=transport, COZE_API_URL=coze.chat_url)
         writer = await begin_upload(service.base_url, PNG + bytes(100_000), 10_000_000)
-        await asyncio.wait_for(coze.began.wait(), 5)
+        await asyncio.wait_for(coze.began.wait(), 20)
         await wait_until(lambda: coze.received > 90_000)
         writer.close()
-        await asyncio.wait_for(coze.gone.wait(), 5)
+        await asyncio.wait_for(coze.gone.wait(), 20)
         assert not coze.finished.is_set()
         assert coze.requests == 1
         assert service.call(lambda: _keys(service)) == []

@@ -413,7 +413,7 @@ async def test_hanging_up_is_the_stop_button(async_ai: AsyncOpenAI, door: Runnin
         if chunk.choices[0].delta.content:
             break
     await stream.close()
-    door.wait_idle(5)
+    door.wait_idle()
     assert record(door, chat_id_of(chunk.id))["status"] == "cancelled"
     assert [r for r in simulator.requests() if r["path"] == "/v3/chat/cancel"]
 
@@ -428,7 +428,7 @@ async def test_hanging_up_on_a_whole_answer_is_the_stop_button_too(
         await asyncio.sleep(0.01)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-    door.wait_idle(5)
+    door.wait_idle()
     assert [r for r in simulator.requests() if r["path"] == "/v3/chat/cancel"]
 
 

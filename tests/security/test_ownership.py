@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import statistics
 import time
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from app.main import create_app
 from coze_simulator.auth_server import RunningAuth
-from tests.support import Client, RedisServer, RunningApp, data_of, error_of
+from tests.support import Client, RedisServer, RunningApp, data_of, error_of, wait_until
 
 from .helpers import (
     A_FILE,
@@ -308,20 +307,21 @@ async def test_somebody_elses_id_takes_as_long_as_an_unknown_one(
         file_id = data_of(await alice.post("/coze/files", files=A_FILE))["file_id"]
         foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id}
 
-        async def medians(operation: Operation) -> list[float]:
+        async def least(operation: Operation) -> list[float]:
             took: tuple[list[float], list[float]] = ([], [])
             for _ in range(40):
                 for times, values in zip(took, (foreign, UNKNOWN), strict=True):
                     began = time.perf_counter()
                     await ask(bob, operation, operation.body, **values)
                     times.append(time.perf_counter() - began)
-            return [statistics.median(times) for times in took]
+            # Whatever else this machine does only adds to a time; what a look-up costs is in the least, too.
+            return [min(times) for times in took]
 
         for operation in WITH_IDS:
             if operation.ids[0] not in NOT_FOUND:
                 continue
             for _attempt in range(4):  # a busy machine gets another try; a real difference stays
-                a, b = await medians(operation)
+                a, b = await least(operation)
                 if abs(a - b) < 0.0005 + 0.25 * min(a, b):
                     break
             else:
@@ -334,10 +334,14 @@ async def test_a_stranger_does_not_wait_for_the_conversation_that_is_just_being_
     simulator.knob(path="/v1/conversation/create", first_byte=3)
     async with calling(secured, auth, ALICE, BOB) as [alice, bob]:
         session_id = await alice.open_session()
-        began = time.monotonic()
         assert (await bob.send(session_id, "hello")).status_code == 404
-        assert time.monotonic() - began < 1.5
-        simulator.clear_knobs()
+
+        async def conversation() -> str | None:
+            found: str | None = (await alice.session(session_id))["conversation_id"]
+            return found
+
+        assert await conversation() is None, "the answer came first"
+        await wait_until(conversation)
 
 
 async def test_guessed_and_malformed_ids_are_unknown_ids(secured: RunningApp, auth: RunningAuth) -> None:

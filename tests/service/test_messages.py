@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 
-import httpx
 import pytest
 
 from tests.support import (
@@ -20,7 +19,7 @@ from tests.support import (
     wait_until,
 )
 
-SLOW = "[[sim:delay=8]]"
+SLOW = "[[sim:delay=30]]"
 
 
 async def test_a_message_is_answered_whole(each_client: Client) -> None:
@@ -58,9 +57,7 @@ async def test_the_bot_remembers_what_was_said_in_the_session(each_client: Clien
 )
 async def test_a_caller_may_say_how_long_it_waits(prefer: str, applied: str, client: Client) -> None:
     session_id = await client.open_session()
-    began = time.monotonic()
     response = await client.send(session_id, SLOW, headers={"Prefer": prefer})
-    assert time.monotonic() - began < 3
     chat = data_of(response)
     assert response.status_code == 202
     assert response.headers["Preference-Applied"] == applied
@@ -91,9 +88,9 @@ async def test_without_a_preference_the_setting_counts(
     async with open_client(service.base_url) as client:
         session_id = await client.open_session()
         began = time.monotonic()
-        response = await client.send(session_id, "later [[sim:delay=1]]")
-        assert response.status_code == 202
-        assert 0.3 <= time.monotonic() - began < 0.95
+        response = await client.send(session_id, "later [[sim:delay=2]]")
+        assert time.monotonic() - began >= 0.3
+        assert (response.status_code, data_of(response)["status"]) == (202, "processing")
         chat = await client.ended(data_of(response)["chat_id"])
         assert chat["status"] == "completed"
         assert "later" in chat["content"]
@@ -103,9 +100,8 @@ async def test_a_result_can_be_waited_for(each_client: Client) -> None:
     session_id = await each_client.open_session()
     chat_id = await each_client.start(session_id, "soon [[sim:delay=0.5]]")
     assert data_of(await each_client.result(chat_id))["status"] == "processing"
-    began = time.monotonic()
-    chats = await asyncio.gather(*(each_client.result(chat_id, wait=30) for _ in range(5)))
-    assert time.monotonic() - began < 5
+    # Whoever waits for longer than the client's 30 s of patience fails: the end of the chat ends the wait.
+    chats = await asyncio.gather(*(each_client.result(chat_id, wait=60) for _ in range(5)))
     assert {data_of(chat)["status"] for chat in chats} == {"completed"}
     assert data_of(await each_client.result(chat_id, wait=30)) == data_of(chats[0])
 
@@ -115,7 +111,7 @@ async def test_a_wait_ends_with_the_chat_as_it_stands(client: Client) -> None:
     chat_id = await client.start(session_id, SLOW)
     began = time.monotonic()
     response = await client.result(chat_id, wait=0.3)
-    assert 0.3 <= time.monotonic() - began < 3
+    assert time.monotonic() - began >= 0.3
     assert (response.status_code, data_of(response)["status"]) == (200, "processing")
     assert response.json()["data"]["task_status"] == "processing"
     await client.delete(f"/coze/sessions/{session_id}")
@@ -124,9 +120,9 @@ async def test_a_wait_ends_with_the_chat_as_it_stands(client: Client) -> None:
 async def test_a_waiting_caller_hears_at_once_that_the_chat_was_cancelled(client: Client) -> None:
     session_id = await client.open_session()
     chat_id = await client.start(session_id, SLOW)
-    waiting = asyncio.create_task(client.result(chat_id, wait=30))
+    waiting = asyncio.create_task(client.result(chat_id, wait=60))
     await client.delete(f"/coze/sessions/{session_id}")
-    chat = data_of(await asyncio.wait_for(waiting, 5))
+    chat = data_of(await asyncio.wait_for(waiting, 20))
     assert chat["status"] == "cancelled"
     assert chat["completed_at"]
 
@@ -147,12 +143,11 @@ async def test_a_caller_that_hangs_up_does_not_stop_the_chat(
 ) -> None:
     client = each_client
     session_id = await client.open_session()
-    with pytest.raises(httpx.ReadTimeout):
-        await client.http.post(
-            f"/coze/sessions/{session_id}/messages",
-            json={"message": "I am gone [[sim:delay=0.8]]"},
-            timeout=0.3,
-        )
+    waiting = asyncio.create_task(client.send(session_id, "I am gone [[sim:delay=1]]"))
+    await wait_until(lambda: simulator.requests(path="/v3/chat"))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     chat_id = (await client.session(session_id))["chat_history"][0]["chat_id"]
     chat = await client.ended(chat_id)
     assert chat["status"] == "completed"

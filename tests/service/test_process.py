@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import time
 from collections.abc import Callable
 
 import httpx
@@ -71,25 +70,21 @@ async def _refuses(client: object, session_id: str) -> bool:
     return True
 
 
-async def test_an_idle_process_ends_at_once_on_sigterm(start_process: StartProcess) -> None:
-    process = start_process(DRAIN_SECONDS="30")
-    began = time.monotonic()
+async def test_an_idle_process_does_not_drain_on_sigterm(start_process: StartProcess) -> None:
+    process = start_process(DRAIN_SECONDS="600")
     assert process.stop() in ENDED_BY_SIGTERM
-    assert time.monotonic() - began < 5
     assert "Traceback" not in process.log
 
 
 async def test_a_second_sigterm_does_not_wait_for_chats(start_process: StartProcess) -> None:
-    process = start_process(DRAIN_SECONDS="60")
+    process = start_process(DRAIN_SECONDS="600")
     async with open_client(process.base_url) as client:
         session_id = await client.open_session()
         await client.start(session_id, "[[sim:delay=60]]")
         process.terminate()
         await wait_until(lambda: _refuses(client, session_id))
-    began = time.monotonic()
     process.terminate()
-    await asyncio.to_thread(process.wait, 8)
-    assert time.monotonic() - began < 8
+    await asyncio.to_thread(process.wait)
 
 
 async def test_a_process_that_was_killed_leaves_its_sessions_to_the_next(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -33,7 +32,10 @@ async def is_healthy(client: Client) -> bool:
     return (await client.get("/coze/health")).status_code == 200
 
 
-async def check_refused_at_once(client: Client, session_id: str, chat_id: str) -> None:
+async def check_refused_unasked(client: Client, session_id: str, chat_id: str) -> None:
+    """The first request finds Redis away; the others are refused without a command to it."""
+    assert (await client.get(f"/coze/sessions/{session_id}")).status_code == 503
+    sent = await client.redis_commands()
     for method, path, body in (
         ("POST", "/coze/sessions", {"user_id": "u"}),
         ("GET", f"/coze/sessions/{session_id}", None),
@@ -44,20 +46,17 @@ async def check_refused_at_once(client: Client, session_id: str, chat_id: str) -
         ("GET", f"/coze/chats/{chat_id}/result", None),
         ("GET", f"/coze/chats/{chat_id}/result?wait=30", None),
     ):
-        began = time.monotonic()
         response = await client.http.request(method, path, json=body)
-        assert time.monotonic() - began < 1, (method, path)
         error = error_of(response)
         assert (response.status_code, error["code"]) == (503, "COZE_REDIS_ERROR"), (method, path)
         assert error["retryable"] is True
         assert int(response.headers["Retry-After"]) >= 1
     for path, status in (("/coze/health", 503), ("/coze/health/ready", 503), ("/coze/health/live", 200)):
-        began = time.monotonic()
         assert (await client.get(path)).status_code == status
-        assert time.monotonic() - began < 1, path
+    assert await client.redis_commands() == sent
 
 
-async def test_while_redis_is_stopped_all_is_refused_at_once_and_nothing_is_lost(
+async def test_while_redis_is_stopped_all_is_refused_unasked_and_nothing_is_lost(
     durable_redis: RedisServer, start_app: Callable[..., RunningApp]
 ) -> None:
     service = start_app(REDIS_URL=durable_redis.url)
@@ -65,9 +64,9 @@ async def test_while_redis_is_stopped_all_is_refused_at_once_and_nothing_is_lost
         session_id = await client.open_session()
         before = data_of(await client.send(session_id, "before"))
         durable_redis.stop()
-        await check_refused_at_once(client, session_id, before["chat_id"])
+        await check_refused_unasked(client, session_id, before["chat_id"])
         durable_redis.start()
-        await wait_until(lambda: is_healthy(client), 5)
+        await wait_until(lambda: is_healthy(client))
         assert data_of(await client.result(before["chat_id"])) == before
         assert "after" in data_of(await client.send(session_id, "after"))["content"]
         assert (await client.session(session_id))["chat_count"] == 2
@@ -81,12 +80,9 @@ async def test_a_redis_that_says_nothing_costs_one_time_out_and_then_nothing(
         session_id = await client.open_session()
         chat_id = data_of(await client.send(session_id, "before"))["chat_id"]
         own_redis.pause()
-        began = time.monotonic()
-        assert (await client.get(f"/coze/sessions/{session_id}")).status_code == 503
-        assert time.monotonic() - began < 2
-        await check_refused_at_once(client, session_id, chat_id)
+        await check_refused_unasked(client, session_id, chat_id)
         own_redis.resume()
-        await wait_until(lambda: is_healthy(client), 5)
+        await wait_until(lambda: is_healthy(client))
         assert (await client.send(session_id, "after")).status_code == 200
 
 
@@ -99,7 +95,7 @@ async def test_a_service_starts_without_redis_and_works_when_it_comes(
         assert (await client.get("/coze/health")).status_code == 503
         assert (await client.get("/coze/health/live")).status_code == 200
         own_redis.start()
-        await wait_until(lambda: is_healthy(client), 5)
+        await wait_until(lambda: is_healthy(client))
         session_id = await client.open_session()
         assert (await client.send(session_id, "hello")).status_code == 200
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from tests.support import (
     make_settings,
     open_client,
     running_app,
+    wait_until,
 )
 
 SETTINGS = {
@@ -29,8 +29,8 @@ SETTINGS = {
     "COZE_CONNECT_TIMEOUT": "1",
     "COZE_TIMEOUT": "20",
 }
-WITHIN = 10.0
-"""Seconds: the chat's deadline, five to cancel it at a Coze that does not answer, and some to spare."""
+"""Answers that are not there after COZE_TIMEOUT are a 202, which no test here takes for an error: so each of
+them also says that its error comes within the deadlines."""
 
 STATUS = {
     "COZE_RATE_LIMITED": 429,
@@ -132,11 +132,9 @@ async def check_stream(client: Client, session_id: str, message: str, code: str)
 async def check_failure(client: Client, user_id: str, message: str, code: str) -> dict[str, Any]:
     """The same fault as an answer and as a stream; returns the error. Both sessions work on afterwards."""
     sessions = [await client.open_session(user_id) for _ in range(2)]
-    began = time.monotonic()
     error, shown = await asyncio.gather(
         check_answer(client, sessions[0], message, code), check_stream(client, sessions[1], message, code)
     )
-    assert time.monotonic() - began < WITHIN
     for name in ("message", "retryable"):
         assert shown[name] == error[name]
     assert shown["details"].keys() == error["details"].keys()
@@ -191,9 +189,7 @@ async def test_a_stream_that_was_cut_is_repaired_and_says_so(knobs: str, impatie
 
     async with open_client(impatient.base_url) as client:
         sessions = [await client.open_session(f"u-{knobs}") for _ in range(2)]
-        began = time.monotonic()
         chats = await asyncio.gather(whole(sessions[0]), streamed(sessions[1]))
-        assert time.monotonic() - began < WITHIN
         for session_id, chat in zip(sessions, chats, strict=True):
             assert (chat["status"], chat["recovered"], chat["content"]) == ("completed", True, text)
             assert chat["usage"]["token_count"] > 0
@@ -229,21 +225,29 @@ async def test_coze_being_off_is_said_in_time_and_forgotten_when_it_is_back(
         session_id = await client.open_session(f"u-{mode}")
         assert data_of(await client.send(session_id, "before"))["status"] == "completed"
         simulator.upstream(mode)
-        began = time.monotonic()
         late_session = await client.open_session(f"v-{mode}")
-        assert time.monotonic() - began < 1, "a session does not wait for Coze"
-        began = time.monotonic()
         both = await asyncio.gather(*(client.send(each, "hello") for each in (session_id, late_session)))
-        assert time.monotonic() - began < WITHIN
         for response, code in zip(both, codes, strict=True):
             assert (response.status_code, error_of(response)["code"]) == (STATUS[code], code)
             assert error_of(response)["retryable"] is True
-        began = time.monotonic()
+        asked = len(simulator.requests())
         assert (await client.get("/coze/health")).status_code == 200
-        assert time.monotonic() - began < 1, "health never asks Coze"
+        assert len(simulator.requests()) == asked, "health never asks Coze"
         simulator.upstream("ok")
         for each in (session_id, late_session):
             assert "hello again" in data_of(await client.send(each, "hello again"))["content"]
+
+
+async def test_a_session_does_not_wait_for_its_conversation(client: Client, simulator: SimControl) -> None:
+    simulator.knob(path="/v1/conversation/create", first_byte=2)
+    created = data_of(await client.post("/coze/sessions", json={"user_id": "u-1"}))
+    assert created["conversation_id"] is None
+
+    async def conversation() -> str | None:
+        found: str | None = (await client.session(created["session_id"]))["conversation_id"]
+        return found
+
+    await wait_until(conversation)
 
 
 async def test_a_port_where_nobody_listens_is_an_error_of_the_api(
@@ -257,9 +261,7 @@ async def test_a_port_where_nobody_listens_is_an_error_of_the_api(
     with running_app(settings) as service:
         async with open_client(service.base_url) as client:
             session_id = await client.open_session()
-            began = time.monotonic()
             response = await client.send(session_id, "hello")
-            assert time.monotonic() - began < WITHIN
             assert (response.status_code, error_of(response)["code"]) == (502, "COZE_API_ERROR")
             assert error_of(response)["retryable"] is True
 

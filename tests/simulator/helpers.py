@@ -22,7 +22,7 @@ from coze_simulator import (
 FAST = float("inf")
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 5.0) -> Any:
+def wait_until(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
     """Returns the first true value of ``condition``; fails after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):

@@ -131,7 +131,7 @@ def test_a_reader_who_gives_up_before_the_first_byte_has_left_too(sim_stopping: 
         sim_stopping.http.post(
             sim_stopping.url("/v3/chat"),
             json=sim_stopping.body("impatient[[sim:first_byte=60;delay=60]]"),
-            timeout=0.2,
+            timeout=1,
         )
     record = sim_stopping.control("GET", "log", params={"path": "/v3/chat"})["requests"][0]
     chat = {"conversation_id": record["conversation_id"], "id": record["chat_id"]}

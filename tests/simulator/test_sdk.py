@@ -212,7 +212,7 @@ async def test_async_streams_run_side_by_side(sim_async_sdk: AsyncCoze) -> None:
 
 
 async def status_reached(sdk: AsyncCoze, chat: Chat, status: ChatStatus) -> Chat:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             found = await sdk.chat.retrieve(conversation_id=chat.conversation_id, chat_id=chat.id)
             if found.status == status:

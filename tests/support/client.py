@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ import httpx
 from .folding import folded
 
 
-async def wait_until(condition: Callable[[], Any], timeout: float = 10.0, pause: float = 0.02) -> Any:
+async def wait_until(condition: Callable[[], Any], timeout: float = 20.0, pause: float = 0.02) -> Any:
     """The first true value of ``condition`` (plain or async); fails after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -243,6 +244,13 @@ class Client:
         """Answers all tool calls of a chat that waits; not streamed."""
         path = f"/coze/chats/{chat['chat_id']}/tool_outputs"
         return await self.http.post(path, json=outputs_for(chat, output), headers=headers)
+
+    async def redis_commands(self) -> float:
+        """How many commands this process has sent to Redis. Pipelines are left out: loops in the background
+        send them all the time."""
+        text = (await self.http.get("/coze/metrics")).text
+        lines = re.findall(r'^coze_redis_duration_seconds_count{command="(.+)"} (\S+)$', text, re.MULTILINE)
+        return sum(float(count) for command, count in lines if command != "pipeline")
 
     async def running_chats(self) -> int:
         """How many chats run in this process."""

@@ -18,7 +18,7 @@ import redis
 
 from .ports import free_port
 
-_START_SECONDS = 10.0
+_START_SECONDS = 30.0
 _START_TRIES = 3
 
 
@@ -149,7 +149,7 @@ class RedisServer:
                 process.wait(5)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(5)
+                process.wait(20)
         self._process = None
 
     # -- looking inside --------------------------------------------------------------------------------

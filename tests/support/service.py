@@ -41,7 +41,7 @@ BASE_VALUES: dict[str, str] = {
 }
 """What every service under test gets unless told otherwise. REDIS_URL and COZE_API_URL come from the test."""
 
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 
 
@@ -135,7 +135,7 @@ class RunningApp:
         """Empties the store."""
         self.call(self.resources.redis.client.flushall)
 
-    def wait_idle(self, timeout: float = 10.0) -> None:
+    def wait_idle(self, timeout: float = 20.0) -> None:
         """Until no chat runs here; fails after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while self.resources.tasks.running:
@@ -264,7 +264,7 @@ class ServiceProcess:
             return
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(5)
+        process.wait(20)
 
 
 @contextmanager

@@ -21,15 +21,14 @@ def _empty(pair: Cluster) -> None:
     pair.redis.flush()
 
 
-async def answer_with_a_kill(pair: Cluster, clients: list[Client], pause: float) -> dict[str, Any]:
-    """A chat on replica 0, which dies ``pause`` seconds after the first frames; the whole answer."""
+async def answer_with_a_kill(pair: Cluster, clients: list[Client]) -> dict[str, Any]:
+    """A chat on replica 0, which dies in the middle of it; the whole answer."""
     session_id, word = await open_session(clients[0]), nonce()
     reader = Reader(clients)
     sending = asyncio.create_task(
-        reader.whole(session_id, f"{word} [[sim:deltas=20;gap=0.02;reasoning=0]]", timeout=40)
+        reader.whole(session_id, f"{word} [[sim:deltas=20;gap=0.05;reasoning=0]]", timeout=40)
     )
-    await wait_until(lambda: len(reader.checked.frames) >= 3)
-    await asyncio.sleep(pause)
+    await wait_until(lambda: len(reader.checked.frames) >= 6)
     await asyncio.to_thread(pair.replicas[0].kill)
     chat: dict[str, Any] = await sending
     assert (chat["status"], word in chat["content"]) == ("completed", True)
@@ -39,7 +38,7 @@ async def answer_with_a_kill(pair: Cluster, clients: list[Client], pause: float)
 async def test_a_chat_whose_replica_is_killed_in_mid_answer_counts_once_and_its_conversation_goes_on(
     pair: Cluster, clients: list[Client]
 ) -> None:
-    chat = await answer_with_a_kill(pair, clients, 0.1)
+    chat = await answer_with_a_kill(pair, clients)
     assert chat["recovered"] is True
     assert await total(clients[1]) == told([chat]) == at_coze(pair.simulator, [chat])
 
