@@ -139,6 +139,7 @@ async def _open_coze(
         )
     )
     accounts = build_accounts(settings, http)
+    stack.push_async_callback(accounts.aclose)
     meters.watch_credentials(accounts.states)
     coze = CozeClient(
         http,
