@@ -172,6 +172,7 @@ async def _open_coze(
 ) -> tuple[CozeClient, Accounts]:
     http = await stack.enter_async_context(_coze_http(settings, transport))
     accounts = build_accounts(settings, http)
+    stack.push_async_callback(accounts.aclose)
     meters.watch_credentials(accounts.states)
     coze = CozeClient(
         http,

@@ -55,7 +55,7 @@ async def end_tasks(tasks: Iterable["asyncio.Future[Any]"], *, within: float = _
 
 
 class NoCancelLost:
-    """``with NoCancelLost():`` around calls that may lose a cancel: at its end the cancel is raised after all,
+    """``with NoCancelLost():`` around calls that may lose a cancel: at the end it is raised after all,
     in place of whatever else came of the calls."""
 
     __slots__ = ("_before", "_task")

@@ -49,10 +49,12 @@ async def check_settings(settings: Settings, *, regions: Mapping[str, str] = REG
                 ssl_context=context,
             )
         )
+        accounts = build_accounts(settings, coze_http)
+        stack.push_async_callback(accounts.aclose)
         asking = CozeCheck(
             coze_http,
             base,
-            build_accounts(settings, coze_http),
+            accounts,
             settings.bot_id,
             seconds=settings.connect_timeout + settings.auth_timeout,
             regions=regions,

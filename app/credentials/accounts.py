@@ -62,6 +62,11 @@ class Accounts:
         """For a call that belongs to nobody."""
         return await self.choose().source.bearer()
 
+    async def aclose(self) -> None:
+        """Ends what is under way; before the client that it goes through is closed."""
+        for account in self._accounts:
+            await account.source.aclose()
+
     def _find(self, name: str) -> Account:
         """A token that was replaced by a new one of the same person keeps its place in the settings, so the
         place counts where the fingerprint is unknown."""

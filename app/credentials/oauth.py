@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from loguru import logger
 from app.coze.transport import NETWORK_ERRORS
 from app.credentials.sources import Kind
 from app.exceptions import CozeApiError, CozeRateLimited, UpstreamError
+from app.stopping import end_tasks
 
 TOKEN_PATH: Final = "/api/permission/oauth2/token"  # noqa: S105  # a path
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -35,6 +37,9 @@ _PAUSE: Final = 5.0
 _FORCED_PAUSE: Final = 1.0
 """Seconds between two replacements of tokens that Coze refused: one may be refused for another reason."""
 _SECONDS_AT_MOST: Final = 15.0
+"""For one replacement with all that it tries: nobody waits for a token longer than that."""
+_REMEMBERED: Final = 2.0
+"""Seconds for which a failure that may pass is everybody's answer, so that not each caller waits anew."""
 _INSTANT: Final = 100_000_000
 """A larger ``expires_in`` is an instant, a smaller one a duration."""
 _CLOCK_TOLERANCE: Final = 5.0
@@ -76,9 +81,18 @@ class OAuthApp:
             ) from None
 
 
+def _unreachable(why: str) -> CozeApiError:
+    return CozeApiError(
+        f"Coze's token endpoint cannot be reached ({why})",
+        hint="Check COZE_API_URL and COZE_BASE_URL, the network and the name service.",
+        maybe_started=False,
+        retryable=True,
+    )
+
+
 class OAuthToken:
-    """A token that is replaced before it ends, by one caller for all. ``clock`` is unix seconds, ``ticks``
-    only goes forward."""
+    """A token that is replaced before it ends, once for all: who comes meanwhile shares the attempt and
+    its failure. ``clock`` is unix seconds, ``ticks`` only goes forward. To be closed before ``http``."""
 
     kind: Kind = "oauth"
 
@@ -95,7 +109,8 @@ class OAuthToken:
         self._clock = clock
         self._ticks = ticks
         self._token = ""
-        self._lock = asyncio.Lock()
+        self._attempt: asyncio.Task[UpstreamError | None] | None = None
+        self._failure: UpstreamError | None = None
         self._renew_at = self._ends_at = self._not_before = 0.0
         self._forced_at = float("-inf")
         self._offset = 0.0
@@ -105,40 +120,64 @@ class OAuthToken:
     async def bearer(self) -> str:
         if self._ticks() < self._renew_at:
             return self._token
-        if self._works and (self._lock.locked() or self._ticks() < self._not_before):
+        if self._works and (self._attempt is not None or self._ticks() < self._not_before):
             return self._token
-        async with self._lock:
-            if self._ticks() >= self._renew_at:
-                await self._replace()
-            return self._token
+        failure = await self._replaced()
+        if failure is not None and not self._works:
+            raise failure
+        return self._token
 
     async def renew(self, refused: str) -> bool:
-        async with self._lock:
+        if self._attempt is None:
             if self._token != refused:
                 return bool(self._token)
             if self._ticks() < self._forced_at + _FORCED_PAUSE:
                 return False
             self._forced_at = self._ticks()
             self._token, self._renew_at, self._ends_at = "", 0.0, 0.0
-            try:
-                await self._replace()
-            except UpstreamError as error:
-                logger.error("no new Coze token: {}", error.message)
-                return False
-            return True
+        await self._replaced()
+        return self._token not in ("", refused)
+
+    async def aclose(self) -> None:
+        """Ends an attempt under way; whoever waits for it is told that there is no token."""
+        if self._attempt is not None:
+            await end_tasks([self._attempt])
 
     @property
     def _works(self) -> bool:
         return bool(self._token) and self._ticks() < self._ends_at
 
-    async def _replace(self) -> None:
+    async def _replaced(self) -> UpstreamError | None:
+        """Waits for the one attempt; its failure, for each caller an exception of its own."""
+        if self._failure is not None and self._ticks() < self._not_before:
+            return copy(self._failure)
+        if self._attempt is None:
+            self._attempt = asyncio.create_task(self._replace(), name="oauth-token")
+            self._attempt.add_done_callback(self._over)
+        attempt = self._attempt
+        # wait() leaves the task alone when this caller is cancelled: others may be waiting for it.
+        await asyncio.wait([attempt])
+        failure = _unreachable("closed") if attempt.cancelled() else attempt.result()
+        return copy(failure) if failure is not None else None
+
+    def _over(self, _: object) -> None:
+        self._attempt = None
+
+    async def _replace(self) -> UpstreamError | None:
         try:
-            await self._fetch()
+            async with asyncio.timeout(_SECONDS_AT_MOST):
+                await self._fetch()
         except UpstreamError as error:
-            if not self._works:
-                raise
-            logger.warning("the Coze token could not be replaced yet: {}", error.message)
-            self._not_before = self._ticks() + _PAUSE
+            failure = error
+        except TimeoutError:
+            failure = _unreachable(f"no answer within {_SECONDS_AT_MOST:g} s")
+        else:
+            self._failure = None
+            return None
+        self._failure = failure if failure.retryable else None
+        self._not_before = self._ticks() + (_PAUSE if self._works else _REMEMBERED)
+        logger.warning("no new Coze token: {}", failure.message)
+        return failure
 
     async def _fetch(self) -> None:
         """Asks again once after a failure of the network, or where our clock was the reason."""
@@ -159,15 +198,9 @@ class OAuthToken:
         headers = httpx.Headers({"authorization": f"Bearer {assertion}", "accept": "application/json"})
         body = {"grant_type": _GRANT, "duration_seconds": _DURATION}
         try:
-            async with asyncio.timeout(_SECONDS_AT_MOST):
-                response = await self._http.post(self._app.token_url, json=body, headers=headers)
+            response = await self._http.post(self._app.token_url, json=body, headers=headers)
         except NETWORK_ERRORS as error:
-            raise CozeApiError(
-                f"Coze's token endpoint cannot be reached ({type(error).__name__})",
-                hint="Check COZE_API_URL and COZE_BASE_URL, the network and the name service.",
-                maybe_started=False,
-                retryable=True,
-            ) from None
+            raise _unreachable(type(error).__name__) from None
         self._compare_clocks(response)
         try:
             answer = orjson.loads(response.content)

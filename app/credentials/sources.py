@@ -24,6 +24,10 @@ class Source(Protocol):
         """Told that Coze did not accept ``refused``; True: there is another one now."""
         ...
 
+    async def aclose(self) -> None:
+        """Ends what is under way."""
+        ...
+
 
 class StaticToken:
     """A token that never changes. It does not show in ``repr``."""
@@ -39,6 +43,9 @@ class StaticToken:
 
     async def renew(self, refused: str) -> bool:
         return False
+
+    async def aclose(self) -> None:
+        pass
 
 
 class FileToken:
@@ -60,6 +67,9 @@ class FileToken:
         self._stamp = None  # written twice within a tick of the file system's clock, it looks unchanged
         self._read()
         return self._token != refused
+
+    async def aclose(self) -> None:
+        pass
 
     def _read(self) -> None:
         try:

@@ -6,7 +6,7 @@ so that what was forgotten leaves by itself.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from app.exceptions import SessionLimitReached
 from app.redis_client import Arg, Keys, RedisGate, Script
@@ -14,6 +14,21 @@ from app.stores.limits import TOMBSTONE_MS, SessionLimits
 from app.utils import now_ms
 
 _NO_LIMIT: Final = 1 << 40
+_OPENING_MS: Final = 60_000
+"""A session is entered here and then written. Far longer than that takes, and it never will be written."""
+
+
+class Crowd(NamedTuple):
+    """A user's sessions where the limits are reached: ids and when they were entered last (milliseconds by
+    Redis' clock, as ``now``), least recently active first; activity of the last minute may not show."""
+
+    now: int
+    sessions: list[tuple[str, int]]
+
+
+def may_be_opening(entered: int, now: int) -> bool:
+    """Whether a session that is entered and has no hash is about to get one."""
+    return now - entered < _OPENING_MS
 
 
 def user_key(owner: str, user_id: str) -> str:
@@ -45,18 +60,27 @@ class SessionIndex:
         self._prune = Script("index_prune")
         self._keep = Script("index_keep")
 
-    async def admit(self, session_id: str, owner: str, user_id: str) -> list[str]:
-        """Enters the session; where the limits are reached, the user's own sessions instead, least
-        recently active first, of which one has to go. Raises ``SessionLimitReached``."""
+    async def admit(self, session_id: str, owner: str, user_id: str, over: str = "") -> Crowd | None:
+        """Enters the session; where the limits are reached, the user's own sessions instead, of which one has
+        to go. ``over``: one of them that has ended, which leaves in the same step.
+
+        Raises ``SessionLimitReached`` where the user has none that could go."""
         limits = self._limits
-        verdict = await self._enter(session_id, owner, user_id, limits.per_user, limits.total, limits.users)
+        verdict = await self._enter(
+            session_id, owner, user_id, (limits.per_user, limits.total, limits.users), over
+        )
         if verdict[0] == b"full":
             raise SessionLimitReached
-        return [] if verdict[0] == b"ok" else _texts(verdict[1])
+        return None if verdict[0] == b"ok" else Crowd(int(verdict[1]), self._entered(verdict[2]))
+
+    def _entered(self, scored: Sequence[Arg]) -> list[tuple[str, int]]:
+        """Ids and when they were entered last, of ids and scores."""
+        pairs = zip(scored[::2], scored[1::2], strict=True)
+        return [(_text(member), int(float(score)) - self._limits.expire_ms) for member, score in pairs]
 
     async def keep(self, session_id: str, owner: str, user_id: str) -> None:
         """Moves the session's expiry to a full life from now."""
-        await self._enter(session_id, owner, user_id, _NO_LIMIT, _NO_LIMIT, _NO_LIMIT)
+        await self._enter(session_id, owner, user_id, (_NO_LIMIT, _NO_LIMIT, _NO_LIMIT))
 
     async def keep_single(self, session_id: str, owner: str, user_id: str) -> None:
         """Enters a session of a single chat where erasure looks, and nowhere else."""
@@ -67,7 +91,9 @@ class SessionIndex:
             [session_id, user, self._limits.expire_ms + TOMBSTONE_MS],
         )
 
-    async def _enter(self, session_id: str, owner: str, user_id: str, *limits: int) -> list[Any]:
+    async def _enter(
+        self, session_id: str, owner: str, user_id: str, limits: tuple[int, int, int], over: str = ""
+    ) -> list[Any]:
         keys, user = self._keys, user_key(owner, user_id)
         verdict: list[Any] = await self._redis.run(
             self._admit,
@@ -75,7 +101,7 @@ class SessionIndex:
                 *(keys.user_sessions(user), keys.all_sessions, keys.all_users),
                 *(keys.kept_sessions(user), keys.namesakes(name_key(owner, user_id))),
             ],
-            [session_id, user, self._limits.expire_ms, TOMBSTONE_MS, *limits],
+            [session_id, user, self._limits.expire_ms, TOMBSTONE_MS, *limits, over],
         )
         return verdict
 
@@ -112,14 +138,17 @@ class SessionIndex:
         )
         return int(sessions), int(users)
 
-    async def oldest(self, limit: int) -> list[str]:
-        """Live sessions that expire soonest, so the least recently active ones."""
-        return _texts(await self._redis.command("ZRANGE", self._keys.all_sessions, 0, limit - 1))
+    async def prune(self, limit: int) -> tuple[int, int, Crowd]:
+        """Takes out at most ``limit`` sessions and users whose time is up; returns how many of each, and as
+        many of the sessions that expire soonest, so of the least recently active ones."""
+        sessions, users, now, oldest = await self._redis.run(
+            self._prune, [self._keys.all_sessions, self._keys.all_users], [limit]
+        )
+        return int(sessions), int(users), Crowd(int(now), self._entered(oldest))
 
-    async def prune(self, limit: int) -> tuple[int, int]:
-        """Takes out at most ``limit`` sessions and users whose time is up; returns how many of each."""
-        gone = await self._redis.run(self._prune, [self._keys.all_sessions, self._keys.all_users], [limit])
-        return int(gone[0]), int(gone[1])
+
+def _text(item: Arg) -> str:
+    return item.decode() if isinstance(item, bytes) else str(item)
 
 
 def _texts(reply: Sequence[Arg]) -> list[str]:

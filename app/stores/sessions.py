@@ -11,13 +11,13 @@ from app.exceptions import (
     IdempotencyKeyReused,
     ServiceError,
     SessionExpired,
-    SessionLimitReached,
     SessionNotFound,
     SessionTerminated,
 )
 from app.models import Identity, SessionStatus
 from app.records import with_waits_until
 from app.redis_client import Keys, RedisGate, Script
+from app.stores.eviction import Eviction
 from app.stores.index import SessionIndex, user_key
 from app.stores.limits import TOMBSTONE_MS, SessionLimits
 from app.utils import is_session_id, iso, now_ms
@@ -152,6 +152,7 @@ class SessionStore:
         self._keys = keys
         self.limits = limits
         self.index = SessionIndex(redis, keys, limits)
+        self._eviction = Eviction(redis, keys, self.index, self.end_idle)
         self._open = Script("session_open")
         self._read = Script("session_read")
         self._page = Script("session_page")
@@ -183,7 +184,7 @@ class SessionStore:
         if single:
             await self.index.keep_single(session_id, identity.owner, user_id)
         else:
-            await self._make_room(session_id, identity.owner, user_id)
+            await self._eviction.make_room(session_id, identity.owner, user_id)
         flat = await self._redis.run(
             self._open,
             [self._keys.session(session_id), self._keys.chats(session_id)],
@@ -198,32 +199,15 @@ class SessionStore:
         )
         return SessionRecord(session_id, flat)
 
-    async def _make_room(self, session_id: str, owner: str, user_id: str) -> None:
-        """Only the caller's own idle sessions can go: nobody can evict somebody else."""
-        for _ in range(3):
-            candidates = await self.index.admit(session_id, owner, user_id)
-            if not candidates:
-                return
-            if not await self._evict_one(candidates, user_key(owner, user_id)):
-                break
-        raise SessionLimitReached
-
-    async def _evict_one(self, candidates: list[str], user: str) -> bool:
-        """Ends the least recently active session that is idle: the script checks that once more."""
-        for session_id in candidates:
-            if await self.end_idle(session_id, "evicted"):
-                await self.index.forget(session_id, user)
-                return True
-        return False
-
-    async def end_idle(self, session_id: str, reason: Literal["evicted", "inactive"]) -> bool:
-        """Terminates the session unless a chat runs or waits in it; True if it is over now."""
+    async def end_idle(self, session_id: str, reason: Literal["evicted", "inactive"] = "evicted") -> bytes:
+        """Terminates the session unless a chat runs or waits in it; returns what it was before: ``busy``,
+        ``active`` where this call has ended it, else how it was over already."""
         reply = await self._redis.run(
             self._end,
             self._end_keys(session_id),
             self._end_args(session_id, "", "", idle_only=True, reason=reason),
         )
-        return bool(reply[0] != b"busy")
+        return bytes(reply[0])
 
     async def claim_key(self, identity: Identity, key: IdempotencyKey, session_id: str, *scope: str) -> str:
         """The session that this Idempotency-Key stands for: ``session_id`` if it is new. In a ``scope`` of

@@ -8,7 +8,7 @@ from redis import exceptions as redis_errors
 
 from app.models import Identity
 from app.redis_client import Keys, RedisGate, Script
-from app.stores.index import SessionIndex, name_key, user_key
+from app.stores.index import SessionIndex, may_be_opening, name_key, user_key
 from app.stores.limits import TOMBSTONE_MS
 from app.stores.sessions import SessionRecord, SessionStore
 from app.utils import now_ms
@@ -157,16 +157,20 @@ class UserStore:
     async def clean_up(self, limit: int) -> Cleaned:
         """At most ``limit`` of each: index entries whose time is up, entries without a session, and sessions
         idle for longer than COZE_USER_INACTIVE_TIMEOUT."""
-        sessions, users = await self._index.prune(limit)
-        ids = await self._index.oldest(limit)
+        sessions, users, oldest = await self._index.prune(limit)
         orphaned = inactive = 0
-        for session_id, record in zip(ids, await self._records(ids), strict=True):
+        records = await self._records([session_id for session_id, _ in oldest.sessions])
+        for (session_id, entered), record in zip(oldest.sessions, records, strict=True):
             if record is None:
+                if may_be_opening(entered, oldest.now):
+                    continue  # else it would live outside the limits
                 await self._index.forget(session_id, "")
                 orphaned += 1
                 continue
             status = record.status(self._sessions.limits.inactive * 1000)
-            if status == "inactive" and await self._sessions.end_idle(session_id, "inactive"):
+            if status == "inactive":
+                if await self._sessions.end_idle(session_id, "inactive") == b"busy":
+                    continue
                 inactive += 1
             elif status in ("terminated", "expired"):
                 orphaned += 1

@@ -173,6 +173,7 @@ async def test_a_replacement_that_fails_leaves_the_old_one_until_its_end(
         await token.bearer()
     assert (failed.value.maybe_started, failed.value.retryable) == (False, True)
     office.answer = office.issue
+    clock.passed = 904
     assert (await token.bearer()).startswith("czs_")
 
 
@@ -188,6 +189,56 @@ async def test_a_refused_token_is_replaced_once_for_all(
     assert await token.renew(new) is False
     clock.passed = 2
     assert await token.renew(new) is True
+
+
+async def test_callers_of_a_dead_endpoint_share_one_attempt_and_its_failure(
+    token: OAuthToken, office: Office, clock: Clock
+) -> None:
+    """None waits for the attempts of those before it; nor do those who come a moment later ask again."""
+    office.hold = asyncio.Event()
+    office.answer = lambda claims: httpx.Response(502, text="no")
+    callers = [asyncio.create_task(token.bearer()) for _ in range(10)]
+    while not office.asked:
+        await asyncio.sleep(0)
+    office.hold.set()
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {CozeApiError}
+    assert len({id(outcome) for outcome in outcomes}) == 10, "each its own: a traceback belongs to one"
+    attempt = len(office.asked)
+    assert attempt <= 2, "asked for all of them once, and once more"
+    clock.passed = 1.9
+    with pytest.raises(CozeApiError) as failed:
+        await token.bearer()
+    assert (failed.value.maybe_started, failed.value.retryable) == (False, True)
+    assert len(office.asked) == attempt
+    office.answer = office.issue
+    clock.passed = 2.1
+    assert (await token.bearer()).startswith("czs_")
+
+
+async def test_a_caller_that_gives_up_takes_the_token_from_nobody(token: OAuthToken, office: Office) -> None:
+    office.hold = asyncio.Event()
+    callers = [asyncio.create_task(token.bearer()) for _ in range(3)]
+    while not office.asked:
+        await asyncio.sleep(0)
+    callers[0].cancel()
+    office.hold.set()
+    first, *others = await asyncio.gather(*callers, return_exceptions=True)
+    assert isinstance(first, asyncio.CancelledError)
+    assert set(others) == {"czs_1"}
+    assert len(office.asked) == 1
+
+
+async def test_whoever_waits_at_the_end_is_told_that_there_is_no_token(
+    token: OAuthToken, office: Office
+) -> None:
+    office.hold = asyncio.Event()
+    callers = [asyncio.create_task(token.bearer()) for _ in range(3)]
+    while not office.asked:
+        await asyncio.sleep(0)
+    await token.aclose()
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {CozeApiError}
 
 
 @pytest.mark.parametrize(("expires_in", "lives"), [(900, 900), (int(NOW) + 600, 600), (60, 60), (None, 900)])

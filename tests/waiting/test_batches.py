@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,6 +15,8 @@ from tests.support import RedisServer, wait_until
 
 BOUND = 20.0
 """Seconds that nothing here takes unless it hangs."""
+
+Reply = Callable[[list[bytes]], bytes]
 
 
 @asynccontextmanager
@@ -33,14 +35,15 @@ async def read_command(reader: asyncio.StreamReader) -> list[bytes]:
 
 
 @asynccontextmanager
-async def fake_redis(reply: bytes, connections: list[int]) -> AsyncIterator[str]:
-    """Says yes to the handshake, and ``reply`` to whatever comes then; counts its connections."""
+async def fake_redis(new_connection: Callable[[], Reply]) -> AsyncIterator[str]:
+    """Its address. It says yes to everything but GET; each connection has a function that answers those."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(1)
+        reply = new_connection()
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while words := await read_command(reader):
-                writer.write(b"+OK\r\n" if words[0] == b"CLIENT" else reply)
+                said = b"+PONG\r\n" if words[0] == b"PING" else b"+OK\r\n"
+                writer.write(reply(words) if words[0] == b"GET" else said)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -66,8 +69,7 @@ async def test_what_cannot_be_sent_fails_its_own_caller_alone(bad: str, redis: R
 
 
 async def test_an_answer_that_nobody_expects_reaches_all_who_asked() -> None:
-    connections: list[int] = []
-    async with fake_redis(b"-ERR \xff\xfe\r\n", connections) as url, gate_to(url) as gate:
+    async with fake_redis(lambda: lambda _: b"-ERR \xff\xfe\r\n") as url, gate_to(url) as gate:
         for _ in range(2):
             outcomes = await all_of(*(gate.command("GET", f"key-{n}") for n in range(5)))
             assert all(isinstance(outcome, Exception) for outcome in outcomes)
@@ -91,93 +93,24 @@ async def test_whoever_waits_when_the_store_is_closed_hears_of_it(redis: RedisSe
         assert not any(task.cancelled() for task in waiting), "a cancel of ours is not one of theirs"
 
 
-async def test_replies_that_nobody_took_never_answer_somebody_else() -> None:
-    """A pipeline that is given up between two replies: the others are still to come on its connection."""
+def held_back() -> Reply:
+    """Replies with each GET's own key; the last ten of a pipeline only when something else is asked."""
+    held: list[bytes] = []
 
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Replies with each GET's own key; the last ten of a pipeline only when something else is asked."""
-        held: list[bytes] = []
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while words := await read_command(reader):
-                if words[0] != b"GET":
-                    writer.write(b"+OK\r\n")
-                    continue
-                held.append(b"$%d\r\n%s\r\n" % (len(words[1]), words[1]))
-                if words[1] == b"k49" or not words[1].startswith(b"k"):
-                    writer.write(b"".join(held))
-                    held.clear()
-        writer.close()
+    def reply(words: list[bytes]) -> bytes:
+        held.append(b"$%d\r\n%s\r\n" % (len(words[1]), words[1]))
+        if words[1].startswith(b"k") and words[1] != b"k49":
+            return b""
+        now = b"".join(held)
+        held.clear()
+        return now
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-
-
-async def all_of(*calls: Awaitable[object]) -> list[object]:
-    async with asyncio.timeout(BOUND):
-        return await asyncio.gather(*calls, return_exceptions=True)
-
-
-@pytest.mark.parametrize("bad", ["\ud800", object()], ids=["text that is none", "no text at all"])
-async def test_what_cannot_be_sent_fails_its_own_caller_alone(bad: str, redis: RedisServer) -> None:
-    async with gate_to(redis.url) as gate:
-        await gate.command("SET", "a", "1", "PX", 60_000)
-        before, refused, after = await all_of(
-            gate.command("GET", "a"), gate.command("GET", bad), gate.command("GET", "a")
-        )
-        assert (before, after) == (b"1", b"1")
-        assert isinstance(refused, UnicodeEncodeError | TypeError)
-        assert await gate.command("GET", "a") == b"1"
-
-
-async def test_an_answer_that_nobody_expects_reaches_all_who_asked() -> None:
-    connections: list[int] = []
-    async with fake_redis(b"-ERR \xff\xfe\r\n", connections) as url, gate_to(url) as gate:
-        for _ in range(2):
-            outcomes = await all_of(*(gate.command("GET", f"key-{n}") for n in range(5)))
-            assert all(isinstance(outcome, Exception) for outcome in outcomes)
-            assert len(outcomes) == 5
-
-
-async def test_whoever_waits_when_the_store_is_closed_hears_of_it(redis: RedisServer) -> None:
-    async with gate_to(redis.url, reply_timeout=60) as gate:
-        redis.pause()
-        try:
-            waiting = [asyncio.create_task(gate.command("GET", "a")) for _ in range(3)]
-            await asyncio.sleep(0)
-            waiting.append(asyncio.create_task(gate.command("GET", "b")))
-            await asyncio.sleep(0)
-            async with asyncio.timeout(BOUND):
-                await gate.close()
-        finally:
-            redis.resume()
-        outcomes = await all_of(*waiting)
-        assert [type(outcome) for outcome in outcomes] == [RedisUnavailable] * 4
-        assert not any(task.cancelled() for task in waiting), "a cancel of ours is not one of theirs"
+    return reply
 
 
 async def test_replies_that_nobody_took_never_answer_somebody_else() -> None:
     """A pipeline that is given up between two replies: the others are still to come on its connection."""
-
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Replies with each GET's own key, to the first fifty at once and to the others when more is asked."""
-        held: list[bytes] = []
-        gets = 0
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while words := await read_command(reader):
-                if words[0] != b"GET":
-                    writer.write(b"+OK\r\n")
-                    continue
-                gets += 1
-                held.append(b"$%d\r\n%s\r\n" % (len(words[1]), words[1]))
-                if gets <= 50 - 49 or gets == 50 or gets > 60:
-                    writer.write(b"".join(held))
-                    held.clear()
-        writer.close()
-
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    async with server:
-        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    async with fake_redis(held_back) as url:
         for turns in range(2, 30):
             async with gate_to(url) as gate:
                 await gate.on_each("PING")

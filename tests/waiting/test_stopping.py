@@ -15,7 +15,7 @@ BOUND = 20.0
 
 
 class Forgetful:
-    """A wait as redis-py's: before Python 3.12 it forgets a cancel that comes in the moment when it is over."""
+    """A wait as redis-py's: before Python 3.12 it forgets a cancel that comes when it is just over."""
 
     def __init__(self) -> None:
         self.waits: asyncio.Future[None] = asyncio.get_running_loop().create_future()
