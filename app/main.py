@@ -54,7 +54,6 @@ from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.tasks import (
-    SCAN_SECONDS,
     Attachments,
     ConversationService,
     FileOptions,
@@ -124,13 +123,13 @@ async def _open_verifier(
 class World:
     """What a process has outside itself, for those who bring their own: tests, above all a simulated world.
 
-    ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``:
-    between two looks for leases that have run out.
+    ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``: as
+    ``LeaseKeeper`` takes it; None: its own.
     """
 
     servers: Servers | None = None
     transport: httpx.AsyncBaseTransport | None = None
-    scan_seconds: float = SCAN_SECONDS
+    scan_seconds: Callable[[], float] | None = None
 
 
 _OUTSIDE: Final = World()
@@ -300,7 +299,8 @@ async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIt
         writer, reader, running = _open_running(
             settings, stack, redis, coze, leases, conversations, sessions, meters, tracing
         )
-        LeaseKeeper(redis, leases, running, scan_seconds=world.scan_seconds).start()
+        pace = {"scan_seconds": world.scan_seconds} if world.scan_seconds is not None else {}
+        LeaseKeeper(redis, leases, running, **pace).start()
         rates = RateStore(redis, keys, _rates(settings))
         used = _used(settings, redis, keys)
         kept_files = FileStore(redis, keys, days=settings.file_days)

@@ -10,12 +10,11 @@ from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.service import Started, TaskOptions, TaskService
 from app.tasks.single import SingleChats
-from app.tasks.takeover import SCAN_SECONDS, LeaseKeeper
+from app.tasks.takeover import LeaseKeeper
 from app.tasks.usage import UsageService
 from app.tasks.users import UserService
 
 __all__ = [
-    "SCAN_SECONDS",
     "Attachments",
     "Batch",
     "ChatFeed",

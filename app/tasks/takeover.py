@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Final
 
 from loguru import logger
@@ -11,8 +12,7 @@ from app.stores.leases import LeaseStore
 from app.stores.loops import forever
 from app.tasks.running import RunningChats
 
-SCAN_SECONDS: Final = 0.7
-"""Between two looks for leases that have run out."""
+_SCAN_SECONDS: Final = 0.7
 _RENEWALS_PER_LEASE: Final = 3
 _INBOX_SECONDS: Final = 20.0
 _CLAIMS_AT_ONCE: Final = 8
@@ -22,7 +22,8 @@ class LeaseKeeper:
     """Three loops that survive an outage of Redis.
 
     After an outage every lease may have run out while its owner lives: own leases are renewed first, and
-    nothing is claimed for the length of a lease.
+    nothing is claimed for the length of a lease. ``scan_seconds``: says how long to wait between two looks
+    for leases that have run out.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class LeaseKeeper:
         leases: LeaseStore,
         running: RunningChats,
         *,
-        scan_seconds: float = SCAN_SECONDS,
+        scan_seconds: Callable[[], float] = lambda: _SCAN_SECONDS,
     ) -> None:
         self._redis = redis
         self._scan_seconds = scan_seconds
@@ -61,7 +62,7 @@ class LeaseKeeper:
             await self._leases.renew(self._running.held())
         if loop.time() >= self._claim_after and not self._running.leaving:
             await self._claim_all(await self._leases.expired())
-        await asyncio.sleep(self._scan_seconds * random.uniform(0.8, 1.2))  # noqa: S311  # pacing, not secrecy
+        await asyncio.sleep(self._scan_seconds() * random.uniform(0.8, 1.2))  # noqa: S311  # pacing, not secrecy
 
     async def _claim_all(self, expired: list[tuple[str, int]]) -> None:
         """A few at once: a whole process' chats are to run again within two seconds. One that cannot be
