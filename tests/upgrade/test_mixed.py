@@ -58,9 +58,17 @@ async def follow_from(clients: list[Client], where: int, chat_id: str, last_id: 
     return reader
 
 
+def reader_of(clients: list[Client], writer: int, *, first: int = 0) -> Reader:
+    """The previous version brings what it fetched from Coze in ``message.completed`` alone: a chat that it may
+    have repaired need not keep the folding rule."""
+    reader = Reader(clients, first=first)
+    reader.checked.by_rule = writer == NEW
+    return reader
+
+
 def resumed(reader: Reader, where: int) -> Checked:
     """What a client has that read so many frames and then goes on, from this reader's frames."""
-    checked = Checked()
+    checked = Checked(by_rule=reader.checked.by_rule)
     for event in reader.checked.frames[:where]:
         checked.take(event)
     return checked
@@ -88,7 +96,8 @@ async def test_each_version_follows_the_chats_of_the_other(
     for reader in (owner, live, cut):
         chat = reader.checked.check_whole()
         await check_completed(chat, mixed.simulator, word, recovered=False)
-    assert [event.raw for event in live.checked.frames] == [event.raw for event in owner.checked.frames]
+    if maker == OLD:  # a packed log is a snapshot and the end to a reader at the previous version
+        assert [event.raw for event in live.checked.frames] == [event.raw for event in owner.checked.frames]
 
 
 @MADE_BY
@@ -105,7 +114,7 @@ async def test_each_version_reads_the_ended_chats_of_the_other_from_every_place(
     knobs: str, maker: int, mixed: Cluster, sides: list[Client]
 ) -> None:
     session_id, word = await open_session(sides[maker]), nonce()
-    owner = Reader(sides, first=maker)
+    owner = reader_of(sides, maker, first=maker)
     assert await owner.send(session_id, f"{word} [[sim:{knobs}]]")
     chat = owner.checked.check_whole()
     for where in (OLD, NEW):
@@ -128,7 +137,7 @@ async def test_each_version_reads_what_the_other_has_taken_over(
 ) -> None:
     """Two epochs in one log, packed by whoever took it over."""
     session_id, word = await open_session(sides[maker]), nonce()
-    reader = Reader(sides, first=maker)
+    reader = reader_of(sides, 1 - maker, first=maker)
     sending = asyncio.create_task(reader.send(session_id, f"{word} [[sim:{TYPING}]]"))
     await wait_until(lambda: len(reader.checked.frames) >= 8)
     mixed.replicas[maker].kill()
@@ -296,13 +305,13 @@ class Everything:
     tasks: list[asyncio.Task[bool]] = field(default_factory=list)
 
 
-async def set_up(mixed: Cluster, sides: list[Client], maker: int) -> Everything:
+async def set_up(mixed: Cluster, sides: list[Client], maker: int, staying: int) -> Everything:
     word, clients = nonce(), sides
     ended = Reader(clients, first=maker)
     assert await ended.send(await open_session(clients[maker]), f"{word} ended [[sim:deltas=6]]")
     waiting = await waiting_chat(clients, f"{word} waiting", "deltas=4", where=maker)
     session_id = await open_session(clients[maker])
-    running, watched = Reader(clients, first=maker), Reader(clients, first=1 - maker)
+    running, watched = (reader_of(clients, staying, first=side) for side in (maker, 1 - maker))
     made = Everything(maker, word, running, watched, waiting, ended)
     message = f"{word} running [[sim:{TYPING}]]"
     made.tasks.append(asyncio.create_task(running.send(session_id, message)))
@@ -356,7 +365,7 @@ async def check_all(mixed: Cluster, sides: list[Client], made: Everything, stayi
 async def test_one_version_goes_and_the_other_goes_on_with_everything(
     how: str, going: int, staying: int, mixed: Cluster, sides: list[Client]
 ) -> None:
-    both = await asyncio.gather(*(set_up(mixed, sides, maker) for maker in (OLD, NEW)))
+    both = await asyncio.gather(*(set_up(mixed, sides, maker, staying) for maker in (OLD, NEW)))
     leaving = mixed.replicas[going]
     if how == "stopped":
         await asyncio.to_thread(leaving.stop)
@@ -392,7 +401,7 @@ async def test_a_whole_deployment_back_and_forth_loses_nothing(
     """The one goes, comes back, then the other goes, while chats wait and run all the time."""
     for round_number in range(3):
         for victim in (going, staying):
-            both = await asyncio.gather(*(set_up(mixed, sides, maker) for maker in (OLD, NEW)))
+            both = await asyncio.gather(*(set_up(mixed, sides, maker, 1 - victim) for maker in (OLD, NEW)))
             if round_number % 2:
                 mixed.replicas[victim].kill()
             else:
