@@ -59,8 +59,8 @@ async def follow_from(clients: list[Client], where: int, chat_id: str, last_id: 
 
 
 def reader_of(clients: list[Client], writer: int, *, first: int = 0) -> Reader:
-    """The previous version brings what it fetched from Coze in ``message.completed`` alone: a chat that it may
-    have repaired need not keep the folding rule."""
+    """The previous version brings what it fetched from Coze in ``message.completed`` alone: a chat that it
+    may have repaired need not keep the folding rule."""
     reader = Reader(clients, first=first)
     reader.checked.by_rule = writer == NEW
     return reader
