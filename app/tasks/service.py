@@ -276,11 +276,14 @@ class TaskService:
                 "All of the chat's tool calls have to be answered in one call",
                 details={"tool_call_ids": asked},
             )
-        claim = await self._leases.claim(chat_id, chat.session_id, epoch=None, force=True, expect="waiting")
-        if claim is None:
-            raise ChatState("Tool outputs have been submitted already")
-        outputs = [output.model_dump() for output in body.tool_outputs]
-        await self._running.start_claimed(claim, tool_outputs=outputs, request_id=request_id)
+        with self._running.claiming():
+            claim = await self._leases.claim(
+                chat_id, chat.session_id, epoch=None, force=True, expect="waiting"
+            )
+            if claim is None:
+                raise ChatState("Tool outputs have been submitted already")
+            outputs = [output.model_dump() for output in body.tool_outputs]
+            await self._running.start_claimed(claim, tool_outputs=outputs, request_id=request_id)
         return Started(chat_id, Cursor(claim.epoch, 0))
 
     # -- reading -----------------------------------------------------------------------------------------
