@@ -34,6 +34,8 @@ _URGENT_AHEAD: Final = 4 * SPACING_SECONDS
 """By how much what is urgent may go before its time."""
 _AT_A_TIME: Final = 50
 _MAX_BATCH_BYTES: Final = 1 << 20
+_MAX_PIPELINE_BYTES: Final = 4 << 20
+"""A pipeline that has so much takes no further log."""
 _STALE_ID: Final = "equal or smaller"
 
 LogState = Literal["open", "committed", "unsaved", "fenced"]
@@ -103,6 +105,8 @@ class OpenLog:
     """What former owners wrote, to be packed with the rest."""
     next_chat: str | None = None
     """The queued chat that the end made ready."""
+    next_is_free: bool = False
+    """Its lease has run out from the start, since this process drained: others claim it at once."""
     index_due: bool = False
     """The end made the session live longer than the indexes know."""
     wakers: dict[asyncio.Event, None] = field(default_factory=dict)
@@ -115,7 +119,9 @@ class OpenLog:
     """The same for as long as the chat runs: what Redis has lost is committed again."""
     sent: tuple[int, bytes] | None = None
     """A batch (last frame, frames) whose reply is not known: it is sent again unchanged."""
-    outages: int = 0
+    outages: int | None = None
+    """How often Redis had been away when it was last known what it holds; None: not written to yet, so it
+    holds what the log began with."""
 
     @property
     def last(self) -> int:
@@ -225,6 +231,8 @@ class LogWriter:
     def _touch(self, log: OpenLog, *, urgent: bool = False) -> None:
         if log.state == "fenced":
             return
+        if log.outages is None:
+            log.outages = self._redis.outages
         self._dirty[log.chat_id] = log
         self._work.set()
         if urgent:
@@ -243,9 +251,10 @@ class LogWriter:
         try:
             await self._commit()
         except (RedisUnavailable, Overloaded):
-            for log in self._dirty.values():
-                if log.end is not None and log.state == "open":
-                    log.settle("unsaved")
+            if await self._redis.found_away():
+                for log in self._dirty.values():
+                    if log.end is not None and log.state == "open":
+                        log.settle("unsaved")
             raise
         if not self._dirty:
             self._work.clear()
@@ -263,16 +272,19 @@ class LogWriter:
         self._due = max(self._due, loop.time()) + SPACING_SECONDS
 
     async def _commit(self) -> None:
-        logs = list(self._dirty.values())
-        for log in logs:
-            if log.outages != self._redis.outages:
-                await self._look_again(log)
+        await self._look_at([log for log in self._dirty.values() if log.outages != self._redis.outages])
+        logs: list[OpenLog] = []
         commands: list[tuple[Arg, ...]] = []
         handlers: list[tuple[OpenLog, str]] = []
-        for number, log in enumerate(logs, 1):
+        size = 0
+        for number, log in enumerate(list(self._dirty.values()), 1):
+            if size >= _MAX_PIPELINE_BYTES:
+                break  # the others come first in the next one
+            logs.append(log)
             for kind, command in self._commands(log):
                 commands.append(command)
                 handlers.append((log, kind))
+                size += sum(len(part) for part in command if isinstance(part, bytes))
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)  # the frames of hundreds of streams must not wait for all of this
         if commands:
@@ -285,8 +297,10 @@ class LogWriter:
         for log in logs:
             if self._is_clean(log):
                 self._forget(log)
-            elif log.end is not None:
-                self._urgent.set()
+            elif self._dirty.get(log.chat_id) is log:  # behind those that have had no turn
+                self._dirty[log.chat_id] = self._dirty.pop(log.chat_id)
+        if any(log.end is not None for log in self._dirty.values()):
+            self._urgent.set()
 
     @staticmethod
     def _is_clean(log: OpenLog) -> bool:
@@ -302,6 +316,7 @@ class LogWriter:
             keys = [self._keys.run(log.chat_id), self._keys.session(log.session_id)]
             commands.append(("ids", self._ids.command(keys, [log.epoch, *log.ids])))
         if log.sent is None and log.end is not None:
+            log.next_is_free = self.draining
             commands.append(("end", self._end_command(log, log.end)))
             return commands
         if log.sent is None and log.committed < log.last:
@@ -368,7 +383,7 @@ class LogWriter:
         if reply is None:  # NOMKSTREAM: the log is gone, Redis has lost data
             await self._write_again(log)
         elif isinstance(reply, redis_errors.ResponseError) and _STALE_ID in str(reply):
-            await self._look_again(log)
+            await self._look_at([log])
         elif isinstance(reply, Exception):
             logger.error("log of {} was not written: {}", log.chat_id, reply)
         else:
@@ -390,16 +405,28 @@ class LogWriter:
         else:
             await self._write_again(log)
 
-    async def _look_again(self, log: OpenLog) -> None:
-        """What does Redis really hold? After an outage, or when it called our id too small.
+    async def _look_at(self, logs: Sequence[OpenLog]) -> None:
+        """What does Redis really hold? After an outage, of all logs, or when it called our id too small."""
+        for begin in range(0, len(logs), _AT_A_TIME):
+            some = logs[begin : begin + _AT_A_TIME]
+            outages = self._redis.outages
+            newest = await self._redis.pipeline(
+                [("XREVRANGE", self._keys.log(log.chat_id), "+", "-", "COUNT", 1) for log in some]
+            )
+            for log, entries in zip(some, newest, strict=True):
+                log.outages = outages
+                if isinstance(entries, Exception):
+                    logger.error("log of {} was not read: {}", log.chat_id, type(entries).__name__)
+                elif log.state != "fenced":
+                    await self._compare(log, entries)
+
+    async def _compare(self, log: OpenLog, entries: Sequence[Any]) -> None:
+        """``entries``: the newest one that Redis holds, if any.
 
         Same epoch and not smaller than what was sent: it was stored, only the reply was lost. A greater
         epoch: fenced. Less than what was committed: Redis lost data, so it is written again.
         """
         log.ids = log.known_ids
-        outages = self._redis.outages
-        entries = await self._redis.command("XREVRANGE", self._keys.log(log.chat_id), "+", "-", "COUNT", 1)
-        log.outages = outages
         if not entries:
             await self._write_again(log)
             return

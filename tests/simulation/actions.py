@@ -117,7 +117,9 @@ class Clients:
         before = ""
         while True:
             query = f"limit=3&before={before}"
-            answer = await self._once("GET", f"/coze/sessions/{note.id}/chats", note.who, None, replica, query)
+            answer = await self._once(
+                "GET", f"/coze/sessions/{note.id}/chats", note.who, None, replica, query
+            )
             if answer is None or answer.status != 200:
                 return
             self._see_history(answer.data["chats"], "pages")
@@ -288,7 +290,9 @@ class Clients:
             lost = bool(self._book.losses)
             gone = session.over is not None or CLOCK.now >= session.alive_until or session.single
             if not (gone or lost or self._evicted(session)):
-                self._book.violated("refused", f"{chat.label}: {answer.status} {answer.code}, and it is alive")
+                self._book.violated(
+                    "refused", f"{chat.label}: {answer.status} {answer.code}, and it is alive"
+                )
         elif answer.status != 429:
             self._book.violated("refused", f"{chat.label}: {answer.status} {answer.code} {answer.details}")
         return True
@@ -306,14 +310,18 @@ class Clients:
         """409: something of this session must be under way, or may be."""
         now = CLOCK.now
         for other in chat.session.chats:
-            if other is not chat and (other.id or other.unsure) and (
-                other.settled_at is None or other.settled_at > chat.sent_at
+            if (
+                other is not chat
+                and (other.id or other.unsure)
+                and (other.settled_at is None or other.settled_at > chat.sent_at)
             ):
                 return
         if self._book.troubled("redis", "replica", "coze", "odd", since=chat.session.opened_at, until=now):
             return
         shared = any(
-            other is not chat.session and other.conversation and other.conversation == chat.session.conversation
+            other is not chat.session
+            and other.conversation
+            and other.conversation == chat.session.conversation
             for other in self._book.sessions.values()
         )
         if not shared:
@@ -370,7 +378,9 @@ class Clients:
         if note is None:
             return
         note.cancel_at = CLOCK.now if note.cancel_at is None else note.cancel_at
-        answer = await self._repeated("POST", f"/coze/chats/{note.id}/cancel", note.session.who, None, replica)
+        answer = await self._repeated(
+            "POST", f"/coze/chats/{note.id}/cancel", note.session.who, None, replica
+        )
         if answer is not None and answer.status == 200:
             note.see("cancel", answer.data)
 
@@ -447,7 +457,9 @@ class Clients:
             return True
         if answer.status in (404, 409, 410) and sure and not self._may_be_over(note):
             rule = "tools_again" if again else "tools"
-            self._book.violated(rule, f"{note.label}: {answer.status} {answer.code} {answer.body.get('error')}")
+            self._book.violated(
+                rule, f"{note.label}: {answer.status} {answer.code} {answer.body.get('error')}"
+            )
         return answer.status < 500
 
     def _may_be_over(self, note: ChatNote) -> bool:
@@ -557,4 +569,3 @@ class Clients:
                     return None
             await asyncio.sleep(1.0)
         return None
-

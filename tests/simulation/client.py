@@ -102,12 +102,13 @@ class Caller:
             pieces = raw[1]
         elif body is not None:
             pieces = [json.dumps(body, ensure_ascii=False).encode()]
-            sent += [(b"content-type", b"application/json"), (b"content-length", str(len(pieces[0])).encode())]
+            sent += [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(pieces[0])).encode()),
+            ]
         return Request(method, path, query.encode(), sent, pieces)
 
-    async def call(
-        self, replica: Replica, request: Request, seconds: float = CALL_SECONDS
-    ) -> Answer:
+    async def call(self, replica: Replica, request: Request, seconds: float = CALL_SECONDS) -> Answer:
         """The whole answer. Raises ``Broken``, also where none came in ``seconds``: that is a violation, unless
         the replica was frozen or died meanwhile."""
         exchange, status, headers = await self.begin(replica, request, seconds)

@@ -30,9 +30,7 @@ class Weather:
 
 
 class CozeNetwork:
-    def __init__(
-        self, options: SimulatorOptions, dice: random.Random, trace: Callable[..., None]
-    ) -> None:
+    def __init__(self, options: SimulatorOptions, dice: random.Random, trace: Callable[..., None]) -> None:
         self.simulator: Simulator = create_simulator(options)
         self.weather: list[Weather] = []
         self.counts: Counter[str] = Counter()

@@ -63,7 +63,9 @@ class WatchedDatabase(Database):
     def restore(self, contents: dict[bytes, Any]) -> None:
         self._dict.clear()
         self._dict.update(contents)
-        self._expiry_heap[:] = [(item.expireat, k) for k, item in contents.items() if item.expireat is not None]
+        self._expiry_heap[:] = [
+            (item.expireat, k) for k, item in contents.items() if item.expireat is not None
+        ]
         heapq.heapify(self._expiry_heap)
 
     def live_keys(self, now: float) -> list[str]:

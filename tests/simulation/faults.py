@@ -119,9 +119,7 @@ class Faults:
         self._redis.restart(contents)
         self._redis.come_back()
 
-    async def redis_weather(
-        self, kind: str, chance: float, seconds: float, slot: int | None = None
-    ) -> None:
+    async def redis_weather(self, kind: str, chance: float, seconds: float, slot: int | None = None) -> None:
         name = None if slot is None else self._slots[slot].name
         weather = redis_network.Weather(kind, name, chance)
         self._note(f"redis_{kind}", "odd" if kind.startswith("odd") else "redis", seconds)

@@ -169,7 +169,9 @@ class Draft:
             if self.maybe(0.12):
                 self.add(at + self.dice.uniform(0.1, 6.0), "cancel", chat=label, replica=self.slot())
             if self.maybe(0.2):
-                self.add(at + self.dice.uniform(0.1, 9.0), "result", chat=label, replica=self.slot(), wait=5.0)
+                self.add(
+                    at + self.dice.uniform(0.1, 9.0), "result", chat=label, replica=self.slot(), wait=5.0
+                )
         return labels
 
     def others(self, begin: float, end: float) -> None:
@@ -186,17 +188,29 @@ class Draft:
                 self.add(dice.uniform(begin, end), "history", session=session, replica=self.slot())
             if self.maybe(0.1):
                 at, file = dice.uniform(begin, end), self.label("f")
-                self.add(at, "upload", label=file, session=session, replica=self.slot(), breaks=self.maybe(0.2))
+                self.add(
+                    at, "upload", label=file, session=session, replica=self.slot(), breaks=self.maybe(0.2)
+                )
                 self.send(at + 5.0, session=session, file=file)
             if self.maybe(0.1):
                 again = self.label("s")
                 at = dice.uniform(begin, end) + 5.0
                 self.add(at, "look", session=session, replica=self.slot())
-                self.add(at + 1.0, "open", label=again, user=user, who=who, replica=self.slot(),
-                         key="", conversation_of=session)
+                self.add(
+                    at + 1.0,
+                    "open",
+                    label=again,
+                    user=user,
+                    who=who,
+                    replica=self.slot(),
+                    key="",
+                    conversation_of=session,
+                )
                 self.send(at + 2.0, session=again)
         if self.maybe(0.3):
-            self.add(dice.uniform(begin, end), "snoop", who=dice.choice(("mallory", "bob")), replica=self.slot())
+            self.add(
+                dice.uniform(begin, end), "snoop", who=dice.choice(("mallory", "bob")), replica=self.slot()
+            )
         if self.maybe(0.3) and self.sessions:
             self.add(end, "pages", session=dice.choice(self.sessions)[0], replica=self.slot())
 
@@ -236,7 +250,14 @@ class Draft:
     def odd_fault(self, at: float) -> None:
         kind = self.dice.choice(("odd_error", "odd_error", "odd_reply"))
         chance = round(10 ** self.dice.uniform(-1.7, -0.5), 3)
-        self.add(at, "redis_weather", kind=kind, chance=chance, seconds=round(self.dice.uniform(0.5, 10.0), 1), slot=None)
+        self.add(
+            at,
+            "redis_weather",
+            kind=kind,
+            chance=chance,
+            seconds=round(self.dice.uniform(0.5, 10.0), 1),
+            slot=None,
+        )
 
     def coze_fault(self, at: float) -> None:
         dice = self.dice
@@ -246,7 +267,9 @@ class Draft:
         kind = dice.choice(("refuse", "lost", "cut", "cut", "stall", "bad_gateway", "slow"))
         path = dice.choice(("", "", "/v3/chat", "/v1/conversation"))
         seconds = round(10 ** dice.uniform(0.0, 1.6), 1)
-        self.add(at, "coze_weather", kind=kind, chance=round(dice.uniform(0.1, 1.0), 2), seconds=seconds, path=path)
+        self.add(
+            at, "coze_weather", kind=kind, chance=round(dice.uniform(0.1, 1.0), 2), seconds=seconds, path=path
+        )
 
 
 # -- kinds ---------------------------------------------------------------------------------------------------
@@ -286,15 +309,33 @@ def _waiting(draft: Draft) -> Scenario:
     for session, _, _ in draft.sessions:
         label = draft.label("c")
         message = f"[[sim:requires_action=function;deltas=4;reasoning=0;followups=0]] {label}"
-        draft.add(2.0, "send", label=label, session=session, message=message, mode="stream",
-                  replica=draft.slot(), on_busy="reject", key=f"key-{label}")
+        draft.add(
+            2.0,
+            "send",
+            label=label,
+            session=session,
+            message=message,
+            mode="stream",
+            replica=draft.slot(),
+            on_busy="reject",
+            key=f"key-{label}",
+        )
         draft.add(10.0, "look", session=session, replica=0, every=every, times=int(end / every) + 1)
         for number in range(draft.dice.randrange(0, 3)):
             draft.send(20.0 + number, session=session, on_busy="enqueue", mode="async")
-        what = draft.dice.choice(("answer", "answer", "answer", "answer_twice", "cancel", "interrupt", "delete", "nothing"))
+        what = draft.dice.choice(
+            ("answer", "answer", "answer", "answer_twice", "cancel", "interrupt", "delete", "nothing")
+        )
         if what.startswith("answer"):
-            draft.add(end, "answer_tools", chat=label, replica=draft.slot(), key=f"tools-{label}",
-                      mode=draft.dice.choice(("wait", "stream")), loses=what == "answer_twice")
+            draft.add(
+                end,
+                "answer_tools",
+                chat=label,
+                replica=draft.slot(),
+                key=f"tools-{label}",
+                mode=draft.dice.choice(("wait", "stream")),
+                loses=what == "answer_twice",
+            )
         elif what == "cancel":
             draft.add(end, "cancel", chat=label, replica=draft.slot())
         elif what == "interrupt":
@@ -321,14 +362,27 @@ def _many_sessions(draft: Draft) -> Scenario:
 def _long_queue(draft: Draft) -> Scenario:
     """A queue of slow answers: the last one waits for longer than a session lives."""
     draft.configure()
-    draft.settings |= {"COZE_SESSION_EXPIRE": "120", "COZE_CHAT_TIMEOUT": "60", "MAX_QUEUED_PER_SESSION": "10",
-                       "COZE_FIRST_BYTE_TIMEOUT": "60", "COZE_IDLE_TIMEOUT": "60"}
+    draft.settings |= {
+        "COZE_SESSION_EXPIRE": "120",
+        "COZE_CHAT_TIMEOUT": "60",
+        "MAX_QUEUED_PER_SESSION": "10",
+        "COZE_FIRST_BYTE_TIMEOUT": "60",
+        "COZE_IDLE_TIMEOUT": "60",
+    }
     draft.open_sessions(1)
     for number in range(9):
         label = draft.label("c")
-        draft.add(2.0 + 0.5 * number, "send", label=label, session=draft.sessions[0][0], mode="async",
-                  message=f"[[sim:delay={draft.dice.choice((30, 50, 55))};deltas=2;reasoning=0]] {label}",
-                  replica=draft.slot(), on_busy="enqueue", key=f"key-{label}")
+        draft.add(
+            2.0 + 0.5 * number,
+            "send",
+            label=label,
+            session=draft.sessions[0][0],
+            mode="async",
+            message=f"[[sim:delay={draft.dice.choice((30, 50, 55))};deltas=2;reasoning=0]] {label}",
+            replica=draft.slot(),
+            on_busy="enqueue",
+            key=f"key-{label}",
+        )
     return draft.finish(700.0)
 
 
@@ -339,11 +393,20 @@ def _shutdown(draft: Draft) -> Scenario:
     draft.open_sessions(3)
     draft.chats(8, 1.5, 15.0)
     away = draft.dice.uniform(8.0, 16.0)
-    draft.add(away, "redis_away", how=draft.dice.choice(("refuse", "silent", "stall")),
-              seconds=round(draft.dice.uniform(30.0, 90.0), 1))
+    draft.add(
+        away,
+        "redis_away",
+        how=draft.dice.choice(("refuse", "silent", "stall")),
+        seconds=round(draft.dice.uniform(30.0, 90.0), 1),
+    )
     for slot in range(draft.replicas):
-        draft.add(away + draft.dice.uniform(0.0, 30.0), "drain", slot=slot, down=1.0,
-                  again=draft.dice.choice((None, 0.5, 3.0)))
+        draft.add(
+            away + draft.dice.uniform(0.0, 30.0),
+            "drain",
+            slot=slot,
+            down=1.0,
+            again=draft.dice.choice((None, 0.5, 3.0)),
+        )
     return draft.finish(away + 150.0)
 
 
@@ -365,8 +428,12 @@ def _hours_away(draft: Draft) -> Scenario:
     draft.open_sessions(3)
     draft.chats(8, 1.5, 15.0)
     seconds = round(draft.dice.uniform(0.5, 4.0) * _HOUR, 0)
-    draft.add(draft.dice.uniform(2.0, 15.0), "redis_away", how=draft.dice.choice(("refuse", "silent", "stall")),
-              seconds=seconds)
+    draft.add(
+        draft.dice.uniform(2.0, 15.0),
+        "redis_away",
+        how=draft.dice.choice(("refuse", "silent", "stall")),
+        seconds=seconds,
+    )
     return draft.finish(seconds + 60.0)
 
 

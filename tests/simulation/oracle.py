@@ -133,7 +133,9 @@ class Oracle:
                 return True
             if self._book.troubled("replica", "odd", since=loss.at - 60.0, until=loss.at + 120.0):
                 return True
-            if len(self._book.losses) > 1 or self._book.troubled("redis", since=loss.at + 1.0, until=loss.at + 60.0):
+            if len(self._book.losses) > 1 or self._book.troubled(
+                "redis", since=loss.at + 1.0, until=loss.at + 60.0
+            ):
                 return True
         return False
 
@@ -179,13 +181,17 @@ class Oracle:
                 self._book.violated("same", f"{chat.label}: {before.door} and {after.door} differ in {names}")
                 return
         for place, seen in enumerate(chat.seen):
-            if seen.status not in TERMINAL and any(s.at < seen.at and s.resumable and s.status in TERMINAL
-                                                   and not self._lost_between(s, seen) for s in chat.seen[:place]):
+            if seen.status not in TERMINAL and any(
+                s.at < seen.at and s.resumable and s.status in TERMINAL and not self._lost_between(s, seen)
+                for s in chat.seen[:place]
+            ):
                 self._book.violated("same", f"{chat.label}: {seen.door} says {seen.status} after its end")
                 return
 
     def _lost_between(self, before: SeenChat, after: SeenChat) -> bool:
-        return any(loss.since <= before.at + _AFTER and loss.at <= after.at + _AFTER for loss in self._book.losses)
+        return any(
+            loss.since <= before.at + _AFTER and loss.at <= after.at + _AFTER for loss in self._book.losses
+        )
 
     def _check_text(self, chat: ChatNote, last: SeenChat) -> None:
         found = self._coze_chats(chat)
@@ -257,7 +263,9 @@ class Oracle:
     # -- sessions ----------------------------------------------------------------------------------------
 
     async def _check_session(self, session: SessionNote, replicas: Sequence[Replica]) -> None:
-        answer = await self._get(replicas[0], session.who, f"/coze/sessions/{session.id}", "history_limit=100")
+        answer = await self._get(
+            replicas[0], session.who, f"/coze/sessions/{session.id}", "history_limit=100"
+        )
         if answer is None:
             return
         if answer.status != 200:
@@ -314,14 +322,19 @@ class Oracle:
             over = {c.id: c.last.record for c in mine if c.last is not None and c.last.status in TERMINAL}
             tokens = sum((record.get("usage") or {}).get("token_count", 0) for record in over.values())
             total = answer.data["total"]
-            unsure = any(c.unsure or (c.last is not None and c.last.status not in TERMINAL)
-                         for c in self._book.chats.values() if c.session.who == who)
+            unsure = any(
+                c.unsure or (c.last is not None and c.last.status not in TERMINAL)
+                for c in self._book.chats.values()
+                if c.session.who == who
+            )
             extra = self._next_messages(who)
             too_few = total["chats"] < len(over) or total["tokens"] < tokens
             too_many = not unsure and total["chats"] > len(over) + extra
             if too_few or too_many:
                 told = f"{total['chats']} chats, {total['tokens']} tokens"
-                self._book.violated("usage", f"{who}: {told}, but {len(over)} (+{extra}) and {tokens} were seen")
+                self._book.violated(
+                    "usage", f"{who}: {told}, but {len(over)} (+{extra}) and {tokens} were seen"
+                )
 
     def _next_messages(self, who: str) -> int:
         """Our own, of ``_say_next``."""

@@ -198,7 +198,9 @@ def run_scenario(
     asyncio.set_event_loop(loop)
     world = World(scenario, apps, ignore=ignore, keep=keep)
     loop.set_exception_handler(lambda _, context: _unretrieved(world.book, context))
-    sink = logger.add(lambda text: world.oracle.logged(str(text)), level="ERROR", format="{message} {exception}")
+    sink = logger.add(
+        lambda text: world.oracle.logged(str(text)), level="ERROR", format="{message} {exception}"
+    )
     try:
         loop.run_until_complete(world.run())
     except Stuck as stuck:
