@@ -11,8 +11,8 @@ usage() {
     cat <<'TEXT'
 Usage: ./run-tests.sh [--setup | --full | --ha | --chaos | --fuzz] [arguments for pytest]
 
-  (nothing)    ruff, mypy, bandit, the quick benchmark and all tests that do not take long: within five minutes
-  --full       also those marked "full" and "containers" (with podman): within 25 minutes
+  (nothing)    ruff, mypy, bandit, the quick benchmark and all tests that do not take long: about five minutes
+  --full       also those marked "full" and "containers" (with podman): about 25 minutes
   --ha         only those marked "ha": a real Redis Cluster and Sentinel with a forced failover
   --chaos      ten minutes of random faults under load; further arguments: --minutes N --seed N
   --fuzz       only those marked "fuzz": schemathesis for longer
