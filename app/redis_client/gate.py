@@ -22,6 +22,7 @@ from app.stopping import NoCancelLost, end_tasks
 from app.tracing import Tracing
 
 _PROBE_SECONDS: Final = 0.2
+_SLOWEST_PROBE_SECONDS: Final = 2.0
 _AFTER_FAULT_SECONDS: Final = 1.0
 _AWAY: Final = (
     redis_errors.ConnectionError,
@@ -218,6 +219,8 @@ class RedisGate:
             asyncio.get_running_loop().call_later(_AFTER_FAULT_SECONDS, self._start_probe)
 
     async def _probe_until_back(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while True:
             try:
                 with NoCancelLost():
@@ -226,7 +229,9 @@ class RedisGate:
                 if not _is_away(exc):
                     logger.warning("Redis answers again, though not as it should: {}", type(exc).__name__)
                     break
-                await asyncio.sleep(_PROBE_SECONDS)
+                # The longer it has been away, the less it matters whether it is found a moment later.
+                away = loop.time() - began
+                await asyncio.sleep(min(max(_PROBE_SECONDS, away / 20), _SLOWEST_PROBE_SECONDS))
             else:
                 break
         logger.warning("Redis is back")

@@ -59,6 +59,8 @@ class RunningChats:
         self.handing_over = False
         self.idle = Signal()
         self.idle.set()
+        self.busy = asyncio.Event()
+        """The opposite of ``idle``."""
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -81,7 +83,7 @@ class RunningChats:
         chat_id = job.log.chat_id
         self._jobs[chat_id] = job
         self._metrics.running_chats.set(len(self._jobs))
-        self.idle.clear()
+        self._look_idle()
         self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
 
     async def start_claimed(self, claim: Claim, *, request_id: str = "") -> Job:
@@ -125,7 +127,7 @@ class RunningChats:
     def claiming(self) -> Iterator[None]:
         """For the time from a claim until its chat runs here: whoever empties this process waits for it."""
         self._claims += 1
-        self.idle.clear()
+        self._look_idle()
         try:
             yield
         finally:
@@ -133,7 +135,11 @@ class RunningChats:
             self._look_idle()
 
     def _look_idle(self) -> None:
-        if not self._jobs and not self._claims:
+        if self._jobs or self._claims:
+            self.idle.clear()
+            self.busy.set()
+        else:
+            self.busy.clear()
             self.idle.set()
 
     async def _supervise(self, job: Job) -> None:

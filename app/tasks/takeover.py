@@ -46,6 +46,7 @@ class LeaseKeeper:
             self._running.spawn(forever(step, self._redis), f"leases:{name}")
 
     async def _renew(self) -> None:
+        await self._running.busy.wait()  # a process without chats costs nothing
         lost = await self._leases.renew(self._running.held())
         for chat_id, epoch in lost:
             job = self._running.get(chat_id)
