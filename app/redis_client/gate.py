@@ -80,6 +80,7 @@ class RedisGate:
         self._closed = False
         self.outages = 0
         """How often Redis was found away; whoever kept state across a change must look again."""
+        self._stalls = 0
 
     @property
     def client(self) -> Any:
@@ -89,6 +90,11 @@ class RedisGate:
     @property
     def away(self) -> bool:
         return not self._open.is_set()
+
+    @property
+    def trouble(self) -> int:
+        """Changes whenever Redis has answered nobody for longer than a reply may take, be it only slow."""
+        return self.outages + self._stalls
 
     async def wait_open(self) -> None:
         await self._open.wait()
@@ -199,6 +205,7 @@ class RedisGate:
             if _is_away(exc):
                 self._close_gate(exc)
         else:
+            self._stalls += 1
             logger.warning("Redis was slow: a command timed out")
 
     def _found_out(self, doubt: "asyncio.Task[None]") -> None:

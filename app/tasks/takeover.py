@@ -39,7 +39,7 @@ class LeaseKeeper:
         self._leases = leases
         self._running = running
         self._claim_after = 0.0
-        self._outages = 0
+        self._trouble = redis.trouble
 
     def start(self) -> None:
         for name, step in (("renew", self._renew), ("claim", self._claim), ("inbox", self._inbox)):
@@ -57,8 +57,9 @@ class LeaseKeeper:
 
     async def _claim(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._outages != self._redis.outages:
-            self._outages = self._redis.outages
+        if self._trouble != self._redis.trouble:
+            await self._redis.wait_open()  # owners can only renew once it is there
+            self._trouble = self._redis.trouble
             self._claim_after = loop.time() + self._leases.lease_seconds
             await self._leases.renew(self._running.held())
         if loop.time() >= self._claim_after and not self._running.leaving:

@@ -11,7 +11,11 @@ import pytest
 import redis as redis_py
 
 from app.exceptions import RedisUnavailable
-from app.redis_client import RedisGate, open_redis
+from app.redis_client import Keys, RedisGate, open_redis
+from app.stopping import end_tasks
+from app.stores.event_log import LogPolicy
+from app.stores.leases import LeaseStore
+from app.tasks import LeaseKeeper
 from tests.support import RedisServer, redis_server, wait_until
 
 BOUND = 30.0
@@ -94,3 +98,49 @@ async def test_a_redis_that_is_busy_with_a_script_is_away_until_that_is_over(
                 await gate.wait_open()
                 await running
             assert await gate.command("GET", "a") is None
+
+
+class NoChats:
+    """A process that runs nothing."""
+
+    leaving = False
+
+    def held(self) -> list[tuple[str, int]]:
+        return []
+
+    def get(self, chat_id: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize("trouble", ["gone", "slow"])
+async def test_after_trouble_with_redis_nothing_is_claimed_for_the_length_of_a_lease(
+    trouble: str, own_redis: RedisServer
+) -> None:
+    """Counted from its end: before that no owner could renew what it holds."""
+    policy = LogPolicy(lease=3_600_000, session_ttl=60_000, log_ttl=60_000, hold=60_000, usage_ttl=60_000)
+    loop = asyncio.get_running_loop()
+    async with gate_to(own_redis, reply_timeout=2) as gate:
+        keeper = LeaseKeeper(gate, LeaseStore(gate, Keys("coze:"), policy), NoChats())  # type: ignore[arg-type]
+        if trouble == "gone":
+            own_redis.kill()
+            with pytest.raises(RedisUnavailable):
+                await gate.command("GET", "a")
+            claiming = asyncio.create_task(keeper._claim())
+            await asyncio.sleep(0.1)
+            end = loop.time()
+            own_redis.start()
+        else:
+            with own_redis.client(timeout=BOUND) as other:
+                sleeping = asyncio.create_task(
+                    asyncio.to_thread(other.execute_command, "DEBUG", "SLEEP", "3")
+                )
+                await asyncio.sleep(0.2)
+                with pytest.raises(RedisUnavailable):
+                    await gate.command("GET", "a")
+                assert await gate.found_away() is False
+                end = loop.time()
+                await sleeping
+            claiming = asyncio.create_task(keeper._claim())
+        await wait_until(lambda: keeper._claim_after, BOUND)
+        assert keeper._claim_after >= end + 3600
+        await end_tasks([claiming])
