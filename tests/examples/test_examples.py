@@ -62,7 +62,7 @@ def _run(command: list[str], service: RunningApp) -> subprocess.CompletedProcess
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
 
 
