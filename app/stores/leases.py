@@ -8,8 +8,8 @@ from redis import exceptions as redis_errors
 
 from app.exceptions import IdempotencyKeyReused
 from app.redis_client import Arg, Keys, RedisGate, Script
-from app.stores.event_log import LogPolicy
 from app.stores.limits import TOMBSTONE_MS
+from app.stores.open_log import LogPolicy
 from app.stores.sessions import IDEMPOTENCY_MS, IdempotencyKey, SessionRecord
 from app.utils import random_token, shard_of
 

@@ -13,8 +13,8 @@ import redis as redis_py
 from app.exceptions import RedisUnavailable
 from app.redis_client import Keys, RedisGate, open_redis
 from app.stopping import end_tasks
-from app.stores.event_log import LogPolicy
 from app.stores.leases import LeaseStore
+from app.stores.open_log import LogPolicy
 from app.tasks import LeaseKeeper
 from tests.support import RedisServer, redis_server, wait_until
 

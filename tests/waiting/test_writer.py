@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from app.redis_client import Arg, Keys, RedisGate, open_redis
-from app.stores.event_log import LogPolicy, LogWriter, OpenLog, Origin
+from app.stores.event_log import LogWriter
 from app.stores.leases import LeaseStore
+from app.stores.open_log import LogPolicy, OpenLog, Origin
 from app.stores.sessions import SessionRecord
 from app.utils import new_chat_id, new_session_id
 from tests.support import RedisServer, RunningApp, open_client, wait_until
