@@ -12,10 +12,14 @@ from app.stores.leases import LeaseStore
 from app.stores.loops import forever
 from app.tasks.running import RunningChats
 
-_SCAN_SECONDS: Final = 0.7
 _RENEWALS_PER_LEASE: Final = 3
 _INBOX_SECONDS: Final = 20.0
 _CLAIMS_AT_ONCE: Final = 8
+
+
+def scan_seconds() -> float:
+    """Between two looks for leases that have run out."""
+    return 0.7
 
 
 class LeaseKeeper:
@@ -32,7 +36,7 @@ class LeaseKeeper:
         leases: LeaseStore,
         running: RunningChats,
         *,
-        scan_seconds: Callable[[], float] = lambda: _SCAN_SECONDS,
+        scan_seconds: Callable[[], float],
     ) -> None:
         self._redis = redis
         self._scan_seconds = scan_seconds
