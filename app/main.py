@@ -125,8 +125,8 @@ async def _open_verifier(
 class World:
     """What a process has outside itself, for those who bring their own: tests, above all a simulated world.
 
-    ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``: see
-    ``LeaseKeeper``.
+    ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``:
+    says how long to wait between two looks for leases that have run out.
     """
 
     servers: Servers | None = None
