@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in run_tasks(split(task, chosen.jobs), fail_fast=chosen.fail_fast):
         totals.add(line)
         if chosen.traces:
-            print(f"seed {line['seed']} {line['kind']} {line['trace']} {line['real_seconds']:.2f} s")
+            print(f"seed {line['seed']} {line['kind']} {line['trace']} {line['cpu_seconds']:.2f} s of CPU, {line['virtual_seconds'] - 17_280_000:.0f} virtual")
         if chosen.replay is not None:
             print("\n".join(line["lines"]))
         if line["violations"]:

@@ -191,9 +191,11 @@ class Clients:
         hang_up: float | None = None,
         readers: int = 0,
         file: str = "",
+        comes_back: float = 0.0,
     ) -> None:
         """``mode``: stream, wait or async. ``hang_up``: the stream's client leaves after so many seconds, and
-        comes back elsewhere. ``readers``: so many more follow the chat."""
+        comes back elsewhere. ``readers``: so many more follow the chat. ``comes_back``: seconds until whoever sent
+        it looks for the answer."""
         note = await self._session(session)
         if note is None:
             return
@@ -206,6 +208,7 @@ class Clients:
         headers = {"Idempotency-Key": key} if key else {}
         headers |= {"Prefer": "respond-async"} if mode == "async" else {}
         await self._ask(chat, f"/coze/sessions/{note.id}/messages", body, headers, replica, hang_up)
+        await asyncio.sleep(comes_back)
         others = [outside(self._read_along(chat, replica + n), "reader") for n in range(1, readers + 1)]
         await asyncio.gather(self._stay(chat, replica + 1), *others)
 

@@ -57,7 +57,7 @@ class Draft:
             "COZE_CHAT_TIMEOUT": choose(("20", "60", "120")),
             "COZE_SESSION_EXPIRE": choose(("120", "600", "3600", "36000")),
             "COZE_RESULT_EXPIRE": choose(("60", "1800")),
-            "LEASE_SECONDS": choose(("2", "5", "15")),
+            "LEASE_SECONDS": choose(("5", "5", "15")),
             "COZE_USE_STREAM": choose(("true", "true", "true", "false")),
             "MAX_CHAT_LOG_BYTES": choose(("65536", "16777216")),
             "MAX_QUEUED_PER_SESSION": choose(("1", "3", "10")),
@@ -72,7 +72,7 @@ class Draft:
             "skew": choose((0.0, 0.0, 2.0, 100.0)),
             "scan_seconds": choose((0.7, 2.0, 5.0)),
             "on_disconnect": choose(("continue", "continue", "stop")),
-            "tuned": not self.maybe(0.03),
+            "tuned": not self.maybe(0.01),
         }
 
     def open_sessions(self, count: int, at: float = 0.1) -> None:
@@ -290,7 +290,7 @@ def _waiting(draft: Draft) -> Scenario:
                   replica=draft.slot(), on_busy="reject", key=f"key-{label}")
         draft.add(10.0, "look", session=session, replica=0, every=every, times=int(end / every) + 1)
         for number in range(draft.dice.randrange(0, 3)):
-            draft.send(20.0 + number, session=session, on_busy="enqueue", mode="async")
+            draft.send(20.0 + number, session=session, on_busy="enqueue", mode="async", comes_back=end)
         what = draft.dice.choice(("answer", "answer", "answer", "answer_twice", "cancel", "interrupt", "delete", "nothing"))
         if what.startswith("answer"):
             draft.add(end, "answer_tools", chat=label, replica=draft.slot(), key=f"tools-{label}",
@@ -364,9 +364,10 @@ def _hours_away(draft: Draft) -> Scenario:
     draft.settings["COZE_SESSION_EXPIRE"] = "36000"
     draft.open_sessions(3)
     draft.chats(8, 1.5, 15.0)
-    seconds = round(draft.dice.uniform(0.5, 4.0) * _HOUR, 0)
-    draft.add(draft.dice.uniform(2.0, 15.0), "redis_away", how=draft.dice.choice(("refuse", "silent", "stall")),
-              seconds=seconds)
+    how = draft.dice.choice(("refuse", "silent", "stall"))
+    hours = draft.dice.uniform(0.5, 4.0) if how != "refuse" else draft.dice.uniform(0.1, 0.4)
+    seconds = round(hours * _HOUR, 0)  # one that refuses is asked five times a second
+    draft.add(draft.dice.uniform(2.0, 15.0), "redis_away", how=how, seconds=seconds)
     return draft.finish(seconds + 60.0)
 
 

@@ -54,6 +54,7 @@ was over by then, waited (in the queue or for tools), or if its owner was troubl
 before the answer to the POST leaves the client unsure: it has no chat that could be lost."""
 
 _AFTER: Final = 2.0
+_NEXT: Final = "[[sim:deltas=2;gap=0.1;reasoning=0;followups=0]] and now?"
 
 
 class Oracle:
@@ -213,13 +214,15 @@ class Oracle:
             return
         code = (last.record.get("error") or {}).get("code")
         at_coze = self._coze_chats(chat)
-        if any(c.status == "failed" or c.knobs.fail for c in at_coze) or "fail=" in chat.message:
+        if any(c.status == "failed" or c.knobs.fail for c in at_coze) or "fail=" in chat.message or "http=" in chat.message:
             return  # Coze said so
         end = chat.settled_at or last.at
         if code == "COZE_TIMEOUT" and end - chat.sent_at >= self._settings.chat_timeout - 1.0:
             return
         if code == "COZE_SESSION_EXPIRED":
             return
+        if code == "COZE_SESSION_BUSY" and self._shares_conversation(chat.session):
+            return  # they take turns, and wait for ten seconds
         if not at_coze and self._book.troubled(since=chat.sent_at, until=end):
             return  # its POST never arrived
         if self._book.troubled("odd", since=chat.sent_at, until=end):
@@ -229,6 +232,11 @@ class Oracle:
         ):
             return
         self._book.violated("outcome", f"{chat.label} failed: {last.record.get('error')}")
+
+    def _shares_conversation(self, session: SessionNote) -> bool:
+        """Two sessions may go on with one conversation."""
+        others = [other.conversation for other in self._book.sessions.values() if other is not session]
+        return bool(session.conversation) and session.conversation in others
 
     def _check_readings(self, chat: ChatNote) -> None:
         for reading in chat.readings:
@@ -276,7 +284,7 @@ class Oracle:
     async def _say_next(self, session: SessionNote, replica: Replica) -> str:
         for _ in range(3):
             request = self._caller.request(
-                "POST", f"/coze/sessions/{session.id}/messages", session.who, {"message": "and now?"}
+                "POST", f"/coze/sessions/{session.id}/messages", session.who, {"message": _NEXT}
             )
             try:
                 answer = await self._caller.call(replica, request, self._settings.timeout + CALL_SECONDS)

@@ -91,7 +91,7 @@ class Outcome:
     chats: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     virtual_seconds: float = 0.0
-    real_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     lines: list[str] = field(default_factory=list)
 
     def rules(self) -> list[str]:
