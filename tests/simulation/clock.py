@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -25,8 +26,8 @@ cpu_seconds: Final = time.process_time
 class Owner:
     """Whose task something is: a replica.
 
-    ``skew``: seconds by which its wall clock is ahead. ``frozen``: it does nothing, as after SIGSTOP; ``held``
-    is what it would have done. ``cut``: all its I/O is cut off. ``tasks``: those that are not over.
+    ``skew``: seconds by which its wall clock is ahead. ``frozen``: it does nothing, as after SIGSTOP;
+    ``held`` is what it would have done. ``cut``: all its I/O is cut off. ``tasks``: those that are not over.
     """
 
     def __init__(self, name: str, skew: float = 0.0) -> None:
@@ -178,13 +179,17 @@ def later(seconds: float, call: Callable[..., object], *args: Any) -> asyncio.Ti
 
 
 class Line:
-    """One direction of a connection: what was sent first arrives first."""
+    """One direction of a connection: what was sent first arrives first.
+
+    Arrivals are rounded up to half milliseconds: what a process finds when it looks at its sockets comes at
+    once, and many a race needs two things in the same turn of the loop.
+    """
 
     def __init__(self) -> None:
         self._last = 0.0
 
     def travel(self, seconds: float, take: Callable[..., object], *args: Any) -> None:
-        self._last = max(self._last, CLOCK.now + seconds)
+        self._last = max(self._last, math.ceil((CLOCK.now + seconds) * 2000) / 2000)
         at(self._last, take, *args)
 
 

@@ -140,7 +140,9 @@ class World:
         await self.faults.heal()
         calm = CLOCK.now
         hour = self._chosen["hour"]
+        looking = outside(self.clients.keep_alive(), "keep alive")
         _, late = await asyncio.wait(doing, timeout=hour / 2) if doing else (None, set())
+        looking.cancel()
         for task in late:
             self.book.violated("stuck", f"{task.get_name()} is not over {hour / 2:g} s after all faults")
             task.cancel()
@@ -201,7 +203,9 @@ def run_scenario(
     asyncio.set_event_loop(loop)
     world = World(scenario, apps, ignore=ignore, keep=keep)
     loop.set_exception_handler(lambda _, context: _unretrieved(world.book, context))
-    sink = logger.add(lambda text: world.oracle.logged(str(text)), level="ERROR", format="{message} {exception}")
+    sink = logger.add(
+        lambda text: world.oracle.logged(str(text)), level="ERROR", format="{message} {exception}"
+    )
     try:
         loop.run_until_complete(world.run())
     except Stuck as stuck:
