@@ -1,4 +1,4 @@
-"""``python -m tests.simulation --seeds 1-500 --fail-fast``; ``./run-tests.sh --simulate`` and ``--replay``."""
+"""Runs scenarios: ``python -m tests.simulation --seeds 1-500 --fail-fast``."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in run_tasks(split(task, chosen.jobs), fail_fast=chosen.fail_fast):
         totals.add(line)
         if chosen.traces:
-            print(f"seed {line['seed']} {line['kind']} {line['trace']} {line['real_seconds']:.2f} s")
+            print(f"seed {line['seed']} {line['kind']} {line['trace']} {line['cpu_seconds']:.2f} s of CPU")
         if chosen.replay is not None:
             print("\n".join(line["lines"]))
         if line["violations"]:

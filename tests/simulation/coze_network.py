@@ -16,8 +16,8 @@ from tests.simulation.clock import Owner, later
 from tests.simulation.exchange import Broken, Exchange, Request
 
 FAULTS: Final = ("refuse", "lost", "cut", "stall", "bad_gateway", "slow")
-"""refuse: no connection. lost: the request arrives, its answer breaks off before the first byte. cut: after some
-bytes. stall: silence after some bytes, for minutes. bad_gateway: a 502 that did not reach Coze."""
+"""refuse: no connection. lost: the request arrives, its answer breaks off before the first byte. cut: after
+some bytes. stall: silence after some bytes, for minutes. bad_gateway: a 502 that did not reach Coze."""
 
 
 @dataclass

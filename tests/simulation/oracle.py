@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from app.config import Settings
@@ -27,9 +28,10 @@ RULES: Final = {
     "order": "one chat at a time in a session, and messages in the order in which they were taken",
     "busy": "a session in which nothing runs takes a message",
     "next": "every session that lives takes a next message in the end",
+    "cancel": "what is cancelled is over, a chat that waits for tools, too",
     "tools": "a chat that waits for tools takes their outputs for as long as its session lives",
     "tools_again": "outputs that were sent twice with one key are taken once",
-    "folding": "appending deltas and letting snapshots replace gives the whole answer before the terminal frame",
+    "folding": "deltas appended and snapshots that replace give the whole answer before the end",
     "frames": "frames come in order, without gap or repetition, and end once",
     "openai": "the OpenAI door tells the same answer",
     "foreign": "nobody sees what is somebody else's",
@@ -49,11 +51,13 @@ RULES: Final = {
     "error": "nothing breaks inside that the log calls an error",
 }
 """Legitimate losses. Redis that comes back empty, or without its last seconds (a ``Loss``), has lost what was
-written in that time; a chat's owner writes its running chat again. So a chat may be missing after a loss if it
-was over by then, waited (in the queue or for tools), or if its owner was troubled before it could write. A crash
-before the answer to the POST leaves the client unsure: it has no chat that could be lost."""
+written in that time; a chat's owner writes its running chat again. So a chat may be missing after a loss if
+it was over by then, waited (in the queue or for tools), or if its owner was troubled before it could write. A
+crash before the answer to the POST leaves the client unsure: it has no chat that could be lost."""
 
 _AFTER: Final = 2.0
+_ESSENCE: Final = ("chat_id", "session_id", "status", "content", "reasoning_content", "follow_up_questions")
+_NEXT: Final = "[[sim:deltas=2;gap=0.1;reasoning=0;followups=0]] and now?"
 
 
 class Oracle:
@@ -173,10 +177,15 @@ class Oracle:
         return any(c.status == "requires_action" for c in self._coze_chats(chat))
 
     def _check_same(self, chat: ChatNote) -> None:
-        """Once over it stays as it is. What Redis did not have yet, or has lost, may come out otherwise."""
+        """Once over it stays as it is. What Redis did not have yet, or has lost, may come out otherwise; what
+        was told while Redis was in trouble keeps its essence, though not its times."""
         over = [seen for seen in chat.seen if seen.status in TERMINAL and seen.resumable]
-        for before, after in zip(over, over[1:], strict=False):
-            if before.record != after.record and not self._lost_between(before, after):
+        for before, after in pairwise(over):
+            shown = [before.record, after.record]
+            if self._book.troubled("redis", since=before.at, until=before.at):
+                # It may have been told from its owner's memory, and ended anew by another after that.
+                shown = [{name: record[name] for name in _ESSENCE} for record in shown]
+            if shown[0] != shown[1] and not self._lost_between(before, after):
                 names = [name for name in after.record if before.record.get(name) != after.record[name]]
                 self._book.violated("same", f"{chat.label}: {before.door} and {after.door} differ in {names}")
                 return
@@ -213,19 +222,25 @@ class Oracle:
             interrupted = any(
                 other.on_busy == "interrupt" for other in chat.session.chats if other is not chat
             )
-            if chat.cancel_at is None and not interrupted and not chat.unsure and not chat.bound:
-                if not self._book.troubled("redis", "odd", since=chat.sent_at, until=last.at):
-                    self._book.violated("outcome", f"{chat.label}: cancelled, and nobody asked for it")
+            excused = chat.unsure or self._book.troubled("redis", "odd", since=chat.sent_at, until=last.at)
+            if chat.cancel_at is None and not interrupted and not excused:
+                self._book.violated("outcome", f"{chat.label}: cancelled, and nobody asked for it")
             return
         code = (last.record.get("error") or {}).get("code")
         at_coze = self._coze_chats(chat)
-        if any(c.status == "failed" or c.knobs.fail for c in at_coze) or "fail=" in chat.message:
+        if (
+            any(c.status == "failed" or c.knobs.fail for c in at_coze)
+            or "fail=" in chat.message
+            or "http=" in chat.message
+        ):
             return  # Coze said so
         end = chat.settled_at or last.at
         if code == "COZE_TIMEOUT" and end - chat.sent_at >= self._settings.chat_timeout - 1.0:
             return
         if code == "COZE_SESSION_EXPIRED":
             return
+        if code == "COZE_SESSION_BUSY" and self._shares_conversation(chat.session):
+            return  # they take turns, and wait for ten seconds
         if not at_coze and self._book.troubled(since=chat.sent_at, until=end):
             return  # its POST never arrived
         if self._book.troubled("odd", since=chat.sent_at, until=end):
@@ -235,6 +250,11 @@ class Oracle:
         ):
             return
         self._book.violated("outcome", f"{chat.label} failed: {last.record.get('error')}")
+
+    def _shares_conversation(self, session: SessionNote) -> bool:
+        """Two sessions may go on with one conversation."""
+        others = [other.conversation for other in self._book.sessions.values() if other is not session]
+        return bool(session.conversation) and session.conversation in others
 
     def _check_readings(self, chat: ChatNote) -> None:
         for reading in chat.readings:
@@ -275,16 +295,31 @@ class Oracle:
             return
         records = answer.data["chat_history"]
         self._check_order(session, records)
-        if records and records[0]["status"] == "requires_action":
-            return
+        for record in records:
+            if record["status"] == "requires_action":
+                await self._free(session, record["chat_id"], replicas[0])
         status = await self._say_next(session, replicas[-1])
         if status != "completed":
             self._book.violated("next", f"{session.label}: the next message is {status}")
 
+    async def _free(self, session: SessionNote, chat_id: str, replica: Replica) -> None:
+        """Cancelling a chat that waits for tools makes room for the next message."""
+        request = self._caller.request("POST", f"/coze/chats/{chat_id}/cancel", session.who)
+        try:
+            answer = await self._caller.call(replica, request)
+        except Broken:
+            return
+        chat = self._book.note_of(chat_id)
+        if answer.status == 200 and chat is not None:
+            chat.cancel_at = chat.cancel_at or CLOCK.now
+            chat.see("cancel", answer.data)
+        if answer.status != 200 or answer.data["status"] == "requires_action":
+            self._book.violated("cancel", f"{session.label}: {chat_id} cannot be cancelled: {answer.status}")
+
     async def _say_next(self, session: SessionNote, replica: Replica) -> str:
         for _ in range(3):
             request = self._caller.request(
-                "POST", f"/coze/sessions/{session.id}/messages", session.who, {"message": "and now?"}
+                "POST", f"/coze/sessions/{session.id}/messages", session.who, {"message": _NEXT}
             )
             try:
                 answer = await self._caller.call(replica, request, self._settings.timeout + CALL_SECONDS)
