@@ -109,8 +109,8 @@ class Oracle:
         session = chat.session
         if session.over is not None or CLOCK.now >= max(session.alive_until, self._lives_until(chat)):
             return True
-        if session.single or (session.who, session.user) in self._book.erased:
-            return CLOCK.now >= self._lives_until(chat) or (session.who, session.user) in self._book.erased
+        if (session.who, session.user) in self._book.erased:
+            return True
         return self._may_be_lost(chat) or self._evicted(session)
 
     def _lives_until(self, chat: ChatNote) -> float:
