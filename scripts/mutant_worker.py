@@ -151,7 +151,7 @@ def main() -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.path.insert(0, str(Path.cwd()))
     with contextlib.suppress(BrokenPipeError):
-        arguments = [TESTS, "-q", "-s", "-p", "no:cacheprovider", "-p", "no:terminal"]
+        arguments = [TESTS, "-q", "-s", "-p", "no:cacheprovider"]
         return int(pytest.main(arguments, plugins=[Runs(answers)]))
     return 1
 
