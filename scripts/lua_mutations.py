@@ -1,14 +1,15 @@
 """One small change at a time to a Lua script: where one can be made, and what it is called.
 
-What is changed: a call or an assignment is dropped, also a ``return`` that is not its block's only statement; a
-condition is always or never met; a comparison is turned round or moved by one; ``and`` and ``or``, ``min`` and
-``max`` change places; a ``not`` goes; a number becomes the next one, and 1 becomes 0.
+What is changed: a call or an assignment is dropped, also a ``return`` that is not its block's only
+statement; a condition is always or never met; a comparison is turned round or moved by one; ``and`` and
+``or``, ``min`` and ``max`` change places; a ``not`` goes; a number becomes the next one, and 1 becomes 0.
 
 Left out because it cannot show or would show at once, whatever the tests are:
 
 - the only statement of an ``if`` without ``else``: dropping it is a condition that is never met;
 - ``while true``: it never ends;
 - places in KEYS and ARGV, and in the tables that replies are: a wrong one is noticed by any test;
+- the 1 in ``string.sub(text, 1, ...)``: 0 means the same;
 - ``local x = ...``: without it the script has no such name;
 - what does not compile.
 """
@@ -41,6 +42,8 @@ _COMPARED: Final = {
     ">=": ("<", ">"),
 }
 _SWAPPED: Final = {"and": "or", "or": "and", "min": "max", "max": "min"}
+
+_FROM_THE_START: Final = re.compile(r"string\.sub\(\w+, \Z")
 
 
 @dataclass(frozen=True)
@@ -249,11 +252,15 @@ def _of_words(source: str) -> Iterator[Mutation]:
         if token.text in _COMPARED and token.kind == "op":
             for number, instead in enumerate(_COMPARED[token.text]):
                 yield Mutation(begin, end, instead, "move comparison" if number else "turn comparison")
-        elif token.text in _SWAPPED and token.kind == "name" and (before == "." or token.text in ("and", "or")):
+        elif (
+            token.text in _SWAPPED and token.kind == "name" and (before == "." or token.text in ("and", "or"))
+        ):
             yield Mutation(begin, end, _SWAPPED[token.text], "swap")
         elif token.text == "not":
             yield Mutation(begin, end, "", "drop not")
         elif token.kind == "number" and not (before == "[" and behind == "]"):
+            if token.text == "1" and _FROM_THE_START.search(source, 0, begin):
+                continue
             yield Mutation(begin, end, "0" if token.text == "1" else str(int(token.text) + 1), "number")
 
 

@@ -1,7 +1,7 @@
 """Runs the store tests again and again, each time with other scripts: imports and collection are paid once.
 
-Started by ``scripts/mutants.py`` in a copy of the sources. It reads a line of JSON for each run: the script or
-the Python function that was changed, and answers with a line. A run is a fork of this process, so that it
+Started by ``scripts/mutants.py`` in a copy of the sources. It reads a line of JSON for each run: the script
+or the Python function that was changed, and answers with a line. A run is a fork of this process, so that it
 begins with nothing that another run has left, and can be ended whatever it does.
 """
 
@@ -33,7 +33,9 @@ class Runs:
         self._kills: dict[str, dict[str, int]] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = [item for item in items if "redis-server" not in item.name and item.path.name not in WITHOUT]
+        items[:] = [
+            item for item in items if "redis-server" not in item.name and item.path.name not in WITHOUT
+        ]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -52,39 +54,47 @@ class Runs:
     def _say(self, answer: dict[str, Any]) -> None:
         os.write(self._answers, (json.dumps(answer) + "\n").encode())
 
-    def _items(self, items: list[pytest.Item], script: str, used: dict[str, set[str]]) -> list[pytest.Item]:
-        """Those that run the script, the ones first that have noticed something in it."""
+    def _items(self, items: list[pytest.Item], script: str, used: dict[str, list[str]]) -> list[pytest.Item]:
+        """Those that run the script. First come those that have noticed something in it, then those that run
+        it last of all: what comes before is mostly how a test gets where it wants to be."""
         kills = self._kills.get(script, {})
-        chosen = [i for i in items if script in ("", "prelude") or script in used[i.nodeid]]
-        return sorted(chosen, key=lambda item: -kills.get(item.nodeid, 0))
+        everything = script in ("", "prelude")
+        chosen = [item for item in items if everything or script in used[item.nodeid]]
 
-    def _scripts_of(self, items: list[pytest.Item]) -> dict[str, set[str]]:
-        """Which scripts each test runs, found out by running all of them unchanged."""
+        def place(item: pytest.Item) -> tuple[int, int]:
+            scripts = used[item.nodeid]
+            return -kills.get(item.nodeid, 0), 0 if everything else len(scripts) - scripts.index(script)
+
+        return sorted(chosen, key=place)
+
+    def _scripts_of(self, items: list[pytest.Item]) -> dict[str, list[str]]:
+        """Which scripts each test runs, in the order in which it first does: found out by running all of them
+        without any change."""
         reading, writing = os.pipe()
         if os.fork() == 0:
             from app.redis_client import Script
 
-            names: set[str] = set()
+            names: dict[str, None] = {}
             command = Script.command
 
             def noted(script: Script, *args: Any) -> Any:
-                names.add(script.name)
+                names[script.name] = None
                 return command(script, *args)
 
             Script.command = noted  # type: ignore[method-assign]
             for item, following in _in_order(items):
                 names.clear()
                 failed = _fails(item, following)
-                line = json.dumps([item.nodeid, sorted(names), failed])
+                line = json.dumps([item.nodeid, [*names], failed])
                 os.write(writing, (line + "\n").encode())
             os._exit(0)
         os.close(writing)
-        used: dict[str, set[str]] = {}
+        used: dict[str, list[str]] = {}
         with os.fdopen(reading) as lines:
             for nodeid, found, failed in map(json.loads, lines):
                 if failed:
                     self._say({"error": f"{nodeid} fails without any change"})
-                used[nodeid] = set(found)
+                used[nodeid] = found
         os.wait()
         return used
 

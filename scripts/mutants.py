@@ -287,7 +287,10 @@ class Trial:
                 first, _, last = self._seeds.partition("-")
                 self._clean = copy.clean_seeds(int(first), int(last or first)) if self._seeds else []
                 if self._seeds:
-                    print(f"seeds that are clean without any change: {', '.join(self._clean) or 'none'}", flush=True)
+                    print(
+                        f"seeds that are clean without any change: {', '.join(self._clean) or 'none'}",
+                        flush=True,
+                    )
             return self._clean
 
     def _try(self, copy: Copy, mutant: Mutant) -> None:
@@ -305,7 +308,10 @@ class Trial:
         with self._lock:
             self.results.append(Result(mutant, by, time.monotonic() - began))
             if not by or len(self.results) % 25 == 0:
-                print(f"{len(self.results)}/{self._all}{'' if by else '  SURVIVES  ' + mutant.text()}", flush=True)
+                print(
+                    f"{len(self.results)}/{self._all}{'' if by else '  SURVIVES  ' + mutant.text()}",
+                    flush=True,
+                )
 
 
 def report(results: Sequence[Result], asked: int, seconds: float) -> int:
@@ -327,21 +333,26 @@ def report(results: Sequence[Result], asked: int, seconds: float) -> int:
     simulated = sum(r.by.startswith("seeds") for r in results)
     total, share = sum(noticed.values()), sum(noticed.values()) / max(1, len(results))
     rest = "" if len(results) == asked else f" (of {asked}; the time was up)"
+    left = len(results) - total
     print(
-        f"\n{total} of {len(results)} mutants noticed{rest}: {share:.1%}, {simulated} of them by the simulation"
-        f" alone; {len(results) - total} survive, {len(results) - total - len(new)} of them listed; {seconds:.0f} s"
+        f"\n{total} of {len(results)} mutants noticed{rest}: {share:.1%}, {simulated} by the simulation alone"
     )
+    print(f"{left} survive, {left - len(new)} of them listed; {seconds:.0f} s")
     return 0 if share >= ENOUGH and not new and not stale else 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="a script or a module")
     parser.add_argument("--list", action="store_true", help="print them and try none")
     parser.add_argument("--listed", action="store_true", help="only those that are listed as survivors")
     parser.add_argument("--seeds", default="1-12", metavar="A-B", help='seeds for the simulation; "" = none')
     parser.add_argument("--minutes", type=float, help="begin none after so long")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at the same time (default: all cores)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="at the same time (default: all cores)"
+    )
     chosen = parser.parse_args(arguments)
     names = {Path(name).stem for name in chosen.only}
     listed = survivors()

@@ -51,7 +51,9 @@ def decisions(source: str, functions: Sequence[str]) -> list[Decision]:
                     begin = source.index(before, begin)
                     end = begin + len(before)
                 found.append(Decision(name, Mutation(begin, end, instead, kind)))
-    return sorted(set(found), key=lambda each: (each.mutation.begin, each.mutation.end, each.mutation.instead))
+    return sorted(
+        set(found), key=lambda each: (each.mutation.begin, each.mutation.end, each.mutation.instead)
+    )
 
 
 _Place = tuple[int, int]

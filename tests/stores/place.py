@@ -1,9 +1,9 @@
 """All stores on one Redis, and what that Redis holds, in names and times that can be read.
 
-``Place.dump()`` tells everything as a flat dict: ``"queue:S"`` is a key's time to live, ``"queue:S="`` what a list,
-set or string holds, ``"session:S.running"`` a field of a hash, ``"leases.A:1"`` an entry of a sorted set and
-``"log:A#1-1"`` one of a stream. Sessions, chats and users go by the names that the test gave them, times are
-milliseconds from now. ``Place.seen()`` tells what a step has changed, and so also what it has not.
+``Place.dump()`` tells everything as a flat dict: ``"queue:S"`` is a key's time to live, ``"queue:S="`` what a
+list, set or string holds, ``"session:S.running"`` a field of a hash, ``"leases.A:1"`` an entry of a sorted set
+and ``"log:A#1-1"`` one of a stream. Sessions, chats and users go by the names that the test gave them, times
+are milliseconds from now. ``Place.seen()`` tells what a step has changed, and so also what it has not.
 """
 
 from __future__ import annotations
@@ -59,6 +59,31 @@ class Near(int):
         return not self == other
 
     __hash__ = None  # type: ignore[assignment]
+
+
+_CONTENT = {
+    b"hash": ("HGETALL",),
+    b"zset": ("ZRANGE", 0, -1, "WITHSCORES"),
+    b"stream": ("XRANGE", "-", "+"),
+    b"list": ("LRANGE", 0, -1),
+    b"set": ("SMEMBERS",),
+    b"string": ("GET",),
+}
+
+
+def _asking(name: bytes, kind: bytes) -> list[tuple[Any, ...]]:
+    """The commands that tell how long a key lives and what it holds."""
+    command, *options = _CONTENT[kind]
+    return [("PTTL", name), (command, name, *options)]
+
+
+def _pairs(reply: Any) -> list[tuple[bytes, bytes]]:
+    """A real server's reply is flat, an embedded one's is not, and has numbers for scores."""
+    if isinstance(reply, dict):
+        return [*reply.items()]
+    if isinstance(reply[0], list):
+        return [(member, b"%d" % score) for member, score in reply]
+    return [*zip(reply[::2], reply[1::2], strict=True)]
 
 
 class Clock:
@@ -154,33 +179,35 @@ class Place:
 
     async def dump(self) -> dict[str, Any]:
         names = sorted(await self.redis.client.keys("*"))
-        now = await self.now()
-        found: dict[str, Any] = {}
         kinds = await self.redis.pipeline([("TYPE", name) for name in names])
+        held = zip(names, kinds, strict=True)
+        replies = iter(await self.redis.pipeline([part for each in held for part in _asking(*each)]))
+        now, found = await self.now(), {}
         for name, kind in zip(names, kinds, strict=True):
             label = self.readable(name)
-            found[label] = await self._time_to_live(name, now)
-            if kind == b"hash":
-                flat = await self.redis.command("HGETALL", name)
-                fields = dict(zip(flat[::2], flat[1::2], strict=True)) if isinstance(flat, list) else flat
-                for field, value in fields.items():
-                    found[f"{label}.{self.readable(field)}"] = self._value(value, now)
-            elif kind == b"zset":
-                for member, score in await self.redis.client.zrange(name, 0, -1, withscores=True):
-                    found[f"{label}.{self.readable(member)}"] = self._value(b"%d" % score, now)
+            found[label] = self._time_to_live(name, next(replies), now)
+            content = next(replies)
+            if kind in (b"hash", b"zset"):
+                for member, value in _pairs(content):
+                    found[f"{label}.{self.readable(member)}"] = self._value(value, now)
             elif kind == b"stream":
-                for entry_id, fields in await self.redis.client.xrange(name):
-                    found[f"{label}#{entry_id.decode()}"] = {k.decode(): v for k, v in fields.items()}
+                for entry_id, fields in content:
+                    entry = {field.decode(): value for field, value in _pairs(fields)}
+                    found[f"{label}#{entry_id.decode()}"] = entry
+            elif kind == b"string":
+                found[f"{label}="] = self.readable(content)
             else:
-                found[f"{label}="] = await self._content(name, kind)
+                items = [self.readable(item) for item in content]
+                found[f"{label}="] = sorted(items) if kind == b"set" else items
         return found
 
-    async def _time_to_live(self, name: bytes, now: int) -> int | str:
-        if self._server is not None:  # exact, whereas PTTL rounds down
-            expires = self._server.dbs[0]._dict[name].expireat
-            return FOR_EVER if expires is None else round(expires * 1000) - now
-        left = int(await self.redis.command("PTTL", name))
-        return FOR_EVER if left == -1 else Near(left)
+    def _time_to_live(self, name: bytes, left: int, now: int) -> int | str:
+        if left == -1:
+            return FOR_EVER
+        if self._server is None:
+            return Near(left)
+        expires: float = self._server.dbs[0]._dict[name].expireat
+        return round(expires * 1000) - now  # exact, whereas PTTL rounds down
 
     def _value(self, value: bytes, now: int) -> int | str:
         text = self.readable(value)
@@ -188,20 +215,15 @@ class Place:
             return text
         return int(text) - now if self.clock is not None else Near(int(text) - now)
 
-    async def _content(self, name: bytes, kind: bytes) -> Any:
-        if kind == b"list":
-            return [self.readable(item) for item in await self.redis.client.lrange(name, 0, -1)]
-        if kind == b"set":
-            return sorted(self.readable(item) for item in await self.redis.client.smembers(name))
-        return self.readable(await self.redis.command("GET", name))
-
     @asynccontextmanager
     async def seen(self) -> AsyncIterator[dict[str, Any]]:
         """What is different afterwards; None: it is gone."""
         before, changes = await self.dump(), {}
         yield changes
         after = await self.dump()
-        changes |= {name: after.get(name) for name in [*before, *after] if before.get(name) != after.get(name)}
+        changes |= {
+            name: after.get(name) for name in [*before, *after] if before.get(name) != after.get(name)
+        }
 
     async def held(self, *starts: str) -> dict[str, Any]:
         """That part of the dump whose names begin so."""
@@ -227,7 +249,9 @@ class Place:
 
     # -- steps -------------------------------------------------------------------------------------------
 
-    async def open(self, session: str = "S", user: str = "u", owner: Identity = ME, **more: Any) -> SessionRecord:
+    async def open(
+        self, session: str = "S", user: str = "u", owner: Identity = ME, **more: Any
+    ) -> SessionRecord:
         values: dict[str, Any] = {"user_id": user, "bot_id": "bot", "auto_save_history": True}
         values |= {"additional_messages": [], "metadata": {}} | more
         return await self.sessions.open(self.sid(session), owner, **values)
@@ -319,7 +343,9 @@ class Place:
     async def lose(self, chat: str) -> None:
         """Redis had to make room: run, log and records are gone."""
         chat_id = self.cid(chat)
-        await self.redis.command("DEL", self.keys.run(chat_id), self.keys.log(chat_id), self.keys.chats(chat_id))
+        await self.redis.command(
+            "DEL", self.keys.run(chat_id), self.keys.log(chat_id), self.keys.chats(chat_id)
+        )
 
     async def due(self) -> list[tuple[str, int]]:
         """Leases that have run out. A first look at a Redis that does not know the script yet finds none."""
@@ -329,10 +355,12 @@ class Place:
         return self.keys.leases(shard_of(self.sid("S")))
 
 
-def whole_life(*chats: str, runs: bool = False, waits: str = "", queued: Sequence[str] = ()) -> dict[str, Any]:
-    """What a session that has just been renewed shows: how long it and all that it needs lives from now, by the
-    table of lifetimes. ``chats``: those that are not over; ``runs``: one of them does, or is to be started;
-    ``waits``: the one that waits for tool outputs."""
+def whole_life(
+    *chats: str, runs: bool = False, waits: str = "", queued: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What a session that has just been renewed shows: how long it and all that it needs lives from now, by
+    the table of lifetimes. ``chats``: those that are not over; ``runs``: one of them does, or is to be
+    started; ``waits``: the one that waits for tool outputs."""
     life = SESSION + (HOLD if runs else 0)
     longer = life + TOMBSTONE
     records = longer if chats else life

@@ -33,7 +33,7 @@ async def waiting(at: Place) -> None:
     await at.wait_for_tools("A")
 
 
-# -- not to be had -------------------------------------------------------------------------------------------------
+# -- not to be had -------------------------------------------------------------------------------------
 
 
 async def test_a_chat_that_is_over_is_not_claimed_and_its_lease_goes(at: Place) -> None:
@@ -41,6 +41,7 @@ async def test_a_chat_that_is_over_is_not_claimed_and_its_lease_goes(at: Place) 
     await at.redis.command("DEL", at.keys.run(at.cid("A")))
     async with at.seen() as seen:
         assert await at.claim("A", force=True) is None
+        assert await at.claim("A", epoch=None, force=True) is None
     assert seen == {"leases": None, "leases.A:1": None}
 
 
@@ -49,7 +50,7 @@ async def test_a_lease_of_an_earlier_epoch_is_worth_nothing_and_goes(at: Place) 
     assert await at.claim("A", force=True) is not None
     await at.redis.command("ZADD", at.leases_key(), 0, f"{at.cid('A')}:1")
     async with at.seen() as seen:
-        assert await at.claim("A", epoch=1) is None
+        assert await at.claim("A", epoch=1, force=True) is None
     assert seen == {"leases.A:1": None}
 
 
@@ -77,7 +78,7 @@ async def test_a_claim_that_expects_another_state_changes_nothing(at: Place) -> 
     assert seen == {}
 
 
-# -- taking over ---------------------------------------------------------------------------------------------------
+# -- taking over ---------------------------------------------------------------------------------------
 
 
 async def test_a_takeover_raises_the_epoch_and_shuts_the_former_owner_out(at: Place) -> None:
@@ -179,7 +180,9 @@ async def test_claiming_a_chat_of_a_session_that_is_over_keeps_what_it_needs_to_
         claim = await at.claim("A", force=True)
     assert claim is not None
     assert claim.kind == "claimed"
-    assert {name: value for name, value in seen.items() if isinstance(value, int) and "leases" not in name} == {
+    assert {
+        name: value for name, value in seen.items() if isinstance(value, int) and "leases" not in name
+    } == {
         "run:A": HOLD  # and the log, which lives longer already, stays as it is
     }
 
@@ -208,7 +211,7 @@ async def test_a_waiting_chat_whose_record_is_gone_gets_none_from_a_claim(at: Pl
     assert "chats:(S).A" not in await at.held("chats:")
 
 
-# -- waiting for tool outputs ------------------------------------------------------------------------------------------
+# -- waiting for tool outputs --------------------------------------------------------------------------
 
 
 async def test_tool_outputs_bring_a_waiting_chat_back_to_life(at: Place) -> None:
@@ -245,6 +248,12 @@ async def test_a_claim_without_tool_outputs_leaves_none(at: Place) -> None:
     await at.claim("A", force=True, expect="waiting")
     assert "tool_outputs" not in await at.run("A")
     assert await at.held("idem", "used") == {}
+
+
+async def test_a_claim_without_a_key_looks_at_none(at: Place) -> None:
+    await at.open()
+    await at.say("A", key=KEY)
+    assert await at.claim("A", force=True) is not None
 
 
 async def test_tool_outputs_with_a_key_are_taken_once(at: Place) -> None:
@@ -284,9 +293,11 @@ async def test_a_second_set_of_tool_outputs_is_kept_beside_the_first(at: Place) 
     held = await at.held("used", "idem:")
     assert (held["used:S="], held["used:S"]) == (["idem:K", "idem:L"], DAY - HOUR // 2)
     assert held["idem:L="] == "b2 3 2 0"
+    repeated = ToolOutputs(OUTPUTS, (1, 0), KEY)  # of the turn before, though the chat waits again
+    assert await at.claim("A", epoch=3, force=True, expect="waiting", outputs=repeated) is None
 
 
-# -- a waiting chat whose lease is due -----------------------------------------------------------------------------------
+# -- a waiting chat whose lease is due -----------------------------------------------------------------
 
 
 async def test_a_waiting_chat_found_due_goes_on_waiting_while_its_session_lives(at: Place) -> None:
@@ -385,7 +396,9 @@ async def test_the_lease_of_a_chat_that_expired_lives_as_long_as_any_other(at: P
     assert shown["leases"] >= LEASE + DAY - SECOND
 
 
-async def test_the_run_of_a_waiting_chat_that_expired_lives_long_enough_to_be_ended(at: Place, clock: Clock) -> None:
+async def test_the_run_of_a_waiting_chat_that_expired_lives_long_enough_to_be_ended(
+    at: Place, clock: Clock
+) -> None:
     await waiting(at)
     clock.now += SESSION + TOMBSTONE - MINUTE
     await at.claim("A", force=True)

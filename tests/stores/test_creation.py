@@ -1,4 +1,4 @@
-"""A chat is created: what begins at once, what waits, what is refused; each with all that it changes in Redis."""
+"""A chat is created: what begins at once, what waits, what is refused; each with all that it changes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,12 @@ async def test_in_an_idle_session_a_chat_begins_at_once(at: Place) -> None:
     await at.age(50 * SECOND)
     async with at.seen() as seen:
         created = await at.say("A")
-    assert (created.kind, created.in_the_way, created.displaced, created.index_due) == ("started", None, None, False)
+    assert (created.kind, created.in_the_way, created.displaced, created.index_due) == (
+        "started",
+        None,
+        None,
+        False,
+    )
     assert created.session.running == at.cid("A")
     assert seen == {
         **new_chat(at, "A", "started", at.frame("processing")),
@@ -81,7 +86,9 @@ async def test_the_queue_behind_a_waiting_chat_does_not_make_the_session_live_lo
     await at.age(50 * SECOND)
     async with at.seen() as seen:
         assert (await at.say("B", on_busy="enqueue")).kind == "queued"
-    assert {name: value for name, value in seen.items() if not name.startswith(("run:B.", "log:B#", "chats:(S)."))} == {
+    assert {
+        name: value for name, value in seen.items() if not name.startswith(("run:B.", "log:B#", "chats:(S)."))
+    } == {
         **whole_life("A", "B", waits="A", queued=["B"]),
         "order:S=": ["B", "A"],
         "queue:S=": ["B"],
@@ -118,7 +125,7 @@ async def test_the_last_place_of_a_queue_is_given_away(at: Place) -> None:
     assert (await at.say("C", on_busy="enqueue", max_queued=2)).kind == "queued"
 
 
-# -- interrupting ------------------------------------------------------------------------------------------------
+# -- interrupting --------------------------------------------------------------------------------------
 
 
 async def test_an_interrupt_goes_before_all_that_is_queued_however_long_the_queue_is(at: Place) -> None:
@@ -156,6 +163,14 @@ async def test_of_two_interrupts_the_later_takes_the_place_of_the_earlier(at: Pl
     }
 
 
+async def test_a_message_that_is_no_interrupt_displaces_none(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    await at.say("I", on_busy="interrupt")
+    assert (await at.say("B", on_busy="enqueue")).displaced is None
+    assert (await at.held("queue:"))["queue:S="] == ["I", "B"]
+
+
 async def test_an_interrupt_in_an_idle_session_is_a_message_like_any_other(at: Place) -> None:
     await at.open()
     assert (await at.say("A", on_busy="interrupt")).kind == "started"
@@ -171,7 +186,7 @@ async def test_an_interrupt_waits_at_the_head_of_an_empty_queue(at: Place) -> No
     assert (await at.held("queue:"))["queue:S="] == ["I"]
 
 
-# -- repetitions -------------------------------------------------------------------------------------------------
+# -- repetitions ---------------------------------------------------------------------------------------
 
 
 async def test_an_idempotency_key_is_kept_for_a_day_and_can_be_erased_with_its_session(at: Place) -> None:
@@ -253,7 +268,21 @@ async def test_a_creation_whose_answer_was_lost_is_told_again(
     assert again.session.owner == ME.owner
 
 
-# -- what stands in no one's way -----------------------------------------------------------------------------------
+async def test_a_key_tells_nothing_where_there_is_no_session_any_more(at: Place) -> None:
+    await at.open()
+    await at.say("A", key=KEY)
+    await at.redis.command("DEL", at.keys.session(at.sid("S")))
+    with pytest.raises(SessionNotFound):
+        await at.say("B", key=KEY)
+
+
+async def test_a_message_without_a_key_looks_at_none(at: Place) -> None:
+    await at.open()
+    await at.say("A", key=KEY)
+    assert (await at.say("B", on_busy="enqueue")).kind == "queued"
+
+
+# -- what stands in no one's way -----------------------------------------------------------------------
 
 
 async def test_a_chat_whose_run_is_gone_does_not_keep_its_session_busy(at: Place) -> None:

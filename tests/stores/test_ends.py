@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+import orjson
 import pytest
 
 from app.models import Usage
@@ -22,6 +24,7 @@ from .place import (
     SESSION,
     TOMBSTONE,
     Clock,
+    Near,
     Place,
     whole_life,
 )
@@ -33,7 +36,7 @@ def without_usage(seen: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in seen.items() if not name.startswith(("usage", "owners", "spent"))}
 
 
-# -- the end of a chat -----------------------------------------------------------------------------------------------
+# -- the end of a chat ---------------------------------------------------------------------------------
 
 
 async def test_the_end_of_a_chat_leaves_its_record_and_its_packed_log(at: Place) -> None:
@@ -68,7 +71,9 @@ async def test_the_end_makes_the_next_of_the_queue_ready_with_a_lease(at: Place)
     async with at.seen() as seen:
         log = await at.end("A")
     assert log.next_chat == at.cid("B")
-    assert {name: value for name, value in without_usage(seen).items() if not name.startswith(("run:A", "log:A"))} == {
+    assert {
+        name: value for name, value in without_usage(seen).items() if not name.startswith(("run:A", "log:A"))
+    } == {
         **whole_life("B", "C", runs=True, queued=["C"]),
         "chats:(S).A": at.shown("A", "completed"),
         "chats:(S).B": at.shown("B", "processing"),
@@ -145,7 +150,9 @@ async def test_a_queued_chat_that_is_cancelled_ends_while_another_one_runs(at: P
     async with at.seen() as seen:
         log = await at.end("C", "cancelled")
     assert log.next_chat is None
-    assert {name: value for name, value in without_usage(seen).items() if not name.startswith(("run:C", "log:C"))} == {
+    assert {
+        name: value for name, value in without_usage(seen).items() if not name.startswith(("run:C", "log:C"))
+    } == {
         **whole_life("A", "B", "D", runs=True, queued=["B", "D"]),
         "chats:(S).C": at.shown("C", "cancelled"),
         "queue:S=": ["B", "D"],
@@ -162,7 +169,7 @@ async def test_the_indexes_are_due_with_an_end(at: Place, clock: Clock) -> None:
     assert (await at.end("A")).index_due
 
 
-# -- once and by its owner alone -----------------------------------------------------------------------------------------
+# -- once and by its owner alone -----------------------------------------------------------------------
 
 
 async def test_an_end_whose_answer_was_lost_is_told_again_and_counts_once(at: Place) -> None:
@@ -213,7 +220,7 @@ async def test_the_end_of_a_former_owner_is_refused(at: Place) -> None:
         assert (log.state, seen) == ("fenced", {})
 
 
-# -- waiting for tool outputs ------------------------------------------------------------------------------------------------
+# -- waiting for tool outputs --------------------------------------------------------------------------
 
 
 async def test_a_chat_that_begins_to_wait_keeps_its_session_busy_until_that_ends(at: Place) -> None:
@@ -245,7 +252,10 @@ async def test_beginning_to_wait_twice_changes_nothing(at: Place) -> None:
     await at.age(50 * SECOND)
     async with at.seen() as seen:
         await at.end("A", "requires_action", log=log)
-    assert (log.state, seen) == ("committed", {})
+    assert (log.state, log.index_due, seen) == ("committed", False, {})
+    assert log.end is not None
+    left = datetime.fromisoformat(orjson.loads(log.end.record)["waits_until"]).timestamp() * 1000
+    assert Near(left - await at.now()) == SESSION - 50 * SECOND
 
 
 async def test_a_chat_whose_session_was_ended_meanwhile_does_not_wait(at: Place) -> None:
@@ -273,7 +283,9 @@ async def test_a_chat_that_its_session_does_not_know_does_not_wait(how: str, at:
 
 
 @pytest.mark.parametrize("gone", ["log", "newer"])
-async def test_where_the_log_cannot_take_the_end_it_is_written_again_from_memory(gone: str, at: Place) -> None:
+async def test_where_the_log_cannot_take_the_end_it_is_written_again_from_memory(
+    gone: str, at: Place
+) -> None:
     await at.open()
     await at.say("A")
     log = await at.log("A")
@@ -287,7 +299,7 @@ async def test_where_the_log_cannot_take_the_end_it_is_written_again_from_memory
     assert held == {"log:A#1-1": {"n": b"1", "f": b"1\n\n"}, "log:A#1-2": {"n": b"2", "f": b"end\n\n"}}
 
 
-# -- in a session that is over --------------------------------------------------------------------------------------------------
+# -- in a session that is over -------------------------------------------------------------------------
 
 
 async def test_the_end_in_a_terminated_session_revives_nothing_of_it(at: Place) -> None:
@@ -325,7 +337,9 @@ async def test_records_of_a_session_that_is_over_live_to_its_own_time_where_that
     assert (held["chats:(S)"], held["order:S"]) == (3 * KEPT_RESULT, 3 * KEPT_RESULT)
 
 
-async def test_what_waits_behind_a_chat_that_expired_with_its_session_is_for_anybody_to_end(at: Place) -> None:
+async def test_what_waits_behind_a_chat_that_expired_with_its_session_is_for_anybody_to_end(
+    at: Place,
+) -> None:
     await at.open()
     await at.say("A")
     for chat in "BCD":
@@ -338,7 +352,9 @@ async def test_what_waits_behind_a_chat_that_expired_with_its_session_is_for_any
     async with at.seen() as seen:
         log = await at.end("A", "failed", epoch=2)
     assert log.next_chat is None
-    assert {name: value for name, value in without_usage(seen).items() if not name.startswith(("run:A", "log:A"))} == {
+    assert {
+        name: value for name, value in without_usage(seen).items() if not name.startswith(("run:A", "log:A"))
+    } == {
         "chats:(S).A": at.shown("A", "failed"),
         "chats:(S)": KEPT_RESULT,
         "order:S": KEPT_RESULT,
@@ -396,7 +412,7 @@ async def test_the_record_of_a_chat_whose_records_went_first_is_kept_as_long_as_
     }
 
 
-# -- what was used -----------------------------------------------------------------------------------------------------------
+# -- what was used -------------------------------------------------------------------------------------
 
 DAY_NUMBER = NOON // DAY
 USED = f"usage:owner(me):{DAY_NUMBER}"
@@ -453,7 +469,9 @@ async def test_large_sums_stay_whole_numbers(at: Place) -> None:
     assert row == f"2 {1 << 51} {1 << 51} 2"
 
 
-async def test_a_user_s_tokens_are_counted_until_midnight_where_there_is_a_quota(at: Place, clock: Clock) -> None:
+async def test_a_user_s_tokens_are_counted_until_midnight_where_there_is_a_quota(
+    at: Place, clock: Clock
+) -> None:
     await at.with_quota()
     await at.open()
     for chat, usage in (("A", "30 20 10"), ("B", "5 3 2"), ("C", "0 0 0")):

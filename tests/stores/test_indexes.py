@@ -20,11 +20,24 @@ from app.stores.index import name_key, owner_key, user_key
 from app.stores.sessions import SessionRecord
 from app.stores.usage import UsageStore, today
 
-from .place import ADMIN, DAY, FOREIGN_ADMIN, HOUR, ME, MINUTE, SECOND, SESSION, STRANGER, TOMBSTONE, Clock, Place
+from .place import (
+    ADMIN,
+    DAY,
+    FOREIGN_ADMIN,
+    HOUR,
+    ME,
+    MINUTE,
+    SECOND,
+    SESSION,
+    STRANGER,
+    TOMBSTONE,
+    Clock,
+    Place,
+)
 
 KEPT = SESSION + TOMBSTONE
 
-# -- sessions and their users ----------------------------------------------------------------------------------------
+# -- sessions and their users --------------------------------------------------------------------------
 
 
 async def test_a_session_is_entered_everywhere_with_its_time(at: Place) -> None:
@@ -174,7 +187,10 @@ async def test_a_session_that_is_over_leaves_the_live_indexes_and_its_user_with_
         "{index}:user:user(me).T",
         "{index}:users.user(me)",
     ]
-    assert sorted(await at.held("{index}:kept:user(me).")) == ["{index}:kept:user(me).S", "{index}:kept:user(me).T"]
+    assert sorted(await at.held("{index}:kept:user(me).")) == [
+        "{index}:kept:user(me).S",
+        "{index}:kept:user(me).T",
+    ]
 
 
 async def test_a_user_of_whom_anything_is_left_stays_in_the_indexes(at: Place, clock: Clock) -> None:
@@ -235,7 +251,9 @@ async def test_single_chats_renew_the_indexes_and_never_shorten_them(at: Place, 
     assert await at.dump() == expected | {"{index}:kept:user(me).V": MINUTE + TOMBSTONE}
 
 
-async def test_the_clean_up_takes_what_is_late_and_tells_what_expires_soonest(at: Place, clock: Clock) -> None:
+async def test_the_clean_up_takes_what_is_late_and_tells_what_expires_soonest(
+    at: Place, clock: Clock
+) -> None:
     at.with_limits(per_user=9)
     for session in ("S", "T"):
         await at.index.admit(at.sid(session), ME.owner, "u")
@@ -250,7 +268,10 @@ async def test_the_clean_up_takes_what_is_late_and_tells_what_expires_soonest(at
     assert [session for session, _ in crowd.sessions] == [at.sid("T")]
     sessions, users, crowd = await at.index.prune(2)
     assert (sessions, users) == (1, 0)
-    assert crowd == (clock.now, [(at.sid("V"), clock.now - SESSION + MINUTE), (at.sid("W"), clock.now - SESSION + MINUTE)])
+    assert crowd == (
+        clock.now,
+        [(at.sid("V"), clock.now - SESSION + MINUTE), (at.sid("W"), clock.now - SESSION + MINUTE)],
+    )
     assert sorted(await at.held("{index}:users.", "{index}:sessions.")) == [
         "{index}:sessions.V",
         "{index}:sessions.W",
@@ -267,7 +288,7 @@ async def test_a_session_in_the_indexes_that_no_longer_exists_is_cleaned_up(at: 
     assert sorted(await at.held("{index}:sessions.")) == ["{index}:sessions.S"]
 
 
-# -- files -----------------------------------------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------------
 
 WEEK = 7 * DAY
 
@@ -299,11 +320,16 @@ async def test_a_file_is_indexed_by_its_user_and_its_name_until_it_expires(at: P
         await at.files.find([record.file_id], STRANGER)
 
 
-async def test_a_file_index_forgets_what_has_expired_and_lives_for_its_newest(at: Place, clock: Clock) -> None:
+async def test_a_file_index_forgets_what_has_expired_and_lives_for_its_newest(
+    at: Place, clock: Clock
+) -> None:
     await upload(at, "F")
     clock.now += WEEK - 1
     await upload(at, "G")
-    assert sorted(await at.held("{index}:files:user(me).")) == ["{index}:files:user(me).F", "{index}:files:user(me).G"]
+    assert sorted(await at.held("{index}:files:user(me).")) == [
+        "{index}:files:user(me).F",
+        "{index}:files:user(me).G",
+    ]
     clock.now += 1
     await upload(at, "H")
     held = await at.held("{index}:files:")
@@ -317,7 +343,7 @@ async def test_indexing_a_file_answers_that_it_is_done(at: Place) -> None:
     assert await at.redis.run(at.files._index, keys, [record.file_id, record.user, record.expires, WEEK]) == 1
 
 
-# -- conversations ------------------------------------------------------------------------------------------------------------
+# -- conversations -------------------------------------------------------------------------------------
 
 NINETY = 90 * DAY
 
@@ -418,10 +444,12 @@ async def test_a_conversation_of_a_session_that_was_erased_meanwhile_is_not_kept
     assert await at.held("{name(u)}:", "session:") == {}
 
 
-# -- rates -------------------------------------------------------------------------------------------------------------------
+# -- rates ---------------------------------------------------------------------------------------------
 
 
-async def test_a_minute_s_worth_of_tokens_can_be_taken_at_once_and_comes_back_steadily(at: Place, clock: Clock) -> None:
+async def test_a_minute_s_worth_of_tokens_can_be_taken_at_once_and_comes_back_steadily(
+    at: Place, clock: Clock
+) -> None:
     async def take() -> str:
         try:
             await at.rates.take("messages", "u")
@@ -447,7 +475,11 @@ async def test_a_bucket_tells_what_is_left_and_lives_a_little_longer_than_it_tak
         return await at.redis.run(at.rates._take, [key], [3])
 
     assert await take() == [1, 2, 0]
-    assert await at.dump() == {"rate:messages:u": 61_000, "rate:messages:u.tokens": "2.000000", "rate:messages:u.at": 0}
+    assert await at.dump() == {
+        "rate:messages:u": 61_000,
+        "rate:messages:u.tokens": "2.000000",
+        "rate:messages:u.at": 0,
+    }
     assert await take() == [1, 1, 0]
     clock.now += 10 * SECOND
     assert await take() == [1, 0, 0]
@@ -455,7 +487,11 @@ async def test_a_bucket_tells_what_is_left_and_lives_a_little_longer_than_it_tak
     assert await take() == [0, 0, 10_000]
     clock.now += 50 * SECOND
     assert await take() == [1, 2, 0]
-    assert await at.dump() == {"rate:messages:u": 61_000, "rate:messages:u.tokens": "2.000000", "rate:messages:u.at": 0}
+    assert await at.dump() == {
+        "rate:messages:u": 61_000,
+        "rate:messages:u.tokens": "2.000000",
+        "rate:messages:u.at": 0,
+    }
 
 
 async def test_a_clock_that_went_back_takes_no_tokens_away(at: Place, clock: Clock) -> None:
@@ -472,10 +508,12 @@ async def test_a_bucket_never_holds_more_than_a_minute_s_worth(at: Place) -> Non
     assert await at.redis.run(at.rates._take, [key], [3]) == [1, 2, 0]
 
 
-# -- usage -------------------------------------------------------------------------------------------------------------------
+# -- usage ---------------------------------------------------------------------------------------------
 
 
-async def use(at: Place, chat: str, session: str = "S", user: str = "u", owner: Identity = ME, **more: str) -> None:
+async def use(
+    at: Place, chat: str, session: str = "S", user: str = "u", owner: Identity = ME, **more: str
+) -> None:
     await at.open(session, user, owner, **more)
     await at.say(chat, session, who=owner)
     await at.end(chat)

@@ -1,4 +1,4 @@
-"""Leases, the cancel flag, Coze's ids, and the log that an owner writes again: what is done for a running chat."""
+"""Leases, the cancel flag, Coze's ids, a log that is written again: what is done for a running chat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.stores.leases import CancelTicket
 
 from .place import DAY, HOLD, HOUR, LEASE, ME, MINUTE, SECOND, SESSION, TOMBSTONE, Clock, Place, whole_life
 
-# -- leases ------------------------------------------------------------------------------------------------------------
+# -- leases --------------------------------------------------------------------------------------------
 
 
 async def test_renewing_moves_what_is_there_and_tells_what_is_gone(at: Place) -> None:
@@ -90,7 +90,7 @@ async def test_a_release_tells_how_many_leases_were_still_there(at: Place) -> No
     assert await at.redis.run(at.leases._release, [at.leases_key()], members[1:]) == 0
 
 
-# -- cancelling ----------------------------------------------------------------------------------------------------------
+# -- cancelling ----------------------------------------------------------------------------------------
 
 
 async def test_cancelling_a_running_chat_raises_a_flag_and_names_its_owner(at: Place) -> None:
@@ -153,7 +153,7 @@ async def test_counting_what_is_queued(at: Place) -> None:
     assert await at.leases.queued() == 1
 
 
-# -- Coze's ids ------------------------------------------------------------------------------------------------------------
+# -- Coze's ids ----------------------------------------------------------------------------------------
 
 
 async def commit_ids(at: Place, log: OpenLog, *ids: str) -> None:
@@ -163,7 +163,9 @@ async def commit_ids(at: Place, log: OpenLog, *ids: str) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_coze_s_ids_are_kept_with_the_run_and_the_first_conversation_with_the_session(at: Place) -> None:
+async def test_coze_s_ids_are_kept_with_the_run_and_the_first_conversation_with_the_session(
+    at: Place,
+) -> None:
     await at.open()
     await at.say("A")
     log = await at.log("A")
@@ -223,7 +225,7 @@ async def test_the_reply_tells_whether_the_ids_were_kept(at: Place) -> None:
     assert await at.redis.run(at.writer._ids, keys, [2, "z", "c", "b"]) == 0
 
 
-# -- the log ------------------------------------------------------------------------------------------------------------------
+# -- the log -------------------------------------------------------------------------------------------
 
 
 async def written(log: OpenLog) -> None:
@@ -279,7 +281,9 @@ async def test_an_entry_whose_answer_was_lost_is_not_written_twice(at: Place) ->
     assert (log.state, log.sent, seen) == ("open", None, {})
 
 
-async def test_an_owner_that_looks_again_after_its_lease_was_lost_writes_nothing_that_is_there(at: Place) -> None:
+async def test_an_owner_that_looks_again_after_its_lease_was_lost_writes_nothing_that_is_there(
+    at: Place,
+) -> None:
     await at.open()
     await at.say("A")
     log = await at.log("A")
@@ -291,7 +295,7 @@ async def test_an_owner_that_looks_again_after_its_lease_was_lost_writes_nothing
     assert (log.state, log.outages, seen) == ("open", 0, {})
 
 
-# -- written again ------------------------------------------------------------------------------------------------------------
+# -- written again -------------------------------------------------------------------------------------
 
 
 async def look_again(at: Place, log: OpenLog) -> None:

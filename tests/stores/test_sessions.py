@@ -32,7 +32,7 @@ from .place import (
     whole_life,
 )
 
-# -- opening -------------------------------------------------------------------------------------------------
+# -- opening -------------------------------------------------------------------------------------------
 
 
 async def test_a_new_session_has_its_time_and_its_records_go_with_it(at: Place) -> None:
@@ -71,7 +71,7 @@ async def test_opening_a_session_again_changes_nothing_of_it_and_answers_the_sam
     assert (again.bot_id, again.owner, again.session_id) == (first.bot_id, ME.owner, at.sid("S"))
 
 
-# -- who may see it, and when it is over -----------------------------------------------------------------------
+# -- who may see it, and when it is over ---------------------------------------------------------------
 
 READ_BY: list[tuple[Identity, type[ServiceError] | None]] = [
     (ME, None),
@@ -150,7 +150,7 @@ async def test_a_terminated_session_says_so_even_after_its_time(at: Place) -> No
     assert seen == {}
 
 
-# -- reading ---------------------------------------------------------------------------------------------------
+# -- reading -------------------------------------------------------------------------------------------
 
 
 async def test_reading_an_idle_session_gives_it_its_whole_life_again(at: Place) -> None:
@@ -282,7 +282,7 @@ async def test_the_chat_of_a_single_chat_s_session_lives_an_hour_longer_than_tha
     assert [shown[name] for name in ("session:S", "run:A", "log:A")] == [SESSION + HOLD + HOUR] * 3
 
 
-# -- pages -----------------------------------------------------------------------------------------------------
+# -- pages ---------------------------------------------------------------------------------------------
 
 
 async def test_pages_go_back_from_any_chat_and_say_whether_more_follow(at: Place) -> None:
@@ -308,7 +308,7 @@ async def test_pages_go_back_from_any_chat_and_say_whether_more_follow(at: Place
     assert seen == {}
 
 
-# -- the end ---------------------------------------------------------------------------------------------------
+# -- the end -------------------------------------------------------------------------------------------
 
 
 async def test_an_idle_session_that_is_ended_keeps_its_word_for_a_day(at: Place) -> None:
@@ -429,7 +429,7 @@ async def test_a_terminated_session_still_cancels_the_chat_that_runs_in_it(at: P
     assert seen == {"run:A.cancel": "1"}
 
 
-# -- its conversation --------------------------------------------------------------------------------------------
+# -- its conversation ----------------------------------------------------------------------------------
 
 
 async def test_the_first_conversation_stays(at: Place) -> None:
@@ -449,7 +449,7 @@ async def test_a_conversation_makes_no_session(at: Place) -> None:
     assert await at.dump() == {}
 
 
-# -- Idempotency-Keys and erasing --------------------------------------------------------------------------------
+# -- Idempotency-Keys and erasing ----------------------------------------------------------------------
 
 KEY = IdempotencyKey("k", "a1")
 
