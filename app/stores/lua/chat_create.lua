@@ -4,7 +4,6 @@
 -- -> {'started'|'queued', flat session, chat in the way, chat that was displaced, index due}
 --  | {'same', chat} | {'reused'} | {'gone'} | {'busy', chat} | {'full', chat} | {'none'|'terminated'|'expired'}
 local session, chats, order, run, leases, log, queue, used_keys, idem = unpack(KEYS)
-if ARGV[12] == '' then idem = '' end
 local chat, record, frame = ARGV[3], ARGV[4], ARGV[5]
 local lease, ttl, tombstone, hold = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local policy, now = ARGV[10], now_ms()
@@ -12,7 +11,7 @@ local s = hash(session)
 
 local state = session_state(s, ARGV[1], ARGV[2], now)
 if state == 'none' then return {state} end
-if idem ~= '' then
+if ARGV[12] ~= '' then
   local used = redis.call('GET', idem)
   if used then
     local fingerprint, before = string.match(used, '^(%x+) (.*)$')
@@ -77,7 +76,7 @@ end
 s.count = int(redis.call('HINCRBY', session, 'count', 1))
 redis.call('HSET', session, 'updated', int(now))
 renew_session(session, chats, s, now, ttl, hold, tombstone)
-if idem ~= '' then
+if ARGV[12] ~= '' then
   redis.call('SET', idem, ARGV[12] .. ' ' .. chat, 'PX', ARGV[13])
   redis.call('SADD', used_keys, idem)
   redis.call('PEXPIRE', used_keys, ARGV[13])

@@ -35,7 +35,7 @@ end
 if not r.epoch then
   -- Ended already by this very owner (the answer was lost), or Redis lost its data.
   local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)
-  if newest[1] and newest[1][1] == last then return {'ok', '', s.expires or '0', 0} end
+  if newest[1] and newest[1][1] == last then return {'ok', '', '0', 0} end
   return {'lost'}
 end
 if r.epoch ~= epoch then return {'fenced', r.epoch} end

@@ -1,0 +1,60 @@
+"""Each test runs on an embedded Redis whose clock stands still, and once more on a real one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from fakeredis import FakeAsyncRedis, FakeServer
+
+from app.redis_client import Servers, open_redis
+
+from .place import FOR_EVER, Clock, Place
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "at" not in metafunc.fixturenames:
+        return
+    exact = (
+        "clock" in metafunc.fixturenames
+    )  # only an embedded Redis has a clock that can be moved by milliseconds
+    metafunc.parametrize("store", ["memory"] if exact else ["memory", "redis-server"])
+
+
+@pytest.fixture(scope="session")
+def embedded_server() -> FakeServer:
+    """One for all tests, emptied by each: its Lua is slow to start."""
+    return FakeServer()
+
+
+@pytest.fixture
+async def at(
+    store: str, embedded_server: FakeServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Place]:
+    server: FakeServer | None = None
+    clock: Clock | None = None
+    servers: Servers | None = None
+    url = "memory://"
+    if store == "memory":
+        server, clock = embedded_server, Clock()
+        clock.install(monkeypatch)
+        servers = Servers(
+            FakeAsyncRedis(server=server), blocking=FakeAsyncRedis(server=server), reply_timeout=5.0
+        )
+    else:
+        url = request.getfixturevalue("redis").url
+    async with open_redis(url, pool_size=16, reply_timeout=5.0, servers=servers) as gate:
+        await gate.client.flushall()
+        place = Place(gate, server, clock)
+        place.writer.start()
+        yield place
+        await place.writer.stop()
+        forever = [name for name, left in (await place.dump()).items() if left == FOR_EVER]
+        assert forever == [], "keys without a time to live"
+
+
+@pytest.fixture
+def clock(at: Place) -> Clock:
+    """To be moved by single milliseconds; a test that takes it runs on the embedded Redis alone."""
+    assert at.clock is not None
+    return at.clock
