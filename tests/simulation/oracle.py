@@ -161,7 +161,7 @@ class Oracle:
             if not self._may_be_gone(chat):
                 self._book.violated("settles", f"{chat.label} {chat.id} was accepted and never seen again")
             return
-        if last.status not in SETTLED and not self._may_be_gone(chat):
+        if last.status not in SETTLED and not self._may_be_gone(chat) and not self._waits_in_line(chat):
             self._book.violated("settles", f"{chat.label} {chat.id} is {last.status}")
         if last.status == "requires_action" and chat.outputs_at and not self._may_be_gone(chat):
             taken = [seen for seen in chat.seen if seen.door == "tool_outputs"]
@@ -172,6 +172,25 @@ class Oracle:
             self._check_text(chat, last)
         elif last.status in TERMINAL:
             self._check_outcome(chat, last)
+
+    @staticmethod
+    def _waits_in_line(chat: ChatNote) -> bool:
+        """In the queue behind one that waits for tools."""
+        others = [other.last for other in chat.session.chats if other is not chat]
+        return any(last is not None and last.status == "requires_action" for last in others)
+
+    def somebody_waits(self) -> bool:
+        """A chat waits for tools, for as long as its session lives."""
+        return any(chat.last and chat.last.status == "requires_action" for chat in self._book.chats.values())
+
+    async def check_waiting(self, replicas: Sequence[Replica]) -> None:
+        """After the ends of all sessions: whatever waited has ended with its own."""
+        for chat in self._book.chats.values():
+            if chat.last is None or chat.last.status in TERMINAL:
+                continue
+            answer = await self._get(replicas[0], chat.session.who, f"/coze/chats/{chat.id}/result")
+            if answer is not None and answer.status == 200 and answer.data["status"] not in TERMINAL:
+                self._book.violated("settles", f"{chat.label} {chat.id} outlives its session")
 
     def _asks_again(self, chat: ChatNote) -> bool:
         return any(c.status == "requires_action" for c in self._coze_chats(chat))
@@ -245,6 +264,12 @@ class Oracle:
             return  # its POST never arrived
         if self._book.troubled("odd", since=chat.sent_at, until=end):
             return
+        if (
+            chat.session.single
+            and chat.key is None
+            and self._book.troubled("coze", since=chat.sent_at, until=end)
+        ):
+            return  # its conversation was not known when the answer broke: nobody can look for it
         if self._book.troubled("coze", since=chat.sent_at, until=end) and not any(
             c.status == "completed" for c in at_coze
         ):
