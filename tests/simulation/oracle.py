@@ -264,12 +264,9 @@ class Oracle:
             return  # its POST never arrived
         if self._book.troubled("odd", since=chat.sent_at, until=end):
             return
-        if (
-            chat.session.single
-            and chat.key is None
-            and self._book.troubled("coze", since=chat.sent_at, until=end)
-        ):
-            return  # its conversation was not known when the answer broke: nobody can look for it
+        unknown = chat.session.single and chat.key is None  # its conversation: nobody can look for it at Coze
+        if unknown and self._book.troubled("coze", since=chat.sent_at, until=end):
+            return
         if self._book.troubled("coze", since=chat.sent_at, until=end) and not any(
             c.status == "completed" for c in at_coze
         ):
