@@ -140,6 +140,9 @@ main() {
     if [[ $MODE == simulate ]]; then
         exec "$VENV_PY" -m tests.simulation ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
     fi
+    WORK=$(mktemp -d)
+    trap 'rm -rf -- "$WORK"' EXIT
+    touch "$WORK/first" "$WORK/second" # what became of each test, see scripts/pytest_outcomes.py
     stage "ruff check" "$VENV_PY" -m ruff check .
     stage "ruff format" "$VENV_PY" -m ruff format --check .
     stage "mypy" "$VENV_PY" -m mypy
