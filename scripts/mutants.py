@@ -9,7 +9,7 @@
 Each mutant is tried in a copy of the sources, first with ``tests/stores`` (in a fork of a process that has
 imported everything; only tests that run the changed script), then with the simulation. What takes too long
 counts as noticed. What nothing notices is printed as an entry for ``scripts/mutants.toml``, where every
-survivor stands with the reason why it may survive; ``tests/stores/test_mutants.py`` keeps that list honest.
+survivor stands with the reason why it may survive; ``tests/stores/test_survivors.py`` keeps that list honest.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """All stores on one Redis, and what that Redis holds, in names and times that can be read.
 
 ``Place.dump()`` tells everything as a flat dict: ``"queue:S"`` is a key's time to live, ``"queue:S="`` what a
-list, set or string holds, ``"session:S.running"`` a field of a hash, ``"leases.A:1"`` an entry of a sorted set
-and ``"log:A#1-1"`` one of a stream. Sessions, chats and users go by the names that the test gave them, times
-are milliseconds from now. ``Place.seen()`` tells what a step has changed, and so also what it has not.
+list, set or string holds, ``"session:S.running"`` a field of a hash, ``"leases.A:1"`` an entry of a sorted
+set and ``"log:A#1-1"`` one of a stream. Sessions, chats and users go by the names that the test gave them,
+times are milliseconds from now. ``Place.seen()`` tells what a step has changed, and so also what it has not.
 """
 
 from __future__ import annotations
