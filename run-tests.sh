@@ -9,12 +9,14 @@ source "$ROOT/scripts/setup.sh"
 
 usage() {
     cat <<'TEXT'
-Usage: ./run-tests.sh [--setup | --full | --ha | --chaos | --fuzz] [arguments for pytest]
+Usage: ./run-tests.sh [--setup | --full | --ha | --chaos | --simulate | --replay S | --fuzz] [arguments for pytest]
 
-  (nothing)    ruff, mypy, bandit, the quick benchmark and all tests that do not take long: within five minutes
-  --full       also those marked "full" and "containers" (with podman): within 25 minutes
+  (nothing)    ruff, mypy, bandit, the quick benchmark and all tests that do not take long: about five minutes
+  --full       also those marked "full" and "containers" (with podman): about 25 minutes
   --ha         only those marked "ha": a real Redis Cluster and Sentinel with a forced failover
   --chaos      ten minutes of random faults under load; further arguments: --minutes N --seed N
+  --simulate   scenarios in a simulated world, on all cores: --minutes N (1) --seed S; see ARCHITECTURE.md
+  --replay S   one of them with its trace
   --fuzz       only those marked "fuzz": schemathesis for longer
   --setup      only makes the virtual environment from requirements-dev.lock
   other        goes to pytest: ./run-tests.sh -k health -x     (a leading -- is not needed)
@@ -32,7 +34,8 @@ parse_arguments() {
         case $argument in
             -h | --help) usage && exit 0 ;;
             --setup) SETUP_ONLY=yes ;;
-            --full | --ha | --chaos | --fuzz) MODE=${argument#--} ;;
+            --full | --ha | --chaos | --fuzz | --simulate) MODE=${argument#--} ;;
+            --replay) MODE=simulate PYTEST_ARGUMENTS+=("$argument") ;;
             *) PYTEST_ARGUMENTS+=("$argument") ;;
         esac
     done
@@ -133,6 +136,9 @@ main() {
     SECONDS=0 DONE=() FAILED=no
     if [[ $MODE == chaos ]]; then
         exec "$VENV_PY" -m tests.faults.chaos ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
+    fi
+    if [[ $MODE == simulate ]]; then
+        exec "$VENV_PY" -m tests.simulation ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"}
     fi
     WORK=$(mktemp -d)
     trap 'rm -rf -- "$WORK"' EXIT

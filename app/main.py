@@ -44,11 +44,12 @@ from app.routes import (
 from app.sse import OpenStreams
 from app.stores.chats import ChatStore
 from app.stores.conversations import ConversationStore
-from app.stores.event_log import LogPolicy, LogWriter
+from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.leases import LeaseStore
 from app.stores.limits import SessionLimits
 from app.stores.log_reader import LogReader
+from app.stores.open_log import LogPolicy
 from app.stores.rates import RateKind, RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
@@ -66,6 +67,7 @@ from app.tasks import (
     TaskService,
     UsageService,
     UserService,
+    scan_seconds,
 )
 from app.tracing import Tracing, open_tracing
 from app.utils import now_ms
@@ -123,13 +125,13 @@ async def _open_verifier(
 class World:
     """What a process has outside itself, for those who bring their own: tests, above all a simulated world.
 
-    ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``: as
-    ``LeaseKeeper`` takes it; None: its own.
+    ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``:
+    says how long to wait between two looks for leases that have run out.
     """
 
     servers: Servers | None = None
     transport: httpx.AsyncBaseTransport | None = None
-    scan_seconds: Callable[[], float] | None = None
+    scan_seconds: Callable[[], float] = scan_seconds
 
 
 _OUTSIDE: Final = World()
@@ -299,8 +301,7 @@ async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIt
         writer, reader, running = _open_running(
             settings, stack, redis, coze, leases, conversations, sessions, meters, tracing
         )
-        pace = {"scan_seconds": world.scan_seconds} if world.scan_seconds is not None else {}
-        LeaseKeeper(redis, leases, running, **pace).start()
+        LeaseKeeper(redis, leases, running, scan_seconds=world.scan_seconds).start()
         rates = RateStore(redis, keys, _rates(settings))
         used = _used(settings, redis, keys)
         kept_files = FileStore(redis, keys, days=settings.file_days)

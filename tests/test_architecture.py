@@ -227,7 +227,7 @@ def test_importing_the_application_reads_no_environment(tmp_path: Path) -> None:
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **wrong},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     assert settings_names() & set(json.loads(done.stdout)) == set()

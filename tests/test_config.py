@@ -180,7 +180,7 @@ def test_the_service_does_not_start_on_a_wrong_setting(arguments: list[str], tmp
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "COZE_API_TOKEN": SECRET, "PORT": "x"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     said = done.stdout + done.stderr
     assert done.returncode != 0
@@ -202,7 +202,7 @@ def test_the_documented_one_liner_prints_the_bot(tmp_path: Path) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert done.stdout == "42\n", done.stderr
 

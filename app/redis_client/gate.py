@@ -2,7 +2,8 @@
 
 Policy: one blocking pool of a stated size, short time-outs, no hidden retries. The first command that
 finds Redis away closes the gate: later ones fail at once with ``RedisUnavailable`` instead of each
-waiting for its own time-out, and a probe opens the gate again by itself when Redis answers.
+waiting for its own time-out, and a probe opens the gate again by itself when Redis answers. A time-out alone
+says less, since one slow script is enough for it: then a probe decides whether the gate is closed.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from app.stopping import NoCancelLost, end_tasks
 from app.tracing import Tracing
 
 _PROBE_SECONDS: Final = 0.2
+_SLOWEST_PROBE_SECONDS: Final = 2.0
 _AFTER_FAULT_SECONDS: Final = 1.0
 _AWAY: Final = (
     redis_errors.ConnectionError,
@@ -34,9 +36,10 @@ _AWAY: Final = (
     redis_errors.SlotNotCoveredError,
     OSError,
 )
-_AWAY_WORDS: Final = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED")
+_AWAY_WORDS: Final = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "BUSY ")
 """First words of replies by which a server says that it cannot serve now. UNBLOCKED: it became a replica
-while a read waited there."""
+while a read waited there. BUSY: somebody's script has been running for so long that it refuses all else."""
+_TIMED_OUT: Final = (redis_errors.TimeoutError, TimeoutError)
 
 _OUR_FAULT: Final = ("same key slot", "No way to dispatch", "Invalid args", "Too many targets")
 _CAUGHT: Final = (*_AWAY, redis_errors.RedisClusterException, redis_errors.ResponseError)
@@ -73,9 +76,11 @@ class RedisGate:
         self._open = asyncio.Event()
         self._open.set()
         self._probe: asyncio.Task[None] | None = None
+        self._doubt: asyncio.Task[None] | None = None
         self._closed = False
         self.outages = 0
         """How often Redis was found away; whoever kept state across a change must look again."""
+        self._stalls = 0
 
     @property
     def client(self) -> Any:
@@ -86,8 +91,20 @@ class RedisGate:
     def away(self) -> bool:
         return not self._open.is_set()
 
+    @property
+    def trouble(self) -> int:
+        """Changes whenever Redis has answered nobody for longer than a reply may take, be it only slow."""
+        return self.outages + self._stalls
+
     async def wait_open(self) -> None:
         await self._open.wait()
+
+    async def found_away(self) -> bool:
+        """Whether Redis is away, for somebody who was told ``RedisUnavailable``: where that was a time-out,
+        the probe is waited for."""
+        if self._doubt is not None:
+            await asyncio.wait([self._doubt])
+        return self.away
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
         """The script's reply. Raises ``RedisUnavailable`` at once while Redis is known to be away."""
@@ -162,6 +179,14 @@ class RedisGate:
     def _failed(self, exc: Exception) -> RedisUnavailable | Overloaded:
         if isinstance(exc, redis_errors.MaxConnectionsError) or "No connection available" in str(exc):
             return Overloaded("All connections to the store are in use; try again shortly")
+        if not isinstance(exc, _TIMED_OUT):
+            self._close_gate(exc)
+        elif self._doubt is None and not self._closed:
+            self._doubt = asyncio.create_task(self._find_out(), name="redis-doubt")
+            self._doubt.add_done_callback(self._found_out)
+        return RedisUnavailable()
+
+    def _close_gate(self, exc: Exception) -> None:
         if self._open.is_set():
             self._open.clear()
             self.outages += 1
@@ -170,7 +195,23 @@ class RedisGate:
                 "Redis is away: {}", exc if isinstance(exc, HandshakeRefused) else type(exc).__name__
             )
             self._start_probe()
-        return RedisUnavailable()
+
+    async def _find_out(self) -> None:
+        """Was it that command alone, or is Redis away?"""
+        try:
+            with NoCancelLost():
+                await self._servers.answers(self._probe_keys)
+        except _CAUGHT as exc:
+            if _is_away(exc):
+                self._close_gate(exc)
+        else:
+            self._stalls += 1
+            logger.warning("Redis was slow: a command timed out")
+
+    def _found_out(self, doubt: "asyncio.Task[None]") -> None:
+        self._doubt = None
+        if not doubt.cancelled() and (error := doubt.exception()) is not None:
+            logger.opt(exception=error).error("looking for Redis broke")
 
     def _start_probe(self) -> None:
         if self._closed:
@@ -185,6 +226,8 @@ class RedisGate:
             asyncio.get_running_loop().call_later(_AFTER_FAULT_SECONDS, self._start_probe)
 
     async def _probe_until_back(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while True:
             try:
                 with NoCancelLost():
@@ -193,7 +236,9 @@ class RedisGate:
                 if not _is_away(exc):
                     logger.warning("Redis answers again, though not as it should: {}", type(exc).__name__)
                     break
-                await asyncio.sleep(_PROBE_SECONDS)
+                # The longer it has been away, the less it matters whether it is found a moment later.
+                away = loop.time() - began
+                await asyncio.sleep(min(max(_PROBE_SECONDS, away / 20), _SLOWEST_PROBE_SECONDS))
             else:
                 break
         logger.warning("Redis is back")
@@ -201,6 +246,5 @@ class RedisGate:
 
     async def close(self) -> None:
         self._closed = True
-        if self._probe is not None:
-            await end_tasks([self._probe])
+        await end_tasks(task for task in (self._probe, self._doubt) if task is not None)
         await self._servers.close()

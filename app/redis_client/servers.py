@@ -163,12 +163,16 @@ class Servers:
         async with asyncio.timeout(seconds + self._reply_timeout):
             return await self.blocking.execute_command(*parts)
 
+    async def answers(self, keys: Sequence[str]) -> None:
+        """Raises unless every place answers and takes a write. Disturbs nothing that is under way."""
+        await self.client.execute_command("DEL", keys[0])
+
     async def check(self, keys: Sequence[str]) -> None:
-        """Raises unless every place answers and takes a write. Connections are made anew where the server
-        at their other end may have become a replica."""
+        """The same after an outage. Connections are made anew where the server at their other end may have
+        become a replica."""
         await self._give_back()
         try:
-            await self.client.execute_command("DEL", keys[0])
+            await self.answers(keys)
         except redis_errors.ReadOnlyError:
             await self.client.connection_pool.disconnect(inuse_connections=False)
             await self.blocking.connection_pool.disconnect(inuse_connections=False)
@@ -249,13 +253,16 @@ class ClusterServers(Servers):
         async with asyncio.timeout(seconds + self._patience):
             return await self._at_its_node(self.blocking, keys[0], parts)
 
-    async def check(self, keys: Sequence[str]) -> None:
-        # Asked for its slots again: redis-py does so only after some of the failures.
-        await self.client.aclose()
+    async def answers(self, keys: Sequence[str]) -> None:
         replies = await self.pipeline([("DEL", key) for key in keys])
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
+
+    async def check(self, keys: Sequence[str]) -> None:
+        # Asked for its slots again: redis-py does so only after some of the failures.
+        await self.client.aclose()
+        await self.answers(keys)
 
 
 async def _greet(connection: Any) -> None:

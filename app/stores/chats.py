@@ -14,8 +14,8 @@ from app.exceptions import (
 from app.models import Identity
 from app.records import head_of, with_waits_until
 from app.redis_client import Keys, RedisGate, Script
-from app.stores.event_log import LogPolicy
 from app.stores.limits import TOMBSTONE_MS
+from app.stores.open_log import LogPolicy
 from app.stores.sessions import (
     IDEMPOTENCY_MS,
     IdempotencyKey,

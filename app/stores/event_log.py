@@ -9,8 +9,8 @@ frames. So however many chats run, Redis sees few commands, and order within a c
 import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Final
 
 from loguru import logger
 from redis import exceptions as redis_errors
@@ -18,12 +18,10 @@ from redis import exceptions as redis_errors
 from app.exceptions import Overloaded, RedisUnavailable
 from app.records import with_waits_until
 from app.redis_client import Arg, Keys, RedisGate, Script
-from app.signals import Signal
 from app.stopping import end_tasks
 from app.stores.limits import TOMBSTONE_MS
-from app.stores.log_entries import Entry
 from app.stores.loops import forever
-from app.stores.sessions import SessionRecord
+from app.stores.open_log import ChatEnd, LogPolicy, OpenLog
 from app.stores.usage import usage_keys, usage_row
 
 TICK_SECONDS: Final = 0.04
@@ -34,114 +32,9 @@ _URGENT_AHEAD: Final = 4 * SPACING_SECONDS
 """By how much what is urgent may go before its time."""
 _AT_A_TIME: Final = 50
 _MAX_BATCH_BYTES: Final = 1 << 20
+_MAX_PIPELINE_BYTES: Final = 4 << 20
+"""A pipeline that has so much takes no further log."""
 _STALE_ID: Final = "equal or smaller"
-
-LogState = Literal["open", "committed", "unsaved", "fenced"]
-
-
-@dataclass(frozen=True, slots=True)
-class LogPolicy:
-    """All in milliseconds. ``hold``: what a running chat adds to the life of its session and log.
-    ``usage_ttl``: how long a day's usage is kept. ``quota``: what a user spends in a day is counted, too."""
-
-    lease: int
-    session_ttl: int
-    log_ttl: int
-    hold: int
-    usage_ttl: int
-    quota: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What is needed to write a chat again when Redis has lost everything."""
-
-    session: SessionRecord
-    record: bytes
-    run: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class ChatEnd:
-    """``record``: the final chat as JSON. ``frames``: how many of the log's frames belong to the end.
-    ``waiting``: it waits for tool outputs and is not over. ``usage``: see ``usage_of_end``. Of a chat
-    that is over ``packed`` is the whole log, and ``brief`` the frames that stand for it where that cannot be
-    read."""
-
-    record: bytes
-    frames: int
-    waiting: bool = False
-    usage: str = "0 0 0"
-    packed: bytes = b""
-    brief: Sequence[bytes] = ()
-
-
-@dataclass(slots=True, eq=False)
-class OpenLog:
-    """A running chat's log as its owner holds it.
-
-    ``frames[i]`` is frame number ``first + i`` of ``epoch``; what a snapshot replaced is gone. Readers see
-    those up to number ``visible``: the frames of the end stay hidden until the end is committed or Redis
-    has been found away, so that a client's next message never meets its own last chat.
-    """
-
-    chat_id: str
-    session_id: str
-    epoch: int
-    origin: Origin
-    frames: list[bytes] = field(default_factory=list)
-    first: int = 1
-    size: int = 0
-    """Bytes in ``frames``."""
-    trim: bool = False
-    """Redis still holds frames from before ``first``."""
-    visible: int = 0
-    committed: int = 0
-    state: LogState = "open"
-    end: ChatEnd | None = None
-    earlier: list[Entry] = field(default_factory=list)
-    """What former owners wrote, to be packed with the rest."""
-    next_chat: str | None = None
-    """The queued chat that the end made ready."""
-    index_due: bool = False
-    """The end made the session live longer than the indexes know."""
-    wakers: dict[asyncio.Event, None] = field(default_factory=dict)
-    """Readers' bells, woken in the order in which they came."""
-    settled: Signal = field(default_factory=Signal)
-    """Set once ``state`` is not "open" any more."""
-    ids: tuple[str, str, str] | None = None
-    """Coze's chat and conversation id and whose they are there, waiting to be committed."""
-    known_ids: tuple[str, str, str] | None = None
-    """The same for as long as the chat runs: what Redis has lost is committed again."""
-    sent: tuple[int, bytes] | None = None
-    """A batch (last frame, frames) whose reply is not known: it is sent again unchanged."""
-    outages: int = 0
-
-    @property
-    def last(self) -> int:
-        """Number of the newest frame."""
-        return self.first + len(self.frames) - 1
-
-    def entries(self, more: Sequence[bytes]) -> list[Entry]:
-        """All that there is to read of it, with ``more`` frames at its end."""
-        return [*self.earlier, Entry(self.epoch, self.first, [*self.frames, *more])]
-
-    def since(self, number: int, until: int | None = None) -> list[bytes]:
-        """Frames after ``number`` up to ``until`` (inclusive)."""
-        stop = None if until is None else max(0, until - self.first + 1)
-        return self.frames[max(0, number - self.first + 1) : stop]
-
-    def wake(self) -> None:
-        for event in self.wakers:
-            event.set()
-
-    def settle(self, state: LogState) -> None:
-        """What readers were waiting for is known: the end is committed, unsaved, or somebody else's."""
-        self.state = state
-        if state != "fenced":
-            self.visible = self.last
-        self.settled.set()
-        self.wake()
 
 
 class LogWriter:
@@ -225,6 +118,8 @@ class LogWriter:
     def _touch(self, log: OpenLog, *, urgent: bool = False) -> None:
         if log.state == "fenced":
             return
+        if log.outages is None:
+            log.outages = self._redis.outages
         self._dirty[log.chat_id] = log
         self._work.set()
         if urgent:
@@ -243,9 +138,10 @@ class LogWriter:
         try:
             await self._commit()
         except (RedisUnavailable, Overloaded):
-            for log in self._dirty.values():
-                if log.end is not None and log.state == "open":
-                    log.settle("unsaved")
+            if await self._redis.found_away():
+                for log in self._dirty.values():
+                    if log.end is not None and log.state == "open":
+                        log.settle("unsaved")
             raise
         if not self._dirty:
             self._work.clear()
@@ -263,16 +159,19 @@ class LogWriter:
         self._due = max(self._due, loop.time()) + SPACING_SECONDS
 
     async def _commit(self) -> None:
-        logs = list(self._dirty.values())
-        for log in logs:
-            if log.outages != self._redis.outages:
-                await self._look_again(log)
+        await self._look_at([log for log in self._dirty.values() if log.outages != self._redis.outages])
+        logs: list[OpenLog] = []
         commands: list[tuple[Arg, ...]] = []
         handlers: list[tuple[OpenLog, str]] = []
-        for number, log in enumerate(logs, 1):
+        size = 0
+        for number, log in enumerate(list(self._dirty.values()), 1):
+            if size >= _MAX_PIPELINE_BYTES:
+                break  # the others come first in the next one
+            logs.append(log)
             for kind, command in self._commands(log):
                 commands.append(command)
                 handlers.append((log, kind))
+                size += sum(len(part) for part in command if isinstance(part, bytes))
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)  # the frames of hundreds of streams must not wait for all of this
         if commands:
@@ -285,8 +184,10 @@ class LogWriter:
         for log in logs:
             if self._is_clean(log):
                 self._forget(log)
-            elif log.end is not None:
-                self._urgent.set()
+            elif self._dirty.get(log.chat_id) is log:  # behind those that have had no turn
+                self._dirty[log.chat_id] = self._dirty.pop(log.chat_id)
+        if any(log.end is not None for log in self._dirty.values()):
+            self._urgent.set()
 
     @staticmethod
     def _is_clean(log: OpenLog) -> bool:
@@ -302,6 +203,7 @@ class LogWriter:
             keys = [self._keys.run(log.chat_id), self._keys.session(log.session_id)]
             commands.append(("ids", self._ids.command(keys, [log.epoch, *log.ids])))
         if log.sent is None and log.end is not None:
+            log.next_is_free = self.draining
             commands.append(("end", self._end_command(log, log.end)))
             return commands
         if log.sent is None and log.committed < log.last:
@@ -368,7 +270,7 @@ class LogWriter:
         if reply is None:  # NOMKSTREAM: the log is gone, Redis has lost data
             await self._write_again(log)
         elif isinstance(reply, redis_errors.ResponseError) and _STALE_ID in str(reply):
-            await self._look_again(log)
+            await self._look_at([log])
         elif isinstance(reply, Exception):
             logger.error("log of {} was not written: {}", log.chat_id, reply)
         else:
@@ -390,16 +292,28 @@ class LogWriter:
         else:
             await self._write_again(log)
 
-    async def _look_again(self, log: OpenLog) -> None:
-        """What does Redis really hold? After an outage, or when it called our id too small.
+    async def _look_at(self, logs: Sequence[OpenLog]) -> None:
+        """What does Redis really hold? After an outage, of all logs, or when it called our id too small."""
+        for begin in range(0, len(logs), _AT_A_TIME):
+            some = logs[begin : begin + _AT_A_TIME]
+            outages = self._redis.outages
+            newest = await self._redis.pipeline(
+                [("XREVRANGE", self._keys.log(log.chat_id), "+", "-", "COUNT", 1) for log in some]
+            )
+            for log, entries in zip(some, newest, strict=True):
+                log.outages = outages
+                if isinstance(entries, Exception):
+                    logger.error("log of {} was not read: {}", log.chat_id, type(entries).__name__)
+                elif log.state != "fenced":
+                    await self._compare(log, entries)
+
+    async def _compare(self, log: OpenLog, entries: Sequence[Any]) -> None:
+        """``entries``: the newest one that Redis holds, if any.
 
         Same epoch and not smaller than what was sent: it was stored, only the reply was lost. A greater
         epoch: fenced. Less than what was committed: Redis lost data, so it is written again.
         """
         log.ids = log.known_ids
-        outages = self._redis.outages
-        entries = await self._redis.command("XREVRANGE", self._keys.log(log.chat_id), "+", "-", "COUNT", 1)
-        log.outages = outages
         if not entries:
             await self._write_again(log)
             return

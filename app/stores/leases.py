@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from redis import exceptions as redis_errors
 
 from app.exceptions import IdempotencyKeyReused
-from app.redis_client import Keys, RedisGate, Script
-from app.stores.event_log import LogPolicy
+from app.redis_client import Arg, Keys, RedisGate, Script
 from app.stores.limits import TOMBSTONE_MS
+from app.stores.open_log import LogPolicy
 from app.stores.sessions import IDEMPOTENCY_MS, IdempotencyKey, SessionRecord
 from app.utils import random_token, shard_of
 
@@ -89,17 +89,26 @@ class LeaseStore:
     # -- leases ------------------------------------------------------------------------------------------
 
     async def renew(self, held: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Renews ``(chat id, epoch)`` leases, one script a shard; returns those that are gone."""
-        by_shard: dict[int, list[str]] = {}
+        """Renews ``(chat id, epoch)`` leases; returns those that are gone."""
+        gone = await self._by_shard(self._renew, held, self._policy.lease)
+        return [_split(member) for members in gone for member in members]
+
+    async def _by_shard(self, script: Script, held: Sequence[tuple[str, int]], *args: Arg) -> list[Any]:
+        """What the script says of these leases: it runs once a shard, and all of that is one pipeline."""
+        members: dict[int, list[str]] = {}
         for chat_id, epoch in held:
-            by_shard.setdefault(shard_of(chat_id), []).append(f"{chat_id}:{epoch}")
-        lost = []
-        for shard, members in by_shard.items():
-            gone = await self._redis.run(
-                self._renew, [self._keys.leases(shard)], [self._policy.lease, *members]
-            )
-            lost += [_split(member) for member in gone]
-        return lost
+            members.setdefault(shard_of(chat_id), []).append(f"{chat_id}:{epoch}")
+        if not members:
+            return []
+        commands = [script.command([self._keys.leases(s)], [*args, *some]) for s, some in members.items()]
+        replies = await self._redis.pipeline(commands)
+        if any(isinstance(reply, redis_errors.NoScriptError) for reply in replies):
+            await self._redis.load([script])
+            replies = await self._redis.pipeline(commands)  # to do it twice changes nothing
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
 
     async def expired(self) -> list[tuple[str, int]]:
         """Leases that have run out, of all shards, in one pipeline."""
@@ -112,9 +121,7 @@ class LeaseStore:
 
     async def release(self, held: Sequence[tuple[str, int]]) -> None:
         """Hands chats over: their leases have run out from now on."""
-        for chat_id, epoch in held:
-            key = self._keys.leases_of(chat_id)
-            await self._redis.run(self._release, [key], [f"{chat_id}:{epoch}"])
+        await self._by_shard(self._release, held)
 
     async def drop(self, chat_id: str, epoch: int) -> None:
         """Takes a lease away whose chat is no more."""

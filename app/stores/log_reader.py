@@ -9,13 +9,12 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from loguru import logger
-
 from app.exceptions import Overloaded, RedisUnavailable
 from app.models import Cursor
 from app.redis_client import Keys, RedisGate
 from app.stopping import end_tasks
 from app.stores.log_entries import Entry, read_entry
+from app.stores.loops import forever
 from app.utils import shard_of
 
 _PAGE: Final = 50
@@ -74,13 +73,15 @@ class _ShardTail:
         self._task: asyncio.Task[None] | None = None
         self._bell_task: asyncio.Task[None] | None = None
         self._ring_again = False
+        self._interrupted = False
+        """The last round did not get to its end: something may have been missed."""
 
     def listen(self, key: str, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
         # The earlier of two places: the newcomer must not miss what the others have had.
         self._places[key] = min(place, self._places.get(key, place))
         self._listeners.setdefault(key, {})[ring] = None
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name=f"tail:{self._bell}")
+            self._task = asyncio.create_task(self._follow(), name=f"tail:{self._bell}")
         elif self._bell_task is None or self._bell_task.done():
             self._bell_task = asyncio.create_task(self._ring_bell())
         else:
@@ -104,31 +105,30 @@ class _ShardTail:
                 self._ring_again = False
                 await self._redis.pipeline(commands)
 
-    async def _run(self) -> None:
-        while self._listeners:
-            places = {key: str(place) for key, place in self._places.items()}
-            try:
-                streams = await self._redis.read_streams(
-                    {self._bell: self._bell_place, **places}, _BLOCK_SECONDS, count=10
-                )
-            except (RedisUnavailable, Overloaded) as error:
-                logger.info("following logs is interrupted: {}", error.code)
-                await asyncio.sleep(0.05)
-                await self._redis.wait_open()
-                # Whatever came meanwhile: everybody looks for themselves.
-                for listeners in self._listeners.values():
-                    for ring in list(listeners):
-                        ring()
-                continue
-            for key_bytes, entries in streams:
-                key, newest = key_bytes.decode(), entries[-1][0].decode()
-                if key == self._bell:
-                    self._bell_place = newest
-                elif key in self._places:
-                    epoch, frame = newest.split("-")
-                    self._places[key] = max(self._places[key], Cursor(int(epoch), int(frame)))
-                    for ring in list(self._listeners[key]):
-                        ring()
+    async def _follow(self) -> None:
+        await forever(self._round, self._redis, wanted=lambda: bool(self._listeners))
+
+    async def _round(self) -> None:
+        if self._interrupted:
+            # Whatever came meanwhile: everybody looks for themselves.
+            for listeners in list(self._listeners.values()):
+                for ring in list(listeners):
+                    ring()
+        self._interrupted = True
+        places = {key: str(place) for key, place in self._places.items()}
+        streams = await self._redis.read_streams(
+            {self._bell: self._bell_place, **places}, _BLOCK_SECONDS, count=10
+        )
+        for key_bytes, entries in streams:
+            key, newest = key_bytes.decode(), entries[-1][0].decode()
+            if key == self._bell:
+                self._bell_place = newest
+            elif key in self._places:
+                epoch, frame = newest.split("-")
+                self._places[key] = max(self._places[key], Cursor(int(epoch), int(frame)))
+                for ring in list(self._listeners[key]):
+                    ring()
+        self._interrupted = False
 
     async def stop(self) -> None:
         await end_tasks(task for task in (self._task, self._bell_task) if task is not None)

@@ -10,7 +10,7 @@ from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.service import Started, TaskOptions, TaskService
 from app.tasks.single import SingleChats
-from app.tasks.takeover import LeaseKeeper
+from app.tasks.takeover import LeaseKeeper, scan_seconds
 from app.tasks.usage import UsageService
 from app.tasks.users import UserService
 
@@ -34,4 +34,5 @@ __all__ = [
     "error_of",
     "file_view",
     "idempotency_of",
+    "scan_seconds",
 ]

@@ -13,9 +13,9 @@ import orjson
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.models import SETTLED_STATUSES, Cursor
-from app.stores.event_log import OpenLog
 from app.stores.log_entries import Entry
 from app.stores.log_reader import LogReader
+from app.stores.open_log import OpenLog
 from app.tasks.frames import ends_reading, is_snapshot, stored_frames
 
 

@@ -13,8 +13,8 @@ from app.exceptions import ServiceError
 from app.models import OUR_META_KEY, Chat
 from app.signals import Signal
 from app.stores.chats import NewChat, run_field
-from app.stores.event_log import OpenLog, Origin
 from app.stores.leases import Claim
+from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord
 from app.tasks.frames import chat_frame
 

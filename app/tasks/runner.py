@@ -16,8 +16,9 @@ from app.metrics import Metrics
 from app.models import OUR_META_KEY
 from app.signals import first_of
 from app.stopping import end_tasks
-from app.stores.event_log import ChatEnd, LogWriter
+from app.stores.event_log import LogWriter
 from app.stores.log_entries import pack
+from app.stores.open_log import ChatEnd
 from app.stores.usage import usage_of_end
 from app.tasks.drafts import tool_call_ids
 from app.tasks.frames import close_chat, end_frames

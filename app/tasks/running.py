@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any, Final
 
 from loguru import logger
@@ -24,6 +24,7 @@ from app.tracing import Span, Tracing
 
 _FENCED_SECONDS: Final = 10.0
 _FLUSH_SECONDS: Final = 2.0
+_CLAIM_SECONDS: Final = 2.0
 _RELEASE_SECONDS: Final = 3.0
 
 
@@ -53,9 +54,13 @@ class RunningChats:
         self._jobs: dict[str, Job] = {}
         self._chat_tasks: dict[str, asyncio.Task[None]] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self._claims = 0
+        """Chats that are just being claimed, and will be among the jobs in a moment."""
         self.handing_over = False
         self.idle = Signal()
         self.idle.set()
+        self.busy = asyncio.Event()
+        """The opposite of ``idle``."""
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -78,7 +83,7 @@ class RunningChats:
         chat_id = job.log.chat_id
         self._jobs[chat_id] = job
         self._metrics.running_chats.set(len(self._jobs))
-        self.idle.clear()
+        self._look_idle()
         self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
 
     async def start_claimed(self, claim: Claim, *, request_id: str = "") -> Job:
@@ -105,14 +110,37 @@ class RunningChats:
         force: bool = False,
         expect: RunState | None = None,
     ) -> Job | None:
-        """Claims the chat and goes on with it; None where it is not to be had."""
-        claim = await self._leases.claim(chat_id, session_id, epoch=epoch, force=force, expect=expect)
-        if claim is None:
+        """Claims the chat and goes on with it; None where it is not to be had, or this process gives away
+        what it has."""
+        if self.handing_over:
             return None
-        logger.warning("chat {} {} in epoch {}", chat_id, claim.kind, claim.epoch)
-        if claim.kind in ("claimed", "worn") and expect is None:
-            self._metrics.takeover()
-        return await self.start_claimed(claim)
+        with self.claiming():
+            claim = await self._leases.claim(chat_id, session_id, epoch=epoch, force=force, expect=expect)
+            if claim is None:
+                return None
+            logger.warning("chat {} {} in epoch {}", chat_id, claim.kind, claim.epoch)
+            if claim.kind in ("claimed", "worn") and expect is None:
+                self._metrics.takeover()
+            return await self.start_claimed(claim)
+
+    @contextlib.contextmanager
+    def claiming(self) -> Iterator[None]:
+        """For the time from a claim until its chat runs here: whoever empties this process waits for it."""
+        self._claims += 1
+        self._look_idle()
+        try:
+            yield
+        finally:
+            self._claims -= 1
+            self._look_idle()
+
+    def _look_idle(self) -> None:
+        if self._jobs or self._claims:
+            self.idle.clear()
+            self.busy.set()
+        else:
+            self.busy.clear()
+            self.idle.set()
 
     async def _supervise(self, job: Job) -> None:
         """Runs the chat, stays until its end is in Redis, then starts what that made ready."""
@@ -128,15 +156,21 @@ class RunningChats:
                     self.spawn(self.keep_indexed(job.session), f"index:{job.log.session_id}")
                 if self._conversations.is_due(job.session):
                     self.spawn(self._keep_conversation(job), f"conversation:{job.log.session_id}")
+            await self._start_follower(job)
         finally:
             if self._jobs.get(chat_id) is job:
                 del self._jobs[chat_id], self._chat_tasks[chat_id]
             self._metrics.running_chats.set(len(self._jobs))
-            if not self._jobs:
-                self.idle.set()
-        if job.log.next_chat is not None and not self.leaving:
-            with contextlib.suppress(RedisUnavailable, Overloaded):  # its lease runs out, somebody claims it
-                await self.take_over(job.log.next_chat, job.log.session_id, force=True, expect="ready")
+            self._look_idle()
+
+    async def _start_follower(self, job: Job) -> None:
+        """The next of the queue. Until it runs here the chat before it is still among the jobs: a drain that
+        begins in between waits for it."""
+        log = job.log
+        if log.next_chat is None or log.next_is_free:
+            return
+        with contextlib.suppress(RedisUnavailable, Overloaded):  # its lease runs out, somebody claims it
+            await self.take_over(log.next_chat, log.session_id, force=True, expect="ready")
 
     async def keep_indexed(self, session: SessionRecord) -> None:
         """The session lives longer than the indexes know."""
@@ -227,6 +261,10 @@ class RunningChats:
         """Stops what still runs, commits what it has produced, and gives its leases away. Each step has its
         time: whatever hangs, the process gets to its end."""
         self.handing_over = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLAIM_SECONDS):
+                while self._claims:  # noqa: ASYNC110  # what was claimed has to be given away, too
+                    await asyncio.sleep(0.01)
         jobs = list(self._jobs.values())
         await end_tasks(self._chat_tasks.values())
         with contextlib.suppress(TimeoutError):
@@ -234,6 +272,11 @@ class RunningChats:
                 while self._writer.backlog:  # noqa: ASYNC110  # once in a process' life
                     await asyncio.sleep(0.01)
         held = [(job.log.chat_id, job.log.epoch) for job in jobs if job.log.state == "open"]
+        held += [
+            (log.next_chat, 1)  # made ready, and not claimed any more
+            for log in (job.log for job in jobs)
+            if log.next_chat is not None and not log.next_is_free and log.next_chat not in self._jobs
+        ]
         if held:
             logger.info("handing over {} chats", len(held))
             with contextlib.suppress(RedisUnavailable, Overloaded, TimeoutError):

@@ -277,12 +277,13 @@ class TaskService:
         self._check_outputs(chat, body)
         said = len(chat.content), len(chat.reasoning_content)
         outputs = ToolOutputs(orjson.dumps([output.model_dump() for output in body.tool_outputs]), said, key)
-        claim = await self._leases.claim(
-            chat_id, chat.session_id, epoch=None, force=True, expect="waiting", outputs=outputs
-        )
-        if claim is not None:
-            await self._running.start_claimed(claim, request_id=request_id)
-            return Started(chat_id, Cursor(claim.epoch, 0), said)
+        with self._running.claiming():
+            claim = await self._leases.claim(
+                chat_id, chat.session_id, epoch=None, force=True, expect="waiting", outputs=outputs
+            )
+            if claim is not None:
+                await self._running.start_claimed(claim, request_id=request_id)
+                return Started(chat_id, Cursor(claim.epoch, 0), said)
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return _continued(chat_id, before)
         raise ChatState("Tool outputs have been submitted already")

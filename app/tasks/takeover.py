@@ -12,10 +12,14 @@ from app.stores.leases import LeaseStore
 from app.stores.loops import forever
 from app.tasks.running import RunningChats
 
-_SCAN_SECONDS: Final = 0.7
 _RENEWALS_PER_LEASE: Final = 3
 _INBOX_SECONDS: Final = 20.0
 _CLAIMS_AT_ONCE: Final = 8
+
+
+def scan_seconds() -> float:
+    """Between two looks for leases that have run out."""
+    return 0.7
 
 
 class LeaseKeeper:
@@ -32,20 +36,21 @@ class LeaseKeeper:
         leases: LeaseStore,
         running: RunningChats,
         *,
-        scan_seconds: Callable[[], float] = lambda: _SCAN_SECONDS,
+        scan_seconds: Callable[[], float],
     ) -> None:
         self._redis = redis
         self._scan_seconds = scan_seconds
         self._leases = leases
         self._running = running
         self._claim_after = 0.0
-        self._outages = 0
+        self._trouble = redis.trouble
 
     def start(self) -> None:
         for name, step in (("renew", self._renew), ("claim", self._claim), ("inbox", self._inbox)):
             self._running.spawn(forever(step, self._redis), f"leases:{name}")
 
     async def _renew(self) -> None:
+        await self._running.busy.wait()  # a process without chats costs nothing
         lost = await self._leases.renew(self._running.held())
         for chat_id, epoch in lost:
             job = self._running.get(chat_id)
@@ -56,8 +61,9 @@ class LeaseKeeper:
 
     async def _claim(self) -> None:
         loop = asyncio.get_running_loop()
-        if self._outages != self._redis.outages:
-            self._outages = self._redis.outages
+        if self._trouble != self._redis.trouble:
+            await self._redis.wait_open()  # owners can only renew once it is there
+            self._trouble = self._redis.trouble
             self._claim_after = loop.time() + self._leases.lease_seconds
             await self._leases.renew(self._running.held())
         if loop.time() >= self._claim_after and not self._running.leaving:

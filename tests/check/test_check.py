@@ -275,7 +275,7 @@ def test_as_a_program_it_ends_with_the_worst_of_its_lines(
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
     )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "[warn] persistence" in done.stdout

@@ -227,9 +227,9 @@ async def test_a_connection_that_falls_silent_is_given_up(kind: str, replicas: C
 @MOSTLY_ASYNC
 async def test_silence_with_heartbeats_is_not_trouble(kind: str, replicas: Cluster) -> None:
     """The bot thinks for longer than a client without heartbeats would wait."""
-    async with behind_proxy(kind, replicas.urls[0], heartbeat=0.4, patience=1.0) as (_, coze):
+    async with behind_proxy(kind, replicas.urls[0], heartbeat=0.8, patience=2.0) as (_, coze):
         session = await coze.sessions.create("u-1")
-        async with coze.chats.stream(session.session_id, "hello [[sim:delay=1.6]]") as stream:
+        async with coze.chats.stream(session.session_id, "hello [[sim:delay=3]]") as stream:
             assert (await stream.result()).status == "completed"
         assert stream.connections == 1
 

@@ -9,9 +9,9 @@ import os
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -164,6 +164,21 @@ def cluster(
         ]
         start_all(replicas)
         yield Cluster(redis, simulator, replicas)
+
+
+@asynccontextmanager
+async def unharmed(running: Cluster) -> AsyncIterator[None]:
+    """For one test: all runs before, and again after. Then no chat, no lease and no key without TTL is left,
+    and no replica has logged an error."""
+    running.repair()
+    before = [len(replica.log) for replica in running.replicas]
+    yield
+    running.repair()
+    await running.settle()
+    for replica, start in zip(running.replicas, before, strict=True):
+        written = replica.log[start:]
+        assert "Traceback" not in written, written[-3000:]
+        assert '"level": "ERROR"' not in written, written[-3000:]
 
 
 class Reader:

@@ -115,7 +115,8 @@ async def test_an_access_line_says_who_what_and_how_long(start_app: StartApp) ->
     assert opened["bytes"] > 100
     assert opened["store_ms"] > 0
     assert "first_byte_ms" not in opened
-    assert streamed["duration_ms"] >= 200 > streamed["first_byte_ms"] > 0
+    assert streamed["duration_ms"] >= 200
+    assert 0 < streamed["first_byte_ms"] < streamed["duration_ms"]
     assert (streamed["session_id"], streamed["chat_id"]) == (session, reader.chat_id)
     assert streamed["upstream_ms"] >= 150
     assert "client_gone" not in streamed
@@ -131,7 +132,7 @@ async def test_a_client_that_hangs_up_is_told_apart(start_app: StartApp) -> None
         service = start_app()
         async with open_client(service.base_url) as client:
             session = await client.open_session()
-            async with client.stream(session, "[[sim:delay=0.3]]") as reader:
+            async with client.stream(session, "[[sim:delay=1.5]]") as reader:
                 await reader.until("chat")
             await wait_until(lambda: len(access_lines(lines())) == 2)
         await asyncio.to_thread(service.wait_idle)

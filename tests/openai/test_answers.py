@@ -161,7 +161,7 @@ async def test_the_bytes_are_what_any_client_reads(door: RunningApp) -> None:
 
 async def test_silence_is_filled_with_comments(open_door: Any) -> None:
     service = open_door(SSE_HEARTBEAT_SECONDS="0.1")
-    body = {"model": MODEL, "messages": [said("[[sim:delay=0.7]] hi")], "stream": True}
+    body = {"model": MODEL, "messages": [said("[[sim:delay=2]] hi")], "stream": True}
     async with httpx.AsyncClient(base_url=service.base_url, trust_env=False) as http:
         text = (await http.post("/coze/openai/v1/chat/completions", json=body)).text
     assert text.count(": keep-alive\n\n") >= 3

@@ -154,7 +154,7 @@ class Checkout:
         return {file.stem: self.pid(file.stem) for file in (self.root / ".run").glob("*.pid")}
 
     def health(self, port: int | None = None) -> dict[str, Any]:
-        link = http.client.HTTPConnection("127.0.0.1", port or self.ports["service"], timeout=5)
+        link = http.client.HTTPConnection("127.0.0.1", port or self.ports["service"], timeout=20)
         try:
             link.request("GET", "/coze/health")
             data: dict[str, Any] = json.loads(link.getresponse().read())["data"]

@@ -55,7 +55,7 @@ def test_two_starts_at_once_make_one_service(checkout: Checkout) -> None:
     checkout.without("redis-server")
     with checkout.begin("test", "--no-tmux") as one, checkout.begin("test", "--no-tmux") as other:
         both = (one, other)
-        said = [start.communicate(timeout=60)[0] for start in both]
+        said = [start.communicate(timeout=200)[0] for start in both]
     assert [start.returncode for start in both] == [0, 0], said
     assert sum("already up" in text for text in said) == 1
     assert set(checkout.pids()) == {"service", "simulator"}
@@ -229,10 +229,10 @@ def test_after_a_crash_the_next_start_clears_up_first(checkout: Checkout) -> Non
 def test_an_interrupted_start_leaves_nothing(checkout: Checkout) -> None:
     checkout.env["STUB_STATUS"] = "unhealthy"
     with checkout.begin("test", "--no-tmux") as start:
-        wait_until(lambda: "service" in checkout.pids(), 30)
+        wait_until(lambda: "service" in checkout.pids(), 100)
         pids = checkout.pids()
         start.send_signal(signal.SIGTERM)
-        start.communicate(timeout=30)
+        start.communicate(timeout=200)
     assert start.returncode == 143
     checkout.assert_nothing_left(pids)
 

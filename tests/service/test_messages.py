@@ -98,7 +98,7 @@ async def test_without_a_preference_the_setting_counts(
 
 async def test_a_result_can_be_waited_for(each_client: Client) -> None:
     session_id = await each_client.open_session()
-    chat_id = await each_client.start(session_id, "soon [[sim:delay=0.5]]")
+    chat_id = await each_client.start(session_id, "soon [[sim:delay=1.5]]")
     assert data_of(await each_client.result(chat_id))["status"] == "processing"
     # Whoever waits for longer than the client's 30 s of patience fails: the end of the chat ends the wait.
     chats = await asyncio.gather(*(each_client.result(chat_id, wait=60) for _ in range(5)))

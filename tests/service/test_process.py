@@ -28,12 +28,12 @@ StartProcess = Callable[..., ServiceProcess]
 
 
 async def test_sigterm_drains(redis: RedisServer, start_process: StartProcess) -> None:
-    leaving = start_process(REDIS_URL=redis.url, DRAIN_SECONDS="10")
+    leaving = start_process(REDIS_URL=redis.url, DRAIN_SECONDS="15")
     staying = start_process(REDIS_URL=redis.url)
     async with open_client(leaving.base_url) as client, open_client(staying.base_url) as other:
         sessions = [await client.open_session(f"u-{n}") for n in range(3)]
-        waiting = asyncio.create_task(client.send(sessions[0], "whole [[sim:delay=1.2]]"))
-        async with client.stream(sessions[1], "streamed [[sim:stall=2:1.2;deltas=6;reasoning=0]]") as reader:
+        waiting = asyncio.create_task(client.send(sessions[0], "whole [[sim:delay=3]]"))
+        async with client.stream(sessions[1], "streamed [[sim:stall=2:3;deltas=6;reasoning=0]]") as reader:
             await reader.until("conversation.message.delta", times=2)
             await wait_until(lambda: _runs(client, 2))
             leaving.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -17,7 +18,7 @@ from tests.support import (
     wait_until,
 )
 
-SLOW = "[[sim:deltas=20;gap=0.05;reasoning=0]]"
+SLOW = "[[sim:deltas=50;gap=0.05;reasoning=0]]"
 
 
 @pytest.fixture
@@ -134,6 +135,7 @@ async def test_an_end_that_redis_does_not_have_is_said_and_written_later(
         assert result["data"]["resumable"] is False
         assert reader.result()["status"] == "completed"
         durable_redis.start()
+        await asyncio.to_thread(service.wait_idle)  # written; until then the session is busy
         stored = await client.ended(reader.chat_id)
         assert stored == reader.result()
         assert (await client.send(session_id, "second")).status_code == 200

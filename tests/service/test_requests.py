@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import Client, RunningApp, SimControl, data_of, error_of, open_client
+from tests.support import Client, RunningApp, SimControl, data_of, error_of, open_client, wait_until
 
 UNKNOWN_SESSION = "coze_session_1795381793123_" + "a" * 21
 UNKNOWN_CHAT = "coze_chat_1795381793123_" + "a" * 41
@@ -225,9 +225,14 @@ async def test_of_many_messages_at_once_exactly_one_starts(
     each_client: Client, simulator: SimControl
 ) -> None:
     session_id = await each_client.open_session()
-    answers = await asyncio.gather(
-        *(each_client.send(session_id, f"number {n} [[sim:delay=0.3]]") for n in range(10))
-    )
+    sent = [
+        asyncio.create_task(each_client.send(session_id, f"number {n} [[sim:delay=60]]")) for n in range(10)
+    ]
+    await wait_until(lambda: sum(each.done() for each in sent) == 9)
+    # The one that started holds the session until all others have been answered.
+    [chat] = (await each_client.session(session_id))["chat_history"]
+    await each_client.post(f"/coze/chats/{chat['chat_id']}/cancel")
+    answers = await asyncio.gather(*sent)
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 9
     [won] = [data_of(answer) for answer in answers if answer.status_code == 200]
     for answer in answers:

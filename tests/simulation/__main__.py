@@ -1,4 +1,4 @@
-"""``python -m tests.simulation --seeds 1-500 --fail-fast``; ``./run-tests.sh --simulate`` and ``--replay``."""
+"""Runs scenarios: ``python -m tests.simulation --seeds 1-500 --fail-fast``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--files", nargs="+", default=[], metavar="FILE", help="scenarios as data")
     parser.add_argument("--kind", default="", help="all seeds of this kind (see generate.KINDS)")
     parser.add_argument("--ignore", default="", help="rules not to look at (see oracle.RULES), with commas")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
+    )
     parser.add_argument("--fail-fast", action="store_true", help="end at the first violation")
     parser.add_argument("--shrink", type=float, default=60.0, help="seconds for shortening a failure; 0: not")
     parser.add_argument("--save", type=Path, help="a directory for shortened scenarios")
@@ -36,13 +38,17 @@ def _task(chosen: argparse.Namespace) -> Task:
     ignore = [rule for rule in chosen.ignore.split(",") if rule]
     common = {"kind": chosen.kind, "ignore": ignore, "shrink": chosen.shrink, "fail_fast": chosen.fail_fast}
     if chosen.files:
-        return Task(last=len(chosen.files) - 1, files=[str(Path(f).resolve()) for f in chosen.files], **common)
+        return Task(
+            last=len(chosen.files) - 1, files=[str(Path(f).resolve()) for f in chosen.files], **common
+        )
     if chosen.replay is not None:
         return Task(chosen.replay, chosen.replay, **(common | {"keep": True, "shrink": 0.0}))
     if chosen.seeds:
         first, _, last = chosen.seeds.partition("-")
         return Task(int(first), int(last or first), **common)
-    seed = chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(1_000_000, 1_000_000_000)
+    seed = (
+        chosen.seed if chosen.seed is not None else random.SystemRandom().randrange(1_000_000, 1_000_000_000)
+    )
     return Task(seed, _FOR_EVER, seconds=(chosen.minutes or 1.0) * 60.0, **common)
 
 
@@ -50,11 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 where a rule was violated."""
     chosen = build_parser().parse_args(arguments)
     task, totals, began = _task(chosen), Totals(), time.monotonic()
-    print(f"seeds from {task.first}" if task.last == _FOR_EVER else f"seeds {task.first} to {task.last}", flush=True)
+    print(
+        f"seeds from {task.first}" if task.last == _FOR_EVER else f"seeds {task.first} to {task.last}",
+        flush=True,
+    )
     for line in run_tasks(split(task, chosen.jobs), fail_fast=chosen.fail_fast):
         totals.add(line)
         if chosen.traces:
-            print(f"seed {line['seed']} {line['kind']} {line['trace']} {line['real_seconds']:.2f} s")
+            print(f"seed {line['seed']} {line['kind']} {line['trace']} {line['cpu_seconds']:.2f} s of CPU")
         if chosen.replay is not None:
             print("\n".join(line["lines"]))
         if line["violations"]:

@@ -6,33 +6,19 @@ import asyncio
 import json
 from typing import Any, Final
 
-from tests.simulation.book import TERMINAL, Book, ChatNote, SessionNote
-from tests.simulation.client import CALL_SECONDS, Answer, Caller
-from tests.simulation.clock import CLOCK, outside
-from tests.simulation.exchange import Broken, Exchange
-from tests.simulation.openai_client import ask
+from tests.simulation.book import TERMINAL, ChatNote, SessionNote
+from tests.simulation.client import CALL_SECONDS, Answer
+from tests.simulation.clock import CLOCK
+from tests.simulation.doing import PATIENCE
+from tests.simulation.exchange import Broken
 from tests.simulation.reading import Reading
 from tests.simulation.replica import Replica
+from tests.simulation.sending import Senders
 
-_PATIENCE: Final = 120.0
-"""Seconds for which a client repeats a call that was refused for the moment or lost."""
-_LOOK_FOR: Final = 30.0
-"""Seconds for which a step waits for what an earlier step is still making."""
 _PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
 
 
-class Clients:
-    """``settings``: the service's, for limits and lives. ``until``: when the scenario ends at the latest."""
-
-    def __init__(self, caller: Caller, book: Book, settings: dict[str, str], until: float) -> None:
-        self._caller = caller
-        self._book = book
-        self._until = until
-        self._expire = float(settings.get("COZE_SESSION_EXPIRE", "3600"))
-        self._patience = float(settings.get("COZE_TIMEOUT", "30"))
-        self._most_sessions = int(settings.get("COZE_MAX_SESSIONS_PER_USER", "10"))
-        self.files: dict[str, str] = {}
-
+class Clients(Senders):
     # -- sessions ----------------------------------------------------------------------------------------
 
     async def open(
@@ -117,7 +103,9 @@ class Clients:
         before = ""
         while True:
             query = f"limit=3&before={before}"
-            answer = await self._once("GET", f"/coze/sessions/{note.id}/chats", note.who, None, replica, query)
+            answer = await self._once(
+                "GET", f"/coze/sessions/{note.id}/chats", note.who, None, replica, query
+            )
             if answer is None or answer.status != 200:
                 return
             self._see_history(answer.data["chats"], "pages")
@@ -160,7 +148,7 @@ class Clients:
             return
         head = b'--b\r\nContent-Disposition: form-data; name="file"; filename="p.png"\r\n\r\n'
         pieces = [head, _PNG] if breaks else [head, _PNG, b"\r\n--b--\r\n"]
-        target = await self._caller.some_replica(replica, CLOCK.now + _PATIENCE)
+        target = await self._caller.some_replica(replica, CLOCK.now + PATIENCE)
         if target is None:
             return
         request = self._caller.request(
@@ -177,192 +165,6 @@ class Clients:
         if answer.status == 200:
             self.files[label] = answer.data["file_id"]
 
-    # -- messages ----------------------------------------------------------------------------------------
-
-    async def send(
-        self,
-        label: str,
-        session: str,
-        message: str,
-        mode: str = "stream",
-        replica: int = 0,
-        on_busy: str = "reject",
-        key: str = "",
-        hang_up: float | None = None,
-        readers: int = 0,
-        file: str = "",
-    ) -> None:
-        """``mode``: stream, wait or async. ``hang_up``: the stream's client leaves after so many seconds, and
-        comes back elsewhere. ``readers``: so many more follow the chat."""
-        note = await self._session(session)
-        if note is None:
-            return
-        chat = ChatNote(label, note, message, on_busy, key or None)
-        body: dict[str, Any] = {"message": message, "on_busy": on_busy, "stream": mode == "stream"}
-        if file:
-            if file not in self.files:
-                return
-            body["attachments"] = [{"file_id": self.files[file]}]
-        headers = {"Idempotency-Key": key} if key else {}
-        headers |= {"Prefer": "respond-async"} if mode == "async" else {}
-        await self._ask(chat, f"/coze/sessions/{note.id}/messages", body, headers, replica, hang_up)
-        others = [outside(self._read_along(chat, replica + n), "reader") for n in range(1, readers + 1)]
-        await asyncio.gather(self._stay(chat, replica + 1), *others)
-
-    async def _ask(
-        self,
-        chat: ChatNote,
-        path: str,
-        body: dict[str, Any],
-        headers: dict[str, str],
-        replica: int,
-        hang_up: float | None,
-    ) -> None:
-        """Sends it, with a key as often as it takes; reads the stream, if it is one, as far as it goes."""
-        begun = chat.sent_at = CLOCK.now
-        self._book.chats[chat.label] = chat
-        chat.session.chats.append(chat)
-        while CLOCK.now < begun + _PATIENCE:
-            target = await self._caller.some_replica(replica, begun + _PATIENCE)
-            if target is None:
-                return
-            replica += 1
-            request = self._caller.request("POST", path, chat.session.who, body, headers=headers)
-            chat.unsure = True
-            try:
-                if body.get("stream"):
-                    exchange, status, got = await self._caller.begin(target, request)
-                    if status == 200:
-                        await self._first_reading(chat, exchange, got, hang_up)
-                        return
-                    raw = json.loads(await exchange.read())
-                    answer = Answer(status, got, raw)
-                else:
-                    answer = await self._caller.call(target, request, self._patience + CALL_SECONDS)
-            except Broken:
-                if chat.key is None:
-                    return
-                await asyncio.sleep(0.5)
-                continue
-            if self._take_answer(chat, answer) or chat.key is None:
-                return
-            await asyncio.sleep(1.0)
-
-    async def _first_reading(
-        self, chat: ChatNote, exchange: Exchange, headers: dict[str, str], hang_up: float | None
-    ) -> None:
-        self._accepted(chat, headers["x-coze-chat-id"])
-        reading = chat.readings[0]
-        if await self._caller.read(exchange, reading, hang_up=hang_up) and chat.bound:
-            chat.cancel_at = CLOCK.now if chat.cancel_at is None else chat.cancel_at
-        if reading.results:
-            chat.see("answer", reading.results[-1], resumable=reading.resumable)
-
-    def _accepted(self, chat: ChatNote, chat_id: str) -> None:
-        known = self._book.note_of(chat_id)
-        if known is not None and known is not chat and known.key != chat.key:
-            self._book.violated("once", f"{chat.label} was given {known.label}'s chat {chat_id}")
-        if chat.id and chat.id != chat_id and not self._book.losses:
-            self._book.violated("once", f"the key of {chat.label} led to {chat.id} and to {chat_id}")
-        chat.id, chat.unsure = chat_id, False
-        chat.accepted_at = CLOCK.now if chat.accepted_at is None else chat.accepted_at
-
-    def _take_answer(self, chat: ChatNote, answer: Answer) -> bool:
-        """Whether that was definite."""
-        chat_id = answer.headers.get("x-coze-chat-id", "")
-        if chat_id:
-            self._accepted(chat, chat_id)
-            if answer.status in (200, 202) and answer.body.get("data"):
-                chat.see("answer", answer.data, resumable=answer.body["data"].get("resumable", True))
-            return True
-        if answer.status in (500, 502, 503, 504):
-            # 503 at a moment when Redis was lost says nothing of whether it was done.
-            chat.unsure = True
-            return False
-        chat.unsure = False
-        if answer.status == 409:
-            self._check_busy(chat, answer)
-            return True
-        session = chat.session
-        if answer.status in (404, 410):
-            lost = bool(self._book.losses)
-            gone = session.over is not None or CLOCK.now >= session.alive_until or session.single
-            if not (gone or lost or self._evicted(session)):
-                self._book.violated("refused", f"{chat.label}: {answer.status} {answer.code}, and it is alive")
-        elif answer.status != 429:
-            self._book.violated("refused", f"{chat.label}: {answer.status} {answer.code} {answer.details}")
-        return True
-
-    def _evicted(self, session: SessionNote) -> bool:
-        """An idle session may have made room for a newer one of the same user."""
-        later = [
-            other
-            for other in self._book.sessions.values()
-            if (other.who, other.user) == (session.who, session.user) and other.opened_at > session.opened_at
-        ]
-        return len(later) + 1 >= self._most_sessions
-
-    def _check_busy(self, chat: ChatNote, answer: Answer) -> None:
-        """409: something of this session must be under way, or may be."""
-        now = CLOCK.now
-        for other in chat.session.chats:
-            if other is not chat and (other.id or other.unsure) and (
-                other.settled_at is None or other.settled_at > chat.sent_at
-            ):
-                return
-        if self._book.troubled("redis", "replica", "coze", "odd", since=chat.session.opened_at, until=now):
-            return
-        shared = any(
-            other is not chat.session and other.conversation and other.conversation == chat.session.conversation
-            for other in self._book.sessions.values()
-        )
-        if not shared:
-            self._book.violated("busy", f"{chat.label}: 409 {answer.code} {answer.details}, nothing runs")
-
-    async def _stay(self, chat: ChatNote, replica: int) -> None:
-        """Until the chat is over, or waits for tools."""
-        if not chat.id:
-            return
-        if not chat.readings[0].done:
-            await self._caller.follow(chat, chat.readings[0], replica, self._until)
-
-    async def _read_along(self, chat: ChatNote, replica: int) -> None:
-        if chat.id:
-            reading = Reading()
-            chat.readings.append(reading)
-            await self._caller.follow(chat, reading, replica, self._until)
-
-    async def openai(
-        self,
-        label: str,
-        user: str,
-        who: str,
-        message: str,
-        stream: bool = True,
-        replica: int = 0,
-        key: str = "",
-        hang_up: float | None = None,
-        session: str = "",
-    ) -> None:
-        """The same through the OpenAI door. Without ``session`` and ``key`` hanging up is the stop button."""
-        body: dict[str, Any] = {
-            "model": "coze",
-            "messages": [{"role": "user", "content": message}],
-            "stream": stream,
-            "user": user,
-        }
-        note = SessionNote(label, who, user, single=True, opened_at=CLOCK.now)
-        if session:
-            found = await self._session(session)
-            if found is None:
-                return
-            note, body["metadata"] = found, {"session_id": found.id}
-        chat = ChatNote(label, note, message, "reject", key or None)
-        chat.bound = not session and not key
-        headers = {"Idempotency-Key": key} if key else {}
-        await ask(self._caller, self._book, chat, body, headers, replica, hang_up, _PATIENCE)
-        await self._stay(chat, replica + 1)
-
     # -- chats -------------------------------------------------------------------------------------------
 
     async def cancel(self, chat: str, replica: int = 0) -> None:
@@ -370,9 +172,22 @@ class Clients:
         if note is None:
             return
         note.cancel_at = CLOCK.now if note.cancel_at is None else note.cancel_at
-        answer = await self._repeated("POST", f"/coze/chats/{note.id}/cancel", note.session.who, None, replica)
+        answer = await self._repeated(
+            "POST", f"/coze/chats/{note.id}/cancel", note.session.who, None, replica
+        )
         if answer is not None and answer.status == 200:
             note.see("cancel", answer.data)
+            calm = not self._book.troubled("redis", "replica", "odd", "coze")
+            if answer.data["status"] == "requires_action" and calm and CLOCK.now < note.session.alive_until:
+                self._book.violated("cancel", f"{note.label} waits for tools even after it was cancelled")
+
+    async def keep_alive(self) -> None:
+        """Looks at all sessions for as long as it runs."""
+        while True:
+            await asyncio.sleep(self._expire / 4.0)
+            for note in list(self._book.sessions.values()):
+                if note.over is None and CLOCK.now < note.alive_until:
+                    await self.look(note.label)
 
     async def result(self, chat: str, replica: int = 0, wait: float = 0.0) -> None:
         note = await self._chat(chat)
@@ -386,8 +201,8 @@ class Clients:
     async def answer_tools(
         self, chat: str, replica: int = 0, mode: str = "wait", key: str = "", loses: bool = False
     ) -> None:
-        """Outputs for what the chat asked for. ``loses``: the connection breaks after the outputs were sent, and
-        the client, who has a key, sends them again."""
+        """Outputs for what the chat asked for. ``loses``: the connection breaks after the outputs were sent,
+        and the client, who has a key, sends them again."""
         note = await self._chat(chat)
         if note is None:
             return
@@ -400,8 +215,8 @@ class Clients:
         }
         headers = {"Idempotency-Key": key} if key else {}
         begun = CLOCK.now
-        while CLOCK.now < begun + _PATIENCE:
-            target = await self._caller.some_replica(replica, begun + _PATIENCE)
+        while CLOCK.now < begun + PATIENCE:
+            target = await self._caller.some_replica(replica, begun + PATIENCE)
             if target is None:
                 return
             replica += 1
@@ -447,7 +262,9 @@ class Clients:
             return True
         if answer.status in (404, 409, 410) and sure and not self._may_be_over(note):
             rule = "tools_again" if again else "tools"
-            self._book.violated(rule, f"{note.label}: {answer.status} {answer.code} {answer.body.get('error')}")
+            self._book.violated(
+                rule, f"{note.label}: {answer.status} {answer.code} {answer.body.get('error')}"
+            )
         return answer.status < 500
 
     def _may_be_over(self, note: ChatNote) -> bool:
@@ -500,61 +317,3 @@ class Clients:
         exchange.hang_up()
         if status not in (404, 503, 500):
             self._book.violated("foreign", f"{who}: {method} {path} is {status}")
-
-    # -- how -----------------------------------------------------------------------------------------------
-
-    async def _session(self, label: str) -> SessionNote | None:
-        for _ in range(int(_LOOK_FOR)):
-            if label in self._book.sessions:
-                return self._book.sessions[label]
-            await asyncio.sleep(1.0)
-        return None
-
-    async def _chat(self, label: str) -> ChatNote | None:
-        for _ in range(int(_LOOK_FOR)):
-            if label in self._book.chats and self._book.chats[label].id:
-                return self._book.chats[label]
-            await asyncio.sleep(1.0)
-        return None
-
-    async def _once(
-        self, method: str, path: str, who: str, body: Any, replica: int, query: str = ""
-    ) -> Answer | None:
-        target = await self._caller.some_replica(replica, CLOCK.now + _PATIENCE)
-        if target is None:
-            return None
-        try:
-            request = self._caller.request(method, path, who, body, query=query)
-            return await self._caller.call(target, request, CALL_SECONDS)
-        except Broken:
-            return None
-
-    async def _repeated(
-        self,
-        method: str,
-        path: str,
-        who: str,
-        body: Any,
-        replica: int,
-        *,
-        headers: dict[str, str] | None = None,
-        again: bool = True,
-    ) -> Answer | None:
-        """The first answer that is no 5xx; None where there was none in time, or it may not be repeated."""
-        until = CLOCK.now + _PATIENCE
-        while CLOCK.now < until:
-            target = await self._caller.some_replica(replica, until)
-            if target is None:
-                return None
-            replica += 1
-            try:
-                request = self._caller.request(method, path, who, body, headers=headers)
-                answer = await self._caller.call(target, request)
-                if answer.status < 500:
-                    return answer
-            except Broken:
-                if not again:
-                    return None
-            await asyncio.sleep(1.0)
-        return None
-

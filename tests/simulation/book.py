@@ -48,8 +48,8 @@ class SessionNote:
 
 @dataclass
 class ChatNote:
-    """``id`` is there once a client was told it: the chat is accepted. ``unsure``: it was sent, and nobody knows
-    whether it arrived. ``cancel_at``: when its end was first asked for."""
+    """``id`` is there once a client was told it: the chat is accepted. ``unsure``: it was sent, and nobody
+    knows whether it arrived. ``cancel_at``: when its end was first asked for."""
 
     label: str
     session: SessionNote

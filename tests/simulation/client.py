@@ -21,8 +21,8 @@ from tests.simulation.replica import Replica
 JWT_KEY: Final = "a key of the simulated world, 32 bytes and more"
 _HOST: Final = b"music.moicen.com"
 CALL_SECONDS: Final = 45.0
-"""Within this every call that waits for no answer of Coze's is answered: its longest waits are a cancel's (11 s
-for the owner) and those for Redis (2 s each) and for a conversation that is being made (5 s)."""
+"""Within this every call that waits for no answer of Coze's is answered: its longest waits are a cancel's (11
+s for the owner) and those for Redis (2 s each) and for a conversation that is being made (5 s)."""
 
 
 def _b64(data: bytes) -> bytes:
@@ -102,14 +102,15 @@ class Caller:
             pieces = raw[1]
         elif body is not None:
             pieces = [json.dumps(body, ensure_ascii=False).encode()]
-            sent += [(b"content-type", b"application/json"), (b"content-length", str(len(pieces[0])).encode())]
+            sent += [
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(pieces[0])).encode()),
+            ]
         return Request(method, path, query.encode(), sent, pieces)
 
-    async def call(
-        self, replica: Replica, request: Request, seconds: float = CALL_SECONDS
-    ) -> Answer:
-        """The whole answer. Raises ``Broken``, also where none came in ``seconds``: that is a violation, unless
-        the replica was frozen or died meanwhile."""
+    async def call(self, replica: Replica, request: Request, seconds: float = CALL_SECONDS) -> Answer:
+        """The whole answer. Raises ``Broken``, also where none came in ``seconds``: that is a violation,
+        unless the replica was frozen or died meanwhile."""
         exchange, status, headers = await self.begin(replica, request, seconds)
         raw = await self._within(exchange, exchange.read(), replica, seconds)
         if status >= 500 or status == 409:
@@ -173,8 +174,8 @@ class Caller:
         return False
 
     async def follow(self, chat: ChatNote, reading: Reading, number: int, until: float) -> None:
-        """Reads on where ``reading`` is, on whichever replica, until the end. Ends early where the chat is not to
-        be found any more: whether that may be is the oracle's affair."""
+        """Reads on where ``reading`` is, on whichever replica, until the end. Ends early where the chat is
+        not to be found any more: whether that may be is the oracle's affair."""
         while not reading.done and CLOCK.now < until:
             replica = await self.some_replica(number, until)
             if replica is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -19,13 +20,14 @@ _MOST_TURNS: Final = 100_000
 """Turns of the loop without any time passing, after which something spins."""
 
 real_seconds: Final = time.perf_counter
+cpu_seconds: Final = time.process_time
 
 
 class Owner:
     """Whose task something is: a replica.
 
-    ``skew``: seconds by which its wall clock is ahead. ``frozen``: it does nothing, as after SIGSTOP; ``held``
-    is what it would have done. ``cut``: all its I/O is cut off. ``tasks``: those that are not over.
+    ``skew``: seconds by which its wall clock is ahead. ``frozen``: it does nothing, as after SIGSTOP;
+    ``held`` is what it would have done. ``cut``: all its I/O is cut off. ``tasks``: those that are not over.
     """
 
     def __init__(self, name: str, skew: float = 0.0) -> None:
@@ -77,6 +79,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._still = 0
+        self._number = 0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        """By time, and of one time in the order in which they were set."""
         self.set_task_factory(_make_task)
 
     def time(self) -> float:
@@ -94,32 +99,42 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         pass
 
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True
+        self._number += 1
+        heapq.heappush(self._timers, (when, self._number, timer))
+        return timer
+
     def timers(self) -> list[asyncio.TimerHandle]:
         """Those that are set."""
-        return [timer for timer in self._scheduled if not timer.cancelled()]
+        return [timer for _, _, timer in self._timers if not timer.cancelled()]
 
     def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled
-        if self._timer_cancelled_count > 100 and 2 * self._timer_cancelled_count > len(scheduled):
-            for timer in scheduled:
-                timer._scheduled = not timer._cancelled
-            scheduled[:] = [timer for timer in scheduled if not timer._cancelled]
-            heapq.heapify(scheduled)
+        ready, timers = self._ready, self._timers
+        if self._timer_cancelled_count > 100 and 2 * self._timer_cancelled_count > len(timers):
+            timers[:] = [entry for entry in timers if not entry[2]._cancelled]
+            heapq.heapify(timers)
             self._timer_cancelled_count = 0
-        while scheduled and scheduled[0]._cancelled:
+        while timers and timers[0][2]._cancelled:
             self._timer_cancelled_count -= 1
-            heapq.heappop(scheduled)._scheduled = False
+            heapq.heappop(timers)
         if not ready and not self._stopping:
-            if not scheduled or scheduled[0]._when == float("inf"):
+            if not timers or timers[0][0] == float("inf"):
                 raise Stuck("nothing is ready and no timer is set")
-            if scheduled[0]._when > CLOCK.now:
-                CLOCK.now = scheduled[0]._when
+            if timers[0][0] > CLOCK.now:
+                CLOCK.now = timers[0][0]
                 self._still = 0
         self._still += 1
         if self._still > _MOST_TURNS:
             raise Stuck("no time passes any more: something spins")
-        while scheduled and scheduled[0]._when <= CLOCK.now:
-            timer = heapq.heappop(scheduled)
+        while timers and timers[0][0] <= CLOCK.now:
+            timer = heapq.heappop(timers)[2]
             timer._scheduled = False
             if timer._cancelled:
                 self._timer_cancelled_count -= 1
@@ -164,13 +179,17 @@ def later(seconds: float, call: Callable[..., object], *args: Any) -> asyncio.Ti
 
 
 class Line:
-    """One direction of a connection: what was sent first arrives first. Timers of one moment have no order."""
+    """One direction of a connection: what was sent first arrives first.
+
+    Arrivals are rounded up to half milliseconds: what a process finds when it looks at its sockets comes at
+    once, and many a race needs two things in the same turn of the loop.
+    """
 
     def __init__(self) -> None:
         self._last = 0.0
 
     def travel(self, seconds: float, take: Callable[..., object], *args: Any) -> None:
-        self._last = max(self._last + 1e-6, CLOCK.now + seconds)
+        self._last = max(self._last, math.ceil((CLOCK.now + seconds) * 2000) / 2000)
         at(self._last, take, *args)
 
 

@@ -16,8 +16,8 @@ from tests.simulation.clock import Owner, later
 from tests.simulation.exchange import Broken, Exchange, Request
 
 FAULTS: Final = ("refuse", "lost", "cut", "stall", "bad_gateway", "slow")
-"""refuse: no connection. lost: the request arrives, its answer breaks off before the first byte. cut: after some
-bytes. stall: silence after some bytes, for minutes. bad_gateway: a 502 that did not reach Coze."""
+"""refuse: no connection. lost: the request arrives, its answer breaks off before the first byte. cut: after
+some bytes. stall: silence after some bytes, for minutes. bad_gateway: a 502 that did not reach Coze."""
 
 
 @dataclass
@@ -30,9 +30,7 @@ class Weather:
 
 
 class CozeNetwork:
-    def __init__(
-        self, options: SimulatorOptions, dice: random.Random, trace: Callable[..., None]
-    ) -> None:
+    def __init__(self, options: SimulatorOptions, dice: random.Random, trace: Callable[..., None]) -> None:
         self.simulator: Simulator = create_simulator(options)
         self.weather: list[Weather] = []
         self.counts: Counter[str] = Counter()

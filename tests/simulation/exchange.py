@@ -1,4 +1,5 @@
-"""One HTTP exchange with an ASGI application in this process, streamed both ways, over a network that can break."""
+"""One HTTP exchange with an ASGI application in this process, streamed both ways, over a network that can
+break."""
 
 from __future__ import annotations
 
@@ -43,9 +44,8 @@ class Request:
 class Exchange:
     """Begun when it is made. ``context``: that of the replica that serves it, or an empty one.
 
-    ``delay`` gives the seconds that each piece of the answer travels. ``transport``: what the simulator of Coze
-    looks for to cut a connection.
-    """
+    ``delay`` gives the seconds that each piece of the answer travels. ``transport``: what the simulator of
+    Coze looks for to cut a connection."""
 
     def __init__(
         self,

@@ -1,9 +1,8 @@
 """fakeredis as a server behind a wire: replies as bytes, keys that are watched, and quicker scripts.
 
-``QuickSocket`` leaves out what fakeredis does at each script and need not do: compiling it, collecting garbage,
-looking for global variables at each call. It changes the speed alone; some scenarios run with ``PlainSocket``,
-so that it cannot hide anything.
-"""
+``QuickSocket`` leaves out what fakeredis does at each script and need not do: compiling it, collecting
+garbage, looking for global variables at each call. It changes the speed alone; some scenarios run with
+``PlainSocket``, so that it cannot hide anything."""
 
 from __future__ import annotations
 
@@ -47,7 +46,8 @@ class WatchedDatabase(Database):
         super().schedule_expiry(key, expireat)
 
     def keys_for_ever(self) -> list[str]:
-        """Those that are there now and never expire. To be asked between two commands, not within a script."""
+        """Those that are there now and never expire. To be asked between two commands, not within a
+        script."""
         found = []
         for key in self._suspects:
             item = self._dict.get(key)
@@ -63,7 +63,9 @@ class WatchedDatabase(Database):
     def restore(self, contents: dict[bytes, Any]) -> None:
         self._dict.clear()
         self._dict.update(contents)
-        self._expiry_heap[:] = [(item.expireat, k) for k, item in contents.items() if item.expireat is not None]
+        self._expiry_heap[:] = [
+            (item.expireat, k) for k, item in contents.items() if item.expireat is not None
+        ]
         heapq.heapify(self._expiry_heap)
 
     def live_keys(self, now: float) -> list[str]:
@@ -131,7 +133,8 @@ class _Runtime:
 
 
 class QuickSocket(PlainSocket):
-    """``idle``: the keys that scripts of the present packet looked for in vain; None: it does more than that."""
+    """``idle``: the keys that scripts of the present packet looked for in vain; None: it does more than
+    that."""
 
     _server: Server
     idle: list[bytes] | None = None

@@ -105,7 +105,8 @@ class Faults:
             self._lose(0.0, {})
 
     async def redis_failover(self, lost: float, away: float = 0.5) -> None:
-        """A replica of it takes over, that lacks the last ``lost`` seconds. The copy was taken by the world."""
+        """A replica of it takes over, that lacks the last ``lost`` seconds. The copy was taken by the
+        world."""
         contents = self.copies.pop(round(CLOCK.now, 6), None)
         if not self._redis.away and contents is not None:
             self._note("redis_failover", "redis", away)
@@ -119,9 +120,7 @@ class Faults:
         self._redis.restart(contents)
         self._redis.come_back()
 
-    async def redis_weather(
-        self, kind: str, chance: float, seconds: float, slot: int | None = None
-    ) -> None:
+    async def redis_weather(self, kind: str, chance: float, seconds: float, slot: int | None = None) -> None:
         name = None if slot is None else self._slots[slot].name
         weather = redis_network.Weather(kind, name, chance)
         self._note(f"redis_{kind}", "odd" if kind.startswith("odd") else "redis", seconds)

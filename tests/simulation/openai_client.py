@@ -56,7 +56,9 @@ async def ask(
             return
         replica += 1
         chat.unsure = True
-        request = caller.request("POST", "/coze/openai/v1/chat/completions", chat.session.who, body, headers=headers)
+        request = caller.request(
+            "POST", "/coze/openai/v1/chat/completions", chat.session.who, body, headers=headers
+        )
         try:
             exchange, status, got = await caller.begin(target, request, 900.0)
             if chat_id := got.get("x-coze-chat-id"):
@@ -107,4 +109,3 @@ def _take(book: Book, chat: ChatNote, status: int, body: dict[str, Any]) -> None
         chat.openai.append((choice["finish_reason"], choice["message"]["content"] or ""))
     elif status not in (404, 409, 410, 429) and not book.troubled() and not chat.id:
         book.violated("refused", f"{chat.label}: {status} {body.get('error')}")
-

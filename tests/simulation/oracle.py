@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from app.config import Settings
@@ -27,9 +28,10 @@ RULES: Final = {
     "order": "one chat at a time in a session, and messages in the order in which they were taken",
     "busy": "a session in which nothing runs takes a message",
     "next": "every session that lives takes a next message in the end",
+    "cancel": "what is cancelled is over, a chat that waits for tools, too",
     "tools": "a chat that waits for tools takes their outputs for as long as its session lives",
     "tools_again": "outputs that were sent twice with one key are taken once",
-    "folding": "appending deltas and letting snapshots replace gives the whole answer before the terminal frame",
+    "folding": "deltas appended and snapshots that replace give the whole answer before the end",
     "frames": "frames come in order, without gap or repetition, and end once",
     "openai": "the OpenAI door tells the same answer",
     "foreign": "nobody sees what is somebody else's",
@@ -49,11 +51,13 @@ RULES: Final = {
     "error": "nothing breaks inside that the log calls an error",
 }
 """Legitimate losses. Redis that comes back empty, or without its last seconds (a ``Loss``), has lost what was
-written in that time; a chat's owner writes its running chat again. So a chat may be missing after a loss if it
-was over by then, waited (in the queue or for tools), or if its owner was troubled before it could write. A crash
-before the answer to the POST leaves the client unsure: it has no chat that could be lost."""
+written in that time; a chat's owner writes its running chat again. So a chat may be missing after a loss if
+it was over by then, waited (in the queue or for tools), or if its owner was troubled before it could write. A
+crash before the answer to the POST leaves the client unsure: it has no chat that could be lost."""
 
 _AFTER: Final = 2.0
+_ESSENCE: Final = ("chat_id", "session_id", "status", "content", "reasoning_content", "follow_up_questions")
+_NEXT: Final = "[[sim:deltas=2;gap=0.1;reasoning=0;followups=0]] and now?"
 
 
 class Oracle:
@@ -105,8 +109,8 @@ class Oracle:
         session = chat.session
         if session.over is not None or CLOCK.now >= max(session.alive_until, self._lives_until(chat)):
             return True
-        if session.single or (session.who, session.user) in self._book.erased:
-            return CLOCK.now >= self._lives_until(chat) or (session.who, session.user) in self._book.erased
+        if (session.who, session.user) in self._book.erased:
+            return True
         return self._may_be_lost(chat) or self._evicted(session)
 
     def _lives_until(self, chat: ChatNote) -> float:
@@ -133,7 +137,9 @@ class Oracle:
                 return True
             if self._book.troubled("replica", "odd", since=loss.at - 60.0, until=loss.at + 120.0):
                 return True
-            if len(self._book.losses) > 1 or self._book.troubled("redis", since=loss.at + 1.0, until=loss.at + 60.0):
+            if len(self._book.losses) > 1 or self._book.troubled(
+                "redis", since=loss.at + 1.0, until=loss.at + 60.0
+            ):
                 return True
         return False
 
@@ -155,7 +161,7 @@ class Oracle:
             if not self._may_be_gone(chat):
                 self._book.violated("settles", f"{chat.label} {chat.id} was accepted and never seen again")
             return
-        if last.status not in SETTLED and not self._may_be_gone(chat):
+        if last.status not in SETTLED and not self._may_be_gone(chat) and not self._waits_in_line(chat):
             self._book.violated("settles", f"{chat.label} {chat.id} is {last.status}")
         if last.status == "requires_action" and chat.outputs_at and not self._may_be_gone(chat):
             taken = [seen for seen in chat.seen if seen.door == "tool_outputs"]
@@ -167,25 +173,53 @@ class Oracle:
         elif last.status in TERMINAL:
             self._check_outcome(chat, last)
 
+    @staticmethod
+    def _waits_in_line(chat: ChatNote) -> bool:
+        """In the queue behind one that waits for tools."""
+        others = [other.last for other in chat.session.chats if other is not chat]
+        return any(last is not None and last.status == "requires_action" for last in others)
+
+    def somebody_waits(self) -> bool:
+        """A chat waits for tools, for as long as its session lives."""
+        return any(chat.last and chat.last.status == "requires_action" for chat in self._book.chats.values())
+
+    async def check_waiting(self, replicas: Sequence[Replica]) -> None:
+        """After the ends of all sessions: whatever waited has ended with its own."""
+        for chat in self._book.chats.values():
+            if chat.last is None or chat.last.status in TERMINAL:
+                continue
+            answer = await self._get(replicas[0], chat.session.who, f"/coze/chats/{chat.id}/result")
+            if answer is not None and answer.status == 200 and answer.data["status"] not in TERMINAL:
+                self._book.violated("settles", f"{chat.label} {chat.id} outlives its session")
+
     def _asks_again(self, chat: ChatNote) -> bool:
         return any(c.status == "requires_action" for c in self._coze_chats(chat))
 
     def _check_same(self, chat: ChatNote) -> None:
-        """Once over it stays as it is. What Redis did not have yet, or has lost, may come out otherwise."""
+        """Once over it stays as it is. What Redis did not have yet, or has lost, may come out otherwise; what
+        was told while Redis was in trouble keeps its essence, though not its times."""
         over = [seen for seen in chat.seen if seen.status in TERMINAL and seen.resumable]
-        for before, after in zip(over, over[1:], strict=False):
-            if before.record != after.record and not self._lost_between(before, after):
+        for before, after in pairwise(over):
+            shown = [before.record, after.record]
+            if self._book.troubled("redis", since=before.at, until=before.at):
+                # It may have been told from its owner's memory, and ended anew by another after that.
+                shown = [{name: record[name] for name in _ESSENCE} for record in shown]
+            if shown[0] != shown[1] and not self._lost_between(before, after):
                 names = [name for name in after.record if before.record.get(name) != after.record[name]]
                 self._book.violated("same", f"{chat.label}: {before.door} and {after.door} differ in {names}")
                 return
         for place, seen in enumerate(chat.seen):
-            if seen.status not in TERMINAL and any(s.at < seen.at and s.resumable and s.status in TERMINAL
-                                                   and not self._lost_between(s, seen) for s in chat.seen[:place]):
+            if seen.status not in TERMINAL and any(
+                s.at < seen.at and s.resumable and s.status in TERMINAL and not self._lost_between(s, seen)
+                for s in chat.seen[:place]
+            ):
                 self._book.violated("same", f"{chat.label}: {seen.door} says {seen.status} after its end")
                 return
 
     def _lost_between(self, before: SeenChat, after: SeenChat) -> bool:
-        return any(loss.since <= before.at + _AFTER and loss.at <= after.at + _AFTER for loss in self._book.losses)
+        return any(
+            loss.since <= before.at + _AFTER and loss.at <= after.at + _AFTER for loss in self._book.losses
+        )
 
     def _check_text(self, chat: ChatNote, last: SeenChat) -> None:
         found = self._coze_chats(chat)
@@ -207,28 +241,42 @@ class Oracle:
             interrupted = any(
                 other.on_busy == "interrupt" for other in chat.session.chats if other is not chat
             )
-            if chat.cancel_at is None and not interrupted and not chat.unsure and not chat.bound:
-                if not self._book.troubled("redis", "odd", since=chat.sent_at, until=last.at):
-                    self._book.violated("outcome", f"{chat.label}: cancelled, and nobody asked for it")
+            excused = chat.unsure or self._book.troubled("redis", "odd", since=chat.sent_at, until=last.at)
+            if chat.cancel_at is None and not interrupted and not excused:
+                self._book.violated("outcome", f"{chat.label}: cancelled, and nobody asked for it")
             return
         code = (last.record.get("error") or {}).get("code")
         at_coze = self._coze_chats(chat)
-        if any(c.status == "failed" or c.knobs.fail for c in at_coze) or "fail=" in chat.message:
+        if (
+            any(c.status == "failed" or c.knobs.fail for c in at_coze)
+            or "fail=" in chat.message
+            or "http=" in chat.message
+        ):
             return  # Coze said so
         end = chat.settled_at or last.at
         if code == "COZE_TIMEOUT" and end - chat.sent_at >= self._settings.chat_timeout - 1.0:
             return
         if code == "COZE_SESSION_EXPIRED":
             return
+        if code == "COZE_SESSION_BUSY" and self._shares_conversation(chat.session):
+            return  # they take turns, and wait for ten seconds
         if not at_coze and self._book.troubled(since=chat.sent_at, until=end):
             return  # its POST never arrived
         if self._book.troubled("odd", since=chat.sent_at, until=end):
+            return
+        unknown = chat.session.single and chat.key is None  # its conversation: nobody can look for it at Coze
+        if unknown and self._book.troubled("coze", since=chat.sent_at, until=end):
             return
         if self._book.troubled("coze", since=chat.sent_at, until=end) and not any(
             c.status == "completed" for c in at_coze
         ):
             return
         self._book.violated("outcome", f"{chat.label} failed: {last.record.get('error')}")
+
+    def _shares_conversation(self, session: SessionNote) -> bool:
+        """Two sessions may go on with one conversation."""
+        others = [other.conversation for other in self._book.sessions.values() if other is not session]
+        return bool(session.conversation) and session.conversation in others
 
     def _check_readings(self, chat: ChatNote) -> None:
         for reading in chat.readings:
@@ -257,7 +305,9 @@ class Oracle:
     # -- sessions ----------------------------------------------------------------------------------------
 
     async def _check_session(self, session: SessionNote, replicas: Sequence[Replica]) -> None:
-        answer = await self._get(replicas[0], session.who, f"/coze/sessions/{session.id}", "history_limit=100")
+        answer = await self._get(
+            replicas[0], session.who, f"/coze/sessions/{session.id}", "history_limit=100"
+        )
         if answer is None:
             return
         if answer.status != 200:
@@ -267,16 +317,31 @@ class Oracle:
             return
         records = answer.data["chat_history"]
         self._check_order(session, records)
-        if records and records[0]["status"] == "requires_action":
-            return
+        for record in records:
+            if record["status"] == "requires_action":
+                await self._free(session, record["chat_id"], replicas[0])
         status = await self._say_next(session, replicas[-1])
         if status != "completed":
             self._book.violated("next", f"{session.label}: the next message is {status}")
 
+    async def _free(self, session: SessionNote, chat_id: str, replica: Replica) -> None:
+        """Cancelling a chat that waits for tools makes room for the next message."""
+        request = self._caller.request("POST", f"/coze/chats/{chat_id}/cancel", session.who)
+        try:
+            answer = await self._caller.call(replica, request)
+        except Broken:
+            return
+        chat = self._book.note_of(chat_id)
+        if answer.status == 200 and chat is not None:
+            chat.cancel_at = chat.cancel_at or CLOCK.now
+            chat.see("cancel", answer.data)
+        if answer.status != 200 or answer.data["status"] == "requires_action":
+            self._book.violated("cancel", f"{session.label}: {chat_id} cannot be cancelled: {answer.status}")
+
     async def _say_next(self, session: SessionNote, replica: Replica) -> str:
         for _ in range(3):
             request = self._caller.request(
-                "POST", f"/coze/sessions/{session.id}/messages", session.who, {"message": "and now?"}
+                "POST", f"/coze/sessions/{session.id}/messages", session.who, {"message": _NEXT}
             )
             try:
                 answer = await self._caller.call(replica, request, self._settings.timeout + CALL_SECONDS)
@@ -314,14 +379,19 @@ class Oracle:
             over = {c.id: c.last.record for c in mine if c.last is not None and c.last.status in TERMINAL}
             tokens = sum((record.get("usage") or {}).get("token_count", 0) for record in over.values())
             total = answer.data["total"]
-            unsure = any(c.unsure or (c.last is not None and c.last.status not in TERMINAL)
-                         for c in self._book.chats.values() if c.session.who == who)
+            unsure = any(
+                c.unsure or (c.last is not None and c.last.status not in TERMINAL)
+                for c in self._book.chats.values()
+                if c.session.who == who
+            )
             extra = self._next_messages(who)
             too_few = total["chats"] < len(over) or total["tokens"] < tokens
             too_many = not unsure and total["chats"] > len(over) + extra
             if too_few or too_many:
                 told = f"{total['chats']} chats, {total['tokens']} tokens"
-                self._book.violated("usage", f"{who}: {told}, but {len(over)} (+{extra}) and {tokens} were seen")
+                self._book.violated(
+                    "usage", f"{who}: {told}, but {len(over)} (+{extra}) and {tokens} were seen"
+                )
 
     def _next_messages(self, who: str) -> int:
         """Our own, of ``_say_next``."""

@@ -1,8 +1,7 @@
 """The network between replicas and Redis: latency both ways, and everything that goes wrong there.
 
-On the replica's side it is redis-py's own connection with a real ``StreamReader``; on the other side a socket of
-fakeredis. What was sent travels on when its sender dies, as it does in a kernel's buffers.
-"""
+On the replica's side it is redis-py's own connection with a real ``StreamReader``; on the other side a socket
+of fakeredis. What was sent travels on when its sender dies, as it does in a kernel's buffers."""
 
 from __future__ import annotations
 
@@ -21,8 +20,8 @@ from tests.simulation.clock import Line, Owner, later
 from tests.simulation.fake_server import PlainSocket, QuickSocket, Server
 
 Away = Literal["", "refuse", "silent", "stall"]
-"""refuse: connections are closed and refused. silent: packets vanish. stall: they wait, and are executed when it
-is back, as by a process that was stopped."""
+"""refuse: connections are closed and refused. silent: packets vanish. stall: they wait, and are executed when
+it is back, as by a process that was stopped."""
 
 FAULTS: Final = (
     "lost_request",
@@ -34,8 +33,8 @@ FAULTS: Final = (
     "odd_reply",
 )
 """lost_*: the packet vanishes and the connection is broken later on. cut: broken at once, the request done or
-not. partial: only the first commands of a packet arrive. odd_error: the reading ends with an exception that is
-neither Redis' nor the system's. odd_reply: a command is refused with an error that nobody expects."""
+not. partial: only the first commands of a packet arrive. odd_error: the reading ends with an exception that
+is neither Redis' nor the system's. odd_reply: a command is refused with an error that nobody expects."""
 
 _ODD_ERRORS: Final = (RuntimeError, AttributeError, ValueError, KeyError)
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from typing import Any
 
 from fastapi import FastAPI
 
@@ -139,7 +138,8 @@ class Replica(Owner):
         return self._life.exception()
 
     async def crash(self) -> None:
-        """All its I/O ends at once, then what is left of it is cancelled: nothing it does can be seen any more."""
+        """All its I/O ends at once, then what is left of it is cancelled: nothing it does can be seen any
+        more."""
         if self.state in ("stopped", "crashed"):
             return
         self._trace(self.name, "crash")

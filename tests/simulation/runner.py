@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Task:
-    """``first`` to ``last`` (inclusive) with ``stride``; ``seconds``: no scenario is begun after so many of real
-    time. ``files``: scenarios as data instead of seeds. ``shrink``: seconds for shortening a failure, 0 = not."""
+    """``first`` to ``last`` (inclusive) with ``stride``; ``seconds``: no scenario is begun after so many of
+    real time. ``files``: scenarios as data instead of seeds. ``shrink``: seconds for shortening a failure, 0
+    = not."""
 
     first: int = 0
     last: int = 0

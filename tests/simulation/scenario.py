@@ -11,10 +11,9 @@ from typing import Any
 class Step:
     """Something that happens ``at`` virtual seconds after the beginning, whatever else is under way.
 
-    ``do`` names a method of ``actions.Clients`` or ``faults.Faults``, ``args`` are its arguments. Clients' steps
-    name sessions and chats by labels; a step whose label nobody has made does nothing, so that any step can be
-    left out.
-    """
+    ``do`` names a method of ``actions.Clients`` or ``faults.Faults``, ``args`` are its arguments. Clients'
+    steps name sessions and chats by labels; a step whose label nobody has made does nothing, so that any step
+    can be left out."""
 
     at: float
     do: str
@@ -27,8 +26,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Scenario:
-    """``settings``: by variable name. ``world``: see ``WORLD``. ``calm_after``: virtual seconds after which all
-    faults have ended; an hour later everything is looked at."""
+    """``settings``: by variable name. ``world``: see ``WORLD``. ``calm_after``: virtual seconds after which
+    all faults have ended; an hour later everything is looked at."""
 
     seed: int
     kind: str
@@ -67,8 +66,9 @@ WORLD: dict[str, Any] = {
     "tuned": True,
     "hour": 3600.0,
 }
-"""``skew``: at most so many seconds between the replicas' wall clocks. ``scan_seconds``: between two looks for lost
-leases. ``on_disconnect``: what Coze does when a stream's reader leaves. ``hour``: what passes after the faults."""
+"""``skew``: at most so many seconds between the replicas' wall clocks. ``scan_seconds``: between two looks
+for lost leases. ``on_disconnect``: what Coze does when a stream's reader leaves. ``hour``: what passes after
+the faults."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Outcome:
     chats: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     virtual_seconds: float = 0.0
-    real_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     lines: list[str] = field(default_factory=list)
 
     def rules(self) -> list[str]:

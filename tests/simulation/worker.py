@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tests.simulation import clock
@@ -42,7 +43,7 @@ def main(task: dict[str, Any]) -> None:
             break
         scenario = scenario_of(seed, task["kind"])
         if task["files"]:
-            scenario = Scenario.from_json(open(task["files"][number], encoding="utf-8").read())
+            scenario = Scenario.from_json(Path(task["files"][number]).read_text("utf-8"))
         outcome = run(scenario, keep=task["keep"])
         if number == 0:
             gc.freeze()  # what was imported need not be looked at after each scenario

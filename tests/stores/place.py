@@ -1,9 +1,10 @@
 """All stores on one Redis, and what that Redis holds, in names and times that can be read.
 
-``Place.dump()`` tells everything as a flat dict: ``"queue:S"`` is a key's time to live, ``"queue:S="`` what a
-list, set or string holds, ``"session:S.running"`` a field of a hash, ``"leases.A:1"`` an entry of a sorted
-set and ``"log:A#1-1"`` one of a stream. Sessions, chats and users go by the names that the test gave them,
-times are milliseconds from now. ``Place.seen()`` tells what a step has changed, and so also what it has not.
+``Place.dump()`` tells everything as a flat dict: ``"queue:S"`` is a key's time to live, ``"queue:S="`` what
+it holds where it is a list, set or string, ``"session:S.running"`` a field of a hash, ``"leases.A:1"`` an
+entry of a sorted set and ``"log:A#1-1"`` one of a stream. Sessions, chats and users go by the names that the
+test gave them, times are milliseconds from now. ``Place.seen()`` tells what a step has changed, and so also
+what it has not.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from app.models import Identity
 from app.redis_client import Keys, RedisGate
 from app.stores.chats import BusyPolicy, ChatStore, Created, NewChat
 from app.stores.conversations import ConversationStore
-from app.stores.event_log import ChatEnd, LogPolicy, LogWriter, OpenLog, Origin
+from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.index import SessionIndex, name_key, owner_key, user_key
 from app.stores.leases import Claim, LeaseStore, RunState, ToolOutputs
 from app.stores.limits import SessionLimits
+from app.stores.open_log import ChatEnd, LogPolicy, OpenLog, Origin
 from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
 from app.stores.usage import UsageStore

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from app.models import Usage
-from app.stores.event_log import OpenLog
+from app.stores.open_log import OpenLog
 from app.stores.usage import usage_of_end
 
 from .place import (

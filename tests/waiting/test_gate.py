@@ -1,0 +1,146 @@
+"""When the gate closes: not for one slow command, but for a Redis that answers nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import redis as redis_py
+
+from app.exceptions import RedisUnavailable
+from app.redis_client import Keys, RedisGate, open_redis
+from app.stopping import end_tasks
+from app.stores.leases import LeaseStore
+from app.stores.open_log import LogPolicy
+from app.tasks import LeaseKeeper
+from tests.support import RedisServer, redis_server, wait_until
+
+BOUND = 30.0
+"""Seconds that nothing here takes unless it hangs."""
+
+
+@asynccontextmanager
+async def gate_to(server: RedisServer, reply_timeout: float) -> AsyncIterator[RedisGate]:
+    async with open_redis(server.url, pool_size=8, reply_timeout=reply_timeout) as gate:
+        assert await gate.ping()
+        yield gate
+
+
+async def test_one_slow_command_of_somebody_else_closes_no_gate(own_redis: RedisServer) -> None:
+    async with gate_to(own_redis, reply_timeout=2) as gate:
+        with own_redis.client(timeout=BOUND) as other:
+            sleeping = asyncio.create_task(asyncio.to_thread(other.execute_command, "DEBUG", "SLEEP", "3"))
+            await asyncio.sleep(0.2)
+            with pytest.raises(RedisUnavailable):
+                await gate.command("GET", "a")
+            assert await gate.found_away() is False
+            await sleeping
+        assert await gate.command("GET", "a") is None
+        assert gate.outages == 0
+
+
+async def test_a_redis_that_says_nothing_is_found_away_and_back(own_redis: RedisServer) -> None:
+    async with gate_to(own_redis, reply_timeout=0.3) as gate:
+        own_redis.pause()
+        try:
+            with pytest.raises(RedisUnavailable):
+                await gate.command("GET", "a")
+            async with asyncio.timeout(BOUND):
+                assert await gate.found_away() is True
+            assert gate.outages == 1
+        finally:
+            own_redis.resume()
+        async with asyncio.timeout(BOUND):
+            await gate.wait_open()
+        assert await gate.command("GET", "a") is None
+
+
+async def test_a_redis_that_is_gone_is_away_at_once(own_redis: RedisServer) -> None:
+    async with gate_to(own_redis, reply_timeout=BOUND) as gate:
+        own_redis.kill()
+        with pytest.raises(RedisUnavailable):
+            await gate.command("GET", "a")
+        assert gate.away
+
+
+@pytest.fixture
+def impatient_redis() -> Iterator[RedisServer]:
+    with redis_server(options=["--lua-time-limit", "50"]) as server:
+        yield server
+
+
+async def test_a_redis_that_is_busy_with_a_script_is_away_until_that_is_over(
+    impatient_redis: RedisServer,
+) -> None:
+    async with gate_to(impatient_redis, reply_timeout=BOUND) as gate:
+        with impatient_redis.client(timeout=BOUND) as other, impatient_redis.client() as killer:
+
+            def run() -> None:
+                with contextlib.suppress(redis_py.ResponseError):
+                    other.eval("while true do end", 0)
+
+            running = asyncio.create_task(asyncio.to_thread(run))
+
+            async def refused() -> bool:
+                try:
+                    await gate.command("GET", "a")
+                except RedisUnavailable:
+                    return True
+                return False
+
+            await wait_until(refused, BOUND)
+            assert gate.away
+            killer.script_kill()
+            async with asyncio.timeout(BOUND):
+                await gate.wait_open()
+                await running
+            assert await gate.command("GET", "a") is None
+
+
+class NoChats:
+    """A process that runs nothing."""
+
+    leaving = False
+
+    def held(self) -> list[tuple[str, int]]:
+        return []
+
+    def get(self, chat_id: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize("trouble", ["gone", "slow"])
+async def test_after_trouble_with_redis_nothing_is_claimed_for_the_length_of_a_lease(
+    trouble: str, own_redis: RedisServer
+) -> None:
+    """Counted from its end: before that no owner could renew what it holds."""
+    policy = LogPolicy(lease=3_600_000, session_ttl=60_000, log_ttl=60_000, hold=60_000, usage_ttl=60_000)
+    loop = asyncio.get_running_loop()
+    async with gate_to(own_redis, reply_timeout=2) as gate:
+        keeper = LeaseKeeper(gate, LeaseStore(gate, Keys("coze:"), policy), NoChats())  # type: ignore[arg-type]
+        if trouble == "gone":
+            own_redis.kill()
+            with pytest.raises(RedisUnavailable):
+                await gate.command("GET", "a")
+            claiming = asyncio.create_task(keeper._claim())
+            await asyncio.sleep(0.1)
+            end = loop.time()
+            own_redis.start()
+        else:
+            with own_redis.client(timeout=BOUND) as other:
+                sleeping = asyncio.create_task(
+                    asyncio.to_thread(other.execute_command, "DEBUG", "SLEEP", "3")
+                )
+                await asyncio.sleep(0.2)
+                with pytest.raises(RedisUnavailable):
+                    await gate.command("GET", "a")
+                assert await gate.found_away() is False
+                end = loop.time()
+                await sleeping
+            claiming = asyncio.create_task(keeper._claim())
+        await wait_until(lambda: keeper._claim_after, BOUND)
+        assert keeper._claim_after >= end + 3600
+        await end_tasks([claiming])
