@@ -104,13 +104,10 @@ class _Parser:
         return self._tokens[self._place - 1].end
 
     def chunk(self) -> list[Mutation]:
-        self._block(guarded=False)
-        self._take_end_of_file()
-        return self.found
-
-    def _take_end_of_file(self) -> None:
+        self._nested()
         if self._place != len(self._tokens):
             raise ValueError(f"{self._at()!r} is not understood")
+        return self.found
 
     def _block(self, *, guarded: bool) -> tuple[int, list[Mutation]]:
         """How many statements it has, and the mutations that drop one of them."""
@@ -152,6 +149,8 @@ class _Parser:
         else:
             self._suffixed()
             if self._at() not in ("=", ","):
+                if self._at(-1) != ")":
+                    raise ValueError(f"{self._at(-1)!r} is no statement")
                 return "call"
             while self._at() == ",":
                 self._take()
@@ -219,6 +218,8 @@ class _Parser:
 
     def _suffixed(self) -> None:
         """A name, a value or something in brackets, with what is behind it."""
+        if self._at() == "[":
+            raise ValueError("text in square brackets is not understood")
         if self._at() in _OPEN:
             self._brackets()
         else:
@@ -236,6 +237,8 @@ class _Parser:
         closing = _OPEN[self._at()]
         self._take()
         while self._at() != closing:
+            if not self._at():
+                raise ValueError(f"there is no {closing!r}")
             if self._at() in _OPEN:
                 self._brackets()
             else:

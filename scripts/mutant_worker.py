@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 TESTS = "tests/stores"
-WITHOUT = ("test_mutants.py",)
+WITHOUT = ("test_survivors.py",)
 """About the mutants themselves: they look at the sources, not at what those do."""
 
 

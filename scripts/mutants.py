@@ -9,7 +9,7 @@
 Each mutant is tried in a copy of the sources, first with ``tests/stores`` (in a fork of a process that has
 imported everything; only tests that run the changed script), then with the simulation. What takes too long
 counts as noticed. What nothing notices is printed as an entry for ``scripts/mutants.toml``, where every
-survivor stands with the reason why it may survive; ``tests/stores/test_mutants.py`` keeps that list honest.
+survivor stands with the reason why it may survive; ``tests/stores/test_survivors.py`` keeps that list honest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ DECISIONS: Final[dict[str, tuple[str, ...]]] = {
     "app/tasks/running.py": (
         "RunningChats.start_claimed",
         "RunningChats.take_over",
+        "RunningChats._look_idle",
         "RunningChats._supervise",
+        "RunningChats._start_follower",
         "RunningChats._leave",
         "RunningChats.hand_over",
     ),
@@ -59,7 +61,7 @@ DECISIONS: Final[dict[str, tuple[str, ...]]] = {
         "LogWriter._take",
         "LogWriter._take_added",
         "LogWriter._take_end",
-        "LogWriter._look_again",
+        "LogWriter._compare",
         "LogWriter._write_again",
     ),
 }
@@ -132,6 +134,8 @@ def all_mutants(root: Path = ROOT) -> list[Mutant]:
     for name, functions in DECISIONS.items():
         source = (root / name).read_text(encoding="utf-8")
         places = [(each.mutation, each.function) for each in decisions(source, functions)]
+        if missing := set(functions) - {function for _, function in places}:
+            raise ValueError(f"{name} has nothing to change in {', '.join(sorted(missing))}")
         found += _named(name, source, places)
     return found
 

@@ -23,11 +23,12 @@ from app.models import Identity
 from app.redis_client import Keys, RedisGate
 from app.stores.chats import BusyPolicy, ChatStore, Created, NewChat
 from app.stores.conversations import ConversationStore
-from app.stores.event_log import ChatEnd, LogPolicy, LogWriter, OpenLog, Origin
+from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.index import SessionIndex, name_key, owner_key, user_key
 from app.stores.leases import Claim, LeaseStore, RunState, ToolOutputs
 from app.stores.limits import SessionLimits
+from app.stores.open_log import ChatEnd, LogPolicy, OpenLog, Origin
 from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
 from app.stores.usage import UsageStore

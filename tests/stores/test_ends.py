@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from app.models import Usage
+from app.stores.open_log import OpenLog
 from app.stores.usage import usage_of_end
 
 from .place import (
@@ -30,6 +31,13 @@ from .place import (
 )
 
 PACKED: dict[str, Any] = {"n": b"1", "f": b"brief\n\nend\n\n", "z": b"packed"}
+
+
+def waits_until(log: OpenLog) -> int:
+    """What the record says, in unix milliseconds."""
+    assert log.end is not None
+    moment = datetime.fromisoformat(orjson.loads(log.end.record)["waits_until"])
+    return round(moment.timestamp() * 1000)
 
 
 def without_usage(seen: dict[str, Any]) -> dict[str, Any]:
@@ -231,8 +239,7 @@ async def test_a_chat_that_begins_to_wait_keeps_its_session_busy_until_that_ends
     async with at.seen() as seen:
         log = await at.end("A", "requires_action")
     assert (log.state, log.next_chat, log.index_due) == ("committed", None, False)
-    assert log.end is not None
-    assert b'"waits_until"' in log.end.record
+    assert Near(waits_until(log) - await at.now()) == SESSION
     assert seen == {
         **whole_life("A", waits="A"),
         "chats:(S).A": at.shown("A", "requires_action"),
@@ -253,9 +260,7 @@ async def test_beginning_to_wait_twice_changes_nothing(at: Place) -> None:
     async with at.seen() as seen:
         await at.end("A", "requires_action", log=log)
     assert (log.state, log.index_due, seen) == ("committed", False, {})
-    assert log.end is not None
-    left = datetime.fromisoformat(orjson.loads(log.end.record)["waits_until"]).timestamp() * 1000
-    assert Near(left - await at.now()) == SESSION - 50 * SECOND
+    assert Near(waits_until(log) - await at.now()) == SESSION - 50 * SECOND
 
 
 async def test_a_chat_whose_session_was_ended_meanwhile_does_not_wait(at: Place) -> None:
@@ -266,6 +271,16 @@ async def test_a_chat_whose_session_was_ended_meanwhile_does_not_wait(at: Place)
         await at.wait_for_tools("A")
     assert (await at.held("leases."))["leases.A:1"] == 2 * SECOND
     assert [name for name in seen if name.startswith(("session:", "waiting"))] == []
+    assert "chats:(S)" not in seen  # nor do the records live any shorter
+
+
+async def test_a_record_that_is_kept_after_its_session_was_ended_is_not_kept_for_ever(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    await at.sessions.end(at.sid("S"), ME)
+    await at.redis.command("DEL", at.keys.chats(at.sid("S")))
+    await at.wait_for_tools("A")
+    assert (await at.held("chats:"))["chats:(S)"] == KEPT_RESULT
 
 
 @pytest.mark.parametrize("how", ["gone", "another"])
@@ -393,7 +408,7 @@ async def test_the_end_of_a_chat_whose_session_is_gone_keeps_no_record_of_it(at:
     log = await at.log("A")
     await at.redis.command("DEL", at.keys.session(at.sid("S")), at.keys.chats(at.sid("S")))
     await at.end("A", log=log)
-    assert (log.state, log.next_chat) == ("committed", None)
+    assert (log.state, log.next_chat, log.index_due) == ("committed", None, False)
     assert await at.held("session:", "chats:", "run:") == {}
     assert (await at.held("log:A"))["log:A"] == KEPT_RESULT
 

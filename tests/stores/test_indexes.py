@@ -150,16 +150,6 @@ async def test_a_newcomer_that_is_refused_after_all_leaves_no_user_without_sessi
     assert await at.held("{index}:users", "{index}:user:", "{index}:sessions") == {}
 
 
-async def test_a_user_who_keeps_sessions_stays_known_when_another_is_refused(at: Place) -> None:
-    at.with_limits(users=1)
-    await at.index.admit(at.sid("S"), ME.owner, "u")
-    await at.redis.command("ZREM", at.keys.all_users, user_key(ME.owner, "u"))
-    await at.index.admit(at.sid("T"), STRANGER.owner, "u")
-    with pytest.raises(SessionLimitReached):
-        await at.index.admit(at.sid("V"), ME.owner, "u")
-    assert "{index}:users.user(stranger)" in await at.held("{index}:users")
-
-
 async def test_what_has_expired_counts_no_more_from_its_very_moment(at: Place, clock: Clock) -> None:
     at.with_limits(per_user=1, total=1, users=1)
     await at.index.admit(at.sid("S"), ME.owner, "u")
@@ -337,12 +327,6 @@ async def test_a_file_index_forgets_what_has_expired_and_lives_for_its_newest(
     assert held["{index}:files:user(me)"] == WEEK
 
 
-async def test_indexing_a_file_answers_that_it_is_done(at: Place) -> None:
-    record = await upload(at, "F")
-    keys = [at.keys.files(record.user), at.keys.uploaders(name_key(record.owner, record.user_id))]
-    assert await at.redis.run(at.files._index, keys, [record.file_id, record.user, record.expires, WEEK]) == 1
-
-
 # -- conversations -------------------------------------------------------------------------------------
 
 NINETY = 90 * DAY
@@ -438,6 +422,7 @@ async def test_a_conversation_of_a_session_that_was_erased_meanwhile_is_not_kept
     async with at.seen() as seen:
         await at.conversations.keep_of(session, "c-1", "bot-a")
     assert seen["session:S.kept"] == 0
+    assert await at.conversations.use(ME, "u", "c-1") == ("bot", "bot-a")
     await at.conversations.drop(session, "c-1")
     await at.redis.command("DEL", at.keys.session(at.sid("S")))
     await at.conversations.keep_of(session, "c-1", "bot-a")
@@ -549,6 +534,15 @@ async def test_usage_is_told_by_day(at: Place, clock: Clock) -> None:
     assert [row.day for row in await at.usage.rows(ADMIN, first, first)] == [first]
 
 
+async def test_a_day_without_usage_is_not_spoken_of(at: Place) -> None:
+    await use(at, "A")
+    day = today().toordinal() - 719_163
+    replies = await at.usage._on_shards(
+        at.usage._read, [owner_key(STRANGER.owner), owner_key(ME.root), day, day]
+    )
+    assert [reply for reply in replies if reply] == []
+
+
 async def test_erasing_a_user_s_usage_leaves_that_of_others(at: Place) -> None:
     await use(at, "A")
     await use(at, "B", "T", "uv")
@@ -583,7 +577,7 @@ async def test_an_admin_erases_everybody_of_that_name_in_the_root(at: Place) -> 
 async def test_erasing_tells_how_many_rows_went(at: Place) -> None:
     await use(at, "A")
     await use(at, "B", "T", bot_id="other")
-    day = (today() - timedelta(0)).toordinal() - 719_163
+    day = today().toordinal() - 719_163
     replies = await at.usage._on_shards(at.usage._erase, ["", owner_key(ME.root), day - 1, day + 1, "u\x1f"])
     assert sum(replies) == 2
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.stores.event_log import OpenLog
+from app.stores.open_log import OpenLog
 from app.stores.leases import CancelTicket
 
 from .place import DAY, HOLD, HOUR, LEASE, ME, MINUTE, SECOND, SESSION, TOMBSTONE, Clock, Place, whole_life

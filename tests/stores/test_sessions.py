@@ -106,6 +106,16 @@ async def test_only_the_owner_and_the_root_s_admins_see_a_session(
     assert seen == {}
 
 
+async def test_redis_tells_nothing_of_a_session_to_whoever_may_not_see_it(at: Place) -> None:
+    await at.open()
+    keys = at.keys
+    places = [keys.session(at.sid("S")), keys.chats(at.sid("S")), keys.order(at.sid("S"))]
+    args: list[str | int] = [STRANGER.owner, ""]
+    read = await at.redis.run(at.sessions._read, places, [*args, 5, 1, SESSION, TOMBSTONE, HOLD])
+    page = await at.redis.run(at.sessions._page, places, [*args, 5, ""])
+    assert (read, page) == ([b"none"], [b"none"])
+
+
 async def test_a_session_that_nobody_has_opened_is_not_found(at: Place) -> None:
     for step in (
         at.sessions.read(at.sid("S"), ME, history=0),

@@ -43,7 +43,7 @@ if waiting then
   if r.state == 'waiting' then return {'ok', '', s.expires or '0', 0} end
   if redis.call('EXISTS', log) == 0 then return {'nolog'} end
   local added = redis.pcall('XADD', log, last, 'n', ARGV[5], 'f', ARGV[7])
-  if type(added) == 'table' and added.err then return {'nolog'} end
+  if type(added) == 'table' then return {'nolog'} end -- an error
 else
   -- All of it in one entry: `f` is what replicas of the version before this one can read.
   redis.call('DEL', log)

@@ -5,4 +5,3 @@ for i, key in ipairs(KEYS) do
   redis.call('ZADD', key, ARGV[3], ARGV[i])
   redis.call('PEXPIRE', key, ARGV[4])
 end
-return 1

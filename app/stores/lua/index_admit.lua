@@ -19,7 +19,7 @@ if not redis.call('ZSCORE', own, session) then
     return {'evict', int(now), redis.call('ZRANGE', own, 0, -1, 'WITHSCORES')}
   end
   if full or (not redis.call('ZSCORE', users, user) and redis.call('ZCARD', users) >= tonumber(ARGV[7])) then
-    if mine == 0 then redis.call('ZREM', users, user) end
+    redis.call('ZREM', users, user) -- who has sessions and is refused is not there
     return {'full'}
   end
 end

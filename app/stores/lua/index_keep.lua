@@ -8,4 +8,3 @@ if known < now + ttl then redis.call('ZADD', KEYS[2], int(now + ttl), ARGV[2]) e
 for _, key in ipairs(KEYS) do
   if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, int(ttl)) end
 end
-return 1
