@@ -191,8 +191,6 @@ class LogWriter:
 
     @staticmethod
     def _is_clean(log: OpenLog) -> bool:
-        if log.state == "fenced":
-            return True
         unsent = log.sent is not None or log.committed < log.last or log.ids is not None
         return not unsent and (log.end is None or log.state == "committed")
 

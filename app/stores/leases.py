@@ -199,7 +199,7 @@ class LeaseStore:
         state = reply[0].decode()
         if state == "gone":
             return CancelTicket("gone")
-        return CancelTicket(state, int(reply[1]), reply[2].decode() if len(reply) > 2 else "")
+        return CancelTicket(state, int(reply[1]), reply[2].decode())
 
     async def ring(self, process: str, chat_id: str) -> None:
         """Asks the owner to look at the cancel flag."""

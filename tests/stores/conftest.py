@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from fakeredis import FakeAsyncRedis, FakeServer
+from loguru import logger
 
 from app.redis_client import Servers, open_redis
 
@@ -43,14 +45,23 @@ async def at(
         )
     else:
         url = request.getfixturevalue("redis").url
+    broken: list[str] = []
+    sink = logger.add(lambda message: broken.append(str(message)), level="ERROR", filter=_step_broke)
     async with open_redis(url, pool_size=16, reply_timeout=5.0, servers=servers) as gate:
         await gate.client.flushall()
         place = Place(gate, server, clock)
         place.writer.start()
         yield place
         await place.writer.stop()
+        logger.remove(sink)
+        assert broken == []
         forever = [name for name, left in (await place.dump()).items() if left == FOR_EVER]
         assert forever == [], "keys without a time to live"
+
+
+def _step_broke(record: Any) -> bool:
+    """An error of ours in the writer's loop, which goes on after it."""
+    return bool(record["exception"])
 
 
 @pytest.fixture

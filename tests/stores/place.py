@@ -9,6 +9,7 @@ what it has not.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -47,6 +48,8 @@ FOREIGN_ADMIN = Identity("else.example", "admin", admin=True)
 NOON = 1_800_014_400_000
 """In milliseconds; twelve hours into a day."""
 FOR_EVER = "for ever"
+BOUND = 20.0
+"""Seconds that nothing here takes unless it hangs."""
 _TIME = re.compile(r"1[78]\d{11}")
 _SLACK = 20 * SECOND
 
@@ -336,8 +339,15 @@ class Place:
         packed, brief = (b"", ()) if waiting else (b"packed", (b"brief\n\n", told))
         end = ChatEnd(self.record(chat, status), 1, waiting, usage, packed, brief)
         self.writer.finish(log, [told], end)
-        await log.settled.wait()
+        async with asyncio.timeout(BOUND):
+            await log.settled.wait()
         return log
+
+    async def written(self) -> None:
+        """Returns when the writer has nothing left to do."""
+        async with asyncio.timeout(BOUND):
+            while self.writer.backlog:
+                await asyncio.sleep(0.005)
 
     async def wait_for_tools(self, chat: str, epoch: int = 1) -> None:
         assert (await self.end(chat, "requires_action", epoch=epoch)).state == "committed"
@@ -374,3 +384,8 @@ def whole_life(
     if waits:
         shown |= {"waiting": longer + DAY, f"waiting.{waits}": longer}
     return shown
+
+
+async def commit_ids(at: Place, log: OpenLog, *ids: str) -> None:
+    at.writer.commit_ids(log, *ids)
+    await at.written()

@@ -8,19 +8,15 @@ from typing import Any
 import orjson
 import pytest
 
-from app.models import Usage
 from app.stores.open_log import OpenLog
-from app.stores.usage import usage_of_end
 
 from .place import (
     DAY,
     HOLD,
-    HOUR,
     KEPT_RESULT,
     LEASE,
     ME,
     MINUTE,
-    NOON,
     SECOND,
     SESSION,
     TOMBSTONE,
@@ -314,6 +310,17 @@ async def test_where_the_log_cannot_take_the_end_it_is_written_again_from_memory
     assert held == {"log:A#1-1": {"n": b"1", "f": b"1\n\n"}, "log:A#1-2": {"n": b"2", "f": b"end\n\n"}}
 
 
+async def test_what_is_over_has_nothing_left_to_wait_for(at: Place) -> None:
+    """From waiting to the end, with a claim in between: no key of a living chat is left."""
+    await at.open()
+    await at.say("A")
+    await at.wait_for_tools("A")
+    await at.claim("A", force=True, expect="waiting")
+    await at.end("A", epoch=2)
+    assert await at.held("run:", "leases", "queue", "waiting") == {}
+    assert (await at.held("session:S"))["session:S"] == SESSION + TOMBSTONE
+
+
 # -- in a session that is over -------------------------------------------------------------------------
 
 
@@ -425,104 +432,3 @@ async def test_the_record_of_a_chat_whose_records_went_first_is_kept_as_long_as_
         "chats:(S).owner": ME.owner,
         "chats:(S).A": at.shown("A", "cancelled"),
     }
-
-
-# -- what was used -------------------------------------------------------------------------------------
-
-DAY_NUMBER = NOON // DAY
-USED = f"usage:owner(me):{DAY_NUMBER}"
-
-
-async def test_a_chat_counts_for_the_day_on_which_it_ends(at: Place, clock: Clock) -> None:
-    await at.open()
-    await at.say("A")
-    async with at.seen() as seen:
-        await at.end("A", usage="30 20 10")
-    life = DAY // 2 + 40 * DAY
-    assert {name: value for name, value in seen.items() if name.startswith(("usage", "owners", "spent"))} == {
-        USED: life,
-        f"{USED}.u\x1fbot": "1 30 20 10",
-        f"owners:root:{DAY_NUMBER}": life,
-        f"owners:root:{DAY_NUMBER}=": ["owner(me)"],
-    }
-
-
-async def test_chats_of_one_day_add_up_and_keep_its_time(at: Place, clock: Clock) -> None:
-    await at.open()
-    await at.say("A")
-    await at.end("A", usage="30 20 10")
-    await at.age(HOUR // 2)
-    await at.say("B")
-    async with at.seen() as seen:
-        await at.end("B", usage="5 3 2")
-    assert {name: value for name, value in seen.items() if name.startswith(("usage", "owners"))} == {
-        f"{USED}.u\x1fbot": "2 35 23 12"
-    }
-
-
-async def test_the_next_day_begins_anew(at: Place, clock: Clock) -> None:
-    await at.open()
-    await at.say("A")
-    await at.end("A")
-    clock.now = NOON + DAY // 2
-    await at.redis.command("HSET", at.keys.session(at.sid("S")), "expires", clock.now + SESSION)
-    await at.say("B")
-    await at.end("B", usage="5 3 2")
-    held = await at.held("usage:", "owners:")
-    assert held[f"usage:owner(me):{DAY_NUMBER + 1}.u\x1fbot"] == "1 5 3 2"
-    assert held[f"usage:owner(me):{DAY_NUMBER + 1}"] == 41 * DAY
-    assert held[f"{USED}.u\x1fbot"] == "1 30 20 10"
-
-
-async def test_large_sums_stay_whole_numbers(at: Place) -> None:
-    await at.open()
-    many = Usage(token_count=1 << 50, input_count=1 << 50, output_count=1)
-    for chat in "AB":
-        await at.say(chat)
-        await at.end(chat, usage=usage_of_end(many))
-    [row] = [value for name, value in (await at.held("usage:")).items() if name.endswith("bot")]
-    assert row == f"2 {1 << 51} {1 << 51} 2"
-
-
-async def test_a_user_s_tokens_are_counted_until_midnight_where_there_is_a_quota(
-    at: Place, clock: Clock
-) -> None:
-    await at.with_quota()
-    await at.open()
-    for chat, usage in (("A", "30 20 10"), ("B", "5 3 2"), ("C", "0 0 0")):
-        await at.say(chat)
-        await at.end(chat, usage=usage)
-    assert await at.held("spent:") == {
-        f"spent:user(me):{DAY_NUMBER}": DAY // 2 + MINUTE,
-        f"spent:user(me):{DAY_NUMBER}=": "35",
-    }
-
-
-async def test_a_chat_without_tokens_spends_nothing(at: Place, clock: Clock) -> None:
-    await at.with_quota()
-    await at.open()
-    await at.say("A")
-    await at.end("A", usage="0 0 0")
-    assert await at.held("spent:") == {}
-    assert (await at.held("usage:"))[f"{USED}.u\x1fbot"] == "1 0 0 0"
-
-
-async def test_without_a_quota_nothing_is_spent_and_waiting_counts_for_nothing(at: Place) -> None:
-    await at.open()
-    await at.say("A")
-    await at.wait_for_tools("A")
-    assert await at.held("usage:", "owners:", "spent:") == {}
-    await at.claim("A", force=True, expect="waiting")
-    await at.end("A", epoch=2)
-    assert await at.held("spent:") == {}
-
-
-async def test_what_is_over_has_nothing_left_to_wait_for(at: Place) -> None:
-    """From waiting to the end, with a claim in between: no key of a living chat is left."""
-    await at.open()
-    await at.say("A")
-    await at.wait_for_tools("A")
-    await at.claim("A", force=True, expect="waiting")
-    await at.end("A", epoch=2)
-    assert await at.held("run:", "leases", "queue", "waiting") == {}
-    assert (await at.held("session:S"))["session:S"] == SESSION + TOMBSTONE

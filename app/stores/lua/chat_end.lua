@@ -69,7 +69,7 @@ redis.call('DEL', run)
 count_usage()
 if not s.owner then return {'ok', '', '0', 0} end
 
--- The session is over, and nothing revives it: what waited behind this chat ends as well, in its order.
+-- The session is over, and nothing revives it: what waited behind this chat ends as well.
 if s.status == 'terminated' or r.expired then
   redis.call('HSET', session, 'ended', chat, 'running', s.running == chat and '' or s.running)
   local run_prefix = string.sub(run, 1, #run - #chat)
