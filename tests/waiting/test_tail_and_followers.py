@@ -14,7 +14,8 @@ from tests.support import Client, RedisServer, RunningApp, data_of, open_client,
 
 BOUND = 30.0
 """Seconds that nothing here takes unless it hangs."""
-KEYS = Keys("coze:")
+KEYS = Keys("waiting:")
+"""Apart from those of services that other tests share: these would claim what is to be had."""
 StartApp = Callable[..., RunningApp]
 
 
@@ -83,7 +84,7 @@ async def queue_two(client: Client, second: str) -> tuple[str, str]:
 async def test_a_drain_waits_for_the_queued_chat_that_is_just_being_claimed(
     redis: RedisServer, start_app: StartApp
 ) -> None:
-    service = start_app(REDIS_URL=redis.url, DRAIN_SECONDS="60")
+    service = start_app(REDIS_URL=redis.url, COZE_REDIS_PREFIX=KEYS.prefix, DRAIN_SECONDS="60")
     claims = HeldClaims(service)
     async with open_client(service.base_url) as client:
         first, second = await queue_two(client, "second")
@@ -101,7 +102,9 @@ async def test_a_drain_waits_for_the_queued_chat_that_is_just_being_claimed(
 async def test_what_was_just_being_claimed_is_handed_over_like_all_else(
     redis: RedisServer, start_app: StartApp
 ) -> None:
-    service = start_app(REDIS_URL=redis.url, DRAIN_SECONDS="0.01", LEASE_SECONDS="300")
+    service = start_app(
+        REDIS_URL=redis.url, COZE_REDIS_PREFIX=KEYS.prefix, DRAIN_SECONDS="0.01", LEASE_SECONDS="300"
+    )
     claims = HeldClaims(service)
     async with open_client(service.base_url) as client:
         _, second = await queue_two(client, "second [[sim:delay=60]]")
