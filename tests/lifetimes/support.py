@@ -8,7 +8,7 @@ from typing import Any
 from tests.support import RedisServer
 
 PREFIX = "lifetimes:"
-"""Apart from services that other tests share on this Redis, which would end waiting chats by other settings."""
+"""Apart from services that other tests share on this Redis, which have other settings."""
 OTHERWISE = (
     *(":idem:", ":used:", ":bell:", ":usage:", ":owners:", ":queued", ":waiting"),
     *("inbox:", "rate:", "{index}", ":conversation"),
