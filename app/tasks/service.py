@@ -46,8 +46,7 @@ from app.tasks.opening import SessionOpener
 from app.tasks.running import RunningChats
 
 _POLL_ELSEWHERE: Final = 0.2
-_OWNER_ANSWERS_WITHIN: Final = 1.0
-_CANCEL_WAIT: Final = 10.0
+_OWNER_ANSWERS_WITHIN, _CANCEL_WAIT = 1.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
