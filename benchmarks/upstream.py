@@ -28,8 +28,8 @@ _FIRST_ID: Final = 7_380_000_000_000_000_000
 _CONVERSATION: Final = re.compile(rb"conversation_id=(\d{19})")
 
 PACE_VARIES: Final = (0.5, 1.5)
-"""Each gap is the one that was asked for, times a random number between these two. Without that, streams which began
-together would stay together, and one wake-up of a server would do for the deltas of all of them."""
+"""Each gap is the one that was asked for, times a random number between these two. Without that, streams
+which began together would stay together, and one wake-up of a server would do for the deltas of all."""
 
 
 class Upstream:
