@@ -9,6 +9,7 @@ import pytest
 
 from app.coze import CozeClient, TransportName
 from app.exceptions import UpstreamError
+from tests.support import free_port
 
 from .support import (
     LAST_CHUNK,
@@ -17,7 +18,6 @@ from .support import (
     REQUEST,
     SSE_HEAD,
     chunked,
-    free_port,
     http_client,
     make_client,
     raw_server,

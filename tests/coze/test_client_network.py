@@ -11,6 +11,7 @@ import pytest
 
 from app.coze import CozeClient, TransportName
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
+from tests.support import free_port
 
 from .support import (
     LAST_CHUNK,
@@ -20,7 +21,6 @@ from .support import (
     SSE_HEAD,
     Sleeps,
     chunked,
-    free_port,
     http_client,
     make_client,
     raw_server,

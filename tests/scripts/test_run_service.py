@@ -9,7 +9,9 @@ import subprocess
 
 import pytest
 
-from .harness import Checkout, is_free, listener, redis_server, runs, wait_until
+from tests.support import block_until
+
+from .harness import Checkout, is_free, listener, redis_server, runs
 
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 needs_redis = pytest.mark.skipif(redis_server() is None, reason="no redis-server to be found")
@@ -179,7 +181,7 @@ def test_a_redis_that_answers_is_used_and_left_running(checkout: Checkout) -> No
     quiet = subprocess.DEVNULL
     other = subprocess.Popen([server, "--port", str(port), "--save", ""], stdout=quiet, stderr=quiet)
     try:
-        wait_until(lambda: not is_free(port))
+        block_until(lambda: not is_free(port))
         assert "answers; using it" in checkout.ok("test", "--no-tmux")
         assert set(checkout.pids()) == {"service", "simulator"}
         checkout.ok("stop")
@@ -219,7 +221,7 @@ def test_after_a_crash_the_next_start_clears_up_first(checkout: Checkout) -> Non
     checkout.ok("test", "--no-tmux")
     crashed = checkout.pids()
     os.kill(crashed["service"], signal.SIGKILL)
-    wait_until(lambda: not runs(crashed["service"]))
+    block_until(lambda: not runs(crashed["service"]))
     assert checkout.run("status").returncode == 3
     checkout.ok("test", "--no-tmux")
     assert not runs(crashed["simulator"])
@@ -229,7 +231,7 @@ def test_after_a_crash_the_next_start_clears_up_first(checkout: Checkout) -> Non
 def test_an_interrupted_start_leaves_nothing(checkout: Checkout) -> None:
     checkout.env["STUB_STATUS"] = "unhealthy"
     with checkout.begin("test", "--no-tmux") as start:
-        wait_until(lambda: "service" in checkout.pids(), 100)
+        block_until(lambda: "service" in checkout.pids(), 100)
         pids = checkout.pids()
         start.send_signal(signal.SIGTERM)
         start.communicate(timeout=200)
@@ -305,7 +307,7 @@ def test_after_ctrl_c_in_the_pane_the_next_start_makes_the_session_anew(checkout
     panes = checkout.tmux("list-panes", "-t", "=coze-fastapi:", "-F", "#{pane_pid} #{pane_id}").stdout
     pane = dict(line.split() for line in panes.splitlines())[str(pid)]
     checkout.tmux("send-keys", "-t", pane, "C-c")
-    wait_until(lambda: not runs(pid))
+    block_until(lambda: not runs(pid))
     assert checkout.run("status").returncode == 3
     checkout.ok("test")
     assert checkout.pid("service") != pid
