@@ -149,7 +149,7 @@ async def test_a_server_that_holds_the_connection_after_done_does_not_hold_the_c
         await server.hung_up.wait()
 
 
-# --- what the client is not to do ---------------------------------------------------------------------
+# -- what the client is not to do -------------------------------------------------------------------------
 
 
 async def test_redirects_are_not_followed_and_cookies_not_kept(http: httpx.AsyncClient) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -24,12 +23,6 @@ async def pair(_shared_cluster: Cluster, simulator: SimControl) -> AsyncIterator
     lease and no key without TTL is left, and no replica has logged an error."""
     async with unharmed(_shared_cluster):
         yield _shared_cluster
-
-
-@pytest.fixture
-def seed() -> int:
-    """Another one in each run. An argument of a test that fails is shown with it, so this one is, too."""
-    return random.SystemRandom().randrange(1 << 32)
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_a_wrong_setting_is_named(checkout: Checkout, name: str, value: str) -> 
     assert name in checkout.run("test", **{name: value}).stderr
 
 
-# ---------------------------------------------------------------- what belongs to somebody else
+# -- what belongs to somebody else ------------------------------------------------------------------------
 
 
 def test_a_port_that_is_taken_is_named_with_its_owner_who_lives_on(checkout: Checkout) -> None:
@@ -199,7 +199,7 @@ def test_a_pid_that_meanwhile_belongs_to_somebody_else_is_not_signalled(checkout
         assert runs(pid)
 
 
-# ---------------------------------------------------------------- failures
+# -- failures ---------------------------------------------------------------------------------------------
 
 
 def test_a_service_that_does_not_start_shows_its_log_and_takes_the_rest_down(checkout: Checkout) -> None:
@@ -239,7 +239,7 @@ def test_an_interrupted_start_leaves_nothing(checkout: Checkout) -> None:
     checkout.assert_nothing_left(pids)
 
 
-# ---------------------------------------------------------------- deployment
+# -- deployment -------------------------------------------------------------------------------------------
 
 
 def test_deployment_names_what_has_to_be_set(checkout: Checkout) -> None:
@@ -268,7 +268,7 @@ def test_deployment_keeps_redis_on_disk_and_asks_for_the_login_in_its_examples(c
     assert "already runs from here in deployment mode" in checkout.refused("test", "--no-tmux")
 
 
-# ---------------------------------------------------------------- tmux
+# -- tmux -------------------------------------------------------------------------------------------------
 
 
 @needs_tmux
@@ -319,7 +319,7 @@ def test_without_tmux_on_path_it_uses_background_processes(checkout: Checkout) -
     assert checkout.health()["status"] == "healthy"
 
 
-# ---------------------------------------------------------------- usage
+# -- usage ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [[], ["test", "deployment"], ["stop", "test"], ["start"]])

@@ -131,7 +131,7 @@ def test_of_the_audit_one_thing_is_said(checkout: Checkout, status: str, word: s
     assert said.startswith(f"{word:<9} pip-audit")
 
 
-# ---------------------------------------------------------------- .ci/run
+# -- .ci/run ----------------------------------------------------------------------------------------------
 
 TWO_RUNS = """#!/usr/bin/env bash
 echo "home: $(ls -A "$HOME" | tr '\\n' ' ')"
