@@ -25,6 +25,7 @@ Part = Callable[[Bench, Results, Options], None]
 PARTS: Final[dict[str, Part]] = {
     "streams": streams.streams,
     "paced": streams.paced,
+    "crowds": streams.crowds,
     "variants": streams.variants,
     "latency": latency.latency,
     "whole": whole.whole,

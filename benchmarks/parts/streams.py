@@ -61,50 +61,49 @@ def quick(bench: Bench, results: Results, options: Options) -> None:
 def streams(bench: Bench, results: Results, options: Options) -> None:
     """Bursts: the upstream writes the deltas one after the other, without a pause."""
     bench.set_upstream(DELTAS)
-    passthrough, ours = bench.passthrough(), bench.ours(sessions=500)
-    others = [bench.sdk()]
+    contestants = [bench.direct(), bench.relay(), bench.frame(), bench.passthrough()]
+    contestants += [bench.ours(sessions=AT_ONCE), bench.sdk()]
     if peer := bench.litellm(results):
-        others.append(peer)
-    few = compete_streaming(
-        bench,
-        [bench.direct(), bench.relay(), bench.frame(), passthrough, ours, *others],
-        connections=AT_ONCE,
-        rounds=options.rounds,
-        seconds=options.seconds,
+        contestants.append(peer)
+    found = compete_streaming(
+        bench, contestants, connections=AT_ONCE, rounds=options.rounds, seconds=options.seconds
     )
-    _add(results, _scenario(), few)
-    _burst_checks(results, few)
-    for contestant in others:
-        if contestant.process:
-            contestant.process.stop()
-    _crowd(bench, results, options, 200, [passthrough, ours], few)
-    roomy = bench.passthrough("passthrough, pool of 2000", PASSTHROUGH_CONNECTIONS="2000")
-    _crowd(bench, results, options, 500, [passthrough, roomy, ours], few)
-    results.note(
-        "passthrough: httpx's own limits, 100 connections of which 20 are kept; beside it one with 2000"
-    )
-
-
-def _burst_checks(results: Results, few: dict[str, Figures]) -> None:
-    _checked_cpu(results, "1", _scenario(), few, {"passthrough": 0.6})
-    ours = few["ours"]
+    _add(results, _scenario(), found)
+    _checked_cpu(results, "1", _scenario(), found, {"passthrough": 0.6})
+    ours = found["ours"]
     for name, least in (("passthrough", 1.7), ("litellm", 25.0), ("cozepy app", 3.0)):
-        if name in few:
-            ratio = ours.of("rate") / few[name].of("rate")
+        if name in found:
+            ratio = ours.of("rate") / found[name].of("rate")
             results.check("1", f"{_scenario()}: chats/s / {name}'s", ratio, ">=", least)
     _checked_frames(results, "1", _scenario(), ours)
 
 
-def _crowd(
-    bench: Bench,
-    results: Results,
-    options: Options,
-    connections: int,
-    contestants: list[Contestant],
-    few: dict[str, Figures],
-) -> None:
-    scenario = f"{connections} at once"
-    found = compete_streaming(
+def crowds(bench: Bench, results: Results, options: Options) -> None:
+    """Bursts at 200 and 500 at once, and what they cost more than 20 at once."""
+    bench.set_upstream(DELTAS)
+    passthrough, ours = bench.passthrough(), bench.ours(sessions=500)
+    few = _at_once(bench, options, AT_ONCE, [ours])
+    many = _at_once(bench, options, 200, [passthrough, ours])
+    roomy = bench.passthrough("passthrough, pool of 2000", PASSTHROUGH_CONNECTIONS="2000")
+    most = _at_once(bench, options, 500, [passthrough, roomy, ours])
+    results.note(
+        "passthrough: httpx's own limits, 100 connections of which 20 are kept; beside it one with 2000"
+    )
+    for connections, found in ((200, many), (500, most)):
+        scenario = f"{connections} at once"
+        _add(results, scenario, found)
+        growth = found["ours"].of("cpu_ms") / few["ours"].of("cpu_ms")
+        results.check("2", f"{scenario}: server CPU per chat / that at {AT_ONCE}", growth, "<=", 1.25)
+        _checked_frames(results, "2", scenario, found["ours"])
+    _checked_cpu(results, "2", "500 at once", most, {"passthrough": 0.3})
+    rate = most["ours"].of("rate") / most["passthrough"].of("rate")
+    results.check("2", "500 at once: chats/s / passthrough's", rate, ">=", 4)
+
+
+def _at_once(
+    bench: Bench, options: Options, connections: int, contestants: list[Contestant]
+) -> dict[str, Figures]:
+    return compete_streaming(
         bench,
         contestants,
         connections=connections,
@@ -112,15 +111,6 @@ def _crowd(
         seconds=options.seconds,
         timeout=240,
     )
-    _add(results, scenario, found)
-    passthrough, ours = found["passthrough"], found["ours"]
-    growth = ours.of("cpu_ms") / few["ours"].of("cpu_ms")
-    results.check("2", f"{scenario}: server CPU per chat / that at 20", growth, "<=", 1.25)
-    if connections == 500:
-        _checked_cpu(results, "2", scenario, found, {"passthrough": 0.3})
-        rate = ours.of("rate") / passthrough.of("rate")
-        results.check("2", f"{scenario}: chats/s / passthrough's", rate, ">=", 4)
-    _checked_frames(results, "2", scenario, ours)
 
 
 def paced(bench: Bench, results: Results, options: Options) -> None:
