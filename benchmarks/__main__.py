@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -118,6 +119,7 @@ def main() -> int:
     # Ends what was started, as after an exception.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     raise_file_limit()
+    load = os.getloadavg()[0]
     directory = Path(tempfile.mkdtemp(prefix="coze-bench-"))
     try:
         if parsed.profile:
@@ -133,7 +135,7 @@ def main() -> int:
             for log in directory.glob("*.log"):
                 shutil.copy(log, parsed.keep_logs)
         shutil.rmtree(directory, ignore_errors=True)
-    found = as_json(results, parsed.rounds)
+    found = as_json(results, parsed.rounds, load)
     print("\n" + report.terminal(found))
     if not parsed.quick and not parsed.no_save:
         save(found)

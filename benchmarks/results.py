@@ -72,9 +72,11 @@ class Results:
         return found
 
 
-def as_json(parts: Mapping[str, Results], rounds: int) -> dict[str, Any]:
-    """What goes into ``results/latest.json``: ``about`` the machine, and ``parts`` by name."""
-    measured = f"{time.strftime('%Y-%m-%d', time.gmtime())}, commit {_commit()}, {rounds} rounds"
+def as_json(parts: Mapping[str, Results], rounds: int, load: float) -> dict[str, Any]:
+    """What goes into ``results/latest.json``: ``about`` the machine, and ``parts`` by name. ``load``: the
+    system's load average before the run, which is that of other programs."""
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    measured = f"{date}, commit {_commit()}, {rounds} rounds, load average before it {load:.1f}"
     return {
         "about": _about_this_machine(),
         "parts": {name: results.as_json(measured) for name, results in parts.items()},
