@@ -9,6 +9,7 @@ import pytest
 
 from app.coze import CozeClient, TransportName
 from app.exceptions import UpstreamError
+from tests.support import free_port
 
 from .support import (
     LAST_CHUNK,
@@ -17,7 +18,6 @@ from .support import (
     REQUEST,
     SSE_HEAD,
     chunked,
-    free_port,
     http_client,
     make_client,
     raw_server,
@@ -149,7 +149,7 @@ async def test_a_server_that_holds_the_connection_after_done_does_not_hold_the_c
         await server.hung_up.wait()
 
 
-# --- what the client is not to do ---------------------------------------------------------------------
+# -- what the client is not to do -------------------------------------------------------------------------
 
 
 async def test_redirects_are_not_followed_and_cookies_not_kept(http: httpx.AsyncClient) -> None:

@@ -161,7 +161,7 @@ async def test_tool_outputs_are_streamed(respx_mock: respx.MockRouter, coze: Coz
     assert json.loads(request.content) == {"tool_outputs": outputs, "stream": True}
 
 
-# --- retries ------------------------------------------------------------------------------------------
+# -- retries ----------------------------------------------------------------------------------------------
 
 RETRIED = [
     httpx.ConnectError("refused"),
@@ -324,7 +324,7 @@ async def test_a_deadline_of_the_connection_is_named(
     assert not error.maybe_started
 
 
-# --- tokens -------------------------------------------------------------------------------------------
+# -- tokens -----------------------------------------------------------------------------------------------
 
 
 class Renewable:

@@ -11,6 +11,7 @@ import pytest
 
 from app.coze import CozeClient, TransportName
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
+from tests.support import free_port
 
 from .support import (
     LAST_CHUNK,
@@ -20,7 +21,6 @@ from .support import (
     SSE_HEAD,
     Sleeps,
     chunked,
-    free_port,
     http_client,
     make_client,
     raw_server,
@@ -52,7 +52,7 @@ async def stream_error(coze: CozeClient) -> tuple[UpstreamError, int]:
     return caught.value, count
 
 
-# --- no connection ------------------------------------------------------------------------------------
+# -- no connection ----------------------------------------------------------------------------------------
 
 
 async def test_a_refused_connection_is_tried_again_and_then_says_that_nothing_began(
@@ -124,7 +124,7 @@ async def test_a_full_pool_is_no_connection_either(transport: TransportName) -> 
     assert server.connections == 1
 
 
-# --- broken before the answer -------------------------------------------------------------------------
+# -- broken before the answer -----------------------------------------------------------------------------
 
 
 async def test_a_connection_closed_without_an_answer_may_have_started_a_chat(http: httpx.AsyncClient) -> None:
@@ -163,7 +163,7 @@ async def test_an_answer_that_is_not_http_may_have_started_a_chat(
     assert len(server.requests) == 1
 
 
-# --- deadlines ----------------------------------------------------------------------------------------
+# -- deadlines --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", SSE_HEAD], ids=["silence", "half", "head"])
@@ -227,7 +227,7 @@ async def test_a_json_answer_that_trickles_has_a_deadline_as_a_whole(http: httpx
             await coze.retrieve_chat("5", "6")
 
 
-# --- broken in the middle -----------------------------------------------------------------------------
+# -- broken in the middle ---------------------------------------------------------------------------------
 
 
 async def broken_by(http: httpx.AsyncClient, rest: bytes, **options: Any) -> UpstreamError:
