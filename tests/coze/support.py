@@ -12,17 +12,20 @@ import httpx
 
 from app.coze import (
     ChatRequest,
+    CozeApi,
     CozeClient,
     CozeOptions,
     CozeStream,
     Credentials,
     Endpoints,
     EnterMessage,
+    PooledClient,
     SSEEvent,
-    StaticCredentials,
     TransportName,
     build_http_client,
 )
+from app.credentials import Accounts
+from app.credentials.sources import StaticToken
 
 from .vectors import BEG, DELTA, event, message
 
@@ -50,7 +53,7 @@ class Highest:
 
 
 def make_client(
-    http: httpx.AsyncClient,
+    http: PooledClient,
     *,
     base: str = BASE,
     credentials: Credentials | None = None,
@@ -58,9 +61,12 @@ def make_client(
     **options: Any,
 ) -> CozeClient:
     chosen = CozeOptions(endpoints=Endpoints.derive(f"{base}/v3/chat"), **options)
-    return CozeClient(
-        http, chosen, credentials or StaticCredentials(TOKEN), sleep=sleep or Sleeps(), rng=Highest()
-    )
+    api = CozeApi(http, chosen, sleep=sleep or Sleeps(), rng=Highest())
+    return CozeClient(api, credentials or one_token(TOKEN))
+
+
+def one_token(token: str) -> Credentials:
+    return Accounts([(token, StaticToken(token))]).named("")
 
 
 @cache
@@ -70,7 +76,7 @@ def tls() -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def http_client(transport: TransportName = "httpx", **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def http_client(transport: TransportName = "httpx", **options: Any) -> AsyncIterator[PooledClient]:
     chosen = {"connect_timeout": 5.0, "pool_size": 10, "ssl_context": tls(), **options}
     async with build_http_client(transport=transport, **chosen) as http:
         yield http
@@ -174,7 +180,7 @@ def sending(*parts: bytes, stall: bool = False) -> Answer:
 
 
 @asynccontextmanager
-async def streaming(http: httpx.AsyncClient, answer: Answer, **options: Any) -> AsyncIterator[CozeStream]:
+async def streaming(http: PooledClient, answer: Answer, **options: Any) -> AsyncIterator[CozeStream]:
     """A stream of a server that answers like this."""
     async with (
         raw_server(answer) as server,

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import respx
 
-from app.coze import CozeClient
-from app.coze.client import POLL_FAILURES
+from app.coze import CozeClient, PooledClient
+from app.coze.client import POLL_FAILURES, SEARCHED_CHATS, SEARCHED_PAGES
 from app.exceptions import CozeApiError, CozeTimeout
 
 from .mocks import CANCEL, CHAT, CREATE, LIST, PAGE, RETRIEVE, chat_data, ok, refusal
@@ -18,7 +18,7 @@ from .support import BASE, REQUEST, Sleeps, http_client, make_client
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
+async def http() -> AsyncIterator[PooledClient]:
     async with http_client() as made:
         yield made
 
@@ -29,7 +29,7 @@ def sleeps() -> Sleeps:
 
 
 @pytest.fixture
-def coze(http: httpx.AsyncClient, sleeps: Sleeps) -> CozeClient:
+def coze(http: PooledClient, sleeps: Sleeps) -> CozeClient:
     return make_client(http, sleep=sleeps)
 
 
@@ -106,11 +106,11 @@ async def test_polling_stops_at_a_refusal(respx_mock: respx.MockRouter, coze: Co
     assert route.call_count == 1
 
 
-async def test_a_chat_has_a_deadline_that_is_named(http: httpx.AsyncClient) -> None:
-    coze = make_client(http, chat_timeout=0.01)
+async def test_a_chat_has_a_deadline_that_is_named(http: PooledClient) -> None:
+    coze = make_client(http)
 
     with pytest.raises(CozeTimeout, match=r"longer than 0.01 s \(COZE_CHAT_TIMEOUT\)"):
-        async with coze.chat_deadline():
+        async with coze.chat_deadline(0.01):
             await asyncio.Event().wait()
 
 
@@ -144,7 +144,7 @@ async def test_a_list_that_lags_is_waited_for(respx_mock: respx.MockRouter, coze
 
 
 async def test_the_number_of_messages_and_the_size_of_an_answer_are_bounded(
-    respx_mock: respx.MockRouter, http: httpx.AsyncClient
+    respx_mock: respx.MockRouter, http: PooledClient
 ) -> None:
     respx_mock.get(LIST).mock(ok([{"id": str(number)} for number in range(11)]))
 
@@ -188,9 +188,9 @@ async def test_conversations_are_made_and_cleared(respx_mock: respx.MockRouter, 
     made = respx_mock.post(CREATE).mock(ok({"id": "5", "created_at": 1}))
     cleared = respx_mock.post(f"{BASE}/v1/conversations/5/clear").mock(ok({"id": "50"}))
 
-    assert await coze.create_conversation(bot_id="9", meta_data={"k": "v"}) == "5"
-    assert json.loads(made.calls.last.request.content) == {"bot_id": "9", "meta_data": {"k": "v"}}
-    assert await coze.clear_conversation("5") == "50"
+    assert await coze.create_conversation(bot_id="9") == "5"
+    assert json.loads(made.calls.last.request.content) == {"bot_id": "9"}
+    assert await coze.clear_conversation("5") == ("50", "L1")
     assert cleared.calls.last.request.content == b""
 
 
@@ -200,7 +200,7 @@ async def test_a_conversation_without_an_id_is_an_error(
     respx_mock.post(CREATE).mock(ok({"created_at": 1}))
 
     with pytest.raises(CozeApiError, match="no id"):
-        await coze.create_conversation()
+        await coze.create_conversation(bot_id="9")
 
 
 async def test_pages_of_a_conversation(respx_mock: respx.MockRouter, coze: CozeClient) -> None:
@@ -280,13 +280,13 @@ async def test_the_search_is_bounded(respx_mock: respx.MockRouter, coze: CozeCli
     listed = respx_mock.post(PAGE).mock(
         side_effect=[ok(rows("9"), last_id=f"m{number}", has_more=True) for number in range(10)]
     )
-    asked = mock_chats(respx_mock, c9="x", c1="x", c2="x", c3="x")
+    asked = mock_chats(respx_mock, c9="x", **{f"c{number}": "x" for number in range(100, 112)})
 
-    assert await coze.find_chat("5", meta_key="chat", meta_value="ours", max_pages=3) is None
-    assert (listed.call_count, asked.call_count) == (3, 1)
-    listed.mock(ok(rows("1", "2", "3"), has_more=True))
-    assert await coze.find_chat("5", meta_key="chat", meta_value="ours", max_chats=2) is None
-    assert asked.call_count == 3
+    assert await coze.find_chat("5", meta_key="chat", meta_value="ours") is None
+    assert (listed.call_count, asked.call_count) == (SEARCHED_PAGES, 1)
+    listed.mock(ok(rows(*map(str, range(100, 112))), has_more=True))
+    assert await coze.find_chat("5", meta_key="chat", meta_value="ours") is None
+    assert asked.call_count == 1 + SEARCHED_CHATS
 
 
 async def test_a_failing_search_is_an_error_and_not_none(

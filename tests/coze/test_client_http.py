@@ -9,8 +9,10 @@ import pytest
 import respx
 from loguru import logger
 
-from app.coze import CozeClient, StreamTooLarge
+from app.coze import CozeClient, Credentials, PooledClient, StreamTooLarge
 from app.coze.retry import RetryBudget
+from app.credentials import Accounts
+from app.credentials.sources import StaticToken
 from app.exceptions import CozeApiError, CozeBusy, CozeOverloaded, CozeRateLimited, CozeTimeout, UpstreamError
 
 from .mocks import CHAT, RETRIEVE, SSE, STREAM, chat_data, ok, refusal, stream_error
@@ -19,7 +21,7 @@ from .vectors import BEG, DELTA, END, VECTORS, event
 
 
 @pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
+async def http() -> AsyncIterator[PooledClient]:
     async with http_client() as made:
         yield made
 
@@ -30,7 +32,7 @@ def sleeps() -> Sleeps:
 
 
 @pytest.fixture
-def coze(http: httpx.AsyncClient, sleeps: Sleeps) -> CozeClient:
+def coze(http: PooledClient, sleeps: Sleeps) -> CozeClient:
     return make_client(http, sleep=sleeps)
 
 
@@ -132,7 +134,7 @@ async def test_an_empty_stream_just_ends(respx_mock: respx.MockRouter, coze: Coz
 
 
 async def test_an_oversized_event_ends_the_stream_after_what_was_complete(
-    respx_mock: respx.MockRouter, http: httpx.AsyncClient
+    respx_mock: respx.MockRouter, http: PooledClient
 ) -> None:
     coze = make_client(http, max_event_bytes=1000)
     body = BEG + event(DELTA, b"x" * 1001) + END
@@ -236,7 +238,7 @@ async def test_a_refusal_that_will_not_pass_is_not_tried_again(
 
 
 async def test_retries_end_at_the_configured_number_with_growing_pauses(
-    respx_mock: respx.MockRouter, http: httpx.AsyncClient, sleeps: Sleeps
+    respx_mock: respx.MockRouter, http: PooledClient, sleeps: Sleeps
 ) -> None:
     route = respx_mock.post(CHAT).mock(refusal(4009))
 
@@ -258,7 +260,7 @@ async def test_a_code_may_allow_fewer_retries_than_the_setting(
 
 
 async def test_no_retries_when_the_setting_says_none(
-    respx_mock: respx.MockRouter, http: httpx.AsyncClient
+    respx_mock: respx.MockRouter, http: PooledClient
 ) -> None:
     route = respx_mock.post(CHAT).mock(httpx.Response(503))
 
@@ -313,7 +315,7 @@ def test_the_budget_fills_again_with_requests() -> None:
 
 
 async def test_a_deadline_of_the_connection_is_named(
-    respx_mock: respx.MockRouter, http: httpx.AsyncClient
+    respx_mock: respx.MockRouter, http: PooledClient
 ) -> None:
     respx_mock.post(CHAT).mock(side_effect=httpx.ConnectTimeout("late"))
 
@@ -327,36 +329,44 @@ async def test_a_deadline_of_the_connection_is_named(
 # --- tokens -------------------------------------------------------------------------------------------
 
 
-class Renewable:
+class Renewable(StaticToken):
+    """Gives one token after another, as each is refused."""
+
     def __init__(self, *tokens: str) -> None:
         self.tokens = list(tokens)
         self.refusals: list[str] = []
 
-    async def bearer(self, conversation_id: str | None) -> str:
+    async def bearer(self) -> str:
         return self.tokens[0]
 
-    async def refused(self, bearer: str) -> bool:
-        self.refusals.append(bearer)
+    async def renew(self, refused: str) -> bool:
+        self.refusals.append(refused)
         if len(self.tokens) > 1:
             self.tokens.pop(0)
-        return self.tokens[0] != bearer
+        return self.tokens[0] != refused
+
+    @property
+    def credentials(self) -> Credentials:
+        return Accounts([("one", self)]).named("")
 
 
-async def test_a_refused_token_is_renewed_once(respx_mock: respx.MockRouter, http: httpx.AsyncClient) -> None:
+async def test_a_refused_token_is_renewed_once(respx_mock: respx.MockRouter, http: PooledClient) -> None:
     route = respx_mock.get(RETRIEVE).mock(side_effect=[refusal(4100), ok(chat_data("completed"))])
     tokens = Renewable("old", "new")
 
-    assert (await make_client(http, credentials=tokens).retrieve_chat("5", "6")).status == "completed"
+    assert (
+        await make_client(http, credentials=tokens.credentials).retrieve_chat("5", "6")
+    ).status == "completed"
     assert [call.request.headers["authorization"] for call in route.calls] == ["Bearer old", "Bearer new"]
     assert tokens.refusals == ["old"]
 
 
 async def test_a_token_that_stays_refused_is_an_error(
-    respx_mock: respx.MockRouter, http: httpx.AsyncClient
+    respx_mock: respx.MockRouter, http: PooledClient
 ) -> None:
     route = respx_mock.post(CHAT).mock(refusal(700012006))
 
-    error = await stream_error(make_client(http, credentials=Renewable("old", "new", "newer")))
+    error = await stream_error(make_client(http, credentials=Renewable("old", "new", "newer").credentials))
 
     assert error.coze_code == 700012006
     assert route.call_count == 2
@@ -364,9 +374,9 @@ async def test_a_token_that_stays_refused_is_an_error(
 
 @pytest.mark.parametrize("token", ["", "pat_\nx", "pat_秘密", "pat_\x7f"])
 async def test_a_token_that_cannot_be_sent_is_an_error_that_does_not_quote_it(
-    http: httpx.AsyncClient, token: str
+    http: PooledClient, token: str
 ) -> None:
-    error = await stream_error(make_client(http, credentials=Renewable(token)))
+    error = await stream_error(make_client(http, credentials=Renewable(token).credentials))
 
     assert not error.maybe_started
     assert "pat_" not in repr(error)
