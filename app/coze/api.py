@@ -92,8 +92,6 @@ class CozeApi:
                 await stream.close()
 
     def _span(self, call: ApiCall) -> Span:
-        if not self._tracing.on:
-            return self._tracing.span(call.method)
         host, _, path = call.url.partition("://")[2].partition("/")
         span = self._tracing.span(f"coze {call.method}", kind="client")
         span.set({"http.request.method": call.method, "url.path": f"/{path}"})
