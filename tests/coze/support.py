@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import httpx
+import pytest
 
 from app.coze import (
     ChatRequest,
@@ -26,9 +27,11 @@ from app.coze import (
 )
 from app.credentials import Accounts
 from app.credentials.sources import StaticToken
+from app.exceptions import UpstreamError
 
 from .vectors import BEG, DELTA, event, message
 
+OVER_BOTH_TRANSPORTS = pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 BASE = "http://coze.test/coze"
 TOKEN = "pat_very_secret_value"
 REQUEST = ChatRequest(bot_id="9", user_id="u", messages=[EnterMessage("user", "hello")], conversation_id="5")
@@ -80,6 +83,16 @@ async def http_client(transport: TransportName = "httpx", **options: Any) -> Asy
     chosen = {"connect_timeout": 5.0, "pool_size": 10, "ssl_context": tls(), **options}
     async with build_http_client(transport=transport, **chosen) as http:
         yield http
+
+
+async def stream_error(coze: CozeClient) -> tuple[UpstreamError, int]:
+    """The error, and how many events came before it."""
+    count = 0
+    with pytest.raises(UpstreamError) as caught:  # noqa: PT012
+        async with coze.stream_chat(REQUEST) as stream:
+            async for events in stream:
+                count += len(events)
+    return caught.value, count
 
 
 async def read(stream: CozeStream) -> list[SSEEvent]:

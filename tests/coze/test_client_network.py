@@ -2,17 +2,18 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
 
-from app.coze import CozeClient, PooledClient, TransportName
+from app.coze import PooledClient, TransportName
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
 
 from .support import (
     LAST_CHUNK,
+    OVER_BOTH_TRANSPORTS,
     PART,
     PART_EVENTS,
     REQUEST,
@@ -26,29 +27,11 @@ from .support import (
     read,
     send,
     sending,
+    stream_error,
     streaming,
 )
 
-
-@pytest.fixture(params=["aiohttp", "httpx"])
-def transport(request: pytest.FixtureRequest) -> TransportName:
-    return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-async def http(transport: TransportName) -> AsyncIterator[PooledClient]:
-    async with http_client(transport) as made:
-        yield made
-
-
-async def stream_error(coze: CozeClient) -> tuple[UpstreamError, int]:
-    """The error, and how many events came before it."""
-    count = 0
-    with pytest.raises(UpstreamError) as caught:  # noqa: PT012
-        async with coze.stream_chat(REQUEST) as stream:
-            async for events in stream:
-                count += len(events)
-    return caught.value, count
+pytestmark = OVER_BOTH_TRANSPORTS
 
 
 # --- no connection ------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from app.exceptions import CozeApiError, CozeBusy, CozeQuotaExhausted, UpstreamE
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN, SimulatorOptions, running_simulator
 from coze_simulator.server import RunningSimulator
 
-from .support import http_client, make_client, one_token
+from .support import OVER_BOTH_TRANSPORTS, http_client, make_client, one_token
 
 
 @pytest.fixture(scope="module", params=["cloud", "studio", "spaced"])
@@ -29,10 +29,7 @@ def cloud() -> Iterator[RunningSimulator]:
         yield running
 
 
-@pytest.fixture(params=["aiohttp", "httpx"])
-async def http(request: pytest.FixtureRequest) -> AsyncIterator[PooledClient]:
-    async with http_client(request.param) as made:
-        yield made
+pytestmark = OVER_BOTH_TRANSPORTS
 
 
 def client_of(http: PooledClient, simulator: RunningSimulator, **options: Any) -> CozeClient:
@@ -319,7 +316,6 @@ async def test_a_bad_gateway_shows_no_html(http: PooledClient, cloud: RunningSim
     assert caught.value.message == "Coze answered with HTTP status 502"
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 async def test_many_chats_share_a_pool(cloud: RunningSimulator, transport: TransportName) -> None:
     async with http_client(transport, pool_size=20) as http:
         coze = client_of(http, cloud)
