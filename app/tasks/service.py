@@ -132,7 +132,7 @@ class TaskService:
         """Whoever is shown a conversation's id can come back with it, even if its chat's process died."""
         if session.conversation_id is not None and self._conversations.is_due(session):
             with contextlib.suppress(ServiceError):
-                await self._conversations.keep_of(session, session.conversation_id, session.credential)
+                await self._conversations.remember_again(session, session.conversation_id, session.credential)
 
     async def list_chats(
         self, identity: Identity, session_id: str, *, limit: int, before: str
