@@ -16,7 +16,7 @@ from app.exceptions import (
 )
 from app.models import Identity, SessionStatus
 from app.records import as_it_stands, with_waits_until
-from app.redis_client import Arg, Command, Keys, RedisGate, pairs
+from app.redis_client import Arg, Keys, Number, RedisGate, pairs
 from app.stores.eviction import Eviction
 from app.stores.index import SessionIndex, user_key
 from app.stores.limits import SessionLimits
@@ -203,7 +203,7 @@ class SessionStore:
         flat = await self._redis.run(
             session_open(
                 at=self._keys.of_session(session_id),
-                ttl=self.limits.expire_ms,
+                session_ttl=self.limits.expire_ms,
                 owner=identity.owner,
                 fields=[part for pair in fields.items() for part in pair],
             )
@@ -235,7 +235,7 @@ class SessionStore:
 
     async def forget_key(self, identity: Identity, key: IdempotencyKey) -> None:
         name = self._keys.session_idempotency(key.digest(identity.owner))
-        await self._redis.run(Command[int]("DEL", name))
+        await self._redis.run(Number("DEL", name))
 
     async def renew_index(self, session: SessionRecord) -> None:
         """Moves the session's expiry in the indexes to where its hash has it."""
@@ -254,7 +254,7 @@ class SessionStore:
                 admin_prefix=identity.admin_prefix,
                 limit=history,
                 touch=touch,
-                ttl=self.limits.expire_ms,
+                session_ttl=self.limits.expire_ms,
                 hold=self.limits.hold,
             )
         )
