@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import orjson
 
@@ -29,6 +29,8 @@ from app.stores.scripts import (
     session_read,
 )
 from app.utils import is_session_id, iso, now_ms
+
+JsonObject = dict[str, object]
 
 _GONE: Final[dict[bytes, type[ServiceError]]] = {
     b"none": SessionNotFound,
@@ -83,13 +85,13 @@ class SessionRecord:
         return b"single" in self._fields
 
     @property
-    def opening_messages(self) -> list[dict[str, Any]]:
+    def opening_messages(self) -> list[JsonObject]:
         """``additional_messages`` of the session; empty once Coze has them."""
         return [] if self._fields.get(b"seeded") else self.additional_messages
 
     @property
-    def additional_messages(self) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = orjson.loads(self._fields.get(b"messages") or b"[]")
+    def additional_messages(self) -> list[JsonObject]:
+        messages: list[JsonObject] = orjson.loads(self._fields.get(b"messages") or b"[]")
         return messages
 
     @property
@@ -107,7 +109,7 @@ class SessionRecord:
             return "expired"
         return "inactive" if now - self.number(b"activity") > inactive_ms else "active"
 
-    def view(self, limits: SessionLimits, history: Sequence[bytes] = ()) -> dict[str, Any]:
+    def view(self, limits: SessionLimits, history: Sequence[bytes] = ()) -> JsonObject:
         """The session object of the contract, ready for orjson."""
         return {
             "session_id": self.session_id,
@@ -169,7 +171,7 @@ class SessionStore:
         user_id: str,
         bot_id: str,
         auto_save_history: bool,
-        additional_messages: list[dict[str, Any]],
+        additional_messages: list[JsonObject],
         metadata: dict[str, str],
         idempotency: str = "",
         single: bool = False,
