@@ -47,9 +47,8 @@ from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.leases import LeaseStore
-from app.stores.limits import SessionLimits
+from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.log_reader import LogReader
-from app.stores.open_log import LogPolicy
 from app.stores.rates import RateKind, RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore

@@ -8,7 +8,7 @@ from redis import exceptions as redis_errors
 from app.check.lines import Line
 from app.config import Settings
 from app.exceptions import Overloaded, RedisUnavailable
-from app.redis_client import Command, Keys, RedisGate, open_redis
+from app.redis_client import Keys, Number, RedisGate, open_redis
 from app.redis_url import parse_redis_url
 
 _OLDEST: Final = (6, 2)
@@ -30,7 +30,7 @@ async def check_redis(settings: Settings, offsets: dict[str, float]) -> list[Lin
             servers = await gate.info()
             before = time.time()
             clocks = await gate.on_each("TIME")
-            await gate.run(Command[int]("DEL", Keys(settings.redis_prefix).probes[0]))
+            await gate.run(Number("DEL", Keys(settings.redis_prefix).probes[0]))
         except (RedisUnavailable, Overloaded, redis_errors.RedisError) as error:
             return [_away(address.shown, error.__cause__ or error)]
         offsets["Redis"] = max((_moment(c) - before for c in clocks), key=abs)
