@@ -34,13 +34,13 @@ class Timings:
         self.upstream = 0.0
 
 
-_timings: Final[ContextVar[Timings | None]] = ContextVar("timings", default=None)
+_current_timings: Final[ContextVar[Timings | None]] = ContextVar("timings", default=None)
 
 
 def begin_timings() -> Timings:
     """Those of the request that is handled from here on, in this task and in those it starts."""
     timings = Timings()
-    _timings.set(timings)
+    _current_timings.set(timings)
     return timings
 
 
@@ -56,7 +56,7 @@ class _StoreTimer:
     def __exit__(self, *_: object) -> None:
         seconds = time.perf_counter() - self._started
         self._latency.observe(seconds)
-        if (timings := _timings.get()) is not None:
+        if (timings := _current_timings.get()) is not None:
             timings.store += seconds
 
 
@@ -67,11 +67,11 @@ class _UpstreamTimer:
         self._started = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        if (timings := _timings.get()) is not None:
+        if (timings := _current_timings.get()) is not None:
             timings.upstream += time.perf_counter() - self._started
 
 
-class _Bounded:
+class _BoundedLabel:
     """The first ``MAX_LABELS`` different values as they are, all later ones as ``other``."""
 
     def __init__(self) -> None:
@@ -96,10 +96,10 @@ class Metrics:
         import prometheus_client
 
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._kinds = prometheus_client
+        self._prometheus = prometheus_client
         self._directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self._registry = prometheus_client.CollectorRegistry()
-        self._bot, self._code = _Bounded(), _Bounded()
+        self._bot, self._code = _BoundedLabel(), _BoundedLabel()
         self._credentials: Callable[[], Iterable[Mapping[str, Any]]] = tuple
         self._redis_latency: dict[str, Histogram] = {}
         self._request_series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
@@ -111,19 +111,21 @@ class Metrics:
             prometheus_client.ProcessCollector(registry=self._registry)
         self._add_requests()
         self._add_chats()
-        self._add_surroundings()
+        self._add_auth_and_redis()
         self._gauge("coze_build_info", "1, by version", "max", ["version"]).labels(version).set(1)
 
     def _counter(self, name: str, text: str, labels: list[str] | None = None) -> "Counter":
-        return self._kinds.Counter(name, text, labels or [], registry=self._registry)
+        return self._prometheus.Counter(name, text, labels or [], registry=self._registry)
 
     def _gauge(self, name: str, text: str, mode: Any, labels: list[str] | None = None) -> "Gauge":
-        return self._kinds.Gauge(name, text, labels or [], registry=self._registry, multiprocess_mode=mode)
+        return self._prometheus.Gauge(
+            name, text, labels or [], registry=self._registry, multiprocess_mode=mode
+        )
 
     def _histogram(
         self, name: str, text: str, buckets: tuple[float, ...], labels: list[str] | None = None
     ) -> "Histogram":
-        return self._kinds.Histogram(name, text, labels or [], registry=self._registry, buckets=buckets)
+        return self._prometheus.Histogram(name, text, labels or [], registry=self._registry, buckets=buckets)
 
     def _add_requests(self) -> None:
         self._requests = self._counter(
@@ -153,7 +155,7 @@ class Metrics:
             "coze_queued_chats", "Messages waiting in queues, of all replicas; NaN: unknown", "mostrecent"
         )
 
-    def _add_surroundings(self) -> None:
+    def _add_auth_and_redis(self) -> None:
         self._upstream_errors = self._counter(
             "coze_upstream_errors", "Failures of Coze by its code, without one by ours", ["code"]
         )
@@ -258,7 +260,7 @@ class Metrics:
         registry = self._registry
         if self._directory:
             self._forget_the_dead()
-            registry = self._kinds.CollectorRegistry()
+            registry = self._prometheus.CollectorRegistry()
             MultiProcessCollector(registry, path=self._directory)  # type: ignore[no-untyped-call]
         return encode(registry), content_type
 

@@ -25,7 +25,7 @@ CANNOT_CANCEL: Final = frozenset({4104, 103200005})
 
 TOKEN_REFUSED: Final = frozenset({4100, 700012006})
 
-NOT_THERE: Final = frozenset({4001, 4002, 4200, 103000002, 103200003})
+NOT_FOUND: Final = frozenset({4001, 4002, 4200, 103000002, 103200003})
 """The chat or conversation does not exist, or belongs to another identity."""
 
 

@@ -56,7 +56,7 @@ _CHAT_ENDS: Final[dict[str, Status]] = {
 }
 
 
-class _Wire(msgspec.Struct, gc=False):
+class _MessageData(msgspec.Struct, gc=False):
     """What the fold needs of a message. Coze sends null for any of them."""
 
     id: str = ""
@@ -67,7 +67,7 @@ class _Wire(msgspec.Struct, gc=False):
 
 
 _DELTA_FRAME: Final = b"event: conversation.message.delta\ndata: %b\n\n"
-_decode_wire: Final = msgspec.json.Decoder(_Wire).decode
+_decode_message: Final = msgspec.json.Decoder(_MessageData).decode
 
 
 class _Text(NamedTuple):
@@ -78,7 +78,7 @@ class _Text(NamedTuple):
     content_type: str = "text"
 
 
-class _Answer:
+class _AnswerMessage:
     """One message of the answer, as the parts that came. ``complete``: readers were told that it is."""
 
     __slots__ = ("complete", "content", "content_type", "id", "reasoning")
@@ -126,7 +126,7 @@ class Fold:
     ``status`` is ``in_progress`` until a terminal event. ``error`` is an upstream ``error`` event or a failed
     chat, and wins over a later ``completed``. ``done``: the stream said that nothing more comes.
     ``final_data``: Coze's data of the terminal chat event, for completed, canceled and requires_action.
-    ``logid``: Coze's, for errors; ``dropped``: events whose data was not readable.
+    ``logid``: Coze's, for errors. Events whose data is not readable are passed over.
     """
 
     def __init__(self, *, logid: str | None = None) -> None:
@@ -139,8 +139,7 @@ class Fold:
         self.done = False
         self.final_data: bytes | None = None
         self.logid = logid
-        self.dropped = 0
-        self._answers: dict[str, _Answer] = {}
+        self._answers: dict[str, _AnswerMessage] = {}
         self._follow_ups: list[str] = []
 
     @property
@@ -291,7 +290,7 @@ class Fold:
         elif chat.status in _CHAT_ENDS.values():
             self.status = chat.status
 
-    def _answer(self, message_id: str) -> _Answer | None:
+    def _answer(self, message_id: str) -> _AnswerMessage | None:
         answer = self._answers.get(message_id)
         if answer is None:
             if len(self._answers) >= MAX_ANSWERS:
@@ -301,7 +300,7 @@ class Fold:
                     )
                 )
                 return None
-            answer = self._answers[message_id] = _Answer(message_id)
+            answer = self._answers[message_id] = _AnswerMessage(message_id)
         return answer
 
     def feed_all(self, events: Iterable[SSEEvent]) -> list[bytes]:
@@ -320,24 +319,23 @@ class Fold:
                 break
         return frames
 
-    def _read(self, data: bytes) -> _Wire | None:
+    def _read(self, data: bytes) -> _MessageData | None:
         try:
-            return _decode_wire(data)
+            return _decode_message(data)
         except msgspec.ValidationError:
             parsed = Message.parse(json_object(data))
         except UNREADABLE:
             parsed = None
         if parsed is None:
-            self.dropped += 1
             return None
-        return _Wire(
+        return _MessageData(
             parsed.id, parsed.type, parsed.content, parsed.reasoning_content, parsed.content_type or None
         )
 
     def _delta(self, event: SSEEvent) -> bytes | None:
         data = event.data
         try:
-            wire: _Wire | None = _decode_wire(data)
+            wire: _MessageData | None = _decode_message(data)
         except UNREADABLE:
             wire = self._read(data)
         if wire is None:
@@ -380,8 +378,6 @@ class Fold:
 
     def _chat(self, event: SSEEvent) -> bytes | None:
         data = json_object(event.data)
-        if data is None:
-            self.dropped += 1
         chat = ChatState.parse(data, logid=self.logid)
         self.coze_chat_id = self.coze_chat_id or chat.id or None
         self.conversation_id = chat.conversation_id or self.conversation_id

@@ -67,7 +67,7 @@ def read_reply(head: Head, body: bytes) -> Reply:
     """
     found = json_object(body.removeprefix(_BOM))
     if found is not None:
-        raise_for_code(found, head)
+        _raise_for_code(found, head)
     if not head.is_success:
         raise coze_error(
             None,
@@ -83,7 +83,7 @@ def read_reply(head: Head, body: bytes) -> Reply:
     return Reply(found, data, _logid(found, head))
 
 
-def raise_for_code(found: Mapping[str, Any], head: Head) -> None:
+def _raise_for_code(found: Mapping[str, Any], head: Head) -> None:
     """Raises where the object says that the request failed. Coze has then not started anything."""
     code = integer(found.get("code"))
     older_form = code is None and "data" not in found and isinstance(found.get("error"), dict)

@@ -6,22 +6,22 @@ from app.config import Settings
 from app.coze import Endpoints
 from app.credentials.accounts import Accounts
 from app.credentials.oauth import TOKEN_PATH, OAuthApp, OAuthToken
-from app.credentials.sources import FileToken, Source, StaticToken, bare
+from app.credentials.sources import FileToken, StaticToken, TokenSource, without_bearer
 
 __all__ = ["Accounts", "OAuthApp", "OAuthToken", "build_accounts", "build_sources"]
 
 
-def build_sources(settings: Settings, http: httpx.AsyncClient) -> list[tuple[str, Source]]:
+def build_sources(settings: Settings, http: httpx.AsyncClient) -> list[tuple[str, TokenSource]]:
     """One for each credential, with a text that names its identity.
 
     The first is the one that was there before there were several: conversations without a mark are its.
     """
-    sources: list[tuple[str, Source]] = []
+    sources: list[tuple[str, TokenSource]] = []
     if settings.api_token_file is not None:
         # The identity is the file's: what is in it is replaced by a new token of the same one.
         sources.append((str(settings.api_token_file), FileToken(settings.api_token_file)))
     elif (single := settings.api_token or settings.authorization) is not None:
-        token = bare(single.get_secret_value())
+        token = without_bearer(single.get_secret_value())
         sources.append((token, StaticToken(token)))
     for token in settings.several_tokens():
         if all(token != text for text, _ in sources):
