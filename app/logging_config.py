@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 from loguru import logger
@@ -20,7 +20,7 @@ from loguru import logger
 if TYPE_CHECKING:
     from loguru import Record
 
-LogFields = Callable[[], Mapping[str, Any]]
+LogFields = Callable[[], Mapping[str, object]]
 
 _SECRETS: Final = re.compile(
     r"(?i)(bearer\s+)[^\s\"',]+|\b(pat_|sat_|czs_|cztei_)[A-Za-z0-9_.-]+|(rediss?://[^:@/\s]*:)[^@\s]+(?=@)"
@@ -47,7 +47,7 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: object) -> object:
     """Redacted before it is cut: half a token is not recognised as one."""
     if not isinstance(value, str):
         return value

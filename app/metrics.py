@@ -7,10 +7,10 @@ keeps its numbers in files of that directory, and whichever is scraped answers f
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
@@ -100,7 +100,7 @@ class Metrics:
         self._directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self._registry = prometheus_client.CollectorRegistry()
         self._bot, self._code = _BoundedLabel(), _BoundedLabel()
-        self._credentials: Callable[[], Iterable[Mapping[str, Any]]] = tuple
+        self._expiry_times: Callable[[], Mapping[str, int | None]] = dict
         self._redis_latency: dict[str, Histogram] = {}
         self._request_series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if self._directory:
@@ -117,7 +117,13 @@ class Metrics:
     def _counter(self, name: str, text: str, labels: list[str] | None = None) -> "Counter":
         return self._prometheus.Counter(name, text, labels or [], registry=self._registry)
 
-    def _gauge(self, name: str, text: str, mode: Any, labels: list[str] | None = None) -> "Gauge":
+    def _gauge(
+        self,
+        name: str,
+        text: str,
+        mode: Literal["livesum", "mostrecent", "max"],
+        labels: list[str] | None = None,
+    ) -> "Gauge":
         return self._prometheus.Gauge(
             name, text, labels or [], registry=self._registry, multiprocess_mode=mode
         )
@@ -227,10 +233,9 @@ class Metrics:
         """Read when it is asked for; NaN where Redis cannot say."""
         self._queued.set(length)
 
-    def watch_credentials(self, states: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        """``states`` is asked at each scrape for ``name`` and ``expires_at`` (unix seconds or None). Of the
-        name, what stands before a ``-`` is shown: the credential's place in the settings."""
-        self._credentials = states
+    def watch_credentials(self, expiry_times: Callable[[], Mapping[str, int | None]]) -> None:
+        """Asked at each scrape: by a label for the credential unix seconds, None where they are unknown."""
+        self._expiry_times = expiry_times
 
     # -- what takes time ---------------------------------------------------------------------------------
 
@@ -253,9 +258,9 @@ class Metrics:
         from prometheus_client.exposition import choose_encoder
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        for state in self._credentials():
-            if (moment := state["expires_at"]) is not None:
-                self._expiry.labels(state["name"].partition("-")[0]).set(moment - time.time())
+        for credential, moment in self._expiry_times().items():
+            if moment is not None:
+                self._expiry.labels(credential).set(moment - time.time())
         encode, content_type = choose_encoder(accept)
         registry = self._registry
         if self._directory:

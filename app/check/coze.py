@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import orjson
@@ -27,7 +27,7 @@ REGIONS: Final[Mapping[str, str]] = MappingProxyType(
 )
 _NO_PERMISSION: Final = 4101
 _NO_SUCH_CHAT: Final[Mapping[str, str]] = MappingProxyType({"conversation_id": "1", "chat_id": "1"})
-_PERMISSIONS: Final[tuple[tuple[str, bool, str, str, dict[str, Any] | None], ...]] = (
+_PERMISSIONS: Final[tuple[tuple[str, bool, str, str, Mapping[str, object] | None], ...]] = (
     # The right, whether nothing works without it, method, path, body.
     ("getChat", True, "GET", "/v3/chat/retrieve", None),
     ("listMessage", True, "GET", "/v3/chat/message/list", None),
@@ -47,7 +47,7 @@ class ProbeReply:
     status: int = 0
     code: int | None = None
     logid: str = ""
-    data: Any = None
+    data: object = None
     failure: str = ""
     offset: float | None = None
     """Seconds by which Coze's clock is ahead."""
@@ -189,7 +189,7 @@ class CozeCheck:
         bearer: str,
         params: dict[str, str],
         *,
-        body: dict[str, Any] | None = None,
+        body: Mapping[str, object] | None = None,
         base: str | None = None,
     ) -> ProbeReply:
         headers = httpx.Headers({"authorization": f"Bearer {bearer}", "accept": "application/json"})

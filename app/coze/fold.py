@@ -10,8 +10,8 @@ that is passed on changes both alike, and whatever else changes the fold returns
 its readers in the same way.
 """
 
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple, TypedDict
 
 import msgspec
 
@@ -103,7 +103,7 @@ class _AnswerMessage:
         if content_type:
             self.content_type = content_type
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> dict[str, str]:
         return {
             "id": self.id,
             "type": "answer",
@@ -118,6 +118,13 @@ def _join(parts: list[str]) -> str:
     if len(parts) > 1:
         parts[:] = ["".join(parts)]
     return parts[0] if parts else ""
+
+
+class Snapshot(TypedDict):
+    """Replaces what a reader has. A message is what ``Fold.answers`` gives."""
+
+    messages: list[dict[str, str]]
+    follow_up_questions: list[str]
 
 
 class Fold:
@@ -186,19 +193,18 @@ class Fold:
     def follow_ups(self) -> list[str]:
         return list(self._follow_ups)
 
-    def answers(self) -> list[dict[str, Any]]:
+    def answers(self) -> list[dict[str, str]]:
         """``{"id", "type", "content", "content_type", "reasoning_content"}`` of each answer."""
         return [answer.view() for answer in self._answers.values()]
 
-    def snapshot(self) -> dict[str, Any]:
-        """``{"messages": answers(), "follow_up_questions": [...]}``: replaces what a reader has."""
+    def snapshot(self) -> Snapshot:
         return {"messages": self.answers(), "follow_up_questions": self.follow_ups()}
 
     def snapshot_frame(self) -> bytes:
         """The answer so far by message id; it replaces what a reader has."""
         return frame(SNAPSHOT, msgspec.json.encode(self.snapshot()))
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Takes what ``snapshot`` gave as the answer so far."""
         self._answers = {}
         for message in snapshot.get("messages") or []:
@@ -273,10 +279,10 @@ class Fold:
         rest["reasoning_content"] = now.reasoning[len(had.reasoning) :]
         return [self._frame(DELTA, rest)]
 
-    def _frame(self, name: str, message: dict[str, Any]) -> bytes:
+    def _frame(self, name: str, message: Mapping[str, str]) -> bytes:
         """An event of ours in Coze's shape."""
         ids = {"conversation_id": self.conversation_id, "chat_id": self.coze_chat_id, "role": "assistant"}
-        return frame(name, msgspec.json.encode(ids | message))
+        return frame(name, msgspec.json.encode({**ids, **message}))
 
     def _adopt_chat(self, chat: ChatState) -> None:
         self.coze_chat_id = self.coze_chat_id or chat.id or None

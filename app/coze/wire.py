@@ -75,8 +75,8 @@ class EnterMessage(msgspec.Struct, frozen=True):
     type: str | None = None
     meta_data: dict[str, str] | None = None
 
-    def to_wire(self) -> dict[str, Any]:
-        wire: dict[str, Any] = {
+    def to_wire(self) -> dict[str, object]:
+        wire: dict[str, object] = {
             "role": self.role,
             "type": self.type or ("question" if self.role == "user" else "answer"),
             "content": self.content,
@@ -107,7 +107,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def body(self, *, stream: bool) -> bytes:
         """JSON. ``stream`` is always written out: the defaults of Coze and coze-studio differ."""
-        wire: dict[str, Any] = {
+        wire: dict[str, object] = {
             "bot_id": self.bot_id,
             "user_id": self.user_id,
             "stream": stream,
@@ -213,7 +213,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_content: str = ""
     chat_id: str = ""
     conversation_id: str = ""
-    meta_data: dict[str, Any] = {}
+    meta_data: dict[str, object] = {}
     created_at: int | None = None
 
     @classmethod
@@ -265,7 +265,7 @@ def required_action_of(value: object) -> dict[str, Any] | None:
     return value if isinstance(calls, list) and calls else None
 
 
-def json_object(data: bytes) -> dict[str, Any] | None:
+def json_object(data: bytes) -> dict[str, object] | None:
     """The JSON object in ``data``; None for anything else."""
     try:
         value = msgspec.json.decode(data)

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from loguru import logger
 
@@ -101,10 +101,14 @@ class Accounts:
         account.cool_until = self._ticks() + seconds
         account.last_code, account.refused = code, refused
 
-    def states(self) -> list[dict[str, Any]]:
+    def expiry_times(self) -> dict[str, int | None]:
+        """By the credential's place in the settings, unix seconds at which it expires; None: not known."""
+        return {str(place): account.source.expires_at for place, account in enumerate(self._accounts)}
+
+    def states(self) -> list[dict[str, object]]:
         """Of each credential its state, never its value. ``cool_down_seconds``: what is left of it.
         ``expires_at``: unix seconds, where it is known."""
-        states = []
+        states: list[dict[str, object]] = []
         for account in self._accounts:
             left = max(0.0, account.cool_until - self._ticks())
             state = "ready" if left == 0 else "refused" if account.refused else "cooling"

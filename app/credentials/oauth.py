@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import jwt
@@ -62,7 +62,7 @@ class OAuthApp:
 
     def sign(self, now: float) -> str:
         """A JWT for one use. Raises ``CozeApiError`` where the key cannot be used."""
-        claims: dict[str, Any] = {
+        claims: dict[str, str | int] = {
             "iss": self.app_id,
             "aud": httpx.URL(self.token_url).netloc.decode(),
             "iat": int(now),
@@ -193,7 +193,7 @@ class OAuthToken:
                 self._store(answer)
                 return
 
-    async def _ask_once(self) -> dict[str, Any]:
+    async def _ask_once(self) -> dict[str, object]:
         assertion = self._app.sign(self._clock() + self._offset)
         headers = httpx.Headers({"authorization": f"Bearer {assertion}", "accept": "application/json"})
         body = {"grant_type": _GRANT_TYPE, "duration_seconds": _TOKEN_SECONDS}
@@ -238,7 +238,7 @@ class OAuthToken:
             retryable=True if response.status_code >= 500 else None,
         )
 
-    def _store(self, answer: dict[str, Any]) -> None:
+    def _store(self, answer: dict[str, object]) -> None:
         expires = answer.get("expires_in")
         now = self._clock() + self._offset
         seconds = float(_TOKEN_SECONDS)
