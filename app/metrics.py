@@ -44,10 +44,13 @@ def begin_timings() -> Timings:
     return timings
 
 
-class _StoreTimer:
-    __slots__ = ("_latency", "_started")
+class _Timer:
+    """Adds the time of a block to what the request has waited for ``kind``."""
 
-    def __init__(self, latency: "Histogram") -> None:
+    __slots__ = ("_kind", "_latency", "_started")
+
+    def __init__(self, kind: Literal["store", "upstream"], latency: "Histogram | None" = None) -> None:
+        self._kind = kind
         self._latency = latency
 
     def __enter__(self) -> None:
@@ -55,20 +58,10 @@ class _StoreTimer:
 
     def __exit__(self, *_: object) -> None:
         seconds = time.perf_counter() - self._started
-        self._latency.observe(seconds)
+        if self._latency is not None:
+            self._latency.observe(seconds)
         if (timings := _current_timings.get()) is not None:
-            timings.store += seconds
-
-
-class _UpstreamTimer:
-    __slots__ = ("_started",)
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        if (timings := _current_timings.get()) is not None:
-            timings.upstream += time.perf_counter() - self._started
+            setattr(timings, self._kind, getattr(timings, self._kind) + seconds)
 
 
 class _BoundedLabel:
@@ -187,7 +180,14 @@ class Metrics:
     # -- what happens ------------------------------------------------------------------------------------
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """An answer; ``route`` is the template, ``seconds`` are those to the answer's headers."""
+        """Counts an answer.
+
+        Args:
+            method: of the request.
+            route: the route's template, not the path.
+            status: of HTTP.
+            seconds: from the request to the answer's headers.
+        """
         shown = method if method in _METHODS else "other"
         series = self._request_series.get((shown, route, status))
         if series is None:
@@ -239,22 +239,29 @@ class Metrics:
 
     # -- what takes time ---------------------------------------------------------------------------------
 
-    def redis(self, command: str) -> _StoreTimer:
+    def redis(self, command: str) -> _Timer:
         """Times a block that waits for Redis; ``command`` is a name from our own code."""
         latency = self._redis_latency.get(command)
         if latency is None:
             latency = self._redis_latency[command] = self._redis.labels(command)
-        return _StoreTimer(latency)
+        return _Timer("store", latency)
 
     @staticmethod
-    def upstream() -> _UpstreamTimer:
+    def upstream() -> _Timer:
         """Times a block that waits for Coze."""
-        return _UpstreamTimer()
+        return _Timer("upstream")
 
     # -- scraping ----------------------------------------------------------------------------------------
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """(text, content type) for an ``Accept`` header. Reads files where there are several workers."""
+        """All metrics as text. Reads files where there are several workers.
+
+        Args:
+            accept: the scraper's ``Accept`` header.
+
+        Returns:
+            The text, and its content type.
+        """
         from prometheus_client.exposition import choose_encoder
         from prometheus_client.multiprocess import MultiProcessCollector
 

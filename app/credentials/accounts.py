@@ -43,12 +43,16 @@ class Account:
 
 
 class Accounts:
-    """All credentials that are set. ``ticks`` is a clock that only goes forward."""
+    """All credentials that are set."""
 
     def __init__(
         self, sources: Sequence[tuple[str, TokenSource]], *, ticks: Callable[[], float] = time.monotonic
     ) -> None:
-        """``sources``: for each a text that stays the same as long as its identity does, and the source."""
+        """
+        Args:
+            sources: for each a text that stays the same as long as its identity does, and the source.
+            ticks: seconds of a clock that only goes forward.
+        """
         self._ticks = ticks
         self._accounts = [
             Account(f"{place}-{fingerprint(text)}", source) for place, (text, source) in enumerate(sources)
