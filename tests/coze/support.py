@@ -1,10 +1,9 @@
 """A client with a clock of its own, and servers that misbehave byte by byte."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
@@ -200,9 +199,3 @@ async def streaming(http: PooledClient, answer: Answer, **options: Any) -> Async
         make_client(http, base=server.base, **options).stream_chat(REQUEST) as stream,
     ):
         yield stream
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

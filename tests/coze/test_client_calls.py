@@ -175,7 +175,7 @@ async def test_pages_of_a_conversation(respx_mock: respx.MockRouter, coze: CozeC
     assert json.loads(request.content) == {"order": "desc", "limit": 50, "after_id": "9"}
 
 
-# --- finding a chat -----------------------------------------------------------------------------------
+# -- finding a chat ---------------------------------------------------------------------------------------
 
 
 def rows(*chats: str, created_at: int = 100) -> list[dict[str, Any]]:

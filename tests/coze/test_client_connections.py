@@ -6,6 +6,7 @@ import gzip
 import pytest
 
 from app.coze import PooledClient, TransportName
+from tests.support import free_port
 
 from .support import (
     LAST_CHUNK,
@@ -15,7 +16,6 @@ from .support import (
     REQUEST,
     SSE_HEAD,
     chunked,
-    free_port,
     http_client,
     make_client,
     raw_server,
@@ -129,7 +129,7 @@ async def test_a_server_that_holds_the_connection_after_done_does_not_hold_the_c
         await server.hung_up.wait()
 
 
-# --- what the client is not to do ---------------------------------------------------------------------
+# -- what the client is not to do -------------------------------------------------------------------------
 
 
 async def test_redirects_are_not_followed_and_cookies_not_kept(http: PooledClient) -> None:

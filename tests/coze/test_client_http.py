@@ -132,7 +132,7 @@ async def test_an_oversized_event_ends_the_stream_after_what_was_complete(
     assert (caught.value.logid, caught.value.details["logid"]) == ("L1", "L1")
 
 
-# --- retries ------------------------------------------------------------------------------------------
+# -- retries ----------------------------------------------------------------------------------------------
 
 RETRIED = [
     httpx.ConnectError("refused"),
@@ -290,7 +290,7 @@ async def test_a_deadline_of_the_connection_is_named(
     assert not error.maybe_started
 
 
-# --- tokens -------------------------------------------------------------------------------------------
+# -- tokens -----------------------------------------------------------------------------------------------
 
 
 class Renewable(StaticToken):

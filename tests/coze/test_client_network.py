@@ -10,6 +10,7 @@ import pytest
 
 from app.coze import PooledClient, TransportName
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
+from tests.support import free_port
 
 from .support import (
     LAST_CHUNK,
@@ -20,7 +21,6 @@ from .support import (
     SSE_HEAD,
     Sleeps,
     chunked,
-    free_port,
     http_client,
     make_client,
     raw_server,
@@ -34,7 +34,7 @@ from .support import (
 pytestmark = OVER_BOTH_TRANSPORTS
 
 
-# --- no connection ------------------------------------------------------------------------------------
+# -- no connection ----------------------------------------------------------------------------------------
 
 
 async def test_a_refused_connection_is_tried_again_and_then_says_that_nothing_began(
@@ -106,7 +106,7 @@ async def test_a_full_pool_is_no_connection_either(transport: TransportName) -> 
     assert server.connections == 1
 
 
-# --- broken before the answer -------------------------------------------------------------------------
+# -- broken before the answer -----------------------------------------------------------------------------
 
 
 async def test_a_connection_closed_without_an_answer_may_have_started_a_chat(http: PooledClient) -> None:
@@ -143,7 +143,7 @@ async def test_an_answer_that_is_not_http_may_have_started_a_chat(http: PooledCl
     assert len(server.requests) == 1
 
 
-# --- deadlines ----------------------------------------------------------------------------------------
+# -- deadlines --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", SSE_HEAD], ids=["silence", "half", "head"])
@@ -207,7 +207,7 @@ async def test_a_json_answer_that_trickles_has_a_deadline_as_a_whole(http: Poole
             await coze.retrieve_chat("5", "6")
 
 
-# --- broken in the middle -----------------------------------------------------------------------------
+# -- broken in the middle ---------------------------------------------------------------------------------
 
 
 async def broken_by(http: PooledClient, rest: bytes, **options: Any) -> UpstreamError:
