@@ -282,7 +282,7 @@ class Metrics:
             self._forget(os.getpid())
 
     def _forget_the_dead(self) -> None:
-        """A worker that was killed could not take its gauges along."""
+        """A worker that was killed could not remove its gauges."""
         for worker in self._workers.iterdir():
             if not _lives(int(worker.name)):
                 self._forget(int(worker.name))

@@ -1,4 +1,4 @@
-"""Redis: there, new enough, writable, on disk, and not throwing keys away."""
+"""Redis: reachable, new enough, writable, written to disk, and without eviction."""
 
 import time
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Sends calls to Coze's API: with a token, again where that is safe, and never without an end.
+"""Sends calls to Coze's API, with a token, and again where that is safe.
 
 A call that starts something is only sent again while Coze demonstrably has not begun: no connection, HTTP
 429, 500, 502, 503, or a JSON error whose code allows it. Once a chat may exist, the failure goes to whoever

@@ -153,8 +153,8 @@ class CozeClient:
         """Retrieves the chat until it is completed, failed, canceled or requires_action.
 
         Waits ``0.3 * poll_interval`` first, then ``poll_interval``, growing slowly to three times that, with
-        jitter. Up to ``POLL_FAILURES`` failures in a row that may pass are borne. There is no deadline in
-        here: wrap it in one (``chat_deadline``).
+        jitter. Up to ``POLL_FAILURES`` failures in a row are tolerated, if they may pass. There is no
+        deadline in here: wrap it in one (``chat_deadline``).
         """
         interval = self._options.poll_interval
         wait = interval * _FIRST_POLL

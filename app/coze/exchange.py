@@ -46,7 +46,7 @@ class ApiCall(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def repeatable(self) -> bool:
-        """What flows through us is here only once."""
+        """A body that is sent as it comes cannot be sent again."""
         return self.content is None or isinstance(self.content, bytes)
 
     def __repr__(self) -> str:

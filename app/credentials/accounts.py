@@ -24,7 +24,7 @@ _REFUSED_COOL_DOWN: Final = 60.0
 
 
 def fingerprint(secret: str) -> str:
-    """Tells credentials apart and gives none away: 32 bits of a hash."""
+    """Identifies a credential without revealing it: 32 bits of a hash."""
     return hashlib.sha256(f"coze-credential\0{secret}".encode()).hexdigest()[:8]
 
 

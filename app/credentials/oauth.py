@@ -1,4 +1,4 @@
-"""Coze's OAuth JWT flow, from server to server: a JWT signed with the app's key buys a token for a while.
+"""Coze's OAuth JWT flow, from server to server: a JWT signed with the app's key is exchanged for a token.
 
 Each JWT counts once, so every request signs a new one. There is no refresh token. ``expires_in`` of the
 answer is an instant (unix seconds by Coze's clock), not a duration. Source: Coze's page "OAuth JWT".

@@ -49,7 +49,7 @@ class StaticToken:
 
 
 class FileToken:
-    """A ``stat`` for each call, a read for each change; the last good token outlives a bad moment."""
+    """Reads the file whenever it has changed. While it cannot be read, the last token stays in use."""
 
     kind: Kind = "file"
     expires_at: int | None = None
