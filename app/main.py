@@ -173,7 +173,7 @@ async def _open_coze(
     http = await stack.enter_async_context(_coze_http(settings, transport))
     accounts = build_accounts(settings, http)
     stack.push_async_callback(accounts.aclose)
-    meters.watch_credentials(accounts.states)
+    meters.watch_credentials(accounts.expiry_times)
     options = CozeOptions(
         endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
         connect_timeout=settings.connect_timeout,
