@@ -56,15 +56,16 @@ from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.tasks import (
     Attachments,
+    ChatLimits,
+    ChatService,
     ConversationService,
     FileOptions,
     FileService,
     LeaseKeeper,
     Runner,
     RunningChats,
-    SingleChats,
-    TaskOptions,
-    TaskService,
+    SessionService,
+    Shutdown,
     UsageService,
     UserService,
     scan_seconds,
@@ -227,13 +228,41 @@ def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, meters: Met
     )
 
 
-def _task_options(settings: Settings) -> TaskOptions:
-    return TaskOptions(
-        default_bot_id=settings.bot_id,
-        max_message_length=settings.max_message_length,
-        max_queued=settings.max_queued_per_session,
-        max_running=settings.max_concurrent_chats,
-        drain_seconds=settings.drain_seconds,
+def _chat_limits(settings: Settings) -> ChatLimits:
+    return ChatLimits(
+        message_length=settings.max_message_length,
+        queued=settings.max_queued_per_session,
+        running=settings.max_concurrent_chats,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    sessions: SessionStore
+    chats: ChatStore
+    leases: LeaseStore
+    rates: RateStore
+    usage: UsageStore
+    conversations: ConversationStore
+    files: FileStore
+    users: UserStore
+
+
+def _stores(settings: Settings, redis: RedisGate) -> Stores:
+    keys, policy = Keys(settings.redis_prefix), _log_policy(settings)
+    leases = LeaseStore(redis, keys, policy)
+    sessions = SessionStore(redis, keys, _session_limits(settings))
+    return Stores(
+        sessions=sessions,
+        chats=ChatStore(redis, keys, policy, leases.process),
+        leases=leases,
+        rates=RateStore(redis, keys, _rates(settings)),
+        usage=UsageStore(
+            redis, keys, days=settings.usage_retention_days, daily_tokens=settings.daily_token_quota
+        ),
+        conversations=ConversationStore(redis, keys, days=settings.conversation_days),
+        files=FileStore(redis, keys, days=settings.file_days),
+        users=UserStore(redis, keys, sessions),
     )
 
 
@@ -242,14 +271,12 @@ def _open_running(
     stack: AsyncExitStack,
     redis: RedisGate,
     coze: CozeClient,
-    leases: LeaseStore,
-    conversations: ConversationStore,
-    sessions: SessionStore,
+    stores: Stores,
     meters: Metrics,
     tracing: Tracing,
-) -> tuple[LogWriter, LogReader, RunningChats]:
+) -> tuple[LogReader, RunningChats, Shutdown]:
     """What runs chats and reads those of others. Closed in reverse order: chats first, the writer last."""
-    keys = Keys(settings.redis_prefix)
+    keys, leases = Keys(settings.redis_prefix), stores.leases
     writer = LogWriter(redis, keys, _log_policy(settings))
     writer.start()
     stack.push_async_callback(writer.stop)
@@ -262,17 +289,11 @@ def _open_running(
         reader=reader,
         metrics=meters,
         tracing=tracing,
-        conversations=conversations,
-        sessions=sessions,
+        conversations=stores.conversations,
+        sessions=stores.sessions,
     )
     stack.push_async_callback(running.stop)
-    return writer, reader, running
-
-
-def _used(settings: Settings, redis: RedisGate, keys: Keys) -> UsageStore:
-    return UsageStore(
-        redis, keys, days=settings.usage_retention_days, daily_tokens=settings.daily_token_quota
-    )
+    return reader, running, Shutdown(running, writer, seconds=settings.drain_seconds)
 
 
 def _file_options(settings: Settings) -> FileOptions:
@@ -294,55 +315,59 @@ async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIt
         )
         redis = await _open_redis(settings, stack, meters, tracing, world.servers)
         coze, accounts = await _open_coze(settings, stack, meters, tracing, world.transport)
-        keys = Keys(settings.redis_prefix)
-        conversations = ConversationStore(redis, keys, days=settings.conversation_days)
-        leases = LeaseStore(redis, keys, _log_policy(settings))
-        sessions = SessionStore(redis, keys, _session_limits(settings))
-        writer, reader, running = _open_running(
-            settings, stack, redis, coze, leases, conversations, sessions, meters, tracing
-        )
-        LeaseKeeper(redis, leases, running, scan_seconds=world.scan_seconds).start()
-        rates = RateStore(redis, keys, _rates(settings))
-        used = _used(settings, redis, keys)
-        kept_files = FileStore(redis, keys, days=settings.file_days)
-        tasks = TaskService(
-            sessions=sessions,
-            rates=rates,
-            usage=used,
-            conversations=conversations,
-            attachments=Attachments(kept_files, sessions),
-            chats=ChatStore(redis, keys, _log_policy(settings), leases.process),
-            leases=leases,
-            reader=reader,
-            writer=writer,
+        stores = _stores(settings, redis)
+        logs, running, shutdown = _open_running(settings, stack, redis, coze, stores, meters, tracing)
+        LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
+        sessions = SessionService(
+            sessions=stores.sessions,
+            conversations=stores.conversations,
+            rates=stores.rates,
             running=running,
+            shutdown=shutdown,
             coze=coze,
-            options=_task_options(settings),
+            default_bot_id=settings.bot_id,
+        )
+        chats = ChatService(
+            sessions=sessions,
+            chats=stores.chats,
+            rates=stores.rates,
+            usage=stores.usage,
+            attachments=Attachments(stores.files, stores.sessions),
+            leases=stores.leases,
+            logs=logs,
+            running=running,
+            shutdown=shutdown,
+            limits=_chat_limits(settings),
+        )
+        files = FileService(
+            stores.files, stores.sessions, stores.rates, sessions, shutdown, coze, _file_options(settings)
         )
         users = UserService(
-            users=UserStore(redis, keys, sessions),
-            files=kept_files,
-            usage=used,
-            conversations=conversations,
-            tasks=tasks,
+            users=stores.users,
+            files=stores.files,
+            usage=stores.usage,
+            conversations=stores.conversations,
+            sessions=sessions,
+            shutdown=shutdown,
             coze=coze,
             credentials=accounts.states,
         )
         yield Resources(
             settings=settings,
             redis=redis,
-            tasks=tasks,
+            sessions=sessions,
+            chats=chats,
+            shutdown=shutdown,
             users=users,
-            files=FileService(kept_files, sessions, rates, tasks, coze, _file_options(settings)),
-            usage=UsageService(used),
-            conversations=ConversationService(sessions=sessions, coze=coze),
+            files=files,
+            usage=UsageService(stores.usage),
+            conversations=ConversationService(sessions=stores.sessions, coze=coze),
             streams=OpenStreams(settings.max_open_streams_per_caller, meters),
             verifier=await _open_verifier(settings, stack, meters, world.transport),
             started_ms=now_ms(),
             metrics=meters,
             tracing=tracing,
             api_keys=api_keys(settings),
-            singles=SingleChats(tasks=tasks, sessions=sessions, rates=rates),
             bots=settings.bots,
         )
 
@@ -415,13 +440,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.resources = resources
             if not await resources.redis.ping():
                 logger.warning("{}", RedisUnavailable.default_message)
-            _chain_signals(resources.tasks.drain)
+            _chain_signals(resources.shutdown.drain)
             # What lives as long as the process need not be looked at by every collection, and a collection
             # for each few hundred objects would stop hundreds of streams for tens of milliseconds.
             gc.freeze()
             gc.set_threshold(10_000, 10, 10)
             yield
-            await resources.tasks.drain()
+            await resources.shutdown.drain()
 
     app = FastAPI(
         title="coze-fastapi",

@@ -122,7 +122,7 @@ class ChunkStream:
         self.finished = True
         return b"data: %s\n\n" % orjson.dumps(openai_error(error))
 
-    def farewell(self) -> bytes:
+    def reconnect(self) -> bytes:
         text = (
             "This process is shutting down; the same call with the same Idempotency-Key gets the whole answer"
         )

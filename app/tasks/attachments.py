@@ -3,24 +3,29 @@ replica needs nothing else."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import orjson
 
+from app.coze import EnterMessage
 from app.exceptions import FileNotFound, ValidationFailed
 from app.models import Attachment, FileType, Identity, SendMessage, SentAttachment
+from app.models import EnterMessage as SentMessage
 from app.stores.files import FileRecord, FileStore
 from app.stores.sessions import SessionRecord, SessionStore
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """``content``: the message as Coze's object_string, None for plain text. ``rewritten``: the
-    ``additional_messages`` with Coze's ids, None where they are as they were. ``credential``: the identity
-    at Coze that the files belong to."""
+    """What goes along with a message, resolved.
 
-    content: str | None = None
-    rewritten: list[dict[str, Any]] | None = None
+    Attributes:
+        content: the message as Coze's object_string; empty for plain text.
+        messages: the ``additional_messages`` with Coze's ids; empty where they are as they were.
+        credential: name of the identity at Coze that the files belong to.
+    """
+
+    content: str = ""
+    messages: list[EnterMessage] = field(default_factory=list)
     credential: str = ""
     shown: list[SentAttachment] = field(default_factory=list)
     """The attachments as the chat's record tells of them, with our ids."""
@@ -35,8 +40,12 @@ class Attachments:
         self._sessions = sessions
 
     async def of(self, identity: Identity, session_id: str, body: SendMessage) -> Resolved:
-        """Raises ``FileNotFound`` and ``ValidationFailed``, so that Coze is not asked in vain. A message of
-        text alone costs nothing here."""
+        """Resolves what ``body`` links to; a message of text alone costs nothing here.
+
+        Raises:
+            FileNotFound: a file is not the caller's, or another end user's.
+            ValidationFailed: what Coze would refuse.
+        """
         if body.attachments or any(m.content_type == "object_string" for m in body.additional_messages or ()):
             session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
             return await self._resolve(identity, session, body)
@@ -55,13 +64,13 @@ class Attachments:
         items = [_item(kind, attachment, known) for kind, attachment in zip(types, attachments, strict=True)]
         if items and not body.message.strip() and not body.says_it_without_words({*types}):
             raise _fault("message", "is needed with images and files; only speech does without")
-        content = None
+        content = ""
         if items:
             text = [{"type": "text", "text": body.message}] if body.message.strip() else []
             content = orjson.dumps([*text, *items]).decode()
         return Resolved(
             content,
-            _rewritten(body, objects, known) if any(objects) else None,
+            _with_coze_ids(body, objects, known) if any(objects) else [],
             next((record.credential for record in known.values()), ""),
             [_shown(kind, a, known) for kind, a in zip(types, attachments, strict=True)],
         )
@@ -108,19 +117,23 @@ def _shown(kind: FileType, attachment: Attachment, known: dict[str, FileRecord])
     )
 
 
-def _rewritten(
-    body: SendMessage, objects: list[list[dict[str, Any]]], known: dict[str, FileRecord]
-) -> list[dict[str, Any]]:
+def _with_coze_ids(
+    body: SendMessage, objects: list[list[dict[str, str]]], known: dict[str, FileRecord]
+) -> list[EnterMessage]:
     messages = []
     for message, items in zip(body.additional_messages or (), objects, strict=True):
-        dumped = message.model_dump(exclude_none=True)
         for item in items:
             if item.get("file_id"):
                 item["file_id"] = known[item["file_id"]].coze_id
-        if items:
-            dumped["content"] = orjson.dumps(items).decode()
-        messages.append(dumped)
+        messages.append(entered(message, orjson.dumps(items).decode() if items else ""))
     return messages
+
+
+def entered(message: SentMessage, content: str = "") -> EnterMessage:
+    """One of the ``additional_messages`` as it goes to Coze; ``content`` in place of its own."""
+    return EnterMessage(
+        message.role, content or message.content, message.content_type, message.type, message.meta_data
+    )
 
 
 def _fault(name: str, message: str) -> ValidationFailed:

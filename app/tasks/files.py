@@ -12,7 +12,6 @@ from app.exceptions import (
     CozeApiError,
     FileNotFound,
     ServiceError,
-    ShuttingDown,
     UnsupportedMediaType,
     UpstreamError,
     ValidationFailed,
@@ -23,7 +22,8 @@ from app.stores.index import user_key
 from app.stores.rates import RateStore
 from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.file_types import HEAD_BYTES, Kind, clean_name, sniff
-from app.tasks.service import TaskService
+from app.tasks.sessions import SessionService
+from app.tasks.shutdown import Shutdown
 from app.utils import iso, now_ms
 
 _REFUSALS: Final[dict[int, type[ServiceError]]] = {
@@ -76,14 +76,16 @@ class FileService:
         files: FileStore,
         sessions: SessionStore,
         rates: RateStore,
-        tasks: TaskService,
+        opened: SessionService,
+        shutdown: Shutdown,
         coze: CozeClient,
         options: FileOptions,
     ) -> None:
         self._files = files
         self._sessions = sessions
         self._rates = rates
-        self._tasks = tasks
+        self._opened = opened
+        self._shutdown = shutdown
         self._coze = coze
         self._options = options
 
@@ -98,8 +100,7 @@ class FileService:
         Raises ``SessionNotFound`` and its kin, ``RateLimited``, ``ValidationFailed``, ``BodyTooLarge``,
         ``UnsupportedMediaType``, ``UpstreamError``, and ``source.failure``.
         """
-        if self._tasks.draining.is_set():
-            raise ShuttingDown
+        self._shutdown.refuse_if_begun()
         owner, credential = identity.owner, ""
         if session_id is not None:
             session = await self._session(identity, session_id)
@@ -136,8 +137,7 @@ class FileService:
     async def _keep(
         self, source: Source, owner: str, user_id: str, credential: str, file_id: str
     ) -> FileRecord:
-        if self._tasks.draining.is_set():
-            raise ShuttingDown
+        self._shutdown.refuse_if_begun()
         user = user_key(owner, user_id)
         await self._rates.take("files", user)
         sent = await self._send(source, self._coze.using(credential))
@@ -164,7 +164,7 @@ class FileService:
         """The session once it is known whose its conversation is; a stranger does not wait for that."""
         session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
         if session.conversation_id is None:
-            await self._tasks.opened(session_id)
+            await self._opened.conversation_made(session_id)
             session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
         return session
 

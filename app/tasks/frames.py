@@ -28,9 +28,8 @@ def is_snapshot(frame_bytes: bytes) -> bool:
     return frame_bytes.startswith(b"event: snapshot\n")
 
 
-def stored_frames(record: bytes) -> list[bytes]:
+def stored_frames(chat: Chat) -> list[bytes]:
     """A snapshot and the end, from the record of a chat whose log has expired."""
-    chat = Chat.model_validate_json(record)
     fold = Fold()
     fold.coze_chat_id, fold.conversation_id = (
         chat.metadata.get("coze_chat_id"),
@@ -70,6 +69,13 @@ def fold_frames(frames: Iterable[bytes]) -> Fold:
     if fold.status == "requires_action":
         fold.reopen()
     return fold
+
+
+def tool_call_ids(required_action: dict[str, object] | None) -> list[str]:
+    """Of the tool calls that have to be answered."""
+    submit = (required_action or {}).get("submit_tool_outputs")
+    calls = submit.get("tool_calls") if isinstance(submit, dict) else None
+    return [str(call.get("id")) for call in calls or [] if isinstance(call, dict)]
 
 
 def error_info(error: ServiceError) -> ErrorInfo:

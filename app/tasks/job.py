@@ -1,57 +1,192 @@
-"""A chat that runs in this process: what its task, its readers and its canceller share."""
+"""A chat as this process runs it: made of a message or a claim, what it begins with, and its state."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Final, NamedTuple
 
-import orjson
+import msgspec
 
-from app.coze import ChatRequest, CozeClient, EnterMessage, Fold
-from app.exceptions import ServiceError
-from app.models import OUR_META_KEY, Chat
-from app.signals import Signal
+from app.coze import CozeClient, EnterMessage, Fold
+from app.exceptions import ChatState, InternalError, ServiceError, SessionExpired, SessionNotFound
+from app.models import Chat, SendMessage, UserMessage
+from app.signals import Notifier
 from app.stores.chats import NewChat, run_field
 from app.stores.leases import Claim
 from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord
+from app.tasks.attachments import Resolved, entered
 from app.tasks.frames import chat_frame
+from app.utils import is_session_id, iso, new_chat_id
+
+
+class Prompt(msgspec.Struct, omit_defaults=True):
+    """What a caller said, as it is kept with the chat's run until Coze has it.
+
+    Attributes:
+        message: the text.
+        content: with attachments the message as Coze's object_string, which then counts instead.
+        credential: name of the identity at Coze that the attachments belong to.
+        additional_messages: the conversation so far.
+    """
+
+    message: str
+    content: str = ""
+    credential: str = ""
+    additional_messages: list[EnterMessage] = []
+    custom_variables: dict[str, str] | None = None
+    meta_data: dict[str, str] = {}
+    parameters: dict[str, object] | None = None
+
+    @property
+    def entered(self) -> EnterMessage:
+        """The message itself, as it goes to Coze."""
+        if self.content:
+            return EnterMessage("user", self.content, "object_string")
+        return EnterMessage("user", self.message)
+
+
+class Draft(NamedTuple):
+    """A chat that is about to be created: for its task, and for the store."""
+
+    chat: Chat
+    prompt: Prompt
+    new: NewChat
+
+
+def draft_of(session_id: str, body: SendMessage, files: Resolved) -> Draft:
+    """What a message becomes. Its files go along with Coze's ids: the queue and a takeover need no more.
+
+    Raises:
+        SessionNotFound: the id is none.
+    """
+    if not is_session_id(session_id):
+        raise SessionNotFound
+    moment, chat_id = iso(), new_chat_id(session_id)
+    chat = Chat(
+        chat_id=chat_id,
+        session_id=session_id,
+        status="processing",
+        user_message=UserMessage(
+            content=body.message,
+            timestamp=moment,
+            message_id=f"msg_{chat_id[-20:]}",
+            metadata=body.meta_data or {},
+            attachments=files.shown or None,
+        ),
+        created_at=moment,
+        updated_at=moment,
+    )
+    prompt = Prompt(
+        message=body.message,
+        content=files.content,
+        credential=files.credential,
+        additional_messages=files.messages or [entered(each) for each in body.additional_messages or ()],
+        custom_variables=body.custom_variables,
+        meta_data=body.meta_data or {},
+        parameters=dict(body.parameters) if body.parameters is not None else None,
+    )
+    record = chat.model_dump_json().encode()
+    new = NewChat(chat_id, session_id, record, chat_frame(chat), msgspec.json.encode(prompt))
+    return Draft(chat, prompt, new)
+
+
+_read_prompt: Final = msgspec.json.Decoder(Prompt).decode
+_read_outputs: Final = msgspec.json.Decoder(list[dict[str, str]]).decode
+
+
+# -- what a job begins with ------------------------------------------------------------------------------
+# ``at_coze``: Coze may be at work on the chat already.
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Nobody has sent the message to Coze: it is sent."""
+
+    at_coze: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Somebody has sent the message, or may have: it is never sent again, what Coze has of it counts."""
+
+    at_coze: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutputs:
+    """The chat goes on with these: ``tool_call_id`` and ``output`` of each. Where a former owner may have
+    handed them in (``at_coze``) Coze is looked at first, and gets them only if it still asks for these very
+    calls."""
+
+    outputs: list[dict[str, str]]
+    at_coze: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The chat ends at once, with this error."""
+
+    error: ServiceError
+    at_coze: bool
+
+
+Start = Fresh | Recover | ToolOutputs | GiveUp
+
+
+def start_of(claim: Claim) -> Start:
+    """What there is to do with a chat that was claimed."""
+    at_coze = claim.before == "started"
+    if claim.kind == "worn":
+        return GiveUp(InternalError("The chat was begun too often without an end"), at_coze)
+    if claim.kind == "expired":
+        return GiveUp(SessionExpired(), at_coze)
+    if outputs := run_field(claim.run, b"tool_outputs"):
+        return ToolOutputs(_read_outputs(outputs), at_coze)
+    if claim.before == "waiting":  # claimed to be cancelled: without outputs it cannot go on
+        return GiveUp(ChatState("The chat waits for tool outputs"), at_coze)
+    return Recover() if at_coze else Fresh()
+
+
+# -- the job ---------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False)
 class Job:
+    """All of a chat's state while it runs here. Its task changes it; others only ``cancel`` it."""
+
     chat: Chat
     session: SessionRecord
-    request: dict[str, Any]
-    """The body of the message: message, additional_messages, custom_variables, meta_data, parameters; with
-    attachments also ``content``, the message as an object_string, and ``credential``, whose its files are."""
+    prompt: Prompt
     log: OpenLog
+    start: Start
     request_id: str = ""
     fold: Fold = field(default_factory=Fold)
-    cancelled: Signal = field(default_factory=Signal)
+    changed: Notifier = field(default_factory=Notifier)
+    """It was cancelled, or its ids are known."""
+    cancelled: bool = False
     ids_known: bool = False
-    asked: bool = False
-    """A POST to Coze may have been sent."""
+    at_coze: bool = field(init=False)
+    """Coze may be at work on it, or have been."""
+    timed_out: bool = False
+    """Its time is over here, while Coze may still be at work on it."""
     trim_at: int = 0
     """Bytes of log in memory past which a snapshot takes its place."""
     credential: str = ""
     """Whose the chat and its conversation are at Coze; empty where they are still to be made."""
     coze: CozeClient | None = None
     """The client that acts for that credential."""
-    taken_over: bool = False
-    """Somebody has, or may have, POSTed it before: it is never POSTed again."""
-    let_go: bool = False
-    """It ended here while Coze may still be at work on it."""
-    tool_outputs: list[dict[str, str]] | None = None
-    """What to submit instead of a new message. After a takeover: only where Coze still waits for it."""
-    waited: bool = False
-    """It waited for tool outputs, which Coze itself does not cancel."""
-    give_up: ServiceError | None = None
-    """End it as failed with this, at once."""
     begun: float = field(default_factory=time.perf_counter)
     first_delta: float | None = None
     """Seconds from ``begun`` to the first delta of the answer."""
+
+    def __post_init__(self) -> None:
+        self.at_coze = self.start.at_coze
+
+    def cancel(self) -> None:
+        """Asks its task to end the chat as cancelled."""
+        self.cancelled = True
+        self.changed.notify()
 
     def log_fields(self) -> dict[str, str | None]:
         """What every log line about this chat carries, as far as it is known."""
@@ -72,6 +207,14 @@ class Job:
         """Unix seconds, by our clock."""
         return int(datetime.fromisoformat(self.chat.created_at).timestamp())
 
+    @property
+    def tool_outputs(self) -> list[dict[str, str]] | None:
+        return self.start.outputs if isinstance(self.start, ToolOutputs) else None
+
+    @property
+    def conversation_id(self) -> str | None:
+        return self.fold.conversation_id or self.session.conversation_id
+
     def resume_from(self, fold: Fold) -> None:
         """Goes on from what the log told; ids that were committed apart from it count, too."""
         fold.coze_chat_id = self.fold.coze_chat_id or fold.coze_chat_id
@@ -79,72 +222,25 @@ class Job:
         self.fold = fold
         self.ids_known = bool(fold.coze_chat_id and fold.conversation_id)
 
-    @property
-    def conversation_id(self) -> str | None:
-        return self.fold.conversation_id or self.session.conversation_id
 
-    def coze_request(self, user_id: str) -> ChatRequest:
-        """What is POSTed to Coze. The session's opening messages go along until Coze has them."""
-        session, body = self.session, self.request
-        messages = [*session.opening_messages, *(body.get("additional_messages") or [])]
-        return ChatRequest(
-            bot_id=session.bot_id,
-            user_id=user_id,
-            messages=[*map(_enter, messages), _message(body)],
-            conversation_id=session.conversation_id,
-            auto_save_history=session.auto_save_history,
-            custom_variables=body.get("custom_variables"),
-            meta_data={**(body.get("meta_data") or {}), OUR_META_KEY: self.chat.chat_id},
-            parameters=body.get("parameters"),
-        )
-
-
-def _message(body: dict[str, Any]) -> EnterMessage:
-    if content := body.get("content"):
-        return EnterMessage("user", content, "object_string")
-    return EnterMessage("user", body["message"])
-
-
-def _enter(message: dict[str, Any]) -> EnterMessage:
-    return EnterMessage(
-        role=message["role"],
-        content=message.get("content") or "",
-        content_type=message.get("content_type") or "text",
-        type=message.get("type"),
-        meta_data=message.get("meta_data"),
-    )
-
-
-def _open_log(
-    chat: Chat,
-    session: SessionRecord,
-    record: bytes,
-    run: Sequence[bytes],
-    *,
-    epoch: int,
-    frames: list[bytes],
-) -> OpenLog:
-    return OpenLog(
+def new_job(session: SessionRecord, draft: Draft, request_id: str) -> Job:
+    """The chat that was just created here: epoch 1, frame 1 committed."""
+    chat, prompt, new = draft
+    run = [b"epoch", b"1", b"sid", session.session_id.encode(), b"request", new.request]
+    log = OpenLog(
         chat_id=chat.chat_id,
         session_id=session.session_id,
-        epoch=epoch,
-        origin=Origin(session, record, list(run)),
-        frames=frames,
-        visible=len(frames),
-        committed=len(frames),
+        epoch=1,
+        origin=Origin(session, new.record, run),
+        frames=[new.first_frame],
+        visible=1,
+        committed=1,
     )
+    credential = session.credential or prompt.credential
+    return Job(chat, session, prompt, log, Fresh(), request_id, credential=credential)
 
 
-def new_job(created: SessionRecord, new: NewChat, chat: Chat, request_id: str) -> Job:
-    """The chat that was just created here: epoch 1, frame 1 committed."""
-    run = [b"epoch", b"1", b"sid", created.session_id.encode(), b"request", new.request]
-    log = _open_log(chat, created, new.record, run, epoch=1, frames=[new.first_frame])
-    job = Job(chat, created, orjson.loads(new.request), log, request_id)
-    job.credential = created.credential or job.request.get("credential", "")
-    return job
-
-
-def claimed_job(claim: Claim) -> Job:
+def claimed_job(claim: Claim, start: Start, request_id: str = "") -> Job:
     """A chat that was claimed: from the queue (frame 1 is there), or from an owner that is gone."""
     chat = Chat.model_validate_json(claim.record)
     frames: list[bytes] = []
@@ -152,16 +248,20 @@ def claimed_job(claim: Claim) -> Job:
         chat.status = "pending"
         frames = [chat_frame(chat)]
     chat.status = "processing"
-    record = chat.model_dump_json().encode()
-    log = _open_log(chat, claim.session, record, claim.run, epoch=claim.epoch, frames=frames)
-    job = Job(chat, claim.session, orjson.loads(run_field(claim.run, b"request")), log)
-    job.taken_over = not claim.unowned
-    job.waited = claim.before == "waiting"
-    job.tool_outputs = orjson.loads(run_field(claim.run, b"tool_outputs") or b"null")
+    log = OpenLog(
+        chat_id=chat.chat_id,
+        session_id=claim.session.session_id,
+        epoch=claim.epoch,
+        origin=Origin(claim.session, chat.model_dump_json().encode(), list(claim.run)),
+        frames=frames,
+        visible=len(frames),
+        committed=len(frames),
+    )
+    prompt = _read_prompt(run_field(claim.run, b"request"))
+    job = Job(chat, claim.session, prompt, log, start, request_id)
+    job.cancelled = bool(run_field(claim.run, b"cancel"))
     job.fold.coze_chat_id = run_field(claim.run, b"coze_chat_id").decode() or None
     job.fold.conversation_id = run_field(claim.run, b"conversation_id").decode() or None
-    mine = claim.session.credential or job.request.get("credential", "")
+    mine = claim.session.credential or prompt.credential
     job.credential = run_field(claim.run, b"credential").decode() or mine
-    if run_field(claim.run, b"cancel"):
-        job.cancelled.set()
     return job

@@ -100,7 +100,7 @@ class Replica(Owner):
             await resources.redis.ping()
             self._ready.set()
             await self._leave.wait()
-            await resources.tasks.drain()
+            await resources.shutdown.drain()
             for exchange in list(self._serving):  # the server waits for open streams, which say goodbye
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await asyncio.wait({exchange.task}, timeout=5.0)
@@ -128,7 +128,7 @@ class Replica(Owner):
         await asyncio.sleep(seconds)
         assert self._app is not None
         if self._app.state.resources is not None:
-            await self._app.state.resources.tasks.drain()
+            await self._app.state.resources.shutdown.drain()
 
     @property
     def failure(self) -> BaseException | None:

@@ -138,7 +138,7 @@ class RunningApp:
     def wait_idle(self, timeout: float = 20.0) -> None:
         """Until no chat runs here; fails after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
-        while self.resources.tasks.running:
+        while self.resources.chats.running:
             assert time.monotonic() < deadline, "a chat was left running"
             time.sleep(0.01)
 

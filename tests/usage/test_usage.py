@@ -153,7 +153,7 @@ class LostReply:
         self._service = service
         self._gate = service.resources.redis
         self._pipeline = self._gate.pipeline
-        self._end = service.resources.tasks._writer._end.sha
+        self._end = service.resources.shutdown._writer._end.sha
 
     async def _lose(self, commands: Any) -> Any:
         replies = await self._pipeline(commands)
