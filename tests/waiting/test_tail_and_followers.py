@@ -97,7 +97,8 @@ async def test_a_drain_waits_for_the_queued_chat_that_is_just_being_claimed(
         await wait_until(lambda: claims.waiting, BOUND)
         assert data_of(await client.result(first))["status"] == "completed"
         assert service.resources.chats.running == 1, "it counts while it is being claimed"
-        draining = asyncio.create_task(asyncio.to_thread(service.call, service.resources.shutdown.drain, BOUND))
+        drain = service.resources.shutdown.drain
+        draining = asyncio.create_task(asyncio.to_thread(service.call, drain, BOUND))
         await wait_until(lambda: service.resources.shutdown.begun, BOUND)
         await asyncio.to_thread(service.call, claims.let_through)
         await draining
@@ -115,7 +116,8 @@ async def test_what_was_just_being_claimed_is_handed_over_like_all_else(
         _, second = await queue_two(client, "second [[sim:delay=60]]")
         await asyncio.to_thread(service.call, claims.hold)
         await wait_until(lambda: claims.waiting, BOUND)
-        draining = asyncio.create_task(asyncio.to_thread(service.call, service.resources.shutdown.drain, BOUND))
+        drain = service.resources.shutdown.drain
+        draining = asyncio.create_task(asyncio.to_thread(service.call, drain, BOUND))
         await wait_until(lambda: service.resources.chats._running.handing_over, BOUND)
         await asyncio.to_thread(service.call, claims.let_through)
         await draining
