@@ -18,15 +18,13 @@ from app.metrics import Metrics
 from app.models import Cursor, Identity
 from app.redis_client import RedisGate
 from app.sse import OpenStreams
-from app.tasks import (
-    ChatService,
-    ConversationService,
-    FileService,
-    SessionService,
-    Shutdown,
-    UsageService,
-    UserService,
-)
+from app.tasks.chats import ChatService
+from app.tasks.conversations import ConversationService
+from app.tasks.files import FileService
+from app.tasks.sessions import SessionService
+from app.tasks.shutdown import Shutdown
+from app.tasks.usage import UsageService
+from app.tasks.users import UserService
 from app.tracing import Tracing
 from app.utils import now_ms
 

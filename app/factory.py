@@ -29,22 +29,17 @@ from app.stores.rates import RateKind, RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
-from app.tasks import (
-    Attachments,
-    ChatLimits,
-    ChatService,
-    ConversationService,
-    FileOptions,
-    FileService,
-    LeaseKeeper,
-    Runner,
-    RunningChats,
-    SessionService,
-    Shutdown,
-    UsageService,
-    UserService,
-    scan_seconds,
-)
+from app.tasks.chats import ChatService
+from app.tasks.conversations import ConversationService
+from app.tasks.files import FileOptions, FileService
+from app.tasks.prompts import Prompts
+from app.tasks.runner import Runner
+from app.tasks.running import RunningChats
+from app.tasks.sessions import SessionService
+from app.tasks.shutdown import Shutdown
+from app.tasks.takeover import LeaseKeeper, scan_seconds
+from app.tasks.usage import UsageService
+from app.tasks.users import UserService
 from app.tracing import Tracing, open_tracing
 from app.utils import now_ms
 
@@ -200,14 +195,6 @@ def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, meters: Met
     )
 
 
-def _chat_limits(settings: Settings) -> ChatLimits:
-    return ChatLimits(
-        message_length=settings.max_message_length,
-        queued=settings.max_queued_per_session,
-        running=settings.max_concurrent_chats,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Stores:
     sessions: SessionStore
@@ -306,12 +293,14 @@ async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIt
             chats=stores.chats,
             rates=stores.rates,
             usage=stores.usage,
-            attachments=Attachments(stores.files, stores.sessions),
+            prompts=Prompts(stores.files, stores.sessions),
             leases=stores.leases,
             logs=logs,
             running=running,
             shutdown=shutdown,
-            limits=_chat_limits(settings),
+            max_length=settings.max_message_length,
+            max_queued=settings.max_queued_per_session,
+            max_running=settings.max_concurrent_chats,
         )
         users = UserService(
             users=stores.users,

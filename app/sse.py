@@ -5,7 +5,9 @@ for each reader: they are not in the log and carry the last frame's id.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 import orjson
@@ -18,7 +20,8 @@ from app.metrics import Metrics
 from app.models import Cursor, success_json, task_status_of
 from app.records import head_of
 from app.signals import Pulse
-from app.tasks import Batch, Ending, Reader, Shutdown
+from app.tasks.reader import Batch, Ending, Reader
+from app.tasks.shutdown import Shutdown
 
 _RETRY: Final = b"retry: 1000\n\n"
 _HEARTBEAT: Final = b": keep-alive\n\n"
@@ -96,35 +99,28 @@ _COZE_EVENTS: Final = CozeEvents()
 
 
 class OpenStreams:
-    """Counts the open streams of each caller in this process."""
+    """Counts the open streams of each caller in this process; ``most``: how many one may have."""
 
     def __init__(self, most: int, metrics: Metrics) -> None:
         self._most = most
         self._gauge = metrics.open_streams
-        self._open: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return sum(self._open.values())
+        self._open: Counter[str] = Counter()
 
     def check(self, owner: str) -> None:
         """Raises ``RateLimited`` where the caller has as many open as may be; before anything is begun."""
-        if self._open.get(owner, 0) >= self._most:
+        if self._open[owner] >= self._most:
             raise RateLimited(f"More than {self._most} streams are open", retry_after=5)
 
     def take(self, owner: str) -> Callable[[], None]:
         """One more; returns how to give it back."""
-        self._open[owner] = self._open.get(owner, 0) + 1
-        self._gauge.inc()
+        self._count(owner, 1)
+        return partial(self._count, owner, -1)
 
-        def give_back() -> None:
-            self._gauge.dec()
-            left = self._open[owner] - 1
-            if left:
-                self._open[owner] = left
-            else:
-                del self._open[owner]
-
-        return give_back
+    def _count(self, owner: str, change: int) -> None:
+        self._gauge.inc(change)
+        self._open[owner] += change
+        if not self._open[owner]:
+            del self._open[owner]
 
 
 class EventStream(Response):

@@ -28,7 +28,8 @@ from app.openai_door.dialog import Said as SaidMessage
 from app.openai_door.texts import rest_of
 from app.sse import EventStream
 from app.stopping import end_tasks
-from app.tasks import Started, idempotency_of
+from app.tasks.chats import Started
+from app.tasks.sessions import idempotency_of
 
 _REPAIR_SECONDS: Final = 60.0
 """What a chat may take beyond COZE_CHAT_TIMEOUT until its end is written."""

@@ -5,7 +5,7 @@ from fastapi import Response
 from app.dependencies import Resources
 from app.models import Identity
 from app.sse import EventStream
-from app.tasks import Reader
+from app.tasks.reader import Reader
 
 
 def stream(reader: Reader, chat_id: str, identity: Identity, resources: Resources) -> Response:

@@ -10,7 +10,7 @@ from typing import Final
 
 import orjson
 
-from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, ValidationFailed
+from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
 from app.models import (
     SETTLED_STATUSES,
     TERMINAL_STATUSES,
@@ -30,9 +30,9 @@ from app.stores.open_log import OpenLog
 from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey
 from app.stores.usage import UsageStore
-from app.tasks.attachments import Attachments
 from app.tasks.frames import tool_call_ids
 from app.tasks.job import Fresh, draft_of, new_job
+from app.tasks.prompts import Prompts, carries_files
 from app.tasks.reader import Ending, Reader
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService, idempotency_of
@@ -42,24 +42,9 @@ _SHORTEST_WAIT: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class ChatLimits:
-    """``message_length``: characters; ``queued``: messages of a session; ``running``: chats of a process."""
-
-    message_length: int
-    queued: int
-    running: int
-
-
-@dataclass(frozen=True, slots=True)
 class Started:
-    """A chat to read, and from where.
-
-    Attributes:
-        chat_id: the chat.
-        after: reading begins behind this place.
-        said: how many characters of content and of reasoning it had before the tool outputs with which it
-            goes on.
-    """
+    """A chat to read, and behind which place. ``said``: how many characters of content and of reasoning it
+    had before the tool outputs with which it goes on."""
 
     chat_id: str
     after: Cursor
@@ -67,7 +52,11 @@ class Started:
 
 
 class ChatService:
-    """What is done with chats. A task owns each upstream; a request only reads."""
+    """What is done with chats. A task owns each upstream; a request only reads.
+
+    ``max_length``: characters of a message; ``max_queued``: messages in a session's queue; ``max_running``:
+    chats in this process. Where a method raises ``ChatNotFound``, the chat may be somebody else's.
+    """
 
     def __init__(
         self,
@@ -76,23 +65,27 @@ class ChatService:
         chats: ChatStore,
         rates: RateStore,
         usage: UsageStore,
-        attachments: Attachments,
+        prompts: Prompts,
         leases: LeaseStore,
         logs: LogReader,
         running: RunningChats,
         shutdown: Shutdown,
-        limits: ChatLimits,
+        max_length: int,
+        max_queued: int,
+        max_running: int,
     ) -> None:
         self._sessions = sessions
         self._chats = chats
         self._rates = rates
         self._usage = usage
-        self._attachments = attachments
+        self._prompts = prompts
         self._leases = leases
         self._logs = logs
         self._running = running
         self._shutdown = shutdown
-        self._limits = limits
+        self._max_length = max_length
+        self._max_queued = max_queued
+        self._max_running = max_running
         self._arriving = 0
         """Messages on their way to becoming chats."""
 
@@ -119,17 +112,12 @@ class ChatService:
         request_id: str,
         idempotency_key: str | IdempotencyKey | None,
     ) -> Started:
-        """Creates the chat and starts it, or puts it into the session's queue.
+        """Creates the chat and starts it, or puts it into the session's queue. With an Idempotency-Key that
+        was used before it leads to the chat of then; ``request_id`` is for the log.
 
-        Args:
-            identity: the caller.
-            session_id: the session.
-            body: the message.
-            request_id: for the log.
-            idempotency_key: with one that was used before, leads to the chat of then.
-
-        Raises:
-            ServiceError: whatever can be refused before Coze is asked; the route lists which.
+        Raises ``ValidationFailed``, ``FileNotFound``, ``IdempotencyKeyReused``, ``SessionNotFound`` and its
+        kin, ``SessionBusy``, ``ChatExpired``, ``RateLimited``, ``QuotaExceeded``, ``Overloaded``,
+        ``ShuttingDown``, ``RedisUnavailable``.
         """
         with self._arrival(body):
             await self._rates.take_message(session_id, identity.may_see)
@@ -152,7 +140,7 @@ class ChatService:
         with self._arrival(body):
             await self._rates.take("messages", user_key(identity.owner, who.user_id))
             session_id = await self._sessions.create_single(
-                identity, who, idempotency_key, carries_files=_carries_files(body)
+                identity, who, idempotency_key, carries_files=carries_files(body)
             )
             return await self._create(identity, session_id, body, request_id, idempotency_key)
 
@@ -161,12 +149,11 @@ class ChatService:
         """Refuses what can be refused before anything is written. What is let in is counted: a burst must not
         slip through while each of it waits for Redis."""
         self._shutdown.refuse_if_begun()
-        limit = self._limits.message_length
-        if len(body.message) > limit:
-            fault = {"field": "message", "message": f"at most {limit} characters, {len(body.message)} given"}
-            raise ValidationFailed("The message is too long", details={"fields": [fault]})
-        if self.running + self._arriving >= self._limits.running:
-            raise Overloaded(f"This process runs {self._limits.running} chats already")
+        if len(body.message) > self._max_length:
+            problem = f"at most {self._max_length} characters, {len(body.message)} given"
+            raise wrong_field("message", problem, "The message is too long")
+        if self.running + self._arriving >= self._max_running:
+            raise Overloaded(f"This process runs {self._max_running} chats already")
         self._arriving += 1
         try:
             yield
@@ -184,7 +171,7 @@ class ChatService:
         if self._usage.has_quota:
             await self._usage.check_quota(await self._rates.user_of(session_id, identity.may_see))
         await self._sessions.conversation_made(session_id)
-        draft = draft_of(session_id, body, await self._attachments.of(identity, session_id, body))
+        draft = draft_of(session_id, *await self._prompts.of(identity, session_id, body))
         if self._chats.away:
             raise RedisUnavailable
         try:
@@ -192,7 +179,7 @@ class ChatService:
                 draft.new,
                 identity,
                 on_busy=body.on_busy,
-                max_queued=self._limits.queued,
+                max_queued=self._max_queued,
                 idempotency=idempotency_of(idempotency_key, body),
             )
         except RedisUnavailable:
@@ -242,9 +229,8 @@ class ChatService:
         """The chat goes on under its id, in its next epoch. Of two submissions one wins; whoever repeats one
         with its Idempotency-Key is led to what that began.
 
-        Raises:
-            ChatState: the chat does not ask for these.
-            ChatNotFound, IdempotencyKeyReused, ShuttingDown, RedisUnavailable.
+        Raises ``ChatState`` where the chat does not ask for these, ``ChatNotFound``,
+        ``IdempotencyKeyReused``, ``ShuttingDown``, ``RedisUnavailable``.
         """
         self._shutdown.refuse_if_begun()
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
@@ -273,12 +259,8 @@ class ChatService:
     # -- reading -----------------------------------------------------------------------------------------
 
     async def follow(self, identity: Identity, chat_id: str, after: Cursor) -> Reader:
-        """A reader from just behind ``after``.
-
-        Raises:
-            ChatNotFound: there is no such chat for this caller.
-            ValidationFailed: there is no such place.
-        """
+        """A reader from just behind ``after``. Raises ``ChatNotFound``, and ``ValidationFailed`` where there
+        is no such place."""
         record = await self._chats.record(chat_id, identity)
         log = self._log_of(chat_id)
         epoch = log.epoch if log is not None else 0
@@ -289,8 +271,7 @@ class ChatService:
             last = Cursor.parse(orjson.loads(record)["metadata"].get("last_event_id", "")) or Cursor(1, 0)
             epoch = last.epoch
         if after.epoch > epoch:
-            fault = {"field": "Last-Event-ID", "message": "names an epoch that the chat has not reached"}
-            raise ValidationFailed(details={"fields": [fault]})
+            raise wrong_field("Last-Event-ID", "names an epoch that the chat has not reached")
         return self.read(identity, Started(chat_id, after))
 
     def read(self, identity: Identity, started: Started, *, only_end: bool = False) -> Reader:
@@ -311,20 +292,15 @@ class ChatService:
 
     async def result(self, identity: Identity, chat_id: str, wait: float) -> bytes:
         """The chat's JSON as it stands; with ``wait`` (seconds) as soon as it is over or waits for tools.
-
-        Raises:
-            ChatNotFound: there is no such chat for this caller.
-        """
+        Raises ``ChatNotFound``."""
         record = await self._chats.record(chat_id, identity)
         if wait <= 0 or status_of(record) in SETTLED_STATUSES:
             return record
         return await self.answer(identity, chat_id, wait)
 
     async def answer(self, identity: Identity, chat_id: str, wait: float) -> bytes:
-        """The same for a chat that has just been begun; knows an end that Redis does not have yet, too.
-
-        It does not wait where this process leaves.
-        """
+        """The same for a chat that has just been begun; knows an end that Redis does not have yet, too, and
+        does not wait where this process leaves."""
         reader = self.read(identity, Started(chat_id, Cursor(0, 0)), only_end=True)
         leaving = interrupt_when(lambda: self._shutdown.streams_end, self._shutdown.changed)
         try:
@@ -340,11 +316,7 @@ class ChatService:
     # -- cancelling --------------------------------------------------------------------------------------
 
     async def cancel(self, identity: Identity, chat_id: str) -> bytes:
-        """Cancels here and at Coze; a chat that is over answers as it is.
-
-        Raises:
-            ChatNotFound: there is no such chat for this caller.
-        """
+        """Cancels here and at Coze; a chat that is over answers as it is. Raises ``ChatNotFound``."""
         record = await self._chats.record(chat_id, identity)
         if status_of(record) in TERMINAL_STATUSES:
             return record
@@ -362,12 +334,6 @@ class ChatService:
         with contextlib.suppress(ServiceError):
             record = await self._chats.record(chat_id, identity)
             await self._make_way(chat_id, orjson.loads(record)["session_id"])
-
-
-def _carries_files(body: SendMessage) -> bool:
-    return bool(body.attachments) or any(
-        message.content_type == "object_string" for message in body.additional_messages or ()
-    )
 
 
 def _check_outputs(chat: Chat, body: SubmitToolOutputs) -> None:

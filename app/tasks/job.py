@@ -7,43 +7,17 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from app.coze import CozeClient, EnterMessage, Fold
+from app.coze import CozeClient, Fold
 from app.exceptions import ChatState, InternalError, ServiceError, SessionExpired, SessionNotFound
-from app.models import Chat, SendMessage, UserMessage
+from app.models import Chat, SentAttachment, UserMessage
 from app.signals import Notifier
 from app.stores.chats import NewChat, run_field
 from app.stores.leases import Claim
 from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord
-from app.tasks.attachments import Resolved, entered
 from app.tasks.frames import chat_frame
+from app.tasks.prompts import Prompt
 from app.utils import is_session_id, iso, new_chat_id
-
-
-class Prompt(msgspec.Struct, omit_defaults=True):
-    """What a caller said, as it is kept with the chat's run until Coze has it.
-
-    Attributes:
-        message: the text.
-        content: with attachments the message as Coze's object_string, which then counts instead.
-        credential: name of the identity at Coze that the attachments belong to.
-        additional_messages: the conversation so far.
-    """
-
-    message: str
-    content: str = ""
-    credential: str = ""
-    additional_messages: list[EnterMessage] = []
-    custom_variables: dict[str, str] | None = None
-    meta_data: dict[str, str] = {}
-    parameters: dict[str, object] | None = None
-
-    @property
-    def entered(self) -> EnterMessage:
-        """The message itself, as it goes to Coze."""
-        if self.content:
-            return EnterMessage("user", self.content, "object_string")
-        return EnterMessage("user", self.message)
 
 
 class Draft(NamedTuple):
@@ -54,12 +28,8 @@ class Draft(NamedTuple):
     new: NewChat
 
 
-def draft_of(session_id: str, body: SendMessage, files: Resolved) -> Draft:
-    """What a message becomes. Its files go along with Coze's ids: the queue and a takeover need no more.
-
-    Raises:
-        SessionNotFound: the id is none.
-    """
+def draft_of(session_id: str, prompt: Prompt, attachments: list[SentAttachment]) -> Draft:
+    """What a message becomes. Raises ``SessionNotFound`` where the id is none."""
     if not is_session_id(session_id):
         raise SessionNotFound
     moment, chat_id = iso(), new_chat_id(session_id)
@@ -68,27 +38,17 @@ def draft_of(session_id: str, body: SendMessage, files: Resolved) -> Draft:
         session_id=session_id,
         status="processing",
         user_message=UserMessage(
-            content=body.message,
+            content=prompt.message,
             timestamp=moment,
             message_id=f"msg_{chat_id[-20:]}",
-            metadata=body.meta_data or {},
-            attachments=files.shown or None,
+            metadata=prompt.meta_data,
+            attachments=attachments or None,
         ),
         created_at=moment,
         updated_at=moment,
     )
-    prompt = Prompt(
-        message=body.message,
-        content=files.content,
-        credential=files.credential,
-        additional_messages=files.messages or [entered(each) for each in body.additional_messages or ()],
-        custom_variables=body.custom_variables,
-        meta_data=body.meta_data or {},
-        parameters=dict(body.parameters) if body.parameters is not None else None,
-    )
-    record = chat.model_dump_json().encode()
-    new = NewChat(chat_id, session_id, record, chat_frame(chat), msgspec.json.encode(prompt))
-    return Draft(chat, prompt, new)
+    record, request = chat.model_dump_json().encode(), msgspec.json.encode(prompt)
+    return Draft(chat, prompt, NewChat(chat_id, session_id, record, chat_frame(chat), request))
 
 
 _read_prompt: Final = msgspec.json.Decoder(Prompt).decode

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 from loguru import logger
 
-from app.coze import DELTA, ENDED, ChatRequest, CozeClient, CozeStream, EnterMessage
+from app.coze import DELTA, ENDED, ChatRequest, ChatState, CozeClient, CozeStream, EnterMessage
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
 from app.metrics import Metrics
 from app.models import OUR_META_KEY
@@ -174,7 +174,8 @@ class Runner:
                 if job.tool_outputs is not None or self._use_stream or not job.session.auto_save_history:
                     await self._stream(job)
                 else:
-                    await self._create_and_poll(job)
+                    chat = await self._coze_of(job).create_chat(self._request(job))
+                    await self._adopt_and_poll(job, chat)
             except CozeBusy as error:
                 if job.ids_known or error.coze_code is None or loop.time() >= give_up:
                     raise
@@ -188,9 +189,7 @@ class Runner:
         async with self._open_stream(job) as stream:
             fold.logid = stream.logid
             if stream.chat is not None:
-                fold.coze_chat_id, fold.conversation_id = stream.chat.id, stream.chat.conversation_id
-                self._learn(job)
-                await self._poll(job)
+                await self._adopt_and_poll(job, stream.chat)
                 return
             async for events in stream:
                 if frames := fold.feed_all(events):
@@ -218,7 +217,7 @@ class Runner:
         return ChatRequest(
             bot_id=session.bot_id,
             user_id=scoped if self._user_id_scope == "root" else session.user_id,
-            messages=[*opening, *prompt.additional_messages, prompt.entered],
+            messages=[*opening, *prompt.messages],
             conversation_id=session.conversation_id,
             auto_save_history=session.auto_save_history,
             custom_variables=prompt.custom_variables,
@@ -240,10 +239,10 @@ class Runner:
         job.trim_at = max(self._max_log_bytes, 2 * len(snapshot))
         self._writer.snapshot(job.log, snapshot)
 
-    async def _create_and_poll(self, job: Job) -> None:
-        chat = await self._coze_of(job).create_chat(self._request(job))
+    async def _adopt_and_poll(self, job: Job, chat: ChatState) -> None:
+        """Of a chat that Coze has made without streaming it."""
         job.fold.coze_chat_id, job.fold.conversation_id = chat.id, chat.conversation_id
-        job.fold.logid = chat.logid
+        job.fold.logid = chat.logid or job.fold.logid
         self._learn(job)
         await self._poll(job)
 
@@ -332,15 +331,10 @@ class Runner:
         if not job.at_coze:  # it has nothing to cancel, or what waits for tool outputs, which it cannot
             fold.status = "canceled"
             return
-        state = await self.cancel_at_coze(job)
-        if state == "completed":
-            messages = []
+        if await self.cancel_at_coze(job) == "completed":
             with contextlib.suppress(UpstreamError, TimeoutError):
                 async with asyncio.timeout(_CANCEL_SECONDS):
-                    coze = self._coze_of(job)
-                    chat = await coze.retrieve_chat(fold.conversation_id or "", fold.coze_chat_id or "")
-                    messages = await coze.stored_answer(fold.conversation_id or "", fold.coze_chat_id or "")
-                    self._writer.append(job.log, fold.adopt(messages, chat))
+                    await self._poll(job)
                     job.chat.recovered = True
                     return
         fold.status, fold.error, fold.final_data = "canceled", None, None

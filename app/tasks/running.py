@@ -114,19 +114,8 @@ class RunningChats:
         expect: RunState | None = None,
         start: Start | None = None,
     ) -> Job | None:
-        """Claims the chat and goes on with it.
-
-        Args:
-            chat_id: the chat.
-            session_id: its session.
-            epoch: the one that it is to be in; None: any.
-            force: do not wait until its owner's lease has run out.
-            expect: what it is to be doing; None: anything but to wait for tool outputs.
-            start: what to do with it, for those who know more than the claim tells.
-
-        Returns:
-            Its job; None where it is not to be had, or this process gives away what it has.
-        """
+        """Claims the chat (see ``LeaseStore.claim``) and goes on with it; as ``start`` says where the caller
+        knows more than the claim tells. None: it is not to be had, or this process gives its chats away."""
         if self.handing_over:
             return None
         with self.claiming():
@@ -199,11 +188,7 @@ class RunningChats:
     async def record_conversation(self, session: SessionRecord, job: Job | None = None) -> None:
         """Writes down whose the session's conversation is, for the first time and about once a day after
         that: whoever is shown its id can come back with it.
-
-        Args:
-            session: the session that it is held in.
-            job: a chat that has just ended in it, with which Coze may have made it.
-        """
+        ``job``: a chat that has just ended in it, with which Coze may have made it."""
         if not self._conversations.is_due(session):
             return
         conversation, credential = session.conversation_id, session.credential
@@ -262,10 +247,7 @@ class RunningChats:
 
     async def cancel(self, chat_id: str, session_id: str) -> Job | None:
         """Cancels a chat wherever it is: running here or elsewhere, queued, or waiting for tool outputs.
-
-        Returns:
-            Its job where it ended here; returns after a stated time even if it has not ended.
-        """
+        Returns its job where it ended here, and after a stated time even if it has not ended."""
         job = self.get(chat_id)
         if job is None:
             ticket = await self._leases.cancel(chat_id, session_id)

@@ -57,9 +57,8 @@ class SessionService:
     ) -> dict[str, object]:
         """Begins a session, with a new conversation or one that the user has had before.
 
-        Raises:
-            ConversationNotFound: the body names one that this user has not had.
-            IdempotencyKeyReused, RateLimited, SessionLimitReached, ShuttingDown, RedisUnavailable.
+        Raises ``ConversationNotFound`` where the body names one that this user has not had,
+        ``IdempotencyKeyReused``, ``RateLimited``, ``SessionLimitReached``, ``ShuttingDown``.
         """
         self._shutdown.refuse_if_begun()
         await self._rates.take("sessions", user_key(identity.owner, body.user_id))
@@ -94,18 +93,9 @@ class SessionService:
     async def create_single(
         self, identity: Identity, who: CreateSession, key: IdempotencyKey | None, *, carries_files: bool
     ) -> str:
-        """A session for one chat alone: it takes no second one, is not listed, and neither counts against the
-        limits nor makes another one go.
-
-        Args:
-            identity: the caller.
-            who: user and bot of the chat.
-            key: with one that was used before, the session is that of then.
-            carries_files: files go along with the message.
-
-        Returns:
-            Its id.
-        """
+        """A session for one chat alone, of the user and the bot of ``who``: it takes no second one, is not
+        listed, and neither counts against the limits nor makes another one go. Returns its id; with a ``key``
+        that was used before, that of then. ``carries_files``: files go along with the message."""
         session_id = new_session_id()
         if key is not None:
             # A key that leads to a session without a chat (its process died here) gets its chat now.
@@ -205,14 +195,10 @@ class SessionService:
 
 
 def idempotency_of(key: str | IdempotencyKey | None, body: BaseModel, *more: str) -> IdempotencyKey | None:
-    """An Idempotency-Key with the fingerprint of the call that came with it.
+    """An Idempotency-Key with the fingerprint of the call that came with it; one that has it keeps it.
 
     The fingerprint leaves ``stream`` out: a streamed repeat of a call that was not is the same call.
-
-    Args:
-        key: the header; one that has its fingerprint keeps it.
-        body: the call's body.
-        more: what the call means besides its body.
+    ``more``: what the call means besides its body.
     """
     if key is None or isinstance(key, IdempotencyKey):
         return key

@@ -1,0 +1,129 @@
+"""What is sent to Coze for a message, with its ids in place of ours: settled when the message comes, so that
+a queue or another replica needs nothing else."""
+
+from collections.abc import Sequence
+
+import msgspec
+import orjson
+
+from app.coze import EnterMessage
+from app.exceptions import FileNotFound, wrong_field
+from app.models import Attachment, Identity, SendMessage, SentAttachment
+from app.stores.files import FileRecord, FileStore
+from app.stores.sessions import SessionRecord, SessionStore
+
+
+class Prompt(msgspec.Struct, omit_defaults=True):
+    """A message as it is kept with the chat's run. ``content``: with attachments, the message as Coze's
+    object_string, which then counts instead. ``credential``: whose the attachments are at Coze."""
+
+    message: str
+    content: str = ""
+    credential: str = ""
+    additional_messages: list[EnterMessage] = []
+    custom_variables: dict[str, str] | None = None
+    meta_data: dict[str, str] = {}
+    parameters: dict[str, object] | None = None
+
+    @property
+    def messages(self) -> list[EnterMessage]:
+        """The conversation so far, and the message itself."""
+        content_type = "object_string" if self.content else "text"
+        return [*self.additional_messages, EnterMessage("user", self.content or self.message, content_type)]
+
+
+class Prompts:
+    def __init__(self, files: FileStore, sessions: SessionStore) -> None:
+        self._files = files
+        self._sessions = sessions
+
+    async def of(
+        self, identity: Identity, session_id: str, body: SendMessage
+    ) -> tuple[Prompt, list[SentAttachment]]:
+        """The prompt, and the attachments as the chat's record tells of them, with our ids. A message of text
+        alone costs nothing here.
+
+        Raises ``FileNotFound`` and ``ValidationFailed``, so that Coze is not asked in vain.
+        """
+        prompt = Prompt(
+            message=body.message,
+            additional_messages=[
+                EnterMessage(each.role, each.content, each.content_type, each.type, each.meta_data)
+                for each in body.additional_messages or ()
+            ],
+            custom_variables=body.custom_variables,
+            meta_data=body.meta_data or {},
+            parameters=dict(body.parameters) if body.parameters is not None else None,
+        )
+        if not carries_files(body):
+            return prompt, []
+        session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
+        items = [
+            orjson.loads(each.content) if each.content_type == "object_string" else []
+            for each in prompt.additional_messages
+        ]
+        ids = [attachment.file_id for attachment in body.attachments or () if attachment.file_id is not None]
+        ids += [item["file_id"] for several in items for item in several if item.get("file_id")]
+        known = await self._known(identity, session, list(dict.fromkeys(ids)))
+        sent = [_sent(place, each, known) for place, each in enumerate(body.attachments or ())]
+        if sent:
+            text = [{"type": "text", "text": body.message}] if body.message.strip() else []
+            if not text and not body.says_it_without_words({each.type for each in sent}):
+                raise wrong_field("message", "is needed with images and files; only speech does without")
+            prompt.content = orjson.dumps([*text, *(_item(each, known) for each in sent)]).decode()
+        prompt.additional_messages = [
+            _with_coze_ids(message, several, known)
+            for message, several in zip(prompt.additional_messages, items, strict=True)
+        ]
+        prompt.credential = next((record.credential for record in known.values()), "")
+        return prompt, sent
+
+    async def _known(
+        self, identity: Identity, session: SessionRecord, ids: Sequence[str]
+    ) -> dict[str, FileRecord]:
+        if not ids:
+            return {}
+        records = await self._files.find(ids, identity)
+        if any(record.user_id and record.user != session.text(b"user") for record in records):
+            raise FileNotFound  # another end user's
+        if len({record.credential for record in records} | ({session.credential} - {""})) > 1:
+            # At Coze a file is only there for the identity that uploaded it.
+            raise wrong_field(
+                "attachments", "a file was uploaded for another session: upload it with this session_id"
+            )
+        return {record.file_id: record for record in records}
+
+
+def carries_files(body: SendMessage) -> bool:
+    """Whether the message has attachments, or may have them in its ``additional_messages``."""
+    return bool(body.attachments) or any(
+        message.content_type == "object_string" for message in body.additional_messages or ()
+    )
+
+
+def _sent(place: int, attachment: Attachment, known: dict[str, FileRecord]) -> SentAttachment:
+    if attachment.file_id is None:
+        return SentAttachment(type=attachment.type or "file", file_url=attachment.file_url)
+    record = known[attachment.file_id]
+    if attachment.type not in (None, "file", record.type):
+        raise wrong_field(f"attachments.{place}.type", f"the file is of the type {record.type}")
+    return SentAttachment(
+        type=attachment.type or record.type, file_id=record.file_id, file_name=record.name, mime=record.mime
+    )
+
+
+def _item(sent: SentAttachment, known: dict[str, FileRecord]) -> dict[str, str]:
+    if sent.file_id is None:
+        return {"type": sent.type, "file_url": sent.file_url or ""}
+    return {"type": sent.type, "file_id": known[sent.file_id].coze_id}
+
+
+def _with_coze_ids(
+    message: EnterMessage, items: list[dict[str, str]], known: dict[str, FileRecord]
+) -> EnterMessage:
+    if not items:
+        return message
+    for item in items:
+        if item.get("file_id"):
+            item["file_id"] = known[item["file_id"]].coze_id
+    return msgspec.structs.replace(message, content=orjson.dumps(items).decode())
