@@ -31,8 +31,8 @@ from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
+from app.tasks.drafts import Drafts
 from app.tasks.files import FileOptions, FileService
-from app.tasks.prompts import Prompts
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
@@ -293,7 +293,7 @@ async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIt
             chats=stores.chats,
             rates=stores.rates,
             usage=stores.usage,
-            prompts=Prompts(stores.files, stores.sessions),
+            drafts=Drafts(stores.files, stores.sessions),
             leases=stores.leases,
             logs=logs,
             running=running,

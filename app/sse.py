@@ -19,7 +19,7 @@ from app.exceptions import RateLimited, ServiceError
 from app.metrics import Metrics
 from app.models import Cursor, success_json, task_status_of
 from app.records import head_of
-from app.signals import Pulse
+from app.signals import IdleTimer
 from app.tasks.reader import Batch, Ending, Reader
 from app.tasks.shutdown import Shutdown
 
@@ -158,7 +158,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         stop_listening = self._shutdown.changed.watch(self._reader.wake)
-        silence = Pulse(self._heartbeat, self._reader.wake)
+        silence = IdleTimer(self._heartbeat, self._reader.wake)
         client = asyncio.ensure_future(self._watch_client(receive))
         # In a task of its own: each frame would wake all the coroutines of middleware and routing above us.
         writer = asyncio.ensure_future(self._write(scope, send, silence))
@@ -172,13 +172,13 @@ class EventStream(Response):
             self._reader.close()
             self._on_close()
 
-    async def _write(self, scope: Scope, send: Send, silence: Pulse) -> None:
+    async def _write(self, scope: Scope, send: Send, silence: IdleTimer) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         last = await self._follow(send, silence, scope.get("state", {}).get("request_id", ""))
         if not self._gone:
             await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _follow(self, send: Send, silence: Pulse, request_id: str) -> bytes:
+    async def _follow(self, send: Send, silence: IdleTimer, request_id: str) -> bytes:
         """Writes what there is, all at once, as often as there is something; returns the last words."""
         dialect, piece = self._dialect, self._dialect.opening
         self._reader.wake()  # the opening is not to wait for a frame

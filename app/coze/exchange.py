@@ -13,7 +13,7 @@ from app.coze.stream import SSEDecoder, SSEEvent, StreamTooLarge
 from app.coze.transport import NETWORK_ERRORS, PooledClient, is_timeout, never_connected
 from app.coze.wire import ChatState
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
-from app.signals import Pulse
+from app.signals import IdleTimer
 
 USER_AGENT: Final = "coze-fastapi"
 _STREAM_ENDS: Final = frozenset({"done", "conversation.stream.done"})
@@ -218,7 +218,7 @@ class CozeStream:
         self._first = first
         self._begun = bool(first)
         self._idle_timeout = options.idle_timeout
-        self._pulse: Pulse | None = None
+        self._pulse: IdleTimer | None = None
         self._decoder = SSEDecoder(
             max_event_bytes=options.max_event_bytes, max_stream_bytes=options.max_stream_bytes
         )
@@ -252,7 +252,7 @@ class CozeStream:
             async with asyncio.timeout(None) as scope:
                 now = asyncio.get_running_loop().time
                 patience = self._idle_timeout if self._begun else max(0.0, self._exchange.patience)
-                self._pulse = Pulse(patience, lambda: scope.reschedule(now()))
+                self._pulse = IdleTimer(patience, lambda: scope.reschedule(now()))
                 try:
                     yield
                 finally:

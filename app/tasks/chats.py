@@ -30,9 +30,9 @@ from app.stores.open_log import OpenLog
 from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey
 from app.stores.usage import UsageStore
+from app.tasks.drafts import Drafts, carries_files
 from app.tasks.frames import tool_call_ids
-from app.tasks.job import Fresh, draft_of, new_job
-from app.tasks.prompts import Prompts, carries_files
+from app.tasks.job import Fresh
 from app.tasks.reader import Ending, Reader
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService, idempotency_of
@@ -65,7 +65,7 @@ class ChatService:
         chats: ChatStore,
         rates: RateStore,
         usage: UsageStore,
-        prompts: Prompts,
+        drafts: Drafts,
         leases: LeaseStore,
         logs: LogReader,
         running: RunningChats,
@@ -78,7 +78,7 @@ class ChatService:
         self._chats = chats
         self._rates = rates
         self._usage = usage
-        self._prompts = prompts
+        self._drafts = drafts
         self._leases = leases
         self._logs = logs
         self._running = running
@@ -171,7 +171,7 @@ class ChatService:
         if self._usage.has_quota:
             await self._usage.check_quota(await self._rates.user_of(session_id, identity.may_see))
         await self._sessions.conversation_made(session_id)
-        draft = draft_of(session_id, *await self._prompts.of(identity, session_id, body))
+        draft = await self._drafts.of(identity, session_id, body)
         if self._chats.away:
             raise RedisUnavailable
         try:
@@ -191,7 +191,7 @@ class ChatService:
         if created.index_due:
             self._running.move_in_indexes(created.session)
         if created.kind == "started":
-            self._running.start(new_job(created.session, draft, request_id))
+            self._running.start_new(created.session, draft, request_id)
         for other in (created.displaced, created.in_the_way if body.on_busy == "interrupt" else None):
             if other is not None:
                 self._running.spawn(self._make_way(other, session_id), f"cancel:{other}")

@@ -1,55 +1,22 @@
-"""A chat as this process runs it: made of a message or a claim, what it begins with, and its state."""
+"""A chat as this process runs it: what it begins with, and all of its state."""
 
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from app.coze import CozeClient, Fold
-from app.exceptions import ChatState, InternalError, ServiceError, SessionExpired, SessionNotFound
-from app.models import Chat, SentAttachment, UserMessage
+from app.exceptions import ChatState, InternalError, ServiceError, SessionExpired
+from app.models import Chat
 from app.signals import Notifier
-from app.stores.chats import NewChat, run_field
+from app.stores.chats import run_field
 from app.stores.leases import Claim
 from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord
+from app.tasks.drafts import Prompt
 from app.tasks.frames import chat_frame
-from app.tasks.prompts import Prompt
-from app.utils import is_session_id, iso, new_chat_id
-
-
-class Draft(NamedTuple):
-    """A chat that is about to be created: for its task, and for the store."""
-
-    chat: Chat
-    prompt: Prompt
-    new: NewChat
-
-
-def draft_of(session_id: str, prompt: Prompt, attachments: list[SentAttachment]) -> Draft:
-    """What a message becomes. Raises ``SessionNotFound`` where the id is none."""
-    if not is_session_id(session_id):
-        raise SessionNotFound
-    moment, chat_id = iso(), new_chat_id(session_id)
-    chat = Chat(
-        chat_id=chat_id,
-        session_id=session_id,
-        status="processing",
-        user_message=UserMessage(
-            content=prompt.message,
-            timestamp=moment,
-            message_id=f"msg_{chat_id[-20:]}",
-            metadata=prompt.meta_data,
-            attachments=attachments or None,
-        ),
-        created_at=moment,
-        updated_at=moment,
-    )
-    record, request = chat.model_dump_json().encode(), msgspec.json.encode(prompt)
-    return Draft(chat, prompt, NewChat(chat_id, session_id, record, chat_frame(chat), request))
-
 
 _read_prompt: Final = msgspec.json.Decoder(Prompt).decode
 _read_outputs: Final = msgspec.json.Decoder(list[dict[str, str]]).decode
@@ -181,23 +148,6 @@ class Job:
         fold.conversation_id = self.fold.conversation_id or fold.conversation_id
         self.fold = fold
         self.ids_known = bool(fold.coze_chat_id and fold.conversation_id)
-
-
-def new_job(session: SessionRecord, draft: Draft, request_id: str) -> Job:
-    """The chat that was just created here: epoch 1, frame 1 committed."""
-    chat, prompt, new = draft
-    run = [b"epoch", b"1", b"sid", session.session_id.encode(), b"request", new.request]
-    log = OpenLog(
-        chat_id=chat.chat_id,
-        session_id=session.session_id,
-        epoch=1,
-        origin=Origin(session, new.record, run),
-        frames=[new.first_frame],
-        visible=1,
-        committed=1,
-    )
-    credential = session.credential or prompt.credential
-    return Job(chat, session, prompt, log, Fresh(), request_id, credential=credential)
 
 
 def claimed_job(claim: Claim, start: Start, request_id: str = "") -> Job:

@@ -16,9 +16,11 @@ from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.leases import Claim, LeaseStore, RunState
 from app.stores.log_reader import LogReader
+from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord, SessionStore
+from app.tasks.drafts import Draft
 from app.tasks.frames import fold_frames
-from app.tasks.job import Job, Start, claimed_job, start_of
+from app.tasks.job import Fresh, Job, Start, claimed_job, start_of
 from app.tasks.runner import Runner
 from app.tracing import Span, Tracing
 
@@ -83,6 +85,22 @@ class RunningChats:
         return [(job.log.chat_id, job.log.epoch) for job in self._jobs.values() if job.log.state != "fenced"]
 
     # -- starting ----------------------------------------------------------------------------------------
+
+    def start_new(self, session: SessionRecord, draft: Draft, request_id: str) -> None:
+        """The chat was just created here: epoch 1, frame 1 committed."""
+        chat, prompt, new = draft
+        run = [b"epoch", b"1", b"sid", session.session_id.encode(), b"request", new.request]
+        log = OpenLog(
+            chat_id=chat.chat_id,
+            session_id=session.session_id,
+            epoch=1,
+            origin=Origin(session, new.record, run),
+            frames=[new.first_frame],
+            visible=1,
+            committed=1,
+        )
+        credential = session.credential or prompt.credential
+        self.start(Job(chat, session, prompt, log, Fresh(), request_id, credential=credential))
 
     def start(self, job: Job) -> None:
         chat_id = job.log.chat_id

@@ -1,16 +1,20 @@
-"""What is sent to Coze for a message, with its ids in place of ours: settled when the message comes, so that
-a queue or another replica needs nothing else."""
+"""What a message becomes: a chat, and what is sent to Coze for it, with its ids in place of ours. Settled
+when the message comes, so that a queue or another replica needs nothing else."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 import orjson
 
 from app.coze import EnterMessage
-from app.exceptions import FileNotFound, wrong_field
-from app.models import Attachment, Identity, SendMessage, SentAttachment
+from app.exceptions import FileNotFound, SessionNotFound, wrong_field
+from app.models import Attachment, Chat, Identity, SendMessage, SentAttachment, UserMessage
+from app.stores.chats import NewChat
 from app.stores.files import FileRecord, FileStore
 from app.stores.sessions import SessionRecord, SessionStore
+from app.tasks.frames import chat_frame
+from app.utils import is_session_id, iso, new_chat_id
 
 
 class Prompt(msgspec.Struct, omit_defaults=True):
@@ -32,19 +36,47 @@ class Prompt(msgspec.Struct, omit_defaults=True):
         return [*self.additional_messages, EnterMessage("user", self.content or self.message, content_type)]
 
 
-class Prompts:
+class Draft(NamedTuple):
+    """A chat that is about to be created: for its task, and for the store."""
+
+    chat: Chat
+    prompt: Prompt
+    new: NewChat
+
+
+def _draft(session_id: str, prompt: Prompt, attachments: list[SentAttachment]) -> Draft:
+    moment, chat_id = iso(), new_chat_id(session_id)
+    chat = Chat(
+        chat_id=chat_id,
+        session_id=session_id,
+        status="processing",
+        user_message=UserMessage(
+            content=prompt.message,
+            timestamp=moment,
+            message_id=f"msg_{chat_id[-20:]}",
+            metadata=prompt.meta_data,
+            attachments=attachments or None,
+        ),
+        created_at=moment,
+        updated_at=moment,
+    )
+    record, request = chat.model_dump_json().encode(), msgspec.json.encode(prompt)
+    return Draft(chat, prompt, NewChat(chat_id, session_id, record, chat_frame(chat), request))
+
+
+class Drafts:
     def __init__(self, files: FileStore, sessions: SessionStore) -> None:
         self._files = files
         self._sessions = sessions
 
-    async def of(
-        self, identity: Identity, session_id: str, body: SendMessage
-    ) -> tuple[Prompt, list[SentAttachment]]:
-        """The prompt, and the attachments as the chat's record tells of them, with our ids. A message of text
-        alone costs nothing here.
+    async def of(self, identity: Identity, session_id: str, body: SendMessage) -> Draft:
+        """What the message becomes; one of text alone costs nothing here.
 
-        Raises ``FileNotFound`` and ``ValidationFailed``, so that Coze is not asked in vain.
+        Raises ``SessionNotFound``, and ``FileNotFound`` and ``ValidationFailed``, so that Coze is not asked
+        in vain.
         """
+        if not is_session_id(session_id):
+            raise SessionNotFound
         prompt = Prompt(
             message=body.message,
             additional_messages=[
@@ -55,8 +87,13 @@ class Prompts:
             meta_data=body.meta_data or {},
             parameters=dict(body.parameters) if body.parameters is not None else None,
         )
-        if not carries_files(body):
-            return prompt, []
+        sent = await self._attach(identity, session_id, body, prompt) if carries_files(body) else []
+        return _draft(session_id, prompt, sent)
+
+    async def _attach(
+        self, identity: Identity, session_id: str, body: SendMessage, prompt: Prompt
+    ) -> list[SentAttachment]:
+        """Puts the files into the prompt; returns them as the chat's record tells of them, with our ids."""
         session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
         items = [
             orjson.loads(each.content) if each.content_type == "object_string" else []
@@ -76,7 +113,7 @@ class Prompts:
             for message, several in zip(prompt.additional_messages, items, strict=True)
         ]
         prompt.credential = next((record.credential for record in known.values()), "")
-        return prompt, sent
+        return sent
 
     async def _known(
         self, identity: Identity, session: SessionRecord, ids: Sequence[str]
