@@ -262,6 +262,21 @@ def _files(
     return FileService(stores.files, stores.sessions, stores.rates, sessions, shutdown, coze, options)
 
 
+def _users(
+    stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient, accounts: Accounts
+) -> UserService:
+    return UserService(
+        users=stores.users,
+        files=stores.files,
+        usage=stores.usage,
+        conversations=stores.conversations,
+        sessions=sessions,
+        shutdown=shutdown,
+        coze=coze,
+        credentials=accounts.states,
+    )
+
+
 def _rates(settings: Settings) -> dict[RateKind, int]:
     messages, sessions = settings.rate_messages_per_minute, settings.rate_sessions_per_minute
     return {"messages": messages, "sessions": sessions, "files": messages}
@@ -302,23 +317,13 @@ async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIt
             max_queued=settings.max_queued_per_session,
             max_running=settings.max_concurrent_chats,
         )
-        users = UserService(
-            users=stores.users,
-            files=stores.files,
-            usage=stores.usage,
-            conversations=stores.conversations,
-            sessions=sessions,
-            shutdown=shutdown,
-            coze=coze,
-            credentials=accounts.states,
-        )
         yield Resources(
             settings=settings,
             redis=redis,
             sessions=sessions,
             chats=chats,
             shutdown=shutdown,
-            users=users,
+            users=_users(stores, sessions, shutdown, coze, accounts),
             files=_files(settings, stores, sessions, shutdown, coze),
             usage=UsageService(stores.usage),
             conversations=ConversationService(sessions=stores.sessions, coze=coze),
