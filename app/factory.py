@@ -239,27 +239,27 @@ def _open_running(
     writer = LogWriter(redis, keys, _log_policy(settings))
     writer.start()
     stack.push_async_callback(writer.stop)
-    reader = LogReader(redis, keys, leases.process)
-    stack.push_async_callback(reader.stop)
+    logs = LogReader(redis, keys, leases.process)
+    stack.push_async_callback(logs.stop)
     running = RunningChats(
         runner=_runner(settings, coze, writer, meters),
         writer=writer,
         leases=leases,
-        reader=reader,
+        logs=logs,
         metrics=meters,
         tracing=tracing,
         conversations=stores.conversations,
         sessions=stores.sessions,
     )
     stack.push_async_callback(running.stop)
-    return reader, running, Shutdown(running, writer, seconds=settings.drain_seconds)
+    return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
 
 
 def _files(
     settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
 ) -> FileService:
     options = FileOptions(settings.max_file_bytes, settings.upload_timeout)
-    return FileService(stores.files, stores.sessions, stores.rates, sessions, shutdown, coze, options)
+    return FileService(stores.files, stores.rates, sessions, shutdown, coze, options)
 
 
 def _users(

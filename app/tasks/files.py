@@ -21,7 +21,6 @@ from app.models import Identity
 from app.stores.files import FileRecord, FileStore, image_file_id, new_file_id
 from app.stores.index import user_key
 from app.stores.rates import RateStore
-from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.file_types import HEAD_BYTES, clean_name, sniff
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
@@ -77,9 +76,8 @@ class FileService:
     def __init__(
         self,
         files: FileStore,
-        sessions: SessionStore,
         rates: RateStore,
-        opened: SessionService,
+        sessions: SessionService,
         shutdown: Shutdown,
         coze: CozeClient,
         options: FileOptions,
@@ -87,7 +85,6 @@ class FileService:
         self._files = files
         self._sessions = sessions
         self._rates = rates
-        self._opened = opened
         self._shutdown = shutdown
         self._coze = coze
         self._options = options
@@ -111,7 +108,7 @@ class FileService:
         self._shutdown.refuse_if_begun()
         owner, credential = identity.owner, ""
         if session_id is not None:
-            session = await self._session(identity, session_id)
+            session = await self._sessions.with_conversation(identity, session_id)
             if user_id not in (None, session.user_id):
                 raise wrong_field("user_id", "is not the session's user")
             owner, user_id, credential = session.owner, session.user_id, session.credential
@@ -126,7 +123,7 @@ class FileService:
         """
         owner, credential = identity.owner, ""
         if session_id is not None:
-            session = await self._session(identity, session_id)
+            session = await self._sessions.with_conversation(identity, session_id)
             owner, user_id, credential = session.owner, session.user_id, session.credential
         credential = credential or self._coze.using("").credential
         records = []
@@ -152,14 +149,6 @@ class FileService:
         record = await self.get(identity, file_id)
         await self._files.forget(record)
         return record
-
-    async def _session(self, identity: Identity, session_id: str) -> SessionRecord:
-        """The session once it is known whose its conversation is; a stranger does not wait for that."""
-        session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
-        if session.conversation_id is None:
-            await self._opened.conversation_made(session_id)
-            session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
-        return session
 
     async def _pass_on(
         self, source: ArrivingFile, owner: str, user_id: str, credential: str, file_id: str

@@ -42,7 +42,7 @@ class RunningChats:
         runner: Runner,
         writer: LogWriter,
         leases: LeaseStore,
-        reader: LogReader,
+        logs: LogReader,
         metrics: Metrics,
         tracing: Tracing,
         conversations: ConversationStore,
@@ -55,7 +55,7 @@ class RunningChats:
         self._runner = runner
         self._writer = writer
         self._leases = leases
-        self._reader = reader
+        self._logs = logs
         self._jobs: dict[str, Job] = {}
         self._chat_tasks: dict[str, asyncio.Task[None]] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -116,7 +116,7 @@ class RunningChats:
         """Starts what was claimed; the new epoch opens with a snapshot of what the log tells so far."""
         job = claimed_job(claim, start or start_of(claim), request_id)
         if not claim.unowned:
-            job.log.earlier = await self._reader.whole(claim.chat_id)
+            job.log.earlier = await self._logs.whole(claim.chat_id)
             job.resume_from(fold_frames(f for entry in job.log.earlier for f in entry.frames))
             self._writer.append(job.log, [job.fold.snapshot_frame()])
         self.start(job)

@@ -160,6 +160,14 @@ class SessionService:
 
     # -- its conversation at Coze --------------------------------------------------------------------------
 
+    async def with_conversation(self, identity: Identity, session_id: str) -> SessionRecord:
+        """The session once it is known whose its conversation is; a stranger does not wait for that."""
+        session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
+        if session.conversation_id is None:
+            await self.conversation_made(session_id)
+            session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
+        return session
+
     async def conversation_made(self, session_id: str) -> None:
         """Returns once the conversation that is being made for the session here is there, or after a stated
         time: the first message goes to it."""
