@@ -11,7 +11,7 @@ import httpx
 from app import __version__
 from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
 from app.config import Settings
-from app.coze import CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
+from app.coze import CozeApi, CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
 from app.credentials import Accounts, build_accounts
 from app.dependencies import Resources
 from app.metrics import Metrics
@@ -143,22 +143,16 @@ async def _open_coze(
     accounts = build_accounts(settings, http)
     stack.push_async_callback(accounts.aclose)
     meters.watch_credentials(accounts.states)
-    coze = CozeClient(
-        http,
-        CozeOptions(
-            endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
-            connect_timeout=settings.connect_timeout,
-            first_byte_timeout=settings.first_byte_timeout,
-            idle_timeout=settings.idle_timeout,
-            chat_timeout=settings.chat_timeout,
-            max_retries=settings.max_retries,
-            poll_interval=settings.poll_interval,
-        ),
-        accounts,
-        metrics=meters,
-        tracing=tracing,
+    options = CozeOptions(
+        endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
+        connect_timeout=settings.connect_timeout,
+        first_byte_timeout=settings.first_byte_timeout,
+        idle_timeout=settings.idle_timeout,
+        max_retries=settings.max_retries,
+        poll_interval=settings.poll_interval,
     )
-    return coze, accounts
+    api = CozeApi(http, options, metrics=meters, tracing=tracing)
+    return CozeClient(api, accounts.named("")), accounts
 
 
 def _log_policy(settings: Settings) -> LogPolicy:

@@ -60,8 +60,10 @@ def _draft(session_id: str, prompt: Prompt, attachments: list[SentAttachment]) -
         created_at=moment,
         updated_at=moment,
     )
-    record, request = chat.model_dump_json().encode(), msgspec.json.encode(prompt)
-    return Draft(chat, prompt, NewChat(chat_id, session_id, record, chat_frame(chat), request))
+    queued = chat.model_copy(update={"status": "pending"})
+    record, frames = chat.model_dump_json().encode(), (chat_frame(chat), chat_frame(queued))
+    new = NewChat(chat_id, session_id, record, *frames, msgspec.json.encode(prompt))
+    return Draft(chat, prompt, new)
 
 
 class Drafts:

@@ -64,7 +64,7 @@ Start = Fresh | Recover | ToolOutputs | GiveUp
 def start_of(claim: Claim) -> Start:
     """What there is to do with a chat that was claimed."""
     at_coze = claim.before == "started"
-    if claim.kind == "worn":
+    if claim.kind == "exhausted":
         return GiveUp(InternalError("The chat was begun too often without an end"), at_coze)
     if claim.kind == "expired":
         return GiveUp(SessionExpired(), at_coze)

@@ -141,7 +141,7 @@ class RunningChats:
             if claim is None:
                 return None
             logger.warning("chat {} {} in epoch {}", chat_id, claim.kind, claim.epoch)
-            if claim.kind in ("claimed", "worn") and expect is None:
+            if claim.kind in ("claimed", "exhausted") and expect is None:
                 self._metrics.takeover()
             return await self.start_claimed(claim, start=start)
 
@@ -201,7 +201,7 @@ class RunningChats:
 
     async def _move_in_indexes(self, session: SessionRecord) -> None:
         with contextlib.suppress(ServiceError):
-            await self._sessions.keep_indexed(session)
+            await self._sessions.renew_index(session)
 
     async def record_conversation(self, session: SessionRecord, job: Job | None = None) -> None:
         """Writes down whose the session's conversation is, for the first time and about once a day after
@@ -216,7 +216,7 @@ class RunningChats:
             credential = ids[2] if ids is not None else job.credential
         if conversation is not None:
             with contextlib.suppress(ServiceError):
-                await self._conversations.keep_of(session, conversation, credential)
+                await self._conversations.remember_again(session, conversation, credential)
 
     def _report(self, job: Job, span: Span) -> None:
         """How the chat ended, for whoever watches."""
@@ -259,7 +259,7 @@ class RunningChats:
 
     def lease_is_gone(self, job: Job) -> None:
         """Has Redis lost data, or somebody claimed the chat? The writer finds out."""
-        self._writer.look_again(job.log)
+        self._writer.verify(job.log)
 
     # -- cancelling --------------------------------------------------------------------------------------
 

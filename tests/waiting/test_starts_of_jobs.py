@@ -39,7 +39,7 @@ def test_what_waits_and_has_no_outputs_is_not_sent_at_all() -> None:
     assert not start.at_coze, "Coze has nothing to cancel"
 
 
-@pytest.mark.parametrize(("kind", "error"), [("worn", InternalError), ("expired", SessionExpired)])
+@pytest.mark.parametrize(("kind", "error"), [("exhausted", InternalError), ("expired", SessionExpired)])
 def test_what_cannot_go_on_is_given_up_even_with_outputs(kind: ClaimKind, error: type[Exception]) -> None:
     for before in ("started", "waiting"):
         start = start_of(claim(before, kind, run=STORED))  # type: ignore[arg-type]
