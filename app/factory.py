@@ -22,9 +22,8 @@ from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.leases import LeaseStore
-from app.stores.limits import SessionLimits
+from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.log_reader import LogReader
-from app.stores.open_log import LogPolicy
 from app.stores.rates import RateKind, RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
@@ -142,7 +141,7 @@ async def _open_coze(
     http = await stack.enter_async_context(_coze_http(settings, transport))
     accounts = build_accounts(settings, http)
     stack.push_async_callback(accounts.aclose)
-    meters.watch_credentials(accounts.states)
+    meters.watch_credentials(accounts.expiry_times)
     options = CozeOptions(
         endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
         connect_timeout=settings.connect_timeout,

@@ -12,19 +12,6 @@ LogState = Literal["open", "committed", "unsaved", "fenced"]
 
 
 @dataclass(frozen=True, slots=True)
-class LogPolicy:
-    """All in milliseconds. ``hold``: what a running chat adds to the life of its session and log.
-    ``usage_ttl``: how long a day's usage is kept. ``quota``: what a user spends in a day is counted, too."""
-
-    lease: int
-    session_ttl: int
-    log_ttl: int
-    hold: int
-    usage_ttl: int
-    quota: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Origin:
     """What is needed to write a chat again when Redis has lost everything."""
 

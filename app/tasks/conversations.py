@@ -8,7 +8,7 @@ from typing import Final, Literal, TypedDict
 import orjson
 
 from app.coze import CozeClient, Message, MessagePage
-from app.coze.codes import NOT_THERE
+from app.coze.codes import NOT_FOUND
 from app.exceptions import ConversationNotFound, SessionBusy, UpstreamError, wrong_field
 from app.models import OUR_META_KEY, Identity
 from app.stores.sessions import SessionRecord, SessionStore
@@ -95,7 +95,7 @@ def _told_to_callers(field: str = "") -> Iterator[None]:
         yield
     except UpstreamError as error:
         failure: Exception = error
-        if error.coze_code in NOT_THERE:
+        if error.coze_code in NOT_FOUND:
             failure = ConversationNotFound(
                 "Coze does not have this conversation any more",
                 details={"logid": error.logid} if error.logid else None,

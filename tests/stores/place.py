@@ -29,8 +29,8 @@ from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.index import SessionIndex, name_key, owner_key, user_key
 from app.stores.leases import Claim, LeaseStore, RunState, ToolOutputs
-from app.stores.limits import SessionLimits
-from app.stores.open_log import ChatEnd, LogPolicy, OpenLog, Origin
+from app.stores.limits import LogPolicy, SessionLimits
+from app.stores.open_log import ChatEnd, OpenLog, Origin
 from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
 from app.stores.usage import UsageStore
@@ -134,7 +134,7 @@ class Place:
 
     async def with_quota(self) -> None:
         await self.writer.stop()
-        self._choose(replace(self.policy, quota=True))
+        self._choose(self.policy._replace(quota=True))
         self.writer.start()
 
     # -- names -------------------------------------------------------------------------------------------
