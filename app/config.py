@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -187,7 +188,7 @@ class Settings(BaseSettings):
     def embedded_redis(self) -> bool:
         return self.redis_url.get_secret_value().startswith("memory://")
 
-    @property
+    @cached_property
     def bots(self) -> dict[str, str]:
         """Bot ids by model name; COZE_BOT_ID alone, as ``coze``, where no others are named."""
         return parse_bots(self.openai_bots) or {"coze": self.bot_id}

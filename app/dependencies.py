@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
@@ -11,16 +11,11 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from app.auth import ApiKeys, Verifier
 from app.config import Settings
 from app.exceptions import AuthMissing, BodyTooLarge, UnsupportedMediaType, ValidationFailed
-from app.metrics import Metrics
+from app.factory import Resources
 from app.models import Cursor, Identity
-from app.redis_client import RedisGate
-from app.sse import OpenStreams
-from app.tasks import ConversationService, FileService, SingleChats, TaskService, UsageService, UserService
-from app.tracing import Tracing
-from app.utils import now_ms
+from app.tasks import ConversationService, FileService, TaskService, UsageService, UserService
 
 _WAIT: Final = re.compile(r"\bwait\s*=\s*([0-9]{1,6})\b")
 _RESPOND_ASYNC: Final = re.compile(r"\brespond-async\b")
@@ -30,33 +25,6 @@ _LINGER_BYTES: Final = 16 * 1024 * 1024
 _LINGER_SECONDS: Final = 2.0
 _CLOSE: Final = {"Connection": "close"}
 """With an answer that comes before the end of the body: the rest would be read for nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """All that lives as long as the process. Opened by the lifespan, closed in reverse order."""
-
-    settings: Settings
-    redis: RedisGate
-    tasks: TaskService
-    users: UserService
-    files: FileService
-    usage: UsageService
-    conversations: ConversationService
-    streams: OpenStreams
-    verifier: Verifier
-    started_ms: int
-    metrics: Metrics
-    tracing: Tracing
-    api_keys: ApiKeys
-    singles: SingleChats
-    bots: Mapping[str, str]
-    """Bot ids by the model name of OpenAI's clients."""
-
-    @property
-    def uptime(self) -> int:
-        """Seconds since start."""
-        return (now_ms() - self.started_ms) // 1000
 
 
 def resources_of(request: Request) -> Resources:

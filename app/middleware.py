@@ -162,18 +162,6 @@ def _from(scope: Scope, name: str) -> Any:
     return getattr(resources, name, None)
 
 
-def _without_exit_traceback(send: Send) -> Send:
-    """A wrong setting ends the start with one line, which has been logged; the traceback of our exit that
-    the lifespan would report adds nothing."""
-
-    async def send_quietly(message: Message) -> None:
-        if message["type"] == "lifespan.startup.failed" and "SystemExit" in message.get("message", ""):
-            message["message"] = ""
-        await send(message)
-
-    return send_quietly
-
-
 class RequestContext:
     """Outermost: each request's id (the caller's if sane, else ours) bound to its log lines and sent back,
     one access line, metrics and a span, the security headers, a bound on the size of the headers, and the
@@ -184,7 +172,7 @@ class RequestContext:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, _without_exit_traceback(send))
+            await self._app(scope, receive, send)
             return
         size, sent = 0, b""
         carrier: dict[str, str] = {}

@@ -9,8 +9,8 @@ import orjson
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from app.dependencies import Resources
 from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
+from app.factory import Resources
 from app.models import Attachment, CreateSession, EnterMessage, Identity, SendMessage
 from app.openai_bodies import SESSION_KEY, ChatCompletionRequest
 from app.openai_door.callers import default_user
@@ -58,7 +58,7 @@ class Begun:
 
 async def begin(call: Call) -> Begun:
     """Raises whatever can be refused before the first byte."""
-    bot_id = call.resources.bots.get(call.body.model)
+    bot_id = call.resources.settings.bots.get(call.body.model)
     if bot_id is None:
         text = f"The model {call.body.model!r} does not exist; GET /coze/openai/v1/models lists those that do"
         raise ModelNotFound(text, details={"param": "model"})

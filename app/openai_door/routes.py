@@ -80,4 +80,4 @@ async def chat_completions(
 )
 async def list_models(_: CallerDep, resources: ResourcesDep) -> BotModels:
     created = resources.started_ms // 1000
-    return BotModels(data=[BotModel(id=name, created=created) for name in resources.bots])
+    return BotModels(data=[BotModel(id=name, created=created) for name in resources.settings.bots])

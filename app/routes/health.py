@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Response
 
 from app import __version__
-from app.dependencies import Resources, ResourcesDep
+from app.dependencies import ResourcesDep
 from app.exceptions import RedisUnavailable, ShuttingDown
+from app.factory import Resources
 from app.models import plain_json
 from app.openapi import plain_errors
 

@@ -2,7 +2,7 @@
 
 from fastapi import Response
 
-from app.dependencies import Resources
+from app.factory import Resources
 from app.models import Identity
 from app.sse import EventStream
 from app.tasks import ChatFeed

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 
-import app.main as main
+from app import factory, main
 from app.config import Settings
 from tests.simulation.clock import OWNER, Owner, VirtualLoop, outside
 from tests.simulation.coze_network import CozeNetwork
@@ -88,14 +88,14 @@ class Replica(Owner):
     async def _live(self) -> None:
         """As the lifespan does it, without signals and logging."""
         assert self._app is not None
-        world = main.World(
+        world = factory.World(
             servers=self._redis.servers(
                 self, pool_size=self.settings.redis_pool_size, reply_timeout=self.settings.redis_timeout
             ),
             transport=self._coze.transport(self),
             scan_seconds=self._scan_seconds,
         )
-        async with main.open_resources(self.settings, world) as resources:
+        async with factory.open_resources(self.settings, world) as resources:
             self._app.state.resources = resources
             await resources.redis.ping()
             self._ready.set()
