@@ -13,6 +13,7 @@ from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
 from app.middleware import Cors, RequestContext
 from app.openai_door import routes as openai_door
+from app.openai_errors import OPENAI_ERRORS
 from app.openapi import add_openapi
 from app.routes import (
     admin,
@@ -67,8 +68,8 @@ def create_app(
     app.router.routes.extend(openai_door.router.routes)
     app.add_middleware(Cors)
     app.add_middleware(RequestContext)
-    add_error_handlers(app)
-    add_openapi(app)
+    add_error_handlers(app, shapes=[OPENAI_ERRORS])
+    add_openapi(app, shapes=[OPENAI_ERRORS])
     return app
 
 

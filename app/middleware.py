@@ -207,9 +207,7 @@ class RequestContext:
             watched.answer["trace_id"] = span.trace_id
             try:
                 if size > _MAX_HEADER_BYTES:
-                    refusal = error_response(
-                        ValidationFailed("The headers are too large"), request_id, scope["path"]
-                    )
+                    refusal = error_response(ValidationFailed("The headers are too large"), scope)
                     await refusal(scope, receive, send_with_headers)
                 else:
                     await self._serve(watched, receive_watched, send_with_headers)
@@ -225,8 +223,7 @@ class RequestContext:
         except Exception as error:  # noqa: BLE001  # see above; what has begun can only be broken off
             logger.opt(exception=error).error("request broke: {}", watched.route)
             if not watched.status:
-                answer = error_response(InternalError(), watched.request_id, watched.scope["path"])
-                await answer(watched.scope, receive, send)
+                await error_response(InternalError(), watched.scope)(watched.scope, receive, send)
 
 
 class Cors:

@@ -1,77 +1,59 @@
-"""The published OpenAPI: every route's errors, examples, and the bodies that our own dependency reads."""
+"""The published OpenAPI: what routes tell FastAPI about their errors and bodies, and what FastAPI cannot say.
 
+Errors that many routes have are named groups here. All that every route has is added by ``errors``.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.routing import BaseRoute
 
+from app.dependencies import HOST_HEADER, TOKEN_HEADER
+from app.error_handlers import ENVELOPE, ErrorShape
 from app.exceptions import (
+    ERROR_CLASSES,
     AuthInvalid,
     AuthMissing,
     AuthUnavailable,
+    BodyTooLarge,
+    CozeApiError,
+    CozeQuotaExhausted,
+    CozeRateLimited,
+    CozeTimeout,
+    IdempotencyKeyReused,
     InternalError,
     Overloaded,
+    RateLimited,
     RedisUnavailable,
     ServiceError,
+    SessionExpired,
+    SessionNotFound,
+    SessionTerminated,
+    ShuttingDown,
+    UnsupportedMediaType,
     ValidationFailed,
 )
-from app.models import Chat, CreateSession, ErrorEnvelope, SendMessage, SubmitToolOutputs, SuccessEnvelope
-from app.openai_bodies import ChatCompletionRequest, OpenAIError
-from app.openai_errors import openai_error
+from app.models import Chat, SuccessEnvelope
 
-REF: Final = "#/components/schemas/"
-_BODIES: Final[tuple[type[BaseModel], ...]] = (
-    CreateSession,
-    SendMessage,
-    SubmitToolOutputs,
-    ChatCompletionRequest,
-)
+BEGINS: Final = (RateLimited, ShuttingDown)
+"""Of routes that begin something."""
+BEGINS_ONCE: Final = (*BEGINS, IdempotencyKeyReused)
+"""Of those that take an Idempotency-Key."""
+BODY: Final = (BodyTooLarge, UnsupportedMediaType)
+SESSION: Final = (SessionNotFound, SessionTerminated, SessionExpired)
+"""Of routes that need a living session."""
+COZE: Final = (CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout)
+"""Of routes that answer with what Coze said."""
 _EVERYWHERE: Final = (
     *(ValidationFailed, AuthMissing, AuthInvalid, AuthUnavailable),  # headers may be too large anywhere
     *(RedisUnavailable, Overloaded, InternalError),
 )
-
-
-def errors(*classes: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """``responses=`` of a protected route: its own failures and those that every route has."""
-    return plain_errors(*classes, *_EVERYWHERE)
-
-
-def plain_errors(*classes: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """One response for each status, with an example for each error code."""
-    responses: dict[int | str, dict[str, Any]] = {}
-    for cls in classes:
-        response = responses.setdefault(
-            cls.status,
-            {"model": ErrorEnvelope, "description": "", "content": {"application/json": {"examples": {}}}},
-        )
-        examples = response["content"]["application/json"]["examples"]
-        examples[cls.code] = {"value": _example(cls)}
-        response["description"] = ", ".join(examples)
-        if cls.default_retry_after is not None:
-            response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
-    return responses
-
-
-def _example(cls: type[ServiceError]) -> dict[str, Any]:
-    moment = "2026-11-22T18:40:33.115908+00:00"
-    return {
-        "success": False,
-        "timestamp": moment,
-        "data": None,
-        "error": {
-            "code": cls.code,
-            "message": cls.default_message,
-            "timestamp": moment,
-            "request_id": "req_b2t6k3xw5c7dq4n2z5ya",
-            "retryable": cls.retryable,
-            "details": {},
-        },
-    }
-
-
+_SCHEMAS: Final = "#/components/schemas/"
+_EXAMPLES: Final = "#/components/examples/"
 _EVENT: Final[dict[str, Any]] = {
     "type": "object",
     "description": "One server-sent event; the stream is a sequence of them",
@@ -82,6 +64,123 @@ _EVENT: Final[dict[str, Any]] = {
     },
     "required": ["event", "data"],
 }
+
+Responses = dict[int | str, dict[str, Any]]
+
+# -- what routes say --------------------------------------------------------------------------------------
+
+
+def errors(*classes: type[ServiceError], shape: ErrorShape = ENVELOPE) -> Responses:
+    """``responses=`` of a route that needs a caller: its own failures and those that every route has."""
+    return only_errors(*classes, *_EVERYWHERE, shape=shape)
+
+
+def only_errors(*classes: type[ServiceError], shape: ErrorShape = ENVELOPE) -> Responses:
+    """One response for each status, with an example for each error code."""
+    responses: Responses = {}
+    for cls in classes:
+        response = responses.setdefault(
+            cls.status,
+            {"model": shape.model, "description": "", "content": {"application/json": {"examples": {}}}},
+        )
+        examples = response["content"]["application/json"]["examples"]
+        examples[cls.code] = {"$ref": f"{_EXAMPLES}{shape.name}.{cls.code}"}
+        response["description"] = ", ".join(examples)
+        if cls.default_retry_after is not None:
+            response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
+    return responses
+
+
+def event_stream() -> Responses:
+    """``responses=`` of a route that answers with server-sent events."""
+    return {200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}}}
+
+
+def chat_answers() -> Responses:
+    """``responses=`` of a route that starts a chat: whole, still at work, or a stream."""
+    return {
+        200: {"content": {"text/event-stream": {"schema": _EVENT}}},
+        202: {"model": SuccessEnvelope[Chat], "description": "Still at work; see Location"},
+    }
+
+
+class JsonBody(dict[str, Any]):
+    """``openapi_extra=`` of a route that reads its body with ``RequestContext.json``."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        content = {"application/json": {"schema": {"$ref": _SCHEMAS + model.__name__}}}
+        super().__init__(requestBody={"required": True, "content": content})
+        self.model = model
+
+
+# -- the document -----------------------------------------------------------------------------------------
+
+
+def add_openapi(app: FastAPI, shapes: Sequence[ErrorShape] = ()) -> None:
+    """``app.openapi()`` makes the document when it is first asked for. ``shapes``: beside our own."""
+
+    def build() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            components = document["components"]
+            components["schemas"] |= _bodies(app.routes)
+            components["examples"] = _examples((ENVELOPE, *shapes))
+            _drop_fastapis_422(document)
+            _require_the_host(document)
+            _add_links(document["paths"])
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = build  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document["paths"].values():
+        yield from path.values()
+
+
+def _bodies(routes: Iterable[BaseRoute]) -> dict[str, Any]:
+    """The models of bodies that we read ourselves, as FastAPI does not know them."""
+    extras = [getattr(route, "openapi_extra", None) for route in routes]
+    models: list[tuple[type[BaseModel], Any]] = [
+        (extra.model, "validation") for extra in extras if isinstance(extra, JsonBody)
+    ]
+    _, schemas = models_json_schema(models, ref_template=_SCHEMAS + "{model}")
+    defined: dict[str, Any] = schemas["$defs"]
+    return defined
+
+
+def _examples(shapes: Iterable[ErrorShape]) -> dict[str, Any]:
+    """Put in here and referred to, as FastAPI takes nulls out of all that it is given."""
+    request_id, moment = "req_b2t6k3xw5c7dq4n2z5ya", "2026-11-22T18:40:33.115908+00:00"
+    return {
+        f"{shape.name}.{code}": {"value": shape.body(error(), request_id, moment)}
+        for shape in shapes
+        for code, error in ERROR_CLASSES.items()
+    }
+
+
+def _drop_fastapis_422(document: dict[str, Any]) -> None:
+    """It is never sent: a request that is not valid is a 400."""
+    for operation in _operations(document):
+        if "HTTPValidationError" in str(operation["responses"].get("422")):
+            del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+
+
+def _require_the_host(document: dict[str, Any]) -> None:
+    """FastAPI can say that either of two schemes will do, not that both are needed."""
+    host = {"type": "apiKey", "in": "header", "name": HOST_HEADER, "description": "Host of the calling app"}
+    document["components"]["securitySchemes"][HOST_HEADER] = host
+    for operation in _operations(document):
+        for requirement in operation.get("security", ()):
+            if TOKEN_HEADER in requirement:
+                requirement[HOST_HEADER] = []
+
+
 _MAKES: Final = {
     ("/coze/files", "post"): "file_id",
     ("/coze/sessions", "post"): "session_id",
@@ -104,109 +203,3 @@ def _add_links(paths: dict[str, Any]) -> None:
         for status, response in paths[producer][method]["responses"].items():
             if status in ("200", "202"):
                 response["links"] = links
-
-
-def event_stream() -> dict[int | str, dict[str, Any]]:
-    """``responses=`` of a route that answers with server-sent events."""
-    return {
-        200: {
-            "description": "Server-sent events",
-            "content": {"text/event-stream": {"schema": _EVENT}},
-        }
-    }
-
-
-def chat_answers() -> dict[int | str, dict[str, Any]]:
-    """``responses=`` of a route that starts a chat: whole, still at work, or a stream."""
-    return {
-        200: {"content": {"text/event-stream": {"schema": _EVENT}}},
-        202: {"model": SuccessEnvelope[Chat], "description": "Still at work; see Location"},
-    }
-
-
-def openai_errors(*classes: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """``responses=`` of a route for OpenAI's clients: the same failures in their shape."""
-    responses = errors(*classes)
-    every: tuple[type[ServiceError], ...] = (*classes, *_EVERYWHERE)
-    for cls in every:
-        response = responses[cls.status]
-        response["model"] = OpenAIError
-        response["content"]["application/json"]["examples"][cls.code] = {"value": openai_error(cls())}
-    return responses
-
-
-def openai_stream() -> dict[int | str, dict[str, Any]]:
-    """``responses=`` of a route that answers whole or with chunks."""
-    schema = {
-        "type": "string",
-        "description": "`data:` lines with chat.completion.chunk objects, then [DONE]",
-    }
-    return {200: {"content": {"text/event-stream": {"schema": schema}}}}
-
-
-def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """``openapi_extra=`` of a route whose body is read by ``dependencies.json_body``."""
-    schema = {"$ref": REF + model.__name__}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _caller_headers() -> list[dict[str, Any]]:
-    """The two headers of ``dependencies.get_identity``."""
-    return [
-        {
-            "name": name,
-            "in": "header",
-            "required": False,
-            "schema": {
-                "anyOf": [{"type": "string"}, {"type": "null"}],
-                "description": text,
-                "title": name.capitalize(),
-            },
-            "description": text,
-        }
-        for name, text in (
-            ("HtySudoerToken", "The caller's JWT"),
-            ("HtyHost", "Host of the calling app"),
-        )
-    ]
-
-
-def _mend(schema: dict[str, Any]) -> None:
-    """Takes out FastAPI's own 422, which we never send, and puts back the nulls that it leaves out of
-    examples."""
-    schemas = schema.get("components", {}).get("schemas", {})
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    for path in schema.get("paths", {}).values():
-        for operation in path.values():
-            responses = operation.get("responses", {})
-            if AuthMissing.code in responses.get("401", {}).get("description", ""):
-                parameters = operation.setdefault("parameters", [])
-                names = {parameter["name"] for parameter in parameters}
-                parameters += [header for header in _caller_headers() if header["name"] not in names]
-            if str(responses.get("422", {})).find("HTTPValidationError") >= 0:
-                del responses["422"]
-            for response in responses.values():
-                for example in (
-                    response.get("content", {}).get("application/json", {}).get("examples", {}).values()
-                ):
-                    if "success" in example["value"]:
-                        example["value"].setdefault("data", None)
-                    else:
-                        example["value"]["error"].setdefault("param", None)
-
-
-def add_openapi(app: FastAPI) -> None:
-    def build() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes
-            )
-            _, bodies = models_json_schema([(m, "validation") for m in _BODIES], ref_template=REF + "{model}")
-            _mend(schema)
-            schema.setdefault("components", {}).setdefault("schemas", {}).update(bodies.get("$defs", {}))
-            _add_links(schema["paths"])
-            app.openapi_schema = schema
-        return app.openapi_schema
-
-    app.openapi = build  # type: ignore[method-assign]  # FastAPI's documented way

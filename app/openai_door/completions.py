@@ -9,11 +9,10 @@ import orjson
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
+from app.dependencies import RequestContext
 from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
-from app.factory import Resources
-from app.models import Attachment, CreateSession, EnterMessage, Identity, SendMessage
+from app.models import Attachment, CreateSession, EnterMessage, SendMessage
 from app.openai_bodies import SESSION_KEY, ChatCompletionRequest
-from app.openai_door.callers import default_user
 from app.openai_door.chunks import (
     ID_PREFIX,
     ChunkStream,
@@ -38,10 +37,8 @@ _REPAIR_SECONDS: Final = 60.0
 class Call:
     """One request, and what it needs."""
 
-    resources: Resources
-    identity: Identity
+    context: RequestContext
     body: ChatCompletionRequest
-    request_id: str
     idempotency_key: str | None
     user_id: str | None
 
@@ -58,12 +55,12 @@ class Begun:
 
 async def begin(call: Call) -> Begun:
     """Raises whatever can be refused before the first byte."""
-    bot_id = call.resources.settings.bots.get(call.body.model)
+    bot_id = call.context.resources.settings.bots.get(call.body.model)
     if bot_id is None:
         text = f"The model {call.body.model!r} does not exist; GET /coze/openai/v1/models lists those that do"
         raise ModelNotFound(text, details={"param": "model"})
     if call.body.stream:
-        call.resources.streams.check(call.identity.owner)
+        call.context.resources.streams.check(call.context.identity.owner)
     outputs = tool_outputs_of(call.body.messages)
     if outputs is not None:
         return await _go_on(call, *outputs)
@@ -71,10 +68,10 @@ async def begin(call: Call) -> Begun:
 
 
 async def _go_on(call: Call, chat_id: str, outputs: Any) -> Begun:
-    tasks = call.resources.tasks
-    chat = orjson.loads(await tasks.result(call.identity, chat_id, 0))
+    tasks = call.context.resources.tasks
+    chat = orjson.loads(await tasks.result(call.context.identity, chat_id, 0))
     started = await tasks.submit_tool_outputs(
-        call.identity, chat_id, outputs, call.request_id, call.idempotency_key
+        call.context.identity, chat_id, outputs, call.context.request_id, call.idempotency_key
     )
     content, reasoning = started.said or (0, 0)
     before = {
@@ -85,9 +82,10 @@ async def _go_on(call: Call, chat_id: str, outputs: Any) -> Begun:
 
 
 async def _ask(call: Call, bot_id: str) -> Begun:
-    body, tasks, identity = call.body, call.resources.tasks, call.identity
+    body, tasks, identity = call.body, call.context.resources.tasks, call.context.identity
     question = question_of(body)
-    user_id = body.user or call.user_id or default_user(identity)
+    # Where the request names nobody: the person, the API key's name, or the root.
+    user_id = body.user or call.user_id or identity.hty_id or identity.root.rpartition(":")[2]
     who = checked(CreateSession, {"user_id": user_id, "bot_id": bot_id}, "user")
     plain = body.model_copy(update={"stream": None, "stream_options": None})
     # Of the request as it came: images that are uploaded get new ids each time.
@@ -105,11 +103,11 @@ async def _ask(call: Call, bot_id: str) -> Begun:
     )
     if body.session_id is not None:
         started = await tasks.send(
-            identity, body.session_id, message, request_id=call.request_id, idempotency_key=key
+            identity, body.session_id, message, request_id=call.context.request_id, idempotency_key=key
         )
         return Begun(started, None, bound=False)
-    started = await call.resources.singles.begin(
-        identity, who, message, request_id=call.request_id, idempotency_key=key
+    started = await call.context.resources.singles.begin(
+        identity, who, message, request_id=call.context.request_id, idempotency_key=key
     )
     return Begun(started, None, bound=key is None)
 
@@ -126,8 +124,8 @@ async def _places(call: Call, question: Question, user_id: str) -> dict[bytes, s
     if not data:
         return {}
     try:
-        records = await call.resources.files.images(
-            call.identity, list(data), session_id=call.body.session_id, user_id=user_id
+        records = await call.context.resources.files.images(
+            call.context.identity, list(data), session_id=call.body.session_id, user_id=user_id
         )
     except UnsupportedMediaType as error:  # the request itself is JSON, as it should be
         raise wrong("messages", error.message) from None
@@ -156,7 +154,7 @@ def _entered(said: SaidMessage, places: dict[bytes, str]) -> EnterMessage:
 
 def stream_of(call: Call, begun: Begun) -> Response:
     """A client that leaves is the stop button: what nobody can come back for is cancelled."""
-    resources, identity, chat_id = call.resources, call.identity, begun.started.chat_id
+    resources, identity, chat_id = call.context.resources, call.context.identity, begun.started.chat_id
     dialect = ChunkStream(
         chat_id, call.body.model, include_usage=call.body.include_usage, before=begun.before
     )
@@ -177,17 +175,17 @@ def stream_of(call: Call, begun: Begun) -> Response:
     )
 
 
-async def whole_answer(call: Call, begun: Begun, request: Request) -> Response:
+async def whole_answer(call: Call, begun: Begun) -> Response:
     """Waits until the chat is over: OpenAI knows no answer that is still to come."""
-    resources, chat_id = call.resources, begun.started.chat_id
+    resources, chat_id = call.context.resources, begun.started.chat_id
     patience = resources.settings.chat_timeout + _REPAIR_SECONDS
-    answer = asyncio.ensure_future(resources.tasks.answer(call.identity, chat_id, patience))
-    gone = asyncio.ensure_future(_client_gone(request))
+    answer = asyncio.ensure_future(resources.tasks.answer(call.context.identity, chat_id, patience))
+    gone = asyncio.ensure_future(_client_gone(call.context.request))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             if begun.bound:
-                resources.tasks.let_go(call.identity, chat_id)
+                resources.tasks.let_go(call.context.identity, chat_id)
             raise ClientDisconnect
         chat = orjson.loads(answer.result())
     finally:
@@ -212,7 +210,7 @@ def _unfinished(call: Call, chat: dict[str, Any]) -> ServiceError | None:
     or it would be a second one."""
     if chat["status"] not in ("pending", "processing"):
         return None
-    leaving = call.resources.tasks.farewell.is_set()
+    leaving = call.context.resources.tasks.farewell.is_set()
     error: ServiceError = ShuttingDown() if leaving else CozeTimeout("The chat is not over yet")
     if call.idempotency_key is None:
         error.details["chat_id"] = chat["chat_id"]

@@ -1,44 +1,35 @@
 """OpenAI's routes under /coze/openai/v1."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Header, Response
 
-from app.dependencies import (
-    CallerDep,
-    IdempotencyKeyDep,
-    RequestIdDep,
-    ResourcesDep,
-    get_caller,
-    json_body,
-)
+from app.dependencies import BearerContextDep, IdempotencyKeyHeader
 from app.exceptions import (
-    BodyTooLarge,
     ChatExpired,
     ChatNotFound,
     ChatState,
-    CozeApiError,
-    CozeQuotaExhausted,
-    CozeRateLimited,
-    CozeTimeout,
-    IdempotencyKeyReused,
     ModelNotFound,
     QuotaExceeded,
-    RateLimited,
     SessionBusy,
-    SessionExpired,
-    SessionNotFound,
-    SessionTerminated,
-    ShuttingDown,
-    UnsupportedMediaType,
-    ValidationFailed,
 )
 from app.openai_bodies import BotModel, BotModels, ChatCompletion, ChatCompletionRequest
-from app.openai_door.callers import EndUserDep
 from app.openai_door.completions import Call, begin, stream_of, whole_answer
-from app.openapi import body_of, openai_errors, openai_stream
+from app.openai_errors import OPENAI_ERRORS
+from app.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, Responses, errors
 
-BODY = json_body(ChatCompletionRequest, get_caller, lambda settings: settings.openai_max_body_bytes)
+_STREAM: Final[Responses] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "string",
+                    "description": "`data:` lines with chat.completion.chunk objects, then [DONE]",
+                }
+            }
+        }
+    }
+}
 
 router = APIRouter(prefix="/coze/openai/v1", tags=["openai"])
 
@@ -47,37 +38,34 @@ router = APIRouter(prefix="/coze/openai/v1", tags=["openai"])
     "/chat/completions",
     summary="OpenAI's chat completions: a bot answers, whole or as a stream",
     response_model=ChatCompletion,
-    responses={
-        **openai_stream(),
-        **openai_errors(
-            *(ValidationFailed, BodyTooLarge, UnsupportedMediaType, IdempotencyKeyReused, ModelNotFound),
-            *(SessionNotFound, SessionTerminated, SessionExpired, ChatNotFound, ChatExpired, ChatState),
-            *(SessionBusy, ShuttingDown, RateLimited, QuotaExceeded),
-            *(CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
-        ),
-    },
-    openapi_extra=body_of(ChatCompletionRequest),
+    responses=_STREAM
+    | errors(
+        *(*BODY, *BEGINS_ONCE, *SESSION, *COZE, SessionBusy, QuotaExceeded),
+        *(ModelNotFound, ChatNotFound, ChatExpired, ChatState),
+        shape=OPENAI_ERRORS,
+    ),
+    openapi_extra=JsonBody(ChatCompletionRequest),
 )
 async def chat_completions(
-    request: Request,
-    caller: CallerDep,
-    resources: ResourcesDep,
-    end_user: EndUserDep,
-    idempotency_key: IdempotencyKeyDep,
-    request_id: RequestIdDep,
-    body: Annotated[ChatCompletionRequest, Depends(BODY)],
+    context: BearerContextDep,
+    end_user: Annotated[
+        str | None,
+        Header(alias="X-OpenWebUI-User-Id", description="Counts where the body has no `user`"),
+    ] = None,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
-    call = Call(resources, caller, body, request_id, idempotency_key, end_user)
+    body = await context.json(ChatCompletionRequest, context.resources.settings.openai_max_body_bytes)
+    call = Call(context, body, idempotency_key, end_user)
     begun = await begin(call)
-    return stream_of(call, begun) if body.stream else await whole_answer(call, begun, request)
+    return stream_of(call, begun) if body.stream else await whole_answer(call, begun)
 
 
 @router.get(
     "/models",
     summary="The bots of COZE_BOTS, as OpenAI's clients list models",
     response_model=BotModels,
-    responses=openai_errors(),
+    responses=errors(shape=OPENAI_ERRORS),
 )
-async def list_models(_: CallerDep, resources: ResourcesDep) -> BotModels:
-    created = resources.started_ms // 1000
-    return BotModels(data=[BotModel(id=name, created=created) for name in resources.settings.bots])
+async def list_models(context: BearerContextDep) -> BotModels:
+    created = context.resources.started_ms // 1000
+    return BotModels(data=[BotModel(id=name, created=created) for name in context.resources.settings.bots])
