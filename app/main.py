@@ -11,7 +11,7 @@ from app.config import Settings, load_settings
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
-from app.middleware import Cors, RequestContext
+from app.middleware import Cors, RequestMiddleware
 from app.openai_door import routes as openai_door
 from app.openai_errors import OPENAI_ERRORS
 from app.openapi import add_openapi
@@ -67,7 +67,7 @@ def create_app(
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend(openai_door.router.routes)
     app.add_middleware(Cors)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestMiddleware)
     add_error_handlers(app, shapes=[OPENAI_ERRORS])
     add_openapi(app, shapes=[OPENAI_ERRORS])
     return app

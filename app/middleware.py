@@ -162,7 +162,7 @@ def _from(scope: Scope, name: str) -> Any:
     return getattr(resources, name, None)
 
 
-class RequestContext:
+class RequestMiddleware:
     """Outermost: each request's id (the caller's if sane, else ours) bound to its log lines and sent back,
     one access line, metrics and a span, the security headers, a bound on the size of the headers, and the
     answer to what nobody expected."""

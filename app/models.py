@@ -8,37 +8,27 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.bodies import (
-    MAX_ATTACHMENTS,
-    USER_ID_PATTERN,
-    AdditionalMessages,
-    Attachment,
-    BotId,
-    CreateSession,
-    EnterMessage,
-    FileType,
-    MetaData,
-    SendMessage,
-    SubmitToolOutputs,
-    ToolOutput,
-    UserId,
+    USER_ID_PATTERN as USER_ID_PATTERN,
+)
+from app.bodies import (
+    Attachment as Attachment,
+)
+from app.bodies import (
+    CreateSession as CreateSession,
+)
+from app.bodies import (
+    EnterMessage as EnterMessage,
+)
+from app.bodies import (
+    FileType as FileType,
+)
+from app.bodies import (
+    SendMessage as SendMessage,
+)
+from app.bodies import (
+    SubmitToolOutputs as SubmitToolOutputs,
 )
 from app.utils import iso
-
-__all__ = [  # from app.bodies; what is defined here needs no list
-    "MAX_ATTACHMENTS",
-    "USER_ID_PATTERN",
-    "AdditionalMessages",
-    "Attachment",
-    "BotId",
-    "CreateSession",
-    "EnterMessage",
-    "FileType",
-    "MetaData",
-    "SendMessage",
-    "SubmitToolOutputs",
-    "ToolOutput",
-    "UserId",
-]
 
 TaskStatus = Literal["completed", "processing", "failed", "cancelled", "requires_action"]
 ChatStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "requires_action"]

@@ -192,18 +192,6 @@ class FileService:
             raise CozeApiError("Coze has another number of bytes than was sent", logid=file.logid)
         return _Sent(file.id, coze.credential, file.logid, name, kind, counted.size)
 
-    async def upload_bytes(
-        self,
-        identity: Identity,
-        name: str,
-        data: bytes,
-        *,
-        session_id: str | None = None,
-        user_id: str | None = None,
-    ) -> FileRecord:
-        """``upload`` of what is in memory already."""
-        return await self.upload(identity, Held(name, data), session_id=session_id, user_id=user_id)
-
     async def get(self, identity: Identity, file_id: str) -> FileRecord:
         [record] = await self._files.find([file_id], identity)
         return record
