@@ -8,27 +8,25 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.bodies import (
-    USER_ID_PATTERN as USER_ID_PATTERN,
-)
-from app.bodies import (
-    Attachment as Attachment,
-)
-from app.bodies import (
-    CreateSession as CreateSession,
-)
-from app.bodies import (
-    EnterMessage as EnterMessage,
-)
-from app.bodies import (
-    FileType as FileType,
-)
-from app.bodies import (
-    SendMessage as SendMessage,
-)
-from app.bodies import (
-    SubmitToolOutputs as SubmitToolOutputs,
+    USER_ID_PATTERN,
+    Attachment,
+    CreateSession,
+    EnterMessage,
+    FileType,
+    SendMessage,
+    SubmitToolOutputs,
 )
 from app.utils import iso
+
+__all__ = [
+    "USER_ID_PATTERN",
+    "Attachment",
+    "CreateSession",
+    "EnterMessage",
+    "FileType",
+    "SendMessage",
+    "SubmitToolOutputs",
+]  # of app.bodies
 
 TaskStatus = Literal["completed", "processing", "failed", "cancelled", "requires_action"]
 ChatStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "requires_action"]

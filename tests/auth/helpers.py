@@ -98,12 +98,8 @@ def counted(metrics: Metrics, name: str) -> dict[str, int]:
     """Of a counter with one label: how much was counted, by its value."""
     text = metrics.render()[0].decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {
-        value: int(sample.value)
-        for sample in samples
-        if sample.name == name
-        for value in sample.labels.values()
-    }
+    wanted = [sample for sample in samples if sample.name == name]
+    return {value: int(sample.value) for sample in wanted for value in sample.labels.values()}
 
 
 # -- tokens -----------------------------------------------------------------------------------------------
