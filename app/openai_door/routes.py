@@ -14,7 +14,7 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.openai_bodies import BotModel, BotModels, ChatCompletion, ChatCompletionRequest
-from app.openai_door.completions import Call, begin, stream_of, whole_answer
+from app.openai_door.completions import CompletionCall, begin, stream_of, whole_answer
 from app.openai_errors import OPENAI_ERRORS
 from app.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, Responses, errors
 
@@ -55,9 +55,9 @@ async def chat_completions(
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     body = await context.json(ChatCompletionRequest, context.resources.settings.openai_max_body_bytes)
-    call = Call(context, body, idempotency_key, end_user)
-    begun = await begin(call)
-    return stream_of(call, begun) if body.stream else await whole_answer(call, begun)
+    call = CompletionCall(context, body, idempotency_key, end_user)
+    started = await begin(call)
+    return stream_of(call, started) if body.stream else await whole_answer(call, started)
 
 
 @router.get(
