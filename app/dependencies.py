@@ -7,7 +7,7 @@ would be one more dependency for each request.
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, NamedTuple, TypeVar
 
 from fastapi import Depends, Header, Query, Request
 from fastapi.openapi.models import HTTPBearer
@@ -143,16 +143,11 @@ IdempotencyKeyHeader = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How many seconds a call that is not streamed waits, and the ``Preference-Applied`` header it earned."""
+class Patience(NamedTuple):
+    """How many seconds a call that is not streamed waits, and the headers that tell so."""
 
     seconds: float
-    applied: str | None = None
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Preference-Applied": self.applied} if self.applied else {}
+    headers: dict[str, str]
 
 
 async def get_patience(
@@ -164,11 +159,11 @@ async def get_patience(
     """RFC 7240. What is not understood is ignored, as the RFC asks."""
     wait = _WAIT.search(prefer or "")
     if wait is not None and int(wait[1]) <= _MAX_PREFERRED_WAIT:
-        return Patience(float(wait[1]), f"wait={int(wait[1])}")
+        return Patience(float(wait[1]), {"Preference-Applied": f"wait={int(wait[1])}"})
     if _RESPOND_ASYNC.search(prefer or ""):
-        return Patience(0.0, "respond-async")
+        return Patience(0.0, {"Preference-Applied": "respond-async"})
     resources: Resources = request.app.state.resources
-    return Patience(resources.settings.timeout)
+    return Patience(resources.settings.timeout, {})
 
 
 PatienceDep = Annotated[Patience, Depends(get_patience)]
