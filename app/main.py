@@ -8,13 +8,13 @@ from loguru import logger
 
 from app import __version__
 from app.config import Settings, load_settings
+from app.doors.openai import routes as openai_door
+from app.doors.openai.errors import OPENAI_ERRORS
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
-from app.middleware import Cors, RequestMiddleware
-from app.openai_door import routes as openai_door
-from app.openai_errors import OPENAI_ERRORS
-from app.openapi import add_openapi
+from app.http.middleware import Cors, RequestMiddleware
+from app.http.openapi import add_openapi
 from app.routes import (
     admin,
     chats,

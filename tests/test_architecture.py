@@ -23,11 +23,7 @@ LEVELS = {
     "records": 1,
     "exceptions": 0,
     "redis_url": 0,
-    "openai_errors": 6,
-    "openai_bodies": 1,
-    "bodies": 1,
     "config": 1,
-    "multipart": 1,
     "models": 2,
     "metrics": 2,
     "tracing": 2,
@@ -41,23 +37,20 @@ LEVELS = {
     "error_handlers": 5,
     "sse": 6,
     "factory": 7,
-    "json_body": 6,
-    "dependencies": 8,
-    "middleware": 9,
-    "openapi": 9,
-    "uploads": 9,
-    "routes": 10,
-    "openai_door": 10,
-    "main": 11,
-    "process": 12,
-    "check": 11,
-    "__main__": 13,
+    "http": 8,
+    "routes": 9,
+    "doors": 9,
+    "main": 10,
+    "check": 10,
+    "process": 11,
+    "__main__": 11,
 }
 """A part imports from lower levels and from itself, never sideways or upward."""
 
 FORBIDDEN = {
     "routes": {"redis", "httpx", "fakeredis", "aiohttp", "app.coze", "app.redis_client", "app.stores"},
-    "openai_door": {"redis", "httpx", "fakeredis", "aiohttp", "app.coze", "app.redis_client", "app.stores"},
+    "doors": {"redis", "httpx", "fakeredis", "aiohttp", "app.coze", "app.redis_client", "app.stores"},
+    "http": {"redis", "httpx", "fakeredis", "aiohttp", "app.coze", "app.redis_client", "app.stores"},
     "tasks": {"fastapi", "starlette", "http", "redis", "httpx", "aiohttp"},
     "coze": {"redis", "fakeredis", "fastapi", "starlette", "app.models", "app.config"},
     "stores": {"fastapi", "starlette", "httpx", "aiohttp", "app.coze"},
@@ -69,7 +62,7 @@ FORBIDDEN = {
 }
 
 BROAD_EXCEPTS = {
-    "app/middleware.py:_serve",  # the last resort of a request: an answer, and one line in the log
+    "app/http/middleware.py:_serve",  # the last resort of a request: an answer, and one line in the log
     "app/stores/loops.py:forever",  # a periodic loop outlives its faults
     "app/tasks/runner.py:run",  # a fault of ours must end the chat as failed
 }

@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Response
 
 from app import __version__
-from app.dependencies import ContextDep
 from app.exceptions import AuthForbidden
+from app.http.dependencies import ContextDep
+from app.http.openapi import errors
 from app.models import CleanedUp, Stats, SuccessEnvelope
-from app.openapi import errors
 from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/admin", tags=["admin"])

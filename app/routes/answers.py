@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 from fastapi import Response
 
-from app.dependencies import RequestContext
+from app.http.dependencies import RequestContext
 from app.models import success_json, task_status_of
 from app.sse import EventStream, result_json
 from app.tasks import ChatFeed, error_of

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.dependencies import ContextDep, CursorDep, IdempotencyKeyHeader, PatienceDep
 from app.exceptions import ChatNotFound, ChatState, RateLimited
+from app.http.dependencies import ContextDep, CursorDep, IdempotencyKeyHeader, PatienceDep
+from app.http.openapi import BEGINS_ONCE, BODY, COZE, JsonBody, chat_answers, errors, event_stream
 from app.models import Chat, SubmitToolOutputs, SuccessEnvelope
-from app.openapi import BEGINS_ONCE, BODY, COZE, JsonBody, chat_answers, errors, event_stream
 from app.routes.answers import chat_answer, chat_as_it_stands, stream
 
 router = APIRouter(prefix="/coze/chats", tags=["chats"])

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import JSONResponse
 
-from app.dependencies import ResourcesDep
 from app.exceptions import RouteNotFound
+from app.http.dependencies import ResourcesDep
 
 
 async def docs_enabled(resources: ResourcesDep) -> None:

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.dependencies import ContextDep
 from app.exceptions import FileNotFound
+from app.http.dependencies import ContextDep
+from app.http.openapi import BEGINS, BODY, COZE, SESSION, errors
+from app.http.uploads import UPLOAD_BODY, open_upload
 from app.models import USER_ID_PATTERN, StoredFile, SuccessEnvelope
-from app.openapi import BEGINS, BODY, COZE, SESSION, errors
 from app.routes.answers import success
 from app.tasks import file_view
-from app.uploads import UPLOAD_BODY, open_upload
 
 router = APIRouter(prefix="/coze/files", tags=["files"])
 

@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Response
 
 from app import __version__
-from app.dependencies import ResourcesDep
 from app.exceptions import RedisUnavailable, ShuttingDown
+from app.http.dependencies import ResourcesDep
+from app.http.openapi import only_errors
 from app.models import plain_json
-from app.openapi import only_errors
 
 router = APIRouter(tags=["health"])
 

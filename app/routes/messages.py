@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Response
 
-from app.dependencies import ContextDep, IdempotencyKeyHeader, PatienceDep
 from app.exceptions import ChatExpired, FileNotFound, QuotaExceeded, SessionBusy
+from app.http.dependencies import ContextDep, IdempotencyKeyHeader, PatienceDep
+from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, chat_answers, errors
 from app.models import Chat, SendMessage, SuccessEnvelope
-from app.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, chat_answers, errors
 from app.routes.answers import chat_answer, stream
 
 router = APIRouter(prefix="/coze/sessions", tags=["messages"])

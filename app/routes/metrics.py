@@ -5,7 +5,7 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from app.dependencies import ResourcesDep
+from app.http.dependencies import ResourcesDep
 
 router = APIRouter(tags=["health"])
 

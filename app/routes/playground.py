@@ -11,8 +11,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from app.dependencies import ResourcesDep
 from app.exceptions import RouteNotFound
+from app.http.dependencies import ResourcesDep
 
 _FILES: Final = Path(__file__).resolve().parents[1] / "playground"
 _TYPES: Final = {

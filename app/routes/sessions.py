@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 import orjson
 from fastapi import APIRouter, Query, Response
 
-from app.dependencies import ContextDep, IdempotencyKeyHeader
 from app.exceptions import (
     ConversationNotFound,
     SessionBusy,
@@ -13,8 +12,9 @@ from app.exceptions import (
     SessionLimitReached,
     SessionNotFound,
 )
+from app.http.dependencies import ContextDep, IdempotencyKeyHeader
+from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, errors
 from app.models import ChatPage, ClearedContext, CreateSession, HistoryPage, Session, SuccessEnvelope
-from app.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, errors
 from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/sessions", tags=["sessions"])

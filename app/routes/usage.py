@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.dependencies import ContextDep
+from app.http.dependencies import ContextDep
+from app.http.openapi import errors
 from app.models import SuccessEnvelope, UsageReport
-from app.openapi import errors
 from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/usage", tags=["usage"])

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.dependencies import BearerContextDep, ContextDep
+from app.http.dependencies import BearerContextDep, ContextDep
+from app.http.openapi import errors
 from app.models import USER_ID_PATTERN, Erased, SessionList, SuccessEnvelope
-from app.openapi import errors
 from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/users", tags=["users"])

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from app.doors.openai.bodies import ChatCompletionRequest
+from app.doors.openai.errors import openai_error
 from app.exceptions import ERROR_CLASSES
 from app.main import create_app
 from app.models import CreateSession, SendMessage
-from app.openai_bodies import ChatCompletionRequest
-from app.openai_errors import openai_error
 
 EVERYWHERE = {
     "AUTH_MISSING",

@@ -12,7 +12,6 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
-from app.dependencies import HOST_HEADER, TOKEN_HEADER
 from app.error_handlers import ENVELOPE, ErrorShape
 from app.exceptions import (
     ERROR_CLASSES,
@@ -37,6 +36,7 @@ from app.exceptions import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from app.http.dependencies import HOST_HEADER, TOKEN_HEADER
 from app.models import Chat, SuccessEnvelope
 
 BEGINS: Final = (RateLimited, ShuttingDown)

@@ -9,11 +9,8 @@ import orjson
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from app.dependencies import RequestContext
-from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
-from app.models import Attachment, CreateSession, EnterMessage, SendMessage
-from app.openai_bodies import SESSION_KEY, ChatCompletionRequest
-from app.openai_door.chunks import (
+from app.doors.openai.bodies import SESSION_KEY, ChatCompletionRequest
+from app.doors.openai.chunks import (
     ID_PREFIX,
     ChunkStream,
     TextByKind,
@@ -22,8 +19,11 @@ from app.openai_door.chunks import (
     tool_calls_of,
     usage_of,
 )
-from app.openai_door.dialog import Image, Question, Turn, checked, invalid, question_of, tool_outputs_of
-from app.openai_door.texts import rest_of
+from app.doors.openai.dialog import Image, Question, Turn, checked, invalid, question_of, tool_outputs_of
+from app.doors.openai.texts import rest_of
+from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
+from app.http.dependencies import RequestContext
+from app.models import Attachment, CreateSession, EnterMessage, SendMessage
 from app.sse import EventStream
 from app.stopping import end_tasks
 from app.tasks import Started, idempotency_of

@@ -7,7 +7,7 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.bodies import (
+from app.models.bodies import (
     USER_ID_PATTERN,
     Attachment,
     CreateSession,
@@ -26,7 +26,7 @@ __all__ = [
     "FileType",
     "SendMessage",
     "SubmitToolOutputs",
-]  # of app.bodies
+]  # of app.models.bodies
 
 TaskStatus = Literal["completed", "processing", "failed", "cancelled", "requires_action"]
 ChatStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "requires_action"]

@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import orjson
 
+from app.doors.openai.errors import openai_error
+from app.doors.openai.texts import SentText
 from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
-from app.openai_door.texts import SentText
-from app.openai_errors import openai_error
 from app.tasks import Batch, Ending, error_of
 
 ID_PREFIX: Final = "chatcmpl-"

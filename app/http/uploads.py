@@ -11,10 +11,10 @@ from typing import Any, Final
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from app.dependencies import RequestContext
 from app.exceptions import BodyTooLarge, ServiceError, ValidationFailed
-from app.json_body import CLOSE, ends_soon
-from app.multipart import MAX_OVERHEAD, FormReader, broken
+from app.http.dependencies import RequestContext
+from app.http.json_body import CLOSE, ends_soon
+from app.http.multipart import MAX_OVERHEAD, FormReader, broken
 
 
 class Upload:

@@ -8,9 +8,9 @@ and what its Python SDK does with them.
 
 from typing import Any, Final
 
+from app.doors.openai.bodies import OpenAIError
 from app.error_handlers import ErrorShape
 from app.exceptions import ServiceError
-from app.openai_bodies import OpenAIError
 
 _TYPES: Final = {
     400: "invalid_request_error",

@@ -4,7 +4,9 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Response
 
-from app.dependencies import BearerContextDep, IdempotencyKeyHeader
+from app.doors.openai.bodies import BotModel, BotModels, ChatCompletion, ChatCompletionRequest
+from app.doors.openai.completions import CompletionCall, begin, stream_of, whole_answer
+from app.doors.openai.errors import OPENAI_ERRORS
 from app.exceptions import (
     ChatExpired,
     ChatNotFound,
@@ -13,10 +15,8 @@ from app.exceptions import (
     QuotaExceeded,
     SessionBusy,
 )
-from app.openai_bodies import BotModel, BotModels, ChatCompletion, ChatCompletionRequest
-from app.openai_door.completions import CompletionCall, begin, stream_of, whole_answer
-from app.openai_errors import OPENAI_ERRORS
-from app.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, Responses, errors
+from app.http.dependencies import BearerContextDep, IdempotencyKeyHeader
+from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, Responses, errors
 
 _STREAM: Final[Responses] = {
     200: {

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from app.exceptions import AuthMissing, ValidationFailed
 from app.factory import Resources
-from app.json_body import read_json
+from app.http.json_body import read_json
 from app.models import Cursor, Identity
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from app.doors.openai.bodies import ChatCompletionRequest, DialogMessage, Part
 from app.exceptions import ServiceError, ValidationFailed
 from app.models import SubmitToolOutputs
-from app.openai_bodies import ChatCompletionRequest, DialogMessage, Part
 from app.utils import is_chat_id
 
 _M = TypeVar("_M", bound=BaseModel)
