@@ -11,7 +11,7 @@ import httpx
 from app import __version__
 from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
 from app.config import Settings
-from app.coze import CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
+from app.coze import CozeApi, CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
 from app.credentials import Accounts, build_accounts
 from app.metrics import Metrics
 from app.redis_client import Keys, RedisGate, Servers, open_redis
@@ -244,11 +244,11 @@ def _coze(
         connect_timeout=settings.connect_timeout,
         first_byte_timeout=settings.first_byte_timeout,
         idle_timeout=settings.idle_timeout,
-        chat_timeout=settings.chat_timeout,
         max_retries=settings.max_retries,
         poll_interval=settings.poll_interval,
     )
-    return CozeClient(http, options, accounts, metrics=metrics, tracing=tracing)
+    api = CozeApi(http, options, metrics=metrics, tracing=tracing)
+    return CozeClient(api, accounts.named(""))
 
 
 # -- stores and tasks -------------------------------------------------------------------------------------

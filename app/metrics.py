@@ -6,7 +6,6 @@ keeps its numbers in files of that directory, and whichever is scraped answers f
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -23,7 +22,6 @@ _REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _CHAT_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600)
 _REDIS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 2.5)
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
-_LIVE_FILE: Final = re.compile(r"gauge_live[a-z]+_([0-9]+)\.db")
 
 
 class Timings:
@@ -105,7 +103,11 @@ class Metrics:
         self._credentials: Callable[[], Iterable[Mapping[str, Any]]] = tuple
         self._redis_latency: dict[str, Histogram] = {}
         self._request_series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        if not self._directory:
+        if self._directory:
+            self._workers = Path(self._directory) / "workers"
+            self._workers.mkdir(exist_ok=True)
+            (self._workers / str(os.getpid())).touch()
+        else:
             prometheus_client.ProcessCollector(registry=self._registry)
         self._add_requests()
         self._add_chats()
@@ -255,7 +257,7 @@ class Metrics:
         encode, content_type = choose_encoder(accept)
         registry = self._registry
         if self._directory:
-            _forget_the_dead(Path(self._directory))
+            self._forget_the_dead()
             registry = self._kinds.CollectorRegistry()
             MultiProcessCollector(registry, path=self._directory)  # type: ignore[no-untyped-call]
         return encode(registry), content_type
@@ -263,20 +265,20 @@ class Metrics:
     def close(self) -> None:
         """This process ends: what it has open is no longer counted, what it has done is."""
         if self._directory:
-            from prometheus_client.multiprocess import mark_process_dead
+            self._forget(os.getpid())
 
-            mark_process_dead(os.getpid(), self._directory)  # type: ignore[no-untyped-call]
+    def _forget_the_dead(self) -> None:
+        """A worker that was killed could not take its gauges along."""
+        for worker in self._workers.iterdir():
+            if not _lives(int(worker.name)):
+                self._forget(int(worker.name))
 
+    def _forget(self, pid: int) -> None:
+        from prometheus_client.multiprocess import mark_process_dead
 
-def _forget_the_dead(directory: Path) -> None:
-    """A worker that was killed could not take its gauges along."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    for file in directory.glob("gauge_live*.db"):
-        match = _LIVE_FILE.fullmatch(file.name)
-        if match is not None and not _lives(int(match[1])):
-            with contextlib.suppress(FileNotFoundError):  # another worker was faster
-                mark_process_dead(int(match[1]), str(directory))  # type: ignore[no-untyped-call]
+        with contextlib.suppress(FileNotFoundError):  # another worker was faster
+            mark_process_dead(pid, self._directory)  # type: ignore[no-untyped-call]
+            (self._workers / str(pid)).unlink()
 
 
 def _lives(pid: int) -> bool:

@@ -100,7 +100,7 @@ class CozeCheck:
     async def _credential(self, name: str, kind: str) -> list[Line]:
         who = f"{name} ({kind})"
         try:
-            bearer = await self._accounts.of(name).bearer(None)
+            bearer = await self._accounts.named(name).bearer(None)
             Bearer(bearer).header()
         except UpstreamError as error:
             return [Line("fail", "token", f"{who}: {error.message}", error.hint or "", "无法取得令牌")]

@@ -4,11 +4,11 @@ import httpx
 
 from app.config import Settings
 from app.coze import Endpoints
-from app.credentials.accounts import Accounts, OwnCredentials
+from app.credentials.accounts import Accounts
 from app.credentials.oauth import TOKEN_PATH, OAuthApp, OAuthToken
 from app.credentials.sources import FileToken, Source, StaticToken, bare
 
-__all__ = ["Accounts", "OAuthApp", "OAuthToken", "OwnCredentials", "build_accounts", "build_sources"]
+__all__ = ["Accounts", "OAuthApp", "OAuthToken", "build_accounts", "build_sources"]
 
 
 def build_sources(settings: Settings, http: httpx.AsyncClient) -> list[tuple[str, Source]]:

@@ -54,13 +54,9 @@ class Accounts:
             Account(f"{place}-{fingerprint(text)}", source) for place, (text, source) in enumerate(sources)
         ]
 
-    def of(self, name: str) -> "OwnCredentials":
-        """The credentials of a conversation; ``""``: of one that is still to be made."""
-        return OwnCredentials(self, self._find(name) if name else None)
-
-    async def bearer(self, conversation_id: str | None) -> str:
-        """For a call that belongs to nobody."""
-        return await self.choose().source.bearer()
+    def named(self, name: str) -> "AccountCredentials":
+        """Those of the conversation that ``name`` was stored with; ``""``: of one still to be made."""
+        return AccountCredentials(self, self._find(name) if name else None)
 
     async def aclose(self) -> None:
         """Ends what is under way; before the client that it goes through is closed."""
@@ -126,8 +122,8 @@ class Accounts:
         return states
 
 
-class OwnCredentials:
-    """The credentials of one conversation, or of the one that is about to be made."""
+class AccountCredentials:
+    """``app.coze.Credentials`` of one conversation, or of the one that is about to be made."""
 
     def __init__(self, accounts: Accounts, account: Account | None) -> None:
         self._accounts = accounts
@@ -140,6 +136,9 @@ class OwnCredentials:
     def name(self) -> str:
         """Whose the conversation is; empty as long as nothing was called."""
         return self._account.name if self._account else ""
+
+    def named(self, name: str) -> "AccountCredentials":
+        return self._accounts.named(name)
 
     async def bearer(self, conversation_id: str | None) -> str:
         self._movable = self._free and conversation_id is None

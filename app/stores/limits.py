@@ -1,10 +1,6 @@
 """How long and how many: the numbers that sessions live by."""
 
 from dataclasses import dataclass
-from typing import Final
-
-TOMBSTONE_MS: Final = 24 * 3600 * 1000
-"""How long a session that is over is remembered, so that a late caller is told why it is gone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Final
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.models import Cursor
-from app.redis_client import Keys, RedisGate
+from app.redis_client import Command, Key, Keys, RedisGate
 from app.stopping import end_tasks
 from app.stores.log_entries import Entry, read_entry
 from app.stores.loops import forever
@@ -35,7 +35,11 @@ class LogReader:
         """A page of entries that hold frames after ``place``; empty at the end of the log. Of a packed log it
         holds those before ``place``, too."""
         start = f"{place.epoch}-{place.frame + 1}"
-        reply = await self._redis.command("XRANGE", self._keys.log(chat_id), start, "+", "COUNT", _PAGE)
+        reply = await self._redis.run(
+            Command[list[tuple[bytes, list[bytes]]]](
+                "XRANGE", self._keys.log(chat_id), start, "+", "COUNT", _PAGE
+            )
+        )
         return [entry for entry_id, fields in reply for entry in read_entry(entry_id, fields)]
 
     async def whole(self, chat_id: str) -> list[Entry]:
@@ -68,15 +72,15 @@ class _ShardTail:
         self._redis = redis
         self._bell = keys.bell(shard, process)
         self._bell_place = "0-0"
-        self._places: dict[str, Cursor] = {}
-        self._listeners: dict[str, dict[Callable[[], None], None]] = {}
+        self._places: dict[Key, Cursor] = {}
+        self._listeners: dict[Key, dict[Callable[[], None], None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._bell_task: asyncio.Task[None] | None = None
         self._ring_again = False
         self._interrupted = False
         """The last round did not get to its end: something may have been missed."""
 
-    def listen(self, key: str, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
+    def listen(self, key: Key, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
         # The earlier of two places: the newcomer must not miss what the others have had.
         self._places[key] = min(place, self._places.get(key, place))
         self._listeners.setdefault(key, {})[ring] = None
@@ -98,7 +102,10 @@ class _ShardTail:
         return stop
 
     async def _ring_bell(self) -> None:
-        commands = [("XADD", self._bell, "MAXLEN", 1, "*", "", ""), ("PEXPIRE", self._bell, _BELL_TTL_MS)]
+        commands = [
+            Command[object]("XADD", self._bell, "MAXLEN", 1, "*", "", ""),
+            Command[object]("PEXPIRE", self._bell, _BELL_TTL_MS),
+        ]
         with contextlib.suppress(RedisUnavailable, Overloaded):
             self._ring_again = True
             while self._ring_again:
@@ -110,7 +117,7 @@ class _ShardTail:
 
     async def _round(self) -> None:
         if self._interrupted:
-            # Whatever came meanwhile: everybody looks for themselves.
+            # Whatever came meanwhile: everybody found for themselves.
             for listeners in list(self._listeners.values()):
                 for ring in list(listeners):
                     ring()
@@ -120,7 +127,7 @@ class _ShardTail:
             {self._bell: self._bell_place, **places}, _BLOCK_SECONDS, count=10
         )
         for key_bytes, entries in streams:
-            key, newest = key_bytes.decode(), entries[-1][0].decode()
+            key, newest = Key(key_bytes.decode()), entries[-1][0].decode()
             if key == self._bell:
                 self._bell_place = newest
             elif key in self._places:

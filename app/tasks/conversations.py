@@ -75,7 +75,7 @@ class ConversationService:
 
     async def _clear(self, session: SessionRecord, conversation_id: str) -> tuple[str, str | None]:
         with _told_to_callers():
-            return await self._coze.using(session.credential).new_section(conversation_id)
+            return await self._coze.using(session.credential).clear_conversation(conversation_id)
 
 
 @contextmanager

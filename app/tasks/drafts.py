@@ -43,7 +43,9 @@ def new_chat(session_id: str, body: SendMessage, files: Resolved = PLAIN) -> tup
             "credential": files.credential,
         }
         request = orjson.dumps(orjson.loads(request) | {k: v for k, v in resolved.items() if v})
-    return chat, NewChat(chat_id, session_id, chat.model_dump_json().encode(), chat_frame(chat), request)
+    queued = chat.model_copy(update={"status": "pending"})
+    record, frames = chat.model_dump_json().encode(), (chat_frame(chat), chat_frame(queued))
+    return chat, NewChat(chat_id, session_id, record, *frames, request)
 
 
 def idempotency_of(key: str | IdempotencyKey | None, body: BaseModel, *more: str) -> IdempotencyKey | None:

@@ -96,11 +96,11 @@ class SessionOpener:
             coze = self._coze.using("")
             conversation = await coze.create_conversation(bot_id=session.bot_id)
             if not session.single:
-                await self._conversations.keep(session, conversation, coze.credential)
+                await self._conversations.remember(session, conversation, coze.credential)
             held = await self._sessions.set_conversation(
                 session.session_id, conversation, coze.credential, now_ms()
             )
             if held is None:
-                await self._conversations.drop(session, conversation)
+                await self._conversations.forget_one(session, conversation)
         except ServiceError as error:
             logger.info("no conversation for {} yet: {}", session.session_id, error.code)

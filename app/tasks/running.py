@@ -94,7 +94,7 @@ class RunningChats:
             job.log.earlier = await self._reader.whole(claim.chat_id)
             job.resume_from(fold_frames(f for entry in job.log.earlier for f in entry.frames))
             self._writer.append(job.log, [job.fold.snapshot_frame()])
-        if claim.kind == "worn":
+        if claim.kind == "exhausted":
             job.give_up = InternalError("The chat was begun too often without an end")
         elif claim.kind == "expired":
             job.give_up = SessionExpired()
@@ -119,7 +119,7 @@ class RunningChats:
             if claim is None:
                 return None
             logger.warning("chat {} {} in epoch {}", chat_id, claim.kind, claim.epoch)
-            if claim.kind in ("claimed", "worn") and expect is None:
+            if claim.kind in ("claimed", "exhausted") and expect is None:
                 self._metrics.takeover()
             return await self.start_claimed(claim)
 
@@ -175,7 +175,7 @@ class RunningChats:
     async def keep_indexed(self, session: SessionRecord) -> None:
         """The session lives longer than the indexes know."""
         with contextlib.suppress(ServiceError):
-            await self._sessions.keep_indexed(session)
+            await self._sessions.renew_index(session)
 
     async def _keep_conversation(self, job: Job) -> None:
         """Here for the first chat of a conversation that Coze made with it, and about once a day after that.
@@ -187,7 +187,7 @@ class RunningChats:
             credential = log.known_ids[2] if log.known_ids is not None else job.credential
         if conversation is not None and log.state == "committed":
             with contextlib.suppress(ServiceError):
-                await self._conversations.keep_of(session, conversation, credential)
+                await self._conversations.remember_again(session, conversation, credential)
 
     def _report(self, job: Job, span: Span) -> None:
         """How the chat ended, for whoever watches."""
@@ -253,7 +253,7 @@ class RunningChats:
 
     def look_again(self, job: Job) -> None:
         """Its lease is gone: has Redis lost data, or somebody claimed the chat?"""
-        self._writer.look_again(job.log)
+        self._writer.verify(job.log)
 
     # -- leaving -----------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class UserService:
 
         A chat that runs is cancelled first: its owner would write it again otherwise.
         """
-        kept = await self._users.kept(identity, user_id, _ERASED_PER_CALL)
+        kept = await self._users.remaining(identity, user_id, _ERASED_PER_CALL)
         counts = await asyncio.gather(*(self._erase(identity, session) for session in kept.sessions))
         done = [count for count in counts if count is not None]
         await self._users.forget_users(identity, user_id, kept.users)

@@ -275,7 +275,7 @@ def test_reading_the_text_in_between_changes_nothing() -> None:
         assert fold.content() == "ab" * (number + 1)
 
 
-# --- repair -------------------------------------------------------------------------------------------
+# -- repair -----------------------------------------------------------------------------------------------
 
 
 def stored(content: str, **more: object) -> Message:

@@ -29,7 +29,7 @@ def refused(body: bytes, status: int = 200, **headers: str) -> UpstreamError:
     return caught.value
 
 
-# --- addresses ----------------------------------------------------------------------------------------
+# -- addresses --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_chat_address_that_tells_no_base_needs_one() -> None:
         Endpoints.derive("https://proxy.example/chat")
 
 
-# --- requests -----------------------------------------------------------------------------------------
+# -- requests ---------------------------------------------------------------------------------------------
 
 
 def test_the_conversation_goes_into_the_query_and_not_into_the_body() -> None:
@@ -110,7 +110,7 @@ def test_a_request_carries_what_was_given_and_each_message_the_type_of_its_role(
     assert (body["parameters"], body["extra_params"]) == ({"n": [1]}, {"latitude": "1"})
 
 
-# --- answers ------------------------------------------------------------------------------------------
+# -- answers ----------------------------------------------------------------------------------------------
 
 
 def test_r1_a_chat_that_failed_at_once_reports_its_code_and_its_list_is_empty() -> None:
@@ -207,7 +207,7 @@ def test_an_id_out_of_bounds_is_no_id() -> None:
     assert ChatState.parse({"conversation_id": 7380000000000000005}).conversation_id == "7380000000000000005"
 
 
-# --- errors -------------------------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 400, 429, 500])

@@ -41,12 +41,6 @@ from ._view import StreamView
 T = TypeVar("T")
 _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """A stream is a connection for as long as it lasts."""
-_NO_BYTES: Final[tuple[bytes, ...]] = ()
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    for chunk in _NO_BYTES:
-        yield chunk
 
 
 class AsyncSteps:
@@ -56,7 +50,7 @@ class AsyncSteps:
         self._http = http
         self._settings = settings
         self._response: httpx.Response | None = None
-        self._chunks: AsyncIterator[bytes] = _nothing()
+        self._chunks: AsyncIterator[bytes] | None = None
 
     async def perform(self, step: Step) -> Reply | bytes | None:
         """Raises ConnectionLost."""
@@ -70,7 +64,7 @@ class AsyncSteps:
                 case Open(request):
                     return await self._open(self._http.build_request(**request.build(self._settings)))
                 case Read():
-                    return await anext(self._chunks, b"")
+                    return await anext(self._chunks, b"") if self._chunks is not None else b""
                 case Pause(seconds):
                     await asyncio.sleep(seconds)
         return None
@@ -90,7 +84,7 @@ class AsyncSteps:
     async def close(self) -> None:
         if self._response is not None:
             await self._response.aclose()
-            self._response, self._chunks = None, _nothing()
+            self._response, self._chunks = None, None
 
 
 class AsyncDriver:

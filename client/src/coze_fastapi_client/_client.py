@@ -41,11 +41,6 @@ from ._view import StreamView
 T = TypeVar("T")
 _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """A stream is a connection for as long as it lasts."""
-_NO_BYTES: Final[tuple[bytes, ...]] = ()
-
-
-def _nothing() -> Iterator[bytes]:
-    yield from _NO_BYTES
 
 
 class Steps:
@@ -55,7 +50,7 @@ class Steps:
         self._http = http
         self._settings = settings
         self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] = _nothing()
+        self._chunks: Iterator[bytes] | None = None
 
     def perform(self, step: Step) -> Reply | bytes | None:
         """Raises ConnectionLost."""
@@ -67,7 +62,7 @@ class Steps:
                 case Open(request):
                     return self._open(self._http.build_request(**request.build(self._settings)))
                 case Read():
-                    return next(self._chunks, b"")
+                    return next(self._chunks, b"") if self._chunks is not None else b""
                 case Pause(seconds):
                     time.sleep(seconds)
         return None
@@ -87,7 +82,7 @@ class Steps:
     def close(self) -> None:
         if self._response is not None:
             self._response.close()
-            self._response, self._chunks = None, _nothing()
+            self._response, self._chunks = None, None
 
 
 class Driver:
