@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.config import Settings, load_settings
-from app.dependencies import Resources
+from app.factory import Resources
 from app.main import create_app
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN
 
