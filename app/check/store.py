@@ -8,7 +8,7 @@ from redis import exceptions as redis_errors
 from app.check.lines import Line
 from app.config import Settings
 from app.exceptions import Overloaded, RedisUnavailable
-from app.redis_client import Keys, RedisGate, open_redis
+from app.redis_client import Keys, Number, RedisGate, open_redis
 from app.redis_url import parse_redis_url
 
 _OLDEST_VERSION: Final = (6, 2)
@@ -27,10 +27,10 @@ async def check_redis(settings: Settings, offsets: dict[str, float]) -> list[Lin
         url, pool_size=4, reply_timeout=settings.redis_timeout, prefix=settings.redis_prefix
     ) as gate:
         try:
-            servers = await gate.on_each("INFO")
+            servers = await gate.info()
             before = time.time()
             clocks = await gate.on_each("TIME")
-            await gate.command("DEL", Keys(settings.redis_prefix).probes[0])
+            await gate.run(Number("DEL", Keys(settings.redis_prefix).probes[0]))
         except (RedisUnavailable, Overloaded, redis_errors.RedisError) as error:
             return [_unusable(address.shown, error.__cause__ or error)]
         offsets["Redis"] = max((_seconds(c) - before for c in clocks), key=abs)
@@ -81,8 +81,9 @@ async def _persistence(gate: RedisGate, servers: list[Any]) -> Line:
     if all(info.get("aof_enabled") for info in servers):
         return Line("ok", name, "the append-only file is on", "", "AOF 已开启")
     try:
-        saves = [str(reply.get("save", "")) for reply in await gate.on_each("CONFIG GET", "save")]
-    except (redis_errors.RedisError, RedisUnavailable, Overloaded, AttributeError):
+        replies = await gate.on_each("CONFIG", "GET", "save")
+        saves = [reply[1] if isinstance(reply, list) else "" for reply in replies]
+    except (redis_errors.RedisError, RedisUnavailable, Overloaded):
         saves = ["?"]
     fix = "redis-cli CONFIG SET appendonly yes, and the same in redis.conf"
     if not all(saves):

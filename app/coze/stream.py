@@ -19,7 +19,7 @@ from app.coze.replies import Head, Reply, error_in_tail, read_reply
 from app.coze.transport import NETWORK_ERRORS, network_error
 from app.coze.wire import ChatState
 from app.exceptions import CozeApiError, CozeTimeout
-from app.signals import Pulse
+from app.signals import IdleTimer
 
 _BOM: Final = b"\xef\xbb\xbf"
 _NEWLINE: Final = re.compile(rb"\r\n|\r|\n")
@@ -258,7 +258,7 @@ class CozeStream:
     bare JSON line; past a deadline the block of ``deadlines`` is broken off with ``CozeTimeout``.
     """
 
-    _pulse: Pulse
+    _pulse: IdleTimer
 
     def __init__(self, response: CozeResponse, *, first: bytes = b"", chat: ChatState | None = None) -> None:
         """
@@ -304,7 +304,7 @@ class CozeStream:
         now = asyncio.get_running_loop().time
         patience = self._idle_timeout if self._begun else max(0.0, self._response.late_at - now())
         async with deadline(None, self._late) as scope:
-            self._pulse = Pulse(patience, lambda: scope.reschedule(now()))
+            self._pulse = IdleTimer(patience, lambda: scope.reschedule(now()))
             try:
                 yield
             finally:

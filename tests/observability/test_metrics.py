@@ -136,7 +136,7 @@ async def test_a_takeover_is_counted_where_it_happens(
     async with open_client(leaving.base_url) as client, open_client(staying.base_url) as other:
         chat_id = await client.start(await client.open_session(), "[[sim:delay=4]] taken over")
         await wait_until(lambda: simulator.requests(path="/v3/chat", contains="taken over"))
-        await asyncio.to_thread(leaving.call, leaving.resources.tasks.drain)
+        await asyncio.to_thread(leaving.call, leaving.resources.shutdown.drain)
         chat = await other.ended(chat_id)
     assert chat["status"] == "completed"
     counted = scrape(staying.base_url)
