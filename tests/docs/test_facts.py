@@ -58,3 +58,18 @@ def test_every_variable_that_a_page_names_is_a_setting(language: str) -> None:
     }
     assert named - settings_names() - set(ERROR_CLASSES) == set()
     assert len(named & settings_names()) > 30
+
+
+def test_every_script_that_writes_a_key_is_there_and_every_script_is_named() -> None:
+    scripts = {file.stem for file in (ROOT / "app/stores/lua").glob("*.lua")} - {"prelude"}
+    text = (ROOT / "app/redis_client/KEYS.md").read_text(encoding="utf-8")
+    writers = {
+        name
+        for row in text.splitlines()
+        if row.startswith("| `P")
+        for name in re.findall(r"`([a-z]+_[a-z_]+)`", row.rsplit("|", 2)[1])
+    }
+    assert len(writers) > 15
+    assert writers - scripts == set()
+    read_only = {"session_page", "lease_scan", "usage_read"}
+    assert scripts - set(re.findall(r"`([a-z_]+)`", text)) == read_only
