@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,15 @@ from .pages import PAGES, ROOT, SERVICE, blocks, differs, name_of, pages_with, w
 
 AUTH = "http://127.0.0.1:5001"
 """Where docs/*/auth.md expects the stand-in of the auth service."""
+
+
+def each(pages: list[Path]) -> list[Any]:
+    """As parameters. A page in docs/en runs what its Chinese twin runs (``test_links``): that may wait for
+    ``--full``."""
+    return [
+        pytest.param(page, id=name_of(page), marks=[pytest.mark.full] if page.parent.name == "en" else [])
+        for page in pages
+    ]
 
 
 def run(
@@ -56,14 +66,14 @@ def run_commands(page: Path, service: RunningApp, folder: Path, addresses: dict[
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("page", [page for page in pages_with("bash") if page.name != "auth.md"], ids=name_of)
+@pytest.mark.parametrize("page", each([page for page in pages_with("bash") if page.name != "auth.md"]))
 def test_commands_run_as_printed_and_give_what_the_page_shows(
     page: Path, open_service: RunningApp, tmp_path: Path
 ) -> None:
     run_commands(page, open_service, tmp_path, {SERVICE: open_service.base_url})
 
 
-@pytest.mark.parametrize("page", [page for page in pages_with("bash") if page.name == "auth.md"], ids=name_of)
+@pytest.mark.parametrize("page", each([page for page in pages_with("bash") if page.name == "auth.md"]))
 def test_commands_that_need_authentication_run_as_printed(
     page: Path, secured_service: tuple[RunningApp, str], tmp_path: Path
 ) -> None:
@@ -71,7 +81,7 @@ def test_commands_that_need_authentication_run_as_printed(
     run_commands(page, service, tmp_path, {SERVICE: service.base_url, AUTH: auth})
 
 
-@pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
+@pytest.mark.parametrize("page", each(pages_with("python")))
 def test_python_runs_as_printed(page: Path, open_service: RunningApp, tmp_path: Path) -> None:
     code = "".join(block.text for block in blocks(page, "python"))
     for printed in (SERVICE, "http://127.0.0.1:6000"):
