@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,3 +108,12 @@ def test_blocks_are_short_and_have_a_language(page: Path) -> None:
     if "docs" in page.parts or page.name.startswith("README"):
         assert "```" not in fences[::2]
     assert max((block.text.count("\n") for block in blocks(page)), default=0) <= 45
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_comments_among_commands_do_no_harm_in_a_shell_that_knows_none(page: Path) -> None:
+    """An interactive zsh takes ``# text`` as a command, or as arguments of the command before it."""
+    lines = [line for block in blocks(page, "bash") for line in block.text.splitlines()]
+    assert [line for line in lines if re.search(r"\S\s+# ", line)] == []
+    comments = [line for line in lines if line.startswith("#")]
+    assert [line for line in comments if re.search(r"""['"`$()<>|&;*?{}]|\[\[""", line)] == []

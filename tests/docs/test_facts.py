@@ -73,3 +73,11 @@ def test_every_script_that_writes_a_key_is_there_and_every_script_is_named() -> 
     assert writers - scripts == set()
     read_only = {"session_page", "lease_scan", "usage_read"}
     assert scripts - set(re.findall(r"`([a-z_]+)`", text)) == read_only
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CONTRIBUTING.zh.md"])
+def test_every_folder_of_tests_is_in_the_table(name: str) -> None:
+    rows = [line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    listed = {folder for row in rows for folder in re.findall(r"`([a-z_]+)`", row.split("|")[1])}
+    there = {file.parent.name for file in (ROOT / "tests").glob("*/test_*.py")}
+    assert there == listed
