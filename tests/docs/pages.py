@@ -12,16 +12,18 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ("zh", "en")
-PAGES = [
-    *(
-        ROOT / name
-        for name in ("README.md", "README.en.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md")
-    ),
-    *(ROOT / name for name in ("CONTRIBUTING.md", "CONTRIBUTING.zh.md")),
-    *(ROOT / name for name in ("client/README.md", "examples/README.md", "tests/simulation/README.md")),
-    ROOT / "app/redis_client/KEYS.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
-]
+NOT_OURS = {"vendor", "results", "node_modules", "__pycache__"}
+"""Folders whose pages others or programs have written."""
+
+
+def _pages() -> Iterator[Path]:
+    yield from ROOT.glob("*.md")
+    for folder in ROOT.iterdir():
+        if folder.is_dir() and not folder.name.startswith("."):
+            yield from (page for page in folder.rglob("*.md") if not NOT_OURS & set(page.parts))
+
+
+PAGES = sorted(_pages())
 SERVICE = "http://127.0.0.1:6001"
 """Where the pages expect the service."""
 

@@ -11,7 +11,7 @@ import pytest
 from app.exceptions import ERROR_CLASSES
 from tests.support import settings_names
 
-from .pages import LANGUAGES, ROOT
+from .pages import LANGUAGES, PAGES, ROOT
 
 
 def page(language: str, name: str) -> str:
@@ -61,8 +61,9 @@ def test_every_variable_that_a_page_names_is_a_setting(language: str) -> None:
 
 
 def test_every_script_that_writes_a_key_is_there_and_every_script_is_named() -> None:
-    scripts = {file.stem for file in (ROOT / "app/stores/lua").glob("*.lua")} - {"prelude"}
-    text = (ROOT / "app/redis_client/KEYS.md").read_text(encoding="utf-8")
+    scripts = {file.stem for file in (ROOT / "app").rglob("*.lua")} - {"prelude"}
+    [keys] = [page for page in PAGES if page.name == "KEYS.md"]
+    text = keys.read_text(encoding="utf-8")
     writers = {
         name
         for row in text.splitlines()
