@@ -75,13 +75,13 @@ class Runs:
             from app.redis_client import Script
 
             names: dict[str, None] = {}
-            command = Script.command
+            call = Script.__call__
 
-            def noted(script: Script, *args: Any) -> Any:
+            def recorded(script: Script[..., Any], **given: Any) -> Any:
                 names[script.name] = None
-                return command(script, *args)
+                return call(script, **given)
 
-            Script.command = noted  # type: ignore[method-assign]
+            Script.__call__ = recorded  # type: ignore[method-assign]
             for item, following in _in_order(items):
                 names.clear()
                 failed = _fails(item, following)

@@ -54,9 +54,9 @@ DECISIONS: Final[dict[str, tuple[str, ...]]] = {
     "app/stores/event_log.py": (
         "LogWriter._is_clean",
         "LogWriter._commands",
-        "LogWriter._take",
-        "LogWriter._take_added",
-        "LogWriter._take_end",
+        "LogWriter._handle",
+        "LogWriter._handle_added",
+        "LogWriter._handle_end",
         "LogWriter._compare",
         "LogWriter._write_again",
     ),

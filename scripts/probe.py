@@ -105,7 +105,7 @@ def redis_group(url: str) -> Answer:
 
     async def ask() -> Answer:
         async with open_redis(url, pool_size=4, reply_timeout=PATIENCE) as gate:
-            infos = await gate.on_each("INFO", "server")
+            infos = await gate.info("server")
         oldest = min(str(info.get("redis_version", "")) for info in infos)
         if oldest and tuple(int(part) for part in oldest.split(".")[:2]) < OLDEST_REDIS:
             return 2, f"it is Redis {oldest}; 6.2 or newer is needed"

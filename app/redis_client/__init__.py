@@ -2,34 +2,53 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 from app.metrics import Metrics
+from app.redis_client.commands import Arg, Command, Fields, Key, Number, Script, Text, Texts, pairs
 from app.redis_client.gate import RedisGate
-from app.redis_client.keys import Arg, Keys, Script
-from app.redis_client.servers import Servers, open_cluster, open_sentinel, open_single
+from app.redis_client.keys import Keys, SessionKeys, UsageKeys
+from app.redis_client.servers import (
+    AnyServers,
+    Servers,
+    open_cluster,
+    open_embedded,
+    open_sentinel,
+    open_single,
+)
 from app.redis_url import parse_redis_url
 from app.tracing import Tracing
 
-__all__ = ["Arg", "Keys", "RedisGate", "Script", "Servers", "open_redis"]
+__all__ = [
+    "Arg",
+    "Command",
+    "Fields",
+    "Key",
+    "Keys",
+    "Number",
+    "RedisGate",
+    "Script",
+    "Servers",
+    "SessionKeys",
+    "Text",
+    "Texts",
+    "UsageKeys",
+    "open_embedded",
+    "open_redis",
+    "pairs",
+]
 
-_OPENERS: Final = {"single": open_single, "sentinel": open_sentinel, "cluster": open_cluster}
 
-
-def _embedded(reply_timeout: float) -> Servers:
-    from fakeredis import FakeAsyncRedis, FakeServer
-
-    server = FakeServer()
-    return Servers(
-        FakeAsyncRedis(server=server), blocking=FakeAsyncRedis(server=server), reply_timeout=reply_timeout
-    )
-
-
-def _open_servers(url: str, pool_size: int, reply_timeout: float) -> Servers:
+def _open_servers(url: str, pool_size: int, reply_timeout: float) -> AnyServers:
     address = parse_redis_url(url)
-    if address.kind == "memory":
-        return _embedded(reply_timeout)
-    return _OPENERS[address.kind](address, pool_size=pool_size, reply_timeout=reply_timeout)
+    match address.kind:
+        case "memory":
+            return open_embedded(reply_timeout)
+        case "single":
+            return open_single(address, pool_size=pool_size, reply_timeout=reply_timeout)
+        case "sentinel":
+            return open_sentinel(address, pool_size=pool_size, reply_timeout=reply_timeout)
+        case "cluster":
+            return open_cluster(address, pool_size=pool_size, reply_timeout=reply_timeout)
 
 
 @asynccontextmanager
@@ -41,7 +60,7 @@ async def open_redis(
     prefix: str = "coze:",
     metrics: Metrics | None = None,
     tracing: Tracing | None = None,
-    servers: Servers | None = None,
+    servers: AnyServers | None = None,
 ) -> AsyncIterator[RedisGate]:
     """A gate to ``url`` (``memory://``: an embedded fake of this process alone). Nothing is connected yet.
 

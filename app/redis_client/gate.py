@@ -7,19 +7,22 @@ says less, since one slow script is enough for it: then a probe decides whether 
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final, TypeVar, cast
 
 from loguru import logger
 from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.metrics import Metrics
-from app.redis_client.keys import Arg, Script
-from app.redis_client.servers import HandshakeRefused, Servers
+from app.redis_client.commands import Arg, Command, Key, ScriptCall
+from app.redis_client.servers import AnyServers, HandshakeRefused
 from app.stopping import NoCancelLost, end_tasks
 from app.tracing import Tracing
+
+_T = TypeVar("_T")
+Streams = list[tuple[bytes, list[tuple[bytes, list[bytes]]]]]
 
 _PROBE_SECONDS: Final = 0.2
 _SLOWEST_PROBE_SECONDS: Final = 2.0
@@ -36,7 +39,7 @@ _AWAY: Final = (
     redis_errors.SlotNotCoveredError,
     OSError,
 )
-_AWAY_WORDS: Final = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "BUSY ")
+_AWAY_PREFIXES: Final = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "BUSY ")
 """First words of replies by which a server says that it cannot serve now. UNBLOCKED: it became a replica
 while a read waited there. BUSY: somebody's script has been running for so long that it refuses all else."""
 _TIMED_OUT: Final = (redis_errors.TimeoutError, TimeoutError)
@@ -52,7 +55,7 @@ def _is_away(error: BaseException) -> bool:
     text = str(error)
     if isinstance(error, redis_errors.RedisClusterException):
         return not any(words in text for words in _OUR_FAULT)
-    return isinstance(error, redis_errors.ResponseError) and text.startswith(_AWAY_WORDS)
+    return isinstance(error, redis_errors.ResponseError) and text.startswith(_AWAY_PREFIXES)
 
 
 class RedisGate:
@@ -63,9 +66,9 @@ class RedisGate:
 
     def __init__(
         self,
-        servers: Servers,
+        servers: AnyServers,
         *,
-        probe_keys: Sequence[str] = ("coze:probe",),
+        probe_keys: Sequence[Key],
         metrics: Metrics | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -76,16 +79,11 @@ class RedisGate:
         self._open = asyncio.Event()
         self._open.set()
         self._probe: asyncio.Task[None] | None = None
-        self._doubt: asyncio.Task[None] | None = None
+        self._suspicion: asyncio.Task[None] | None = None
         self._closed = False
         self.outages = 0
         """How often Redis was found away; whoever kept state across a change must look again."""
         self._stalls = 0
-
-    @property
-    def client(self) -> Any:
-        """redis-py's own client."""
-        return self._servers.client
 
     @property
     def away(self) -> bool:
@@ -102,17 +100,9 @@ class RedisGate:
     async def found_away(self) -> bool:
         """Whether Redis is away, for somebody who was told ``RedisUnavailable``: where that was a time-out,
         the probe is waited for."""
-        if self._doubt is not None:
-            await asyncio.wait([self._doubt])
+        if self._suspicion is not None:
+            await asyncio.wait([self._suspicion])
         return self.away
-
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Arg] = ()) -> Any:
-        """The script's reply. Raises ``RedisUnavailable`` at once while Redis is known to be away."""
-        with self._tracing.span(f"redis {script.name}", kind="client", only_inside=True):
-            try:
-                return await self._command(script.name, script.command(keys, args))
-            except redis_errors.NoScriptError:
-                return await self._command(script.name, ("EVAL", script.source, len(keys), *keys, *args))
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -126,44 +116,80 @@ class RedisGate:
                     raise
                 raise self._failed(exc) from exc
 
-    async def command(self, *parts: Arg) -> Any:
-        """A command with a key."""
-        return await self._command(str(parts[0]), parts)
+    async def run(self, command: Command[_T]) -> _T:
+        """The reply.
 
-    async def _command(self, name: str, parts: tuple[Arg, ...]) -> Any:
-        with self._watched(), self._metrics.redis(name):
-            return await self._servers.command(*parts)
-
-    async def pipeline(self, commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
-        """Replies in order; a command's own error is returned in its place, not raised.
-
-        Commands about one slot are done in their order; where one fails for want of Redis all count as
-        failed, though some may have been done.
+        Raises:
+            RedisUnavailable: Redis is away; at once, where that is known.
+            Overloaded: no connection became free.
+            redis.exceptions.ResponseError: the command's own error.
         """
-        with self._watched(), self._metrics.redis("pipeline"):
-            replies = await self._servers.pipeline(commands)
+        if not isinstance(command, ScriptCall):
+            [reply] = await self._without_errors(command.name, [command])
+            return reply
+        with self._tracing.span(f"redis {command.name}", kind="client", only_inside=True):
+            [reply] = await self._without_errors(command.name, [command])
+            return reply
+
+    async def pipeline(self, commands: Sequence[Command[_T]]) -> list[_T]:
+        """Replies in order. Commands about one slot are done in their order; where one fails the others may
+        have been done. Raises as ``run``."""
+        return await self._without_errors("pipeline", commands)
+
+    async def attempt(self, commands: Sequence[Command[_T]]) -> list[_T | Exception]:
+        """As ``pipeline``, but returns a command's own error in its place; still raises what says that Redis
+        is away."""
+        return [cast("_T | Exception", reply) for reply in await self._send("pipeline", commands)]
+
+    async def _without_errors(self, name: str, commands: Sequence[Command[_T]]) -> list[_T]:
+        replies = await self._send(name, commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return cast("list[_T]", replies)
+
+    async def _send(self, name: str, commands: Sequence[Command[object]]) -> Sequence[object]:
+        if not commands:
+            return []
+        with self._watched(), self._metrics.redis(name):
+            replies = [*await self._servers.send(commands)]
+            unknown = [n for n, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
+            if unknown:  # it has been restarted, or is new: these were not done
+                again = await self._servers.send([commands[n] for n in unknown], in_full=True)
+                for n, reply in zip(unknown, again, strict=True):
+                    replies[n] = reply
             for reply in replies:
                 if isinstance(reply, Exception) and _is_away(reply):
                     raise reply
         return replies
 
-    async def on_each(self, *parts: Arg) -> list[Any]:
-        """What every server that holds keys replies to a command without a key."""
+    async def on_each(self, *parts: Arg) -> Sequence[object]:
+        """What every server that holds keys replies to a command without a key. Raises as ``run``."""
         with self._watched(), self._metrics.redis(str(parts[0])):
             return await self._servers.on_each(*parts)
 
-    async def read_streams(self, places: dict[str, str], seconds: float, count: int = 100) -> Any:
-        """XREAD BLOCK of streams that share a slot: ``[(key, [(id, fields), ...]), ...]``, empty when
-        nothing came in time."""
-        milliseconds = max(1, int(seconds * 1000))
-        head: tuple[Arg, ...] = ("XREAD", "COUNT", count, "BLOCK", milliseconds, "STREAMS")
-        with self._watched():
-            reply = await self._servers.read([*places], (*head, *places, *places.values()), seconds)
-        return reply or []
+    async def info(self, section: str = "default") -> list[dict[str, str | int]]:
+        """INFO's names and values, of every server that holds keys. Raises as ``run``."""
+        texts = [reply.decode() for reply in await self.on_each("INFO", section) if isinstance(reply, bytes)]
+        pairs = [[line.partition(":") for line in text.splitlines()] for text in texts]
+        return [
+            {name: int(value) if value.isdecimal() else value for name, colon, value in lines if colon}
+            for lines in pairs
+        ]
 
-    async def load(self, scripts: Sequence[Script]) -> None:
-        for script in scripts:
-            await self.on_each("SCRIPT LOAD", script.source)
+    async def read_streams(self, places: Mapping[Key, str], seconds: float, count: int = 100) -> Streams:
+        """New entries of streams that share a slot: ``[(key, [(id, fields), ...]), ...]``.
+
+        Args:
+            places: for each stream the id behind which to read.
+            seconds: how long to wait for the first entry; then it is empty.
+            count: entries of each stream, at most.
+        """
+        milliseconds = max(1, int(seconds * 1000))
+        head = ("XREAD", "COUNT", count, "BLOCK", milliseconds, "STREAMS")
+        with self._watched():
+            reply = await self._servers.read(next(iter(places)), (*head, *places, *places.values()), seconds)
+        return cast("Streams | None", reply) or []
 
     async def ping(self) -> bool:
         """Whether Redis answers now; a failure closes the gate, an odd answer is only logged."""
@@ -181,9 +207,9 @@ class RedisGate:
             return Overloaded("All connections to the store are in use; try again shortly")
         if not isinstance(exc, _TIMED_OUT):
             self._close_gate(exc)
-        elif self._doubt is None and not self._closed:
-            self._doubt = asyncio.create_task(self._find_out(), name="redis-doubt")
-            self._doubt.add_done_callback(self._found_out)
+        elif self._suspicion is None and not self._closed:
+            self._suspicion = asyncio.create_task(self._check_suspicion(), name="redis-doubt")
+            self._suspicion.add_done_callback(self._suspicion_checked)
         return RedisUnavailable()
 
     def _close_gate(self, exc: Exception) -> None:
@@ -196,7 +222,7 @@ class RedisGate:
             )
             self._start_probe()
 
-    async def _find_out(self) -> None:
+    async def _check_suspicion(self) -> None:
         """Was it that command alone, or is Redis away?"""
         try:
             with NoCancelLost():
@@ -208,8 +234,8 @@ class RedisGate:
             self._stalls += 1
             logger.warning("Redis was slow: a command timed out")
 
-    def _found_out(self, doubt: "asyncio.Task[None]") -> None:
-        self._doubt = None
+    def _suspicion_checked(self, doubt: "asyncio.Task[None]") -> None:
+        self._suspicion = None
         if not doubt.cancelled() and (error := doubt.exception()) is not None:
             logger.opt(exception=error).error("looking for Redis broke")
 
@@ -246,5 +272,5 @@ class RedisGate:
 
     async def close(self) -> None:
         self._closed = True
-        await end_tasks(task for task in (self._probe, self._doubt) if task is not None)
+        await end_tasks(task for task in (self._probe, self._suspicion) if task is not None)
         await self._servers.close()

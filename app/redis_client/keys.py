@@ -1,15 +1,31 @@
-"""Key names and scripts."""
+"""Key names."""
 
-import hashlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from typing import NamedTuple
 
+from app.redis_client.commands import Key
 from app.utils import SHARDS, group_of, shard_of
 
-_LUA_DIR: Final = Path(__file__).parents[1] / "stores" / "lua"
 
-Arg = str | bytes | int
+class SessionKeys(NamedTuple):
+    """The keys of a session and its chats, all in one slot; ``Keys`` says what each of them holds."""
+
+    session: Key
+    chats: Key
+    order: Key
+    queue: Key
+    leases: Key
+    used: Key
+    erased: Key
+    runs: Key
+    """A chat's id completes it, as that of ``logs``."""
+    logs: Key
+
+
+class UsageKeys(NamedTuple):
+    """What the names of the keys begin with in which a shard counts."""
+
+    usage: Key
+    usage_owners: Key
 
 
 class Keys:
@@ -25,141 +41,126 @@ class Keys:
     def _shard(self, shard: int) -> str:
         return f"{self.prefix}{{{shard:02d}}}:"
 
-    def session(self, session_id: str) -> str:
-        return f"{self._shard(shard_of(session_id))}session:{session_id}"
+    def _at(self, any_id: str) -> str:
+        return self._shard(shard_of(any_id))
 
-    def order(self, session_id: str) -> str:
-        """List of the session's chat ids, newest first."""
-        return f"{self._shard(shard_of(session_id))}order:{session_id}"
+    def of_session(self, session_id: str) -> SessionKeys:
+        """What scripts about a session or one of its chats work on."""
+        shard = self._at(session_id)
+        return SessionKeys(
+            session=Key(f"{shard}session:{session_id}"),
+            chats=Key(f"{shard}chats:{group_of(session_id)}"),
+            order=Key(f"{shard}order:{session_id}"),
+            queue=Key(f"{shard}queue:{session_id}"),
+            leases=Key(f"{shard}leases"),
+            used=Key(f"{shard}used:{session_id}"),
+            erased=Key(f"{shard}erased:{session_id}"),
+            runs=Key(f"{shard}run:"),
+            logs=Key(f"{shard}log:"),
+        )
 
-    def queue(self, session_id: str) -> str:
-        return f"{self._shard(shard_of(session_id))}queue:{session_id}"
+    def session(self, session_id: str) -> Key:
+        return Key(f"{self._at(session_id)}session:{session_id}")
 
-    def chats(self, any_id: str) -> str:
+    def chats(self, any_id: str) -> Key:
         """Hash of a session's chat records, ``owner`` among them; a chat's id leads there too."""
-        return f"{self._shard(shard_of(any_id))}chats:{group_of(any_id)}"
+        return Key(f"{self._at(any_id)}chats:{group_of(any_id)}")
 
-    def run_prefix(self, any_id: str) -> str:
-        return f"{self._shard(shard_of(any_id))}run:"
+    def run(self, chat_id: str) -> Key:
+        """Hash of what the owner of a chat that is not over needs: epoch, state, ids at Coze, the request."""
+        return Key(f"{self._at(chat_id)}run:{chat_id}")
 
-    def run(self, chat_id: str) -> str:
-        """What the owner of a chat that is not over needs: epoch, ids at Coze, the request."""
-        return self.run_prefix(chat_id) + chat_id
+    def log(self, chat_id: str) -> Key:
+        return Key(f"{self._at(chat_id)}log:{chat_id}")
 
-    def log(self, chat_id: str) -> str:
-        return self.log_prefix(chat_id) + chat_id
+    def leases(self, shard: int) -> Key:
+        return Key(f"{self._shard(shard)}leases")
 
-    def leases(self, shard: int) -> str:
-        return f"{self._shard(shard)}leases"
+    def leases_of(self, any_id: str) -> Key:
+        return Key(f"{self._at(any_id)}leases")
 
-    def leases_of(self, any_id: str) -> str:
-        return self.leases(shard_of(any_id))
+    def idempotency(self, session_id: str, digest: str) -> Key:
+        return Key(f"{self._at(session_id)}idem:{digest}")
 
-    def idempotency(self, session_id: str, digest: str) -> str:
-        return f"{self._shard(shard_of(session_id))}idem:{digest}"
+    def session_idempotency(self, digest: str) -> Key:
+        return Key(f"{self.prefix}{{index}}:idem:{digest}")
 
-    def session_idempotency(self, digest: str) -> str:
-        return f"{self.prefix}{{index}}:idem:{digest}"
-
-    def bell(self, shard: int, process: str) -> str:
+    def bell(self, shard: int, process: str) -> Key:
         """Stream that wakes this process' own blocking read of a shard."""
-        return f"{self._shard(shard)}bell:{process}"
+        return Key(f"{self._shard(shard)}bell:{process}")
 
-    def inbox(self, process: str) -> str:
+    def inbox(self, process: str) -> Key:
         """Stream of what other processes ask this one to do."""
-        return f"{self.prefix}inbox:{process}"
+        return Key(f"{self.prefix}inbox:{process}")
 
-    def user_sessions(self, user: str) -> str:
-        return f"{self.prefix}{{index}}:user:{user}"
+    def user_sessions(self, user: str) -> Key:
+        return Key(f"{self.prefix}{{index}}:user:{user}")
 
-    def kept_sessions(self, user: str) -> str:
-        """Also those that are over, until nothing is left of them."""
-        return f"{self.prefix}{{index}}:kept:{user}"
+    def remaining_sessions(self, user: str) -> Key:
+        """A user's sessions of which anything is left, so also those that are over."""
+        return Key(f"{self.prefix}{{index}}:kept:{user}")
 
-    def namesakes(self, name: str) -> str:
+    def users_by_name(self, name: str) -> Key:
         """Users of one name in one root, whoever owns them."""
-        return f"{self.prefix}{{index}}:names:{name}"
+        return Key(f"{self.prefix}{{index}}:names:{name}")
 
-    def file(self, file_id: str) -> str:
-        return f"{self._shard(shard_of(file_id))}file:{file_id}"
+    def file(self, file_id: str) -> Key:
+        return Key(f"{self._shard(shard_of(file_id))}file:{file_id}")
 
-    def files(self, user: str) -> str:
+    def files(self, user: str) -> Key:
         """A user's uploads by expiry; written before the record, so that erasing finds all."""
-        return f"{self.prefix}{{index}}:files:{user}"
+        return Key(f"{self.prefix}{{index}}:files:{user}")
 
-    def uploaders(self, name: str) -> str:
+    def uploaders(self, name: str) -> Key:
         """Users of one name in one root who have uploaded something."""
-        return f"{self.prefix}{{index}}:uploaders:{name}"
+        return Key(f"{self.prefix}{{index}}:uploaders:{name}")
 
-    def conversation(self, name: str, digest: str) -> str:
+    def conversation(self, name: str, digest: str) -> Key:
         """Whose a conversation is. ``name``: users of one name in one root, who share a slot."""
-        return self.conversation_prefix(name) + digest
+        return Key(self.conversation_prefix(name) + digest)
 
-    def conversation_prefix(self, name: str) -> str:
-        return f"{self.prefix}{{{name}}}:conversation:"
+    def conversation_prefix(self, name: str) -> Key:
+        return Key(f"{self.prefix}{{{name}}}:conversation:")
 
-    def conversations(self, name: str) -> str:
+    def conversations(self, name: str) -> Key:
         """The same conversations by user and expiry, so that they can be erased."""
-        return f"{self.prefix}{{{name}}}:conversations"
+        return Key(f"{self.prefix}{{{name}}}:conversations")
 
-    def usage(self, shard: int, owner: str = "") -> str:
-        """Prefix of what an owner has used in this shard's chats; a day's number completes it."""
-        return f"{self._shard(shard)}usage:{owner}{':' if owner else ''}"
+    def usage(self, shard: int, owner: str = "", root: str = "") -> UsageKeys:
+        """What an owner has used in this shard's chats, and who of his root has used anything. A day's number
+        is to be added; where they are not given ``owner`` and ``root``, too."""
+        return UsageKeys(
+            usage=Key(f"{self._shard(shard)}usage:{owner}{':' if owner else ''}"),
+            usage_owners=Key(f"{self._shard(shard)}owners:{root}{':' if root else ''}"),
+        )
 
-    def usage_owners(self, shard: int, root: str = "") -> str:
-        """Prefix of the owners of a root who have used anything; a day's number completes it."""
-        return f"{self._shard(shard)}owners:{root}{':' if root else ''}"
+    def spent(self, shard: int, user: str, day: int | str = "") -> Key:
+        """A user's tokens of a day where there is a quota. Without ``day`` its number is to be added."""
+        return Key(f"{self._shard(shard)}spent:{user}:{day}")
 
-    def spent(self, shard: int, user: str) -> str:
-        """Prefix of a user's tokens where there is a quota; a day's number completes it."""
-        return f"{self._shard(shard)}spent:{user}:"
+    def rate(self, kind: str, user: str) -> Key:
+        return Key(f"{self.prefix}rate:{kind}:{user}")
 
-    def rate(self, kind: str, user: str) -> str:
-        return f"{self.prefix}rate:{kind}:{user}"
-
-    def keys_used(self, session_id: str) -> str:
-        """Set of the session's Idempotency-Keys, so that they can be erased."""
-        return f"{self._shard(shard_of(session_id))}used:{session_id}"
-
-    def erased(self, session_id: str) -> str:
-        return f"{self._shard(shard_of(session_id))}erased:{session_id}"
-
-    def waiting(self, shard: int) -> str:
+    def waiting(self, shard: int) -> Key:
         """Chats that wait for tool outputs; a score is the time after which it is forgotten."""
-        return f"{self._shard(shard)}waiting"
+        return Key(f"{self._shard(shard)}waiting")
 
-    def queued(self, shard: int) -> str:
-        return f"{self._shard(shard)}queued"
-
-    def log_prefix(self, any_id: str) -> str:
-        return f"{self._shard(shard_of(any_id))}log:"
+    def queued(self, shard: int) -> Key:
+        return Key(f"{self._shard(shard)}queued")
 
     @property
-    def probes(self) -> tuple[str, ...]:
+    def probes(self) -> tuple[Key, ...]:
         """A key in each shard's slot. They are only ever deleted: to see whether writing works everywhere."""
-        return tuple(f"{self._shard(shard)}probe" for shard in self.shards)
+        return tuple(Key(f"{self._shard(shard)}probe") for shard in self.shards)
 
     @property
-    def all_sessions(self) -> str:
-        return f"{self.prefix}{{index}}:sessions"
+    def all_sessions(self) -> Key:
+        return Key(f"{self.prefix}{{index}}:sessions")
 
     @property
-    def all_users(self) -> str:
-        return f"{self.prefix}{{index}}:users"
+    def all_users(self) -> Key:
+        return Key(f"{self.prefix}{{index}}:users")
 
     @property
     def shards(self) -> range:
         return range(SHARDS)
-
-
-class Script:
-    """A Lua script by the name of its file; its digest is what travels."""
-
-    def __init__(self, name: str) -> None:
-        prelude = (_LUA_DIR / "prelude.lua").read_text(encoding="utf-8")
-        self.name = name
-        self.source = prelude + (_LUA_DIR / f"{name}.lua").read_text(encoding="utf-8")
-        self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-
-    def command(self, keys: Sequence[str], args: Sequence[Arg]) -> tuple[Arg, ...]:
-        return ("EVALSHA", self.sha, len(keys), *keys, *args)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from app.exceptions import (
     ChatExpired,
@@ -12,36 +12,30 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.models import Identity
-from app.records import head_of, with_waits_until
-from app.redis_client import Keys, RedisGate, Script
-from app.stores.limits import TOMBSTONE_MS
-from app.stores.open_log import LogPolicy
-from app.stores.sessions import (
-    IDEMPOTENCY_MS,
-    IdempotencyKey,
-    SessionRecord,
-    raise_unless_active,
-)
+from app.records import as_it_stands, head_of, with_waits_until
+from app.redis_client import Fields, Keys, RedisGate, Text, pairs
+from app.stores.limits import LogPolicy
+from app.stores.scripts import chat_create
+from app.stores.sessions import IdempotencyKey, SessionRecord, raise_unless_active
 from app.utils import is_chat_id
 
-NEWEST_KEPT: Final = 100
+MAX_RECORDS: Final = 100
+"""Of a session: older ones go when a new chat is created."""
 
 BusyPolicy = Literal["reject", "interrupt", "enqueue"]
 
 
 @dataclass(frozen=True, slots=True)
 class NewChat:
-    """A chat about to be created. ``request`` is what its owner will send to Coze, as JSON."""
+    """A chat about to be created. ``request`` is what its owner will send to Coze, as JSON. Its log begins
+    with ``first_frame``, or with ``queued_frame`` where another chat is in the way."""
 
     chat_id: str
     session_id: str
     record: bytes
     first_frame: bytes
+    queued_frame: bytes
     request: bytes
-
-    @property
-    def run_fields(self) -> list[str | bytes]:
-        return ["request", self.request]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +68,6 @@ class ChatStore:
         self._keys = keys
         self._process = process
         self.policy = policy
-        self._create = Script("chat_create")
 
     @property
     def away(self) -> bool:
@@ -99,77 +92,78 @@ class ChatStore:
         Raises: SessionNotFound, SessionTerminated, SessionExpired, SessionBusy, IdempotencyKeyReused,
             ChatExpired, RedisUnavailable.
         """
+        at = self._keys.of_session(chat.session_id)
+        # Without an Idempotency-Key the script found at none; in a Cluster any key has to be of the slot.
+        used = at.used
+        if idempotency is not None:
+            digest = idempotency.digest(identity.owner, chat.session_id)
+            used = self._keys.idempotency(chat.session_id, digest)
+        command = chat_create(
+            at=at,
+            idempotency_key=used,
+            mine=identity.owner,
+            admin_prefix=identity.admin_prefix,
+            chat=chat.chat_id,
+            record=chat.record,
+            first_frame=chat.first_frame,
+            queued_frame=chat.queued_frame,
+            request=chat.request,
+            process=self._process,
+            policy=self.policy,
+            on_busy=on_busy,
+            max_queued=max_queued,
+            max_records=MAX_RECORDS,
+            fingerprint=idempotency.fingerprint if idempotency is not None else "",
+        )
         try:
-            reply = await self._create_once(chat, identity, on_busy, max_queued, idempotency)
+            kind, other, flat, displaced, index_due = await self._redis.run(command)
         except RedisUnavailable:
             if self._redis.away:
                 raise
-            reply = await self._create_once(chat, identity, on_busy, max_queued, idempotency)
-        kind: str = reply[0].decode()
-        if kind == "same":
-            return Created("same", reply[1].decode(), SessionRecord(chat.session_id, []))
-        if kind in ("started", "queued"):
-            session = SessionRecord(chat.session_id, reply[1])
-            how: Literal["started", "queued"] = "started" if kind == "started" else "queued"
-            in_the_way, displaced = reply[2].decode() or None, reply[3].decode() or None
-            return Created(how, chat.chat_id, session, in_the_way, displaced, bool(reply[4]))
-        raise_unless_active(reply[0])
-        if kind == "reused":
+            kind, other, flat, displaced, index_due = await self._redis.run(command)
+        session = SessionRecord(chat.session_id, flat)
+        if kind == b"same":
+            return Created("same", other.decode(), session)
+        if kind in (b"started", b"queued"):
+            how: Literal["started", "queued"] = "started" if kind == b"started" else "queued"
+            in_the_way = other.decode() or None
+            return Created(
+                how, chat.chat_id, session, in_the_way, displaced.decode() or None, bool(index_due)
+            )
+        raise_unless_active(kind)
+        if kind == b"reused":
             raise IdempotencyKeyReused
-        if kind == "gone":
+        if kind == b"gone":
             raise ChatExpired
-        message = "The session's queue is full" if kind == "full" else None
-        raise SessionBusy(message, details={"chat_id": reply[1].decode()})
-
-    async def _create_once(
-        self,
-        chat: NewChat,
-        identity: Identity,
-        on_busy: BusyPolicy,
-        max_queued: int,
-        idempotency: IdempotencyKey | None,
-    ) -> list[Any]:
-        keys, policy, session_id = self._keys, self.policy, chat.session_id
-        # Without an Idempotency-Key the script looks at none; in a Cluster any key has to be of the slot.
-        idempotency_key = keys.keys_used(session_id)
-        if idempotency is not None:
-            digest = idempotency.digest(identity.owner, session_id)
-            idempotency_key = keys.idempotency(session_id, digest)
-        reply: list[Any] = await self._redis.run(
-            self._create,
-            [
-                *(keys.session(session_id), keys.chats(session_id), keys.order(session_id)),
-                *(keys.run(chat.chat_id), keys.leases_of(session_id), keys.log(chat.chat_id)),
-                *(keys.queue(session_id), keys.keys_used(session_id), idempotency_key),
-            ],
-            [
-                *(identity.owner, identity.admin_prefix, chat.chat_id, chat.record, chat.first_frame),
-                *(policy.lease, policy.session_ttl, TOMBSTONE_MS, policy.hold, on_busy, max_queued),
-                *(idempotency.fingerprint if idempotency else "", IDEMPOTENCY_MS, NEWEST_KEPT, self._process),
-                *chat.run_fields,
-            ],
-        )
-        return reply
+        message = "The session's queue is full" if kind == b"full" else None
+        raise SessionBusy(message, details={"chat_id": other.decode()})
 
     async def record(self, chat_id: str, identity: Identity) -> bytes:
         """The chat as it stands, as JSON; ``ChatNotFound`` also for what is somebody else's."""
         if not is_chat_id(chat_id):
             raise ChatNotFound
-        owner, record = await self._redis.command("HMGET", self._keys.chats(chat_id), "owner", chat_id)
-        if owner is None or record is None or not identity.may_see(owner.decode()):
+        keys = self._keys
+        (owner, stored), [state] = await self._redis.pipeline(
+            [
+                Fields("HMGET", keys.chats(chat_id), "owner", chat_id),
+                Fields("HMGET", keys.run(chat_id), "state"),
+            ]
+        )
+        if owner is None or stored is None or not identity.may_see(owner.decode()):
             raise ChatNotFound
+        record = as_it_stands(stored, state)
         head = head_of(record)
         if head.status != "requires_action":
-            return bytes(record)
-        expires = await self._redis.command("HGET", self._keys.session(head.session_id), "expires")
-        return with_waits_until(record, int(expires)) if expires is not None else bytes(record)
+            return record
+        expires = await self._redis.run(Text("HGET", keys.session(head.session_id), "expires"))
+        return with_waits_until(record, int(expires)) if expires is not None else record
 
     async def continuation(self, chat_id: str, session_id: str, key: IdempotencyKey) -> Continuation | None:
         """What the tool outputs that came with this key led to; None where it is new.
 
         Raises ``IdempotencyKeyReused``.
         """
-        used = await self._redis.command("GET", self._keys.idempotency(session_id, key.digest(chat_id)))
+        used = await self._redis.run(Text("GET", self._keys.idempotency(session_id, key.digest(chat_id))))
         if used is None:
             return None
         fingerprint, epoch, content, reasoning = used.decode().split()
@@ -185,4 +179,4 @@ def status_of(record: bytes) -> str:
 
 def run_field(run: Sequence[bytes], name: bytes) -> bytes:
     """A field of a run's hash as Redis returned it (flat); empty if it is not there."""
-    return dict(zip(run[::2], run[1::2], strict=True)).get(name, b"")
+    return dict(pairs(run)).get(name, b"")

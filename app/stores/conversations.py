@@ -10,8 +10,14 @@ from typing import Final, NamedTuple
 
 from app.exceptions import ConversationNotFound
 from app.models import Identity
-from app.redis_client import Keys, RedisGate, Script
+from app.redis_client import Key, Keys, Number, RedisGate
 from app.stores.index import name_key, user_key
+from app.stores.scripts import (
+    conversation_forget,
+    conversation_remember,
+    conversation_use,
+    session_remembered,
+)
 from app.stores.sessions import SessionRecord
 from app.utils import now_ms
 
@@ -32,22 +38,18 @@ class ConversationStore:
         self._redis = redis
         self._keys = keys
         self._ttl = days * _DAY_MS
-        self._keep = Script("conversation_keep")
-        self._use = Script("conversation_use")
-        self._forget = Script("conversation_forget")
-        self._kept = Script("session_kept")
 
     async def use(self, identity: Identity, user_id: str, conversation_id: str) -> Conversation:
         """The conversation, remembered for its full time from now on. Raises ``ConversationNotFound`` for one
         that this caller has not had with this user."""
-        kept = await self._redis.run(
-            self._use,
-            self._places(identity.owner, user_id, conversation_id),
-            [self._ttl, user_key(identity.owner, user_id)],
+        record, conversations = self._places(identity.owner, user_id, conversation_id)
+        user = user_key(identity.owner, user_id)
+        value = await self._redis.run(
+            conversation_use(record=record, conversations=conversations, ttl=self._ttl, user=user)
         )
-        if kept is None:
+        if value is None:
             raise ConversationNotFound
-        bot_id, _, credential = kept.decode().partition(" ")
+        bot_id, _, credential = value.decode().partition(" ")
         return Conversation(bot_id, credential)
 
     @staticmethod
@@ -56,36 +58,44 @@ class ConversationStore:
         single chat is none to come back to."""
         return not session.single and now_ms() - session.number(b"kept") > _DAY_MS
 
-    async def keep(self, session: SessionRecord, conversation_id: str, credential: str) -> None:
+    async def remember(self, session: SessionRecord, conversation_id: str, credential: str) -> None:
         """Writes down whose the conversation is."""
+        record, conversations = self._places(session.owner, session.user_id, conversation_id)
+        user, value = session.text(b"user"), f"{session.bot_id} {credential}"
         await self._redis.run(
-            self._keep,
-            self._places(session.owner, session.user_id, conversation_id),
-            [self._ttl, session.text(b"user"), f"{session.bot_id} {credential}"],
+            conversation_remember(
+                record=record, conversations=conversations, ttl=self._ttl, user=user, value=value
+            )
         )
 
-    async def keep_of(self, session: SessionRecord, conversation_id: str, credential: str) -> None:
+    async def remember_again(self, session: SessionRecord, conversation_id: str, credential: str) -> None:
         """The same for a conversation that the session has already; what was erased meanwhile stays so."""
-        await self.keep(session, conversation_id, credential)
+        await self.remember(session, conversation_id, credential)
         key = self._keys.session(session.session_id)
-        if not await self._redis.run(self._kept, [key], [conversation_id, now_ms()]):
-            await self.drop(session, conversation_id)
+        if not await self._redis.run(
+            session_remembered(session=key, conversation=conversation_id, remembered_at=str(now_ms()))
+        ):
+            await self.forget_one(session, conversation_id)
 
-    async def drop(self, session: SessionRecord, conversation_id: str) -> None:
+    async def forget_one(self, session: SessionRecord, conversation_id: str) -> None:
         """Its session was erased while the conversation was being written down."""
         record, index = self._places(session.owner, session.user_id, conversation_id)
         member = f"{session.text(b'user')}:{record.rpartition(':')[2]}"
-        await self._redis.pipeline([("DEL", record), ("ZREM", index, member)])
+        await self._redis.pipeline([Number("DEL", record), Number("ZREM", index, member)])
 
     async def forget(self, identity: Identity, user_id: str) -> None:
         """Forgets all of the user's; for an admin, of everybody of that name in the root."""
         name = name_key(identity.owner, user_id)
         whose = "" if identity.admin else user_key(identity.owner, user_id)
         await self._redis.run(
-            self._forget, [self._keys.conversations(name)], [whose, self._keys.conversation_prefix(name)]
+            conversation_forget(
+                conversations=self._keys.conversations(name),
+                records=self._keys.conversation_prefix(name),
+                user=whose,
+            )
         )
 
-    def _places(self, owner: str, user_id: str, conversation_id: str) -> list[str]:
+    def _places(self, owner: str, user_id: str, conversation_id: str) -> tuple[Key, Key]:
         name = name_key(owner, user_id)
         digest = hashlib.sha256("\0".join((owner, user_id, conversation_id)).encode()).hexdigest()[:40]
-        return [self._keys.conversation(name, digest), self._keys.conversations(name)]
+        return self._keys.conversation(name, digest), self._keys.conversations(name)

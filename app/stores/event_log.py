@@ -10,19 +10,22 @@ import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final, cast
 
 from loguru import logger
 from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.records import with_waits_until
-from app.redis_client import Arg, Keys, RedisGate, Script
+from app.redis_client import Command, Keys, RedisGate
 from app.stopping import end_tasks
-from app.stores.limits import TOMBSTONE_MS
+from app.stores.index import owner_key
+from app.stores.limits import LogPolicy
 from app.stores.loops import forever
-from app.stores.open_log import ChatEnd, LogPolicy, OpenLog
-from app.stores.usage import usage_keys, usage_row
+from app.stores.open_log import ChatEnd, OpenLog
+from app.stores.scripts import chat_end, chat_ids, log_rewrite
+from app.stores.usage import usage_row
+from app.utils import shard_of
 
 TICK_SECONDS: Final = 0.04
 """How long frames are gathered."""
@@ -44,9 +47,6 @@ class LogWriter:
         self._redis = redis
         self._keys = keys
         self._policy = policy
-        self._end = Script("chat_end")
-        self._ids = Script("chat_ids")
-        self._rewrite = Script("log_rewrite")
         self._dirty: dict[str, OpenLog] = {}
         self._work = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -74,8 +74,8 @@ class LogWriter:
             log.frames.append(frame)
             log.size += len(frame)
         log.visible = log.last
-        log.wake()
-        self._touch(log)
+        log.grown.notify()
+        self._mark(log)
 
     def snapshot(self, log: OpenLog, frame: bytes) -> None:
         """A frame that replaces all before it: they leave memory now, and Redis once it is there."""
@@ -83,39 +83,39 @@ class LogWriter:
         log.sent, log.trim, log.earlier = None, True, []
         log.committed = max(log.committed, log.first - 1)
         log.visible = log.last
-        log.wake()
-        self._touch(log)
+        log.grown.notify()
+        self._mark(log)
 
     def commit_ids(self, log: OpenLog, coze_chat_id: str, conversation_id: str, credential: str = "") -> None:
         """Not on the tick but at once: a takeover without them would have to search."""
         log.ids = log.known_ids = (coze_chat_id, conversation_id, credential)
-        self._touch(log, urgent=True)
+        self._mark(log, urgent=True)
 
     def finish(self, log: OpenLog, frames: Iterable[bytes], end: ChatEnd) -> None:
-        """The last frames and the end, in one script; ``log.settled`` tells when that is decided."""
+        """The last frames and the end, in one script; ``log.settled`` calls when that is decided."""
         if log.state == "fenced":
             return
         log.frames.extend(frames)
         log.end = end
-        self._touch(log, urgent=True)
+        self._mark(log, urgent=True)
         if self._redis.away:
             log.settle("unsaved")
 
-    def look_again(self, log: OpenLog) -> None:
+    def verify(self, log: OpenLog) -> None:
         """The lease is gone: the next tick finds out whether Redis lost data or somebody claimed the chat."""
         log.outages = -1
-        self._touch(log)
+        self._mark(log)
 
     def drop(self, log: OpenLog) -> None:
         """Somebody else owns the chat now."""
-        self._forget(log)
+        self._unmark(log)
         log.settle("fenced")
 
-    def _forget(self, log: OpenLog) -> None:
+    def _unmark(self, log: OpenLog) -> None:
         if self._dirty.get(log.chat_id) is log:  # and not the log of a later epoch, begun here meanwhile
             del self._dirty[log.chat_id]
 
-    def _touch(self, log: OpenLog, *, urgent: bool = False) -> None:
+    def _mark(self, log: OpenLog, *, urgent: bool = False) -> None:
         if log.state == "fenced":
             return
         if log.outages is None:
@@ -159,10 +159,10 @@ class LogWriter:
         self._due = max(self._due, loop.time()) + SPACING_SECONDS
 
     async def _commit(self) -> None:
-        await self._look_at([log for log in self._dirty.values() if log.outages != self._redis.outages])
+        await self._verify([log for log in self._dirty.values() if log.outages != self._redis.outages])
         logs: list[OpenLog] = []
-        commands: list[tuple[Arg, ...]] = []
-        handlers: list[tuple[OpenLog, str]] = []
+        commands: list[Command[object]] = []
+        asked: list[tuple[OpenLog, str]] = []
         size = 0
         for number, log in enumerate(list(self._dirty.values()), 1):
             if size >= _MAX_PIPELINE_BYTES:
@@ -170,20 +170,20 @@ class LogWriter:
             logs.append(log)
             for kind, command in self._commands(log):
                 commands.append(command)
-                handlers.append((log, kind))
-                size += sum(len(part) for part in command if isinstance(part, bytes))
+                asked.append((log, kind))
+                size += sum(len(part) for part in command.parts if isinstance(part, bytes))
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)  # the frames of hundreds of streams must not wait for all of this
         if commands:
             self.pipelines += 1
-            replies = await self._redis.pipeline(commands)
-            for number, ((log, kind), reply) in enumerate(zip(handlers, replies, strict=True), 1):
-                await self._take(log, kind, reply)
+            replies = await self._redis.attempt(commands)
+            for number, ((log, kind), reply) in enumerate(zip(asked, replies, strict=True), 1):
+                await self._handle(log, kind, reply)
                 if number % _AT_A_TIME == 0:
                     await asyncio.sleep(0)
         for log in logs:
             if self._is_clean(log):
-                self._forget(log)
+                self._unmark(log)
             elif self._dirty.get(log.chat_id) is log:  # behind those that have had no turn
                 self._dirty[log.chat_id] = self._dirty.pop(log.chat_id)
         if any(log.end is not None for log in self._dirty.values()):
@@ -194,12 +194,11 @@ class LogWriter:
         unsent = log.sent is not None or log.committed < log.last or log.ids is not None
         return not unsent and (log.end is None or log.state == "committed")
 
-    def _commands(self, log: OpenLog) -> list[tuple[str, tuple[Arg, ...]]]:
+    def _commands(self, log: OpenLog) -> list[tuple[str, Command[object]]]:
         """At most one XADD or one end per log and tick, with the ids in front of it."""
-        commands: list[tuple[str, tuple[Arg, ...]]] = []
+        commands: list[tuple[str, Command[object]]] = []
         if log.ids is not None:
-            keys = [self._keys.run(log.chat_id), self._keys.session(log.session_id)]
-            commands.append(("ids", self._ids.command(keys, [log.epoch, *log.ids])))
+            commands.append(("ids", self._ids_command(log, *log.ids)))
         if log.sent is None and log.end is not None:
             log.next_is_free = self.draining
             commands.append(("end", self._end_command(log, log.end)))
@@ -208,11 +207,11 @@ class LogWriter:
             log.sent = self._batch(log)
         if log.sent is not None:
             last, frames = log.sent
+            key, entry_id = self._keys.log(log.chat_id), f"{log.epoch}-{last}"
             fields = ("n", log.committed + 1, "f", frames)
-            key = self._keys.log(log.chat_id)
-            commands.append(("add", ("XADD", key, "NOMKSTREAM", f"{log.epoch}-{last}", *fields)))
+            commands.append(("add", Command("XADD", key, "NOMKSTREAM", entry_id, *fields)))
             if log.trim:
-                commands.append(("trim", ("XTRIM", key, "MINID", f"{log.epoch}-{log.first}")))
+                commands.append(("trim", Command("XTRIM", key, "MINID", f"{log.epoch}-{log.first}")))
         return commands
 
     @staticmethod
@@ -226,77 +225,87 @@ class LogWriter:
             batch.append(frame)
         return log.committed + len(batch), b"".join(batch)
 
-    def _end_command(self, log: OpenLog, end: ChatEnd) -> tuple[Arg, ...]:
-        keys, policy, session = self._keys, self._policy, log.origin.session
+    def _ids_command(self, log: OpenLog, coze_chat: str, conversation: str, credential: str) -> Command[int]:
+        return chat_ids(
+            at=self._keys.of_session(log.session_id),
+            chat=log.chat_id,
+            epoch=str(log.epoch),
+            coze_chat=coze_chat,
+            conversation=conversation,
+            credential=credential,
+        )
+
+    def _end_command(self, log: OpenLog, end: ChatEnd) -> Command[tuple[bytes, bytes, bytes, int]]:
+        keys, session = self._keys, log.origin.session
         frames = log.since(log.committed) if end.waiting else end.brief
-        return self._end.command(
-            [
-                *(keys.session(log.session_id), keys.chats(log.chat_id), keys.order(log.session_id)),
-                *(keys.run(log.chat_id), keys.leases_of(log.chat_id), keys.log(log.chat_id)),
-                *(keys.queue(log.session_id), *usage_keys(keys, session, quota=policy.quota)),
-            ],
-            [
-                *(log.chat_id, log.epoch, end.record, int(end.waiting)),
-                *(log.last - len(frames) + 1, log.last, b"".join(frames), end.packed),
-                *(policy.session_ttl, TOMBSTONE_MS, policy.hold, policy.log_ttl),
-                *(policy.lease, int(self.draining), end.usage, usage_row(session), policy.usage_ttl),
-            ],
+        shard, root = shard_of(log.session_id), session.owner.partition("|")[0]
+        return chat_end(
+            at=keys.of_session(log.session_id),
+            counted=keys.usage(shard, owner_key(session.owner), owner_key(root)),
+            spent=keys.spent(shard, session.text(b"user")),
+            chat=log.chat_id,
+            epoch=str(log.epoch),
+            record=end.record,
+            waiting=end.waiting,
+            first_frame=str(log.last - len(frames) + 1),
+            last_frame=str(log.last),
+            frames=b"".join(frames),
+            packed=end.packed,
+            policy=self._policy,
+            draining=self.draining,
+            counts=end.usage,
+            row=usage_row(session),
         )
 
     # -- replies ---------------------------------------------------------------------------------------
 
-    async def _take(self, log: OpenLog, kind: str, reply: Any) -> None:
+    async def _handle(self, log: OpenLog, kind: str, reply: object) -> None:
         if log.state == "fenced":
             return
-        if isinstance(reply, redis_errors.NoScriptError):
-            await self._redis.load([self._end, self._ids])
-        elif kind == "ids":
-            self._take_ids(log, reply)
-        elif kind == "add":
-            await self._take_added(log, reply)
+        if kind == "add" and log.sent is not None:
+            await self._handle_added(log, log.sent[0], reply)
+        elif isinstance(reply, Exception):
+            logger.error("{} of {} was not written: {}", kind, log.chat_id, reply)
         elif kind == "end":
-            await self._take_end(log, reply)
+            await self._handle_end(log, cast("tuple[bytes, bytes, bytes, int]", reply))
+        if kind == "ids":
+            log.ids = None
 
-    def _take_ids(self, log: OpenLog, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            logger.error("ids of {} were not stored: {}", log.chat_id, type(reply).__name__)
-        log.ids = None
-
-    async def _take_added(self, log: OpenLog, reply: Any) -> None:
-        if log.sent is None:
-            return
+    async def _handle_added(self, log: OpenLog, last: int, reply: object) -> None:
         if reply is None:  # NOMKSTREAM: the log is gone, Redis has lost data
             await self._write_again(log)
         elif isinstance(reply, redis_errors.ResponseError) and _STALE_ID in str(reply):
-            await self._look_at([log])
+            await self._verify([log])
         elif isinstance(reply, Exception):
             logger.error("log of {} was not written: {}", log.chat_id, reply)
         else:
-            log.committed, log.sent, log.trim = log.sent[0], None, False
+            log.committed, log.sent, log.trim = last, None, False
 
-    async def _take_end(self, log: OpenLog, reply: Any) -> None:
-        if isinstance(reply, Exception):
-            logger.error("end of {} was not written: {}", log.chat_id, reply)
-            return
-        verdict = reply[0]
+    async def _handle_end(self, log: OpenLog, reply: tuple[bytes, bytes, bytes, int]) -> None:
+        verdict, follower, expires, index_due = reply
         if verdict == b"ok":
             log.committed = log.last
-            log.next_chat, log.index_due = reply[1].decode() or None, bool(reply[3])
+            log.next_chat, log.index_due = follower.decode() or None, bool(index_due)
             if log.end is not None and log.end.waiting:
-                log.end = replace(log.end, record=with_waits_until(log.end.record, int(reply[2])))
+                log.end = replace(log.end, record=with_waits_until(log.end.record, int(expires)))
             log.settle("committed")
         elif verdict == b"fenced":
             self.drop(log)
         else:
             await self._write_again(log)
 
-    async def _look_at(self, logs: Sequence[OpenLog]) -> None:
+    async def _verify(self, logs: Sequence[OpenLog]) -> None:
         """What does Redis really hold? After an outage, of all logs, or when it called our id too small."""
         for begin in range(0, len(logs), _AT_A_TIME):
             some = logs[begin : begin + _AT_A_TIME]
             outages = self._redis.outages
-            newest = await self._redis.pipeline(
-                [("XREVRANGE", self._keys.log(log.chat_id), "+", "-", "COUNT", 1) for log in some]
+            newest = await self._redis.attempt(
+                [
+                    Command[list[tuple[bytes, object]]](
+                        "XREVRANGE", self._keys.log(log.chat_id), "+", "-", "COUNT", 1
+                    )
+                    for log in some
+                ]
             )
             for log, entries in zip(some, newest, strict=True):
                 log.outages = outages
@@ -305,7 +314,7 @@ class LogWriter:
                 elif log.state != "fenced":
                     await self._compare(log, entries)
 
-    async def _compare(self, log: OpenLog, entries: Sequence[Any]) -> None:
+    async def _compare(self, log: OpenLog, entries: Sequence[tuple[bytes, object]]) -> None:
         """``entries``: the newest one that Redis holds, if any.
 
         Same epoch and not smaller than what was sent: it was stored, only the reply was lost. A greater
@@ -315,7 +324,8 @@ class LogWriter:
         if not entries:
             await self._write_again(log)
             return
-        epoch, frame = (int(part) for part in entries[0][0].split(b"-"))
+        entry_id, _ = entries[0]
+        epoch, frame = map(int, entry_id.split(b"-"))
         if epoch > log.epoch:
             self.drop(log)
         elif epoch < log.epoch or frame < log.committed:
@@ -325,25 +335,24 @@ class LogWriter:
 
     async def _write_again(self, log: OpenLog) -> None:
         """The whole log from memory, but not the end's frames: those go with the end."""
-        keys, policy, origin = self._keys, self._policy, log.origin
+        origin = log.origin
         last = log.last if log.end is None else log.last - log.end.frames
-        session = origin.session.flat()
-        reply = await self._redis.run(
-            self._rewrite,
-            [
-                *(keys.session(log.session_id), keys.chats(log.chat_id), keys.order(log.session_id)),
-                *(keys.run(log.chat_id), keys.leases_of(log.chat_id), keys.log(log.chat_id)),
-                keys.erased(log.session_id),
-            ],
-            [
-                *(log.chat_id, log.epoch, log.first, last, b"".join(log.since(0, last))),
-                *(policy.lease, policy.session_ttl, TOMBSTONE_MS, policy.hold),
-                *(origin.record, origin.session.owner, len(session)),
-                *session,
-                *origin.run,
-            ],
+        verdict = await self._redis.run(
+            log_rewrite(
+                at=self._keys.of_session(log.session_id),
+                chat=log.chat_id,
+                epoch=str(log.epoch),
+                first_frame=str(log.first),
+                last_frame=str(last),
+                frames=b"".join(log.since(0, last)),
+                policy=self._policy,
+                record=origin.record,
+                owner=origin.session.owner,
+                session_fields=origin.session.flat(),
+                run_fields=origin.run,
+            )
         )
-        if reply[0] == b"fenced":
+        if verdict == b"fenced":
             self.drop(log)
             return
         logger.warning("log of {} was written again: Redis had lost it", log.chat_id)

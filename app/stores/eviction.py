@@ -1,28 +1,28 @@
 """Room for a new session where its user has as many as may be: the least recently active idle one goes.
 
 A newcomer ends a session first and then enters with its place: what is over leaves the indexes in the step in
-which a newcomer enters, so the limits hold at any moment. Whoever finds that others were faster looks again;
+which a newcomer enters, so the limits hold at any moment. Whoever finds that others were faster tries again;
 only a user whose sessions are all busy is refused. An evictor that died between the two steps leaves a
 session that is over, whose place is anybody's soon afterwards.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from app.exceptions import SessionLimitReached
-from app.redis_client import Keys, RedisGate
-from app.stores.index import Crowd, SessionIndex, may_be_opening
+from app.redis_client import Fields, Keys, RedisGate
+from app.stores.index import IndexedSessions, SessionIndex, may_be_opening
 
 _AT_ONCE: Final = 100
 _EVICTOR_MS: Final = 10_000
 """How long an evicted session's place is left to whoever ended it."""
-_PATIENCE_SECONDS: Final = 5.0
-_LOOK_AGAIN_SECONDS: Final = 0.01
+_TIMEOUT_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 0.01
 _FIELDS: Final = ("status", "reason", "updated", "expires", "running", "activity")
 
-Looks = Literal["over", "in hands", "busy", "idle"]
-"""``in hands``: somebody is just opening it, or has just evicted it."""
+Evictable = Literal["over", "contended", "busy", "idle"]
+"""``contended``: somebody is just opening it, or has just evicted it."""
 
 
 class Eviction:
@@ -45,47 +45,47 @@ class Eviction:
         """Enters the session in the indexes. Only sessions of the same user can go for it: nobody can evict
         somebody else's. Raises ``SessionLimitReached``."""
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + _PATIENCE_SECONDS
+        give_up = loop.time() + _TIMEOUT_SECONDS
         over = ""
-        while (crowd := await self._index.admit(session_id, owner, user_id, over)) is not None:
-            over, in_hands = await self._free_one(crowd)
-            if loop.time() >= give_up or not (over or in_hands):
+        while (indexed := await self._index.admit(session_id, owner, user_id, over)) is not None:
+            over, contended = await self._free_one(indexed)
+            if loop.time() >= give_up or not (over or contended):
                 raise SessionLimitReached
             if not over:
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+                await asyncio.sleep(_RETRY_SECONDS)
 
-    async def _free_one(self, crowd: Crowd) -> tuple[str, bool]:
+    async def _free_one(self, indexed: IndexedSessions) -> tuple[str, bool]:
         """A session that is over, ended for this if need be, or "" and whether others are at work."""
-        in_hands = False
-        for begin in range(0, len(crowd.sessions), _AT_ONCE):
-            some = crowd.sessions[begin : begin + _AT_ONCE]
-            states = await self._redis.pipeline([("HMGET", self._keys.session(s), *_FIELDS) for s, _ in some])
+        contended = False
+        for begin in range(0, len(indexed.sessions), _AT_ONCE):
+            some = indexed.sessions[begin : begin + _AT_ONCE]
+            states = await self._redis.pipeline(
+                [Fields("HMGET", self._keys.session(s), *_FIELDS) for s, _ in some]
+            )
             idle: list[tuple[int, str]] = []
             for (session_id, entered), state in zip(some, states, strict=True):
-                looks = _looks(state, entered, crowd.now)
-                if looks == "over":
-                    return session_id, in_hands
-                in_hands |= looks == "in hands"
-                if looks == "idle":
+                found = _state_of(state, entered, indexed.now)
+                if found == "over":
+                    return session_id, contended
+                contended |= found == "contended"
+                if found == "idle":
                     idle.append((int(state[5] or 0), session_id))
             # The indexes hear of activity once a minute, the sessions know it.
             for _, session_id in sorted(idle):
                 before = await self._end_idle(session_id)
                 if before == b"active":
-                    return session_id, in_hands
-                in_hands |= before != b"busy"
-        return "", in_hands
+                    return session_id, contended
+                contended |= before != b"busy"
+        return "", contended
 
 
-def _looks(state: Any, entered: int, now: int) -> Looks:
-    if not isinstance(state, list):
-        return "busy"  # an error: nothing is known of it
+def _state_of(state: list[bytes | None], entered: int, now: int) -> Evictable:
     status, reason, updated, expires, running, _ = state
     if status is None:
-        return "in hands" if may_be_opening(entered, now) else "over"
+        return "contended" if may_be_opening(entered, now) else "over"
     if status == b"terminated":
         evicted_now = reason == b"evicted" and now - int(updated or 0) < _EVICTOR_MS
-        return "in hands" if evicted_now else "over"
+        return "contended" if evicted_now else "over"
     if running:
         return "busy"
     return "over" if int(expires or 0) < now else "idle"

@@ -6,14 +6,15 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from app.exceptions import FileNotFound
 from app.models import FileType, Identity
-from app.redis_client import Keys, RedisGate, Script
+from app.redis_client import Command, Keys, Number, RedisGate, Text, Texts
 from app.stores.index import name_key, user_key
+from app.stores.scripts import file_index
 from app.utils import SHARDS, now_ms, random_token
 
 _FILE_ID: Final = re.compile(r"coze_file_[0-9]{13}_[a-z2-7]{21}")
@@ -70,32 +71,37 @@ class FileStore:
         self._redis = redis
         self._keys = keys
         self.ttl_ms = int(days * 86_400_000)
-        self._index = Script("file_index")
 
     async def add(self, record: FileRecord) -> None:
         """The indexes come before the record: what is in Redis can always be found to be erased."""
         keys, file_id = self._keys, record.file_id
         await self._redis.run(
-            self._index,
-            [keys.files(record.user), keys.uploaders(name_key(record.owner, record.user_id))],
-            [file_id, record.user, record.expires, self.ttl_ms],
+            file_index(
+                files=keys.files(record.user),
+                uploaders=keys.uploaders(name_key(record.owner, record.user_id)),
+                file_id=file_id,
+                user=record.user,
+                expires=str(record.expires),
+                ttl=self.ttl_ms,
+            )
         )
-        await self._redis.command("SET", keys.file(file_id), record.pack(), "PXAT", record.expires)
+        await self._redis.run(
+            Command[bytes]("SET", keys.file(file_id), record.pack(), "PXAT", record.expires)
+        )
 
     async def find(self, file_ids: Sequence[str], identity: Identity) -> list[FileRecord]:
         """Raises ``FileNotFound`` for one that is unknown, expired or somebody else's."""
         if not all(_FILE_ID.fullmatch(file_id) for file_id in file_ids):
             raise FileNotFound
-        replies = await self._redis.pipeline([("GET", self._keys.file(file_id)) for file_id in file_ids])
-        _raise_first(replies)
+        replies = await self._redis.pipeline([Text("GET", self._keys.file(file_id)) for file_id in file_ids])
         records = [FileRecord.parse(reply) for reply in replies if reply is not None]
         if len(records) < len(file_ids) or not all(identity.may_see(record.owner) for record in records):
             raise FileNotFound
         return records
 
     async def forget(self, record: FileRecord) -> None:
-        await self._redis.command("DEL", self._keys.file(record.file_id))
-        await self._redis.command("ZREM", self._keys.files(record.user), record.file_id)
+        await self._redis.run(Number("DEL", self._keys.file(record.file_id)))
+        await self._redis.run(Number("ZREM", self._keys.files(record.user), record.file_id))
 
     async def erase(self, identity: Identity, user_id: str) -> tuple[int, bool]:
         """Erases the records of a user's files; of everybody of that name in the root for an admin. Returns
@@ -103,24 +109,18 @@ class FileStore:
         owners = [user_key(identity.owner, user_id)]
         uploaders = self._keys.uploaders(name_key(identity.owner, user_id))
         if identity.admin:
-            owners = [user.decode() for user in await self._redis.command("ZRANGE", uploaders, 0, -1)]
+            users = await self._redis.run(Texts("ZRANGE", uploaders, 0, -1))
+            owners = [user.decode() for user in users]
         erased = 0
         for user in owners:
             key = self._keys.files(user)
-            while ids := await self._redis.command("ZRANGE", key, 0, _ERASED_AT_ONCE - 1):
+            some = Texts("ZRANGE", key, 0, _ERASED_AT_ONCE - 1)
+            while ids := await self._redis.run(some):
                 if erased >= _ERASED_PER_CALL:
                     return erased, True
                 names = [file_id.decode() for file_id in ids]
-                gone = await self._redis.pipeline([("DEL", self._keys.file(name)) for name in names])
-                _raise_first(gone)
-                await self._redis.command("ZREM", key, *names)
+                gone = await self._redis.pipeline([Number("DEL", self._keys.file(name)) for name in names])
+                await self._redis.run(Number("ZREM", key, *names))
                 erased += sum(gone)
-            await self._redis.command("ZREM", uploaders, user)
+            await self._redis.run(Number("ZREM", uploaders, user))
         return erased, False
-
-
-def _raise_first(replies: Sequence[Any]) -> None:
-    """A pipeline returns a command's own error in its place."""
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply

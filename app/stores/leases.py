@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal, cast
 
-from redis import exceptions as redis_errors
+import orjson
 
 from app.exceptions import IdempotencyKeyReused
-from app.redis_client import Arg, Keys, RedisGate, Script
-from app.stores.limits import TOMBSTONE_MS
-from app.stores.open_log import LogPolicy
-from app.stores.sessions import IDEMPOTENCY_MS, IdempotencyKey, SessionRecord
-from app.utils import random_token, shard_of
+from app.redis_client import Command, Fields, Key, Keys, Number, RedisGate, Text, pairs
+from app.stores.limits import LogPolicy
+from app.stores.scripts import chat_cancel, chat_claim, lease_release, lease_renew, lease_scan
+from app.stores.sessions import IdempotencyKey, SessionRecord
+from app.utils import random_token
 
 MAX_CLAIMS: Final = 5
 """A chat that so many owners in a row could not finish is failed, not tried for ever."""
@@ -19,7 +19,7 @@ MAX_CLAIMS: Final = 5
 _SCAN_LIMIT: Final = 20
 _INBOX_TTL_MS: Final = 60_000
 
-ClaimKind = Literal["start", "claimed", "worn", "expired"]
+ClaimKind = Literal["start", "claimed", "exhausted", "expired"]
 RunState = Literal["queued", "ready", "started", "waiting"]
 
 
@@ -28,7 +28,7 @@ class Claim:
     """A chat that this process owns from now on.
 
     ``start``: nobody has POSTed it yet. ``claimed``: its owner is gone (or it waited for tool outputs).
-    ``worn``: claimed too often, it has to end. ``expired``: it waited until its session's end, for tool
+    ``exhausted``: claimed too often, it has to end. ``expired``: it waited until its session's end, for tool
     outputs or behind such a chat. ``before``: what it was doing.
     """
 
@@ -75,11 +75,6 @@ class LeaseStore:
         self._redis = redis
         self._keys = keys
         self._policy = policy
-        self._renew = Script("lease_renew")
-        self._scan = Script("lease_scan")
-        self._release = Script("lease_release")
-        self._claim = Script("chat_claim")
-        self._cancel = Script("chat_cancel")
         self._inbox_place = "0-0"
 
     @property
@@ -90,42 +85,36 @@ class LeaseStore:
 
     async def renew(self, held: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         """Renews ``(chat id, epoch)`` leases; returns those that are gone."""
-        gone = await self._by_shard(self._renew, held, self._policy.lease)
-        return [_split(member) for members in gone for member in members]
+        lost = await self._redis.pipeline(
+            [
+                lease_renew(leases=key, lease=self._policy.lease, members=members)
+                for key, members in self._members(held).items()
+            ]
+        )
+        return [_split(member) for members in lost for member in members]
 
-    async def _by_shard(self, script: Script, held: Sequence[tuple[str, int]], *args: Arg) -> list[Any]:
-        """What the script says of these leases: it runs once a shard, and all of that is one pipeline."""
-        members: dict[int, list[str]] = {}
+    def _members(self, held: Sequence[tuple[str, int]]) -> dict[Key, list[str]]:
+        members: dict[Key, list[str]] = {}
         for chat_id, epoch in held:
-            members.setdefault(shard_of(chat_id), []).append(f"{chat_id}:{epoch}")
-        if not members:
-            return []
-        commands = [script.command([self._keys.leases(s)], [*args, *some]) for s, some in members.items()]
-        replies = await self._redis.pipeline(commands)
-        if any(isinstance(reply, redis_errors.NoScriptError) for reply in replies):
-            await self._redis.load([script])
-            replies = await self._redis.pipeline(commands)  # to do it twice changes nothing
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
+            members.setdefault(self._keys.leases_of(chat_id), []).append(f"{chat_id}:{epoch}")
+        return members
 
     async def expired(self) -> list[tuple[str, int]]:
         """Leases that have run out, of all shards, in one pipeline."""
-        commands = [self._scan.command([self._keys.leases(s)], [_SCAN_LIMIT]) for s in self._keys.shards]
-        replies = await self._redis.pipeline(commands)
-        if any(isinstance(reply, redis_errors.NoScriptError) for reply in replies):
-            await self._redis.load([self._scan])
-            return []
-        return [_split(member) for reply in replies if isinstance(reply, list) for member in reply]
+        replies = await self._redis.pipeline(
+            [lease_scan(leases=self._keys.leases(s), limit=_SCAN_LIMIT) for s in self._keys.shards]
+        )
+        return [_split(member) for members in replies for member in members]
 
     async def release(self, held: Sequence[tuple[str, int]]) -> None:
         """Hands chats over: their leases have run out from now on."""
-        await self._by_shard(self._release, held)
+        await self._redis.pipeline(
+            [lease_release(leases=key, members=members) for key, members in self._members(held).items()]
+        )
 
     async def drop(self, chat_id: str, epoch: int) -> None:
         """Takes a lease away whose chat is no more."""
-        await self._redis.command("ZREM", self._keys.leases_of(chat_id), f"{chat_id}:{epoch}")
+        await self._redis.run(Number("ZREM", self._keys.leases_of(chat_id), f"{chat_id}:{epoch}"))
 
     async def claim(
         self,
@@ -145,67 +134,77 @@ class LeaseStore:
 
         Raises ``IdempotencyKeyReused``.
         """
-        keys, policy = self._keys, self._policy
-        key = outputs.key if outputs is not None else None
-        # Without an Idempotency-Key the script looks at none; in a Cluster any key has to be of the slot.
-        used = keys.idempotency(session_id, key.digest(chat_id)) if key else keys.keys_used(session_id)
-        given, said = (outputs.outputs, "{} {}".format(*outputs.said)) if outputs is not None else (b"", "")
-        reply = await self._redis.run(
-            self._claim,
-            [
-                *(keys.session(session_id), keys.chats(chat_id), keys.run(chat_id)),
-                *(keys.leases_of(chat_id), keys.log(chat_id), keys.keys_used(session_id), used),
-            ],
-            [
-                *(chat_id, "" if epoch is None else epoch, self.process, policy.lease),
-                *(policy.session_ttl, TOMBSTONE_MS, policy.hold, int(force), expect or "", MAX_CLAIMS),
-                *(given, said, key.fingerprint if key else "", IDEMPOTENCY_MS),
-            ],
+        at, key = self._keys.of_session(session_id), outputs.key if outputs is not None else None
+        # Without an Idempotency-Key the script found at none; in a Cluster any key has to be of the slot.
+        used = self._keys.idempotency(session_id, key.digest(chat_id)) if key is not None else at.used
+        kind, claimed, run, session, record, before = await self._redis.run(
+            chat_claim(
+                at=at,
+                idempotency_key=used,
+                chat=chat_id,
+                epoch="" if epoch is None else str(epoch),
+                process=self.process,
+                policy=self._policy,
+                force=force,
+                expected=expect or "",
+                max_claims=MAX_CLAIMS,
+                record=await self._processing(chat_id) if expect == "waiting" else b"",
+                outputs=outputs.outputs if outputs is not None else b"",
+                said="{} {}".format(*outputs.said) if outputs is not None else "",
+                fingerprint=key.fingerprint if key is not None else "",
+            )
         )
-        kind = reply[0].decode()
-        if kind == "reused":
+        if kind == b"reused":
             raise IdempotencyKeyReused
-        if kind not in ("start", "claimed", "worn", "expired"):
+        if kind == b"no":
             return None
-        session = SessionRecord(session_id, reply[3])
-        return Claim(kind, chat_id, int(reply[1]), reply[2], session, reply[4], reply[5].decode())
+        how, state = cast(ClaimKind, kind.decode()), cast(RunState, before.decode())
+        return Claim(how, chat_id, int(claimed), run, SessionRecord(session_id, session), record, state)
+
+    async def _processing(self, chat_id: str) -> bytes:
+        """The record of a chat that waits, as that of one that goes on: replicas of the version before this
+        one look for the status in there."""
+        record = await self._redis.run(Text("HGET", self._keys.chats(chat_id), chat_id))
+        return orjson.dumps(orjson.loads(record) | {"status": "processing"}) if record is not None else b""
 
     async def session_of(self, chat_id: str) -> str | None:
         """The session of a chat that is not over."""
-        session_id = await self._redis.command("HGET", self._keys.run(chat_id), "sid")
+        session_id = await self._redis.run(Text("HGET", self._keys.run(chat_id), "sid"))
         return session_id.decode() if session_id else None
 
     async def run_ids(self, chat_id: str) -> tuple[int, str]:
         """Epoch (0: the chat is over) and Coze's chat id, as the present owner committed them."""
-        epoch, coze_chat_id = await self._redis.command(
-            "HMGET", self._keys.run(chat_id), "epoch", "coze_chat_id"
+        epoch, coze_chat_id = await self._redis.run(
+            Fields("HMGET", self._keys.run(chat_id), "epoch", "coze_chat_id")
         )
         return int(epoch or 0), (coze_chat_id or b"").decode()
 
     async def queued(self) -> int:
         """How many chats wait in their sessions' queues."""
-        replies = await self._redis.pipeline([("ZCARD", self._keys.queued(s)) for s in self._keys.shards])
-        return sum(reply for reply in replies if isinstance(reply, int))
+        return sum(
+            await self._redis.pipeline(
+                [Number("ZCARD", self._keys.queued(shard)) for shard in self._keys.shards]
+            )
+        )
 
     # -- cancelling over processes -----------------------------------------------------------------------
 
     async def cancel(self, chat_id: str, session_id: str) -> CancelTicket:
         """Sets the flag that every owner, present or future, obeys."""
-        reply = await self._redis.run(
-            self._cancel,
-            [self._keys.run(chat_id), self._keys.queue(session_id), self._keys.leases_of(chat_id)],
-            [chat_id, self._policy.lease],
+        state, epoch, process = await self._redis.run(
+            chat_cancel(at=self._keys.of_session(session_id), chat=chat_id, lease=self._policy.lease)
         )
-        state = reply[0].decode()
-        if state == "gone":
-            return CancelTicket("gone")
-        return CancelTicket(state, int(reply[1]), reply[2].decode())
+        found = cast(Literal["gone", "ready", "started", "waiting"], state.decode())
+        return CancelTicket(found, int(epoch or 0), process.decode())
 
     async def ring(self, process: str, chat_id: str) -> None:
         """Asks the owner to look at the cancel flag."""
         key = self._keys.inbox(process)
         await self._redis.pipeline(
-            [("XADD", key, "MAXLEN", "~", 1000, "*", "cancel", chat_id), ("PEXPIRE", key, _INBOX_TTL_MS)]
+            [
+                Command[object]("XADD", key, "MAXLEN", "~", 1000, "*", "cancel", chat_id),
+                Command[object]("PEXPIRE", key, _INBOX_TTL_MS),
+            ]
         )
 
     async def read_inbox(self, seconds: float) -> list[str]:
@@ -215,7 +214,7 @@ class LeaseStore:
         for _, entries in streams:
             for entry_id, fields in entries:
                 self._inbox_place = entry_id.decode()
-                chats.append(fields[b"cancel"].decode())
+                chats.append(dict(pairs(fields))[b"cancel"].decode())
         return chats
 
 

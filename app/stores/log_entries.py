@@ -8,8 +8,10 @@ before packing finds there.
 
 import asyncio
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
+
+from app.redis_client import pairs
 
 _LEVEL: Final = 1
 """Deltas repeat nearly all of their bytes: more effort takes four times as long and saves little."""
@@ -30,8 +32,13 @@ def split_frames(batch: bytes) -> list[bytes]:
     return [frame + b"\n\n" for frame in batch.split(b"\n\n")[:-1]]
 
 
-def read_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[Entry]:
-    """The entries that one of the stream's stands for: itself, or those that were packed into it."""
+def read_entry(entry_id: bytes, flat: Sequence[bytes]) -> list[Entry]:
+    """The entries that one of the stream's stands for: itself, or those that were packed into it.
+
+    Args:
+        flat: its fields and values, one behind the other.
+    """
+    fields = dict(pairs(flat))
     if (packed := fields.get(b"z")) is not None:
         return _unpack(packed)
     return [Entry(int(entry_id.split(b"-")[0]), int(fields[b"n"]), split_frames(fields[b"f"]))]

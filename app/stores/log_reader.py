@@ -5,13 +5,11 @@ its keys: a new reader rings it, so that the read starts again with the new log 
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from app.exceptions import Overloaded, RedisUnavailable
 from app.models import Cursor
-from app.redis_client import Keys, RedisGate
+from app.redis_client import Command, Key, Keys, RedisGate
 from app.stopping import end_tasks
 from app.stores.log_entries import Entry, read_entry
 from app.stores.loops import forever
@@ -35,7 +33,11 @@ class LogReader:
         """A page of entries that hold frames after ``place``; empty at the end of the log. Of a packed log it
         holds those before ``place``, too."""
         start = f"{place.epoch}-{place.frame + 1}"
-        reply = await self._redis.command("XRANGE", self._keys.log(chat_id), start, "+", "COUNT", _PAGE)
+        reply = await self._redis.run(
+            Command[list[tuple[bytes, list[bytes]]]](
+                "XRANGE", self._keys.log(chat_id), start, "+", "COUNT", _PAGE
+            )
+        )
         return [entry for entry_id, fields in reply for entry in read_entry(entry_id, fields)]
 
     async def whole(self, chat_id: str) -> list[Entry]:
@@ -68,25 +70,21 @@ class _ShardTail:
         self._redis = redis
         self._bell = keys.bell(shard, process)
         self._bell_place = "0-0"
-        self._places: dict[str, Cursor] = {}
-        self._listeners: dict[str, dict[Callable[[], None], None]] = {}
+        self._places: dict[Key, Cursor] = {}
+        self._listeners: dict[Key, dict[Callable[[], None], None]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._bell_task: asyncio.Task[None] | None = None
-        self._ring_again = False
+        self._listeners_changed = asyncio.Event()
         self._interrupted = False
         """The last round did not get to its end: something may have been missed."""
 
-    def listen(self, key: str, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
+    def listen(self, key: Key, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
         # The earlier of two places: the newcomer must not miss what the others have had.
         self._places[key] = min(place, self._places.get(key, place))
         self._listeners.setdefault(key, {})[ring] = None
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._follow(), name=f"tail:{self._bell}")
-        elif self._bell_task is None or self._bell_task.done():
-            self._bell_task = asyncio.create_task(self._ring_bell())
         else:
-            # What is under way may wake the read before this log is in its list.
-            self._ring_again = True
+            self._listeners_changed.set()
 
         def stop() -> None:
             listeners = self._listeners.get(key)
@@ -97,38 +95,48 @@ class _ShardTail:
 
         return stop
 
-    async def _ring_bell(self) -> None:
-        commands = [("XADD", self._bell, "MAXLEN", 1, "*", "", ""), ("PEXPIRE", self._bell, _BELL_TTL_MS)]
-        with contextlib.suppress(RedisUnavailable, Overloaded):
-            self._ring_again = True
-            while self._ring_again:
-                self._ring_again = False
-                await self._redis.pipeline(commands)
-
     async def _follow(self) -> None:
-        await forever(self._round, self._redis, wanted=lambda: bool(self._listeners))
+        while self._listeners:
+            async with asyncio.TaskGroup() as group:
+                waking = group.create_task(forever(self._wake_read, self._redis))
+                await forever(self._read, self._redis, wanted=lambda: bool(self._listeners))
+                waking.cancel()
 
-    async def _round(self) -> None:
+    async def _wake_read(self) -> None:
+        """The read that is under way does not know the newcomer's log: it has to begin again."""
+        await self._listeners_changed.wait()
+        self._listeners_changed.clear()  # before the bell: what comes while it is rung rings it once more
+        await self._redis.pipeline(
+            [
+                Command[object]("XADD", self._bell, "MAXLEN", 1, "*", "", ""),
+                Command[object]("PEXPIRE", self._bell, _BELL_TTL_MS),
+            ]
+        )
+
+    async def _read(self) -> None:
         if self._interrupted:
             # Whatever came meanwhile: everybody looks for themselves.
-            for listeners in list(self._listeners.values()):
-                for ring in list(listeners):
-                    ring()
+            for key in list(self._listeners):
+                self._notify(key)
         self._interrupted = True
         places = {key: str(place) for key, place in self._places.items()}
         streams = await self._redis.read_streams(
             {self._bell: self._bell_place, **places}, _BLOCK_SECONDS, count=10
         )
         for key_bytes, entries in streams:
-            key, newest = key_bytes.decode(), entries[-1][0].decode()
+            key, newest = Key(key_bytes.decode()), entries[-1][0].decode()
             if key == self._bell:
                 self._bell_place = newest
             elif key in self._places:
                 epoch, frame = newest.split("-")
                 self._places[key] = max(self._places[key], Cursor(int(epoch), int(frame)))
-                for ring in list(self._listeners[key]):
-                    ring()
+                self._notify(key)
         self._interrupted = False
 
+    def _notify(self, key: Key) -> None:
+        for ring in list(self._listeners.get(key, ())):
+            ring()
+
     async def stop(self) -> None:
-        await end_tasks(task for task in (self._task, self._bell_task) if task is not None)
+        if self._task is not None:
+            await end_tasks([self._task])

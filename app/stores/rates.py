@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from app.exceptions import RateLimited, SessionNotFound
-from app.redis_client import Keys, RedisGate, Script
+from app.redis_client import Fields, Keys, RedisGate
+from app.stores.scripts import rate_take
 from app.utils import is_session_id
 
 RateKind = Literal["messages", "sessions", "files"]
@@ -20,7 +21,6 @@ class RateStore:
         self._redis = redis
         self._keys = keys
         self._per_minute = per_minute
-        self._take = Script("rate_take")
         self._users: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
     async def take(self, kind: RateKind, user: str) -> None:
@@ -28,7 +28,9 @@ class RateStore:
         rate = self._per_minute[kind]
         if rate == 0:
             return
-        granted, remaining, wait_ms = await self._redis.run(self._take, [self._keys.rate(kind, user)], [rate])
+        granted, remaining, wait_ms = await self._redis.run(
+            rate_take(bucket=self._keys.rate(kind, user), per_minute=rate)
+        )
         if not granted:
             seconds = max(1, math.ceil(wait_ms / 1000))
             raise RateLimited(
@@ -59,7 +61,9 @@ class RateStore:
             raise SessionNotFound
         known = self._users.get(session_id)
         if known is None or not owner_matches(known[0]):
-            owner, user = await self._redis.command("HMGET", self._keys.session(session_id), "owner", "user")
+            owner, user = await self._redis.run(
+                Fields("HMGET", self._keys.session(session_id), "owner", "user")
+            )
             if owner is None or user is None or not owner_matches(owner.decode()):
                 raise SessionNotFound
             known = self._users[session_id] = (owner.decode(), user.decode())

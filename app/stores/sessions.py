@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import orjson
 
@@ -15,14 +15,23 @@ from app.exceptions import (
     SessionTerminated,
 )
 from app.models import Identity, SessionStatus
-from app.records import with_waits_until
-from app.redis_client import Keys, RedisGate, Script
+from app.records import as_it_stands, with_waits_until
+from app.redis_client import Arg, Keys, Number, RedisGate, pairs
 from app.stores.eviction import Eviction
 from app.stores.index import SessionIndex, user_key
-from app.stores.limits import TOMBSTONE_MS, SessionLimits
+from app.stores.limits import SessionLimits
+from app.stores.scripts import (
+    idempotency_claim,
+    session_conversation,
+    session_end,
+    session_open,
+    session_page,
+    session_read,
+)
 from app.utils import is_session_id, iso, now_ms
 
-IDEMPOTENCY_MS: Final = 24 * 3600 * 1000
+JsonObject = dict[str, object]
+
 _GONE: Final[dict[bytes, type[ServiceError]]] = {
     b"none": SessionNotFound,
     b"terminated": SessionTerminated,
@@ -37,7 +46,7 @@ class SessionRecord:
 
     def __init__(self, session_id: str, flat: Sequence[bytes]) -> None:
         self.session_id = session_id
-        self._fields = dict(zip(flat[::2], flat[1::2], strict=True))
+        self._fields = dict(pairs(flat))
 
     def text(self, field: bytes) -> str:
         return self._fields.get(field, b"").decode()
@@ -76,13 +85,13 @@ class SessionRecord:
         return b"single" in self._fields
 
     @property
-    def opening_messages(self) -> list[dict[str, Any]]:
+    def opening_messages(self) -> list[JsonObject]:
         """``additional_messages`` of the session; empty once Coze has them."""
         return [] if self._fields.get(b"seeded") else self.additional_messages
 
     @property
-    def additional_messages(self) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = orjson.loads(self._fields.get(b"messages") or b"[]")
+    def additional_messages(self) -> list[JsonObject]:
+        messages: list[JsonObject] = orjson.loads(self._fields.get(b"messages") or b"[]")
         return messages
 
     @property
@@ -100,7 +109,7 @@ class SessionRecord:
             return "expired"
         return "inactive" if now - self.number(b"activity") > inactive_ms else "active"
 
-    def view(self, limits: SessionLimits, history: Sequence[bytes] = ()) -> dict[str, Any]:
+    def view(self, limits: SessionLimits, history: Sequence[bytes] = ()) -> JsonObject:
         """The session object of the contract, ready for orjson."""
         return {
             "session_id": self.session_id,
@@ -153,12 +162,6 @@ class SessionStore:
         self.limits = limits
         self.index = SessionIndex(redis, keys, limits)
         self._eviction = Eviction(redis, keys, self.index, self.end_idle)
-        self._open = Script("session_open")
-        self._read = Script("session_read")
-        self._page = Script("session_page")
-        self._end = Script("session_end")
-        self._conversation = Script("session_conversation")
-        self._idempotency = Script("idempotency")
 
     async def open(
         self,
@@ -168,7 +171,7 @@ class SessionStore:
         user_id: str,
         bot_id: str,
         auto_save_history: bool,
-        additional_messages: list[dict[str, Any]],
+        additional_messages: list[JsonObject],
         metadata: dict[str, str],
         idempotency: str = "",
         single: bool = False,
@@ -182,32 +185,41 @@ class SessionStore:
         no index knows would escape the limits. Raises ``SessionLimitReached``.
         """
         if single:
-            await self.index.keep_single(session_id, identity.owner, user_id)
+            await self.index.enter_single(session_id, identity.owner, user_id)
         else:
             await self._eviction.make_room(session_id, identity.owner, user_id)
+        fields: dict[str, Arg] = {
+            "user_id": user_id,
+            "bot_id": bot_id,
+            "user": user_key(identity.owner, user_id),
+            "auto_save": "1" if auto_save_history else "0",
+            "messages": orjson.dumps(additional_messages),
+            "metadata": orjson.dumps(metadata),
+            "idempotency": idempotency,
+        }
+        if single:
+            fields["single"] = "1"
+        if conversation is not None:
+            conversation_id, credential = conversation
+            fields |= {"conversation_id": conversation_id, "credential": credential, "kept": now_ms()}
         flat = await self._redis.run(
-            self._open,
-            [self._keys.session(session_id), self._keys.chats(session_id)],
-            [
-                *(self.limits.expire_ms, TOMBSTONE_MS, identity.owner),
-                *("user_id", user_id, "bot_id", bot_id, "user", user_key(identity.owner, user_id)),
-                *("auto_save", "1" if auto_save_history else "0"),
-                *("messages", orjson.dumps(additional_messages), "metadata", orjson.dumps(metadata)),
-                *("idempotency", idempotency, *(("single", "1") if single else ())),
-                *(_held(*conversation) if conversation else ()),
-            ],
+            session_open(
+                at=self._keys.of_session(session_id),
+                session_ttl=self.limits.expire_ms,
+                owner=identity.owner,
+                fields=[part for pair in fields.items() for part in pair],
+            )
         )
         return SessionRecord(session_id, flat)
 
     async def end_idle(self, session_id: str, reason: Literal["evicted", "inactive"] = "evicted") -> bytes:
         """Terminates the session unless a chat runs or waits in it; returns what it was before: ``busy``,
         ``active`` where this call has ended it, else how it was over already."""
-        reply = await self._redis.run(
-            self._end,
-            self._end_keys(session_id),
-            self._end_args(session_id, "", "", idle_only=True, reason=reason),
+        at = self._keys.of_session(session_id)
+        before, *_ = await self._redis.run(
+            session_end(at=at, mine="", admin_prefix="", idle_only=True, reason=reason)
         )
-        return bytes(reply[0])
+        return before
 
     async def claim_key(self, identity: Identity, key: IdempotencyKey, session_id: str, *scope: str) -> str:
         """The session that this Idempotency-Key stands for: ``session_id`` if it is new. In a ``scope`` of
@@ -215,95 +227,105 @@ class SessionStore:
 
         Raises ``IdempotencyKeyReused``.
         """
-        reply = await self._redis.run(
-            self._idempotency,
-            [self._keys.session_idempotency(key.digest(identity.owner, *scope))],
-            [key.fingerprint, session_id, IDEMPOTENCY_MS],
+        name = self._keys.session_idempotency(key.digest(identity.owner, *scope))
+        how, chosen = await self._redis.run(
+            idempotency_claim(key=name, fingerprint=key.fingerprint, session_id=session_id)
         )
-        if reply[0] == b"reused":
+        if how == b"reused":
             raise IdempotencyKeyReused
-        return session_id if reply[0] == b"new" else str(reply[1].decode())
+        return chosen.decode()
 
     async def forget_key(self, identity: Identity, key: IdempotencyKey) -> None:
-        await self._redis.command("DEL", self._keys.session_idempotency(key.digest(identity.owner)))
+        name = self._keys.session_idempotency(key.digest(identity.owner))
+        await self._redis.run(Number("DEL", name))
 
-    async def keep_indexed(self, session: SessionRecord) -> None:
+    async def renew_index(self, session: SessionRecord) -> None:
         """Moves the session's expiry in the indexes to where its hash has it."""
-        if session.single:
-            await self.index.keep_single(session.session_id, session.owner, session.user_id)
-            return
-        await self.index.keep(session.session_id, session.owner, session.user_id)
+        enter = self.index.enter_single if session.single else self.index.renew
+        await enter(session.session_id, session.owner, session.user_id)
 
     async def read(
         self, session_id: str, identity: Identity, *, history: int, touch: bool = True
     ) -> tuple[SessionRecord, list[bytes], bool]:
         """The session, its newest ``history`` chat records, and whether its index entry is due."""
-        keys = self._keys
         _check(session_id)
-        reply = await self._redis.run(
-            self._read,
-            [keys.session(session_id), keys.chats(session_id), keys.order(session_id)],
-            [
-                *(identity.owner, identity.admin_prefix, history, int(touch)),
-                *(self.limits.expire_ms, TOMBSTONE_MS, self.limits.hold),
-            ],
+        state, flat, records, runs, index_due = await self._redis.run(
+            session_read(
+                at=self._keys.of_session(session_id),
+                mine=identity.owner,
+                admin_prefix=identity.admin_prefix,
+                limit=history,
+                touch=touch,
+                session_ttl=self.limits.expire_ms,
+                hold=self.limits.hold,
+            )
         )
-        raise_unless_active(reply[0])
-        return SessionRecord(session_id, reply[1]), [r for r in reply[2] if r is not None], bool(reply[3])
+        raise_unless_active(state)
+        return SessionRecord(session_id, flat), _standing(records, runs), bool(index_due)
 
     async def page(
         self, session_id: str, identity: Identity, *, limit: int, before: str
     ) -> tuple[list[bytes], bool]:
         """Chat records, newest first, older than ``before`` ("" = the newest), and whether more follow."""
-        keys = self._keys
         _check(session_id)
-        reply = await self._redis.run(
-            self._page,
-            [keys.session(session_id), keys.chats(session_id), keys.order(session_id)],
-            [identity.owner, identity.admin_prefix, limit, before],
+        state, records, runs, more, expires = await self._redis.run(
+            session_page(
+                at=self._keys.of_session(session_id),
+                mine=identity.owner,
+                admin_prefix=identity.admin_prefix,
+                limit=limit,
+                before=before,
+            )
         )
-        raise_unless_active(reply[0])
-        expires = int(reply[3])
-        return [with_waits_until(r, expires) for r in reply[1] if r is not None], bool(reply[2])
+        raise_unless_active(state)
+        return [with_waits_until(each, int(expires)) for each in _standing(records, runs)], bool(more)
 
     async def end(
         self, session_id: str, identity: Identity, reason: Literal["deleted", "erased"] = "deleted"
     ) -> SessionEnd:
         """Terminates; a terminated session answers the same again."""
         _check(session_id)
-        reply = await self._redis.run(
-            self._end,
-            self._end_keys(session_id),
-            self._end_args(session_id, identity.owner, identity.admin_prefix, idle_only=False, reason=reason),
+        state, flat, running, queued = await self._redis.run(
+            session_end(
+                at=self._keys.of_session(session_id),
+                mine=identity.owner,
+                admin_prefix=identity.admin_prefix,
+                idle_only=False,
+                reason=reason,
+            )
         )
-        if reply[0] in (b"none", b"expired"):
-            raise _GONE[reply[0]]
-        session = SessionRecord(session_id, reply[1])
-        await self.index.forget(session_id, session.text(b"user"))
-        return SessionEnd(session, reply[2].decode() or None, [chat.decode() for chat in reply[3]])
-
-    def _end_keys(self, session_id: str) -> list[str]:
-        keys = self._keys
-        shard_leases = keys.leases_of(session_id)
-        return [keys.session(session_id), keys.queue(session_id), shard_leases]
-
-    def _end_args(
-        self, session_id: str, mine: str, admin_prefix: str, *, idle_only: bool, reason: str
-    ) -> list[str | bytes | int]:
-        return [mine, admin_prefix, int(idle_only), reason, TOMBSTONE_MS, self._keys.run_prefix(session_id)]
+        if state in (b"none", b"expired"):
+            raise _GONE[state]
+        session = SessionRecord(session_id, flat)
+        await self.index.remove(session_id, session.text(b"user"))
+        return SessionEnd(session, running.decode() or None, [chat.decode() for chat in queued])
 
     async def set_conversation(
-        self, session_id: str, conversation_id: str, credential: str, kept: int
+        self, session_id: str, conversation_id: str, credential: str, remembered_at: int
     ) -> str | None:
-        """Keeps the first conversation that is reported, and whose it is; returns the one that holds, None
-        where the session is gone. ``kept``: when its ownership was written down (milliseconds)."""
-        key = self._keys.session(session_id)
-        reply = await self._redis.run(self._conversation, [key], [conversation_id, credential, kept])
-        return reply.decode() if reply is not None else None
+        """The first conversation that is reported stays.
+
+        Args:
+            credential: whose it is at Coze.
+            remembered_at: when its ownership was written down, in unix milliseconds.
+
+        Returns:
+            The conversation that holds; None where the session is gone.
+        """
+        chosen = await self._redis.run(
+            session_conversation(
+                session=self._keys.session(session_id),
+                conversation=conversation_id,
+                credential=credential,
+                remembered_at=str(remembered_at),
+            )
+        )
+        return chosen.decode() if chosen is not None else None
 
 
-def _held(conversation_id: str, credential: str) -> tuple[str | int, ...]:
-    return "conversation_id", conversation_id, "credential", credential, "kept", now_ms()
+def _standing(records: Sequence[bytes | None], states: Sequence[bytes]) -> list[bytes]:
+    found = zip(records, states, strict=True)
+    return [as_it_stands(record, state) for record, state in found if record is not None]
 
 
 def _check(session_id: str) -> None:

@@ -5,18 +5,17 @@ sums are spread over the shards, and reading adds them up. Days are those of UTC
 belongs to the day on which it ended.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any, Final, NamedTuple
-
-from redis import exceptions as redis_errors
+from typing import Final, NamedTuple
 
 from app.exceptions import QuotaExceeded
 from app.models import Identity, Usage
-from app.redis_client import Arg, Keys, RedisGate, Script
+from app.redis_client import Keys, RedisGate, Text, pairs
 from app.stores.index import owner_key
+from app.stores.scripts import usage_erase, usage_read
 from app.stores.sessions import SessionRecord
-from app.utils import iso, now_ms, shard_of
+from app.utils import iso, now_ms
 
 _DAY_MS: Final = 86_400_000
 _EPOCH: Final = date(1970, 1, 1)
@@ -51,16 +50,6 @@ def usage_of_end(usage: Usage | None) -> str:
     return "{} {} {}".format(*counts)
 
 
-def usage_keys(keys: Keys, session: SessionRecord, *, quota: bool) -> list[str]:
-    """Where a chat of this session is counted."""
-    shard, owner = shard_of(session.session_id), session.owner
-    places = [
-        keys.usage(shard, owner_key(owner)),
-        keys.usage_owners(shard, owner_key(owner.partition("|")[0])),
-    ]
-    return [*places, keys.spent(shard, session.text(b"user"))] if quota else places
-
-
 def usage_row(session: SessionRecord) -> str:
     return f"{session.user_id}{_SEPARATOR}{session.bot_id}"
 
@@ -77,8 +66,6 @@ class UsageStore:
         self._keys = keys
         self._days = days
         self._daily_tokens = daily_tokens
-        self._read = Script("usage_read")
-        self._erase = Script("usage_erase")
 
     @property
     def has_quota(self) -> bool:
@@ -89,8 +76,10 @@ class UsageStore:
         ``user``: as the indexes name him. Raises ``QuotaExceeded``."""
         day, of_day = divmod(now_ms(), _DAY_MS)
         keys = self._keys
-        replies = await self._redis.pipeline([("GET", f"{keys.spent(s, user)}{day}") for s in keys.shards])
-        spent = sum(int(reply) for reply in replies if isinstance(reply, bytes))
+        replies = await self._redis.pipeline(
+            [Text("GET", keys.spent(shard, user, day)) for shard in keys.shards]
+        )
+        spent = sum(int(reply) for reply in replies if reply is not None)
         if spent >= self._daily_tokens:
             raise QuotaExceeded(
                 f"The user's {self._daily_tokens} tokens of this day are used up",
@@ -110,10 +99,16 @@ class UsageStore:
         begin = max((first - _EPOCH).days, (today() - _EPOCH).days - self._days)
         end = min((last - _EPOCH).days, (today() - _EPOCH).days + 1)
         found: list[Used] = []
+        keys, (owner, root) = self._keys, _whose(identity)
         for day in range(begin, end + 1, _DAYS_AT_ONCE):
             until = min(day + _DAYS_AT_ONCE - 1, end)
-            for reply in await self._on_shards(self._read, [*_whose(identity), day, until]):
-                found += _rows(reply)
+            replies = await self._redis.pipeline(
+                [
+                    usage_read(at=keys.usage(s), owner=owner, root=root, first_day=day, last_day=until)
+                    for s in keys.shards
+                ]
+            )
+            found += (row for reply in replies for row in _rows(reply))
         return found
 
     async def erase(self, identity: Identity, user_id: str) -> None:
@@ -122,23 +117,17 @@ class UsageStore:
         What he spent today is kept until the day ends, a count under a digest: erasing would otherwise be
         the way around the quota.
         """
-        day = (today() - _EPOCH).days
-        row = user_id + _SEPARATOR
-        await self._on_shards(self._erase, [*_whose(identity), day - self._days - 1, day + 1, row])
-
-    async def _on_shards(self, script: Script, args: Sequence[Arg]) -> list[Any]:
-        keys = self._keys
-        commands = [
-            script.command([keys.usage(shard), keys.usage_owners(shard)], args) for shard in keys.shards
-        ]
-        replies = await self._redis.pipeline(commands)
-        if any(isinstance(reply, redis_errors.NoScriptError) for reply in replies):
-            await self._redis.load([script])
-            replies = await self._redis.pipeline(commands)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
+        keys, (owner, root), row = self._keys, _whose(identity), user_id + _SEPARATOR
+        tomorrow = (today() - _EPOCH).days + 1
+        first = tomorrow - self._days - 2
+        await self._redis.pipeline(
+            [
+                usage_erase(
+                    at=keys.usage(s), owner=owner, root=root, first_day=first, last_day=tomorrow, row=row
+                )
+                for s in keys.shards
+            ]
+        )
 
 
 def _whose(identity: Identity) -> tuple[str, str]:
@@ -146,8 +135,8 @@ def _whose(identity: Identity) -> tuple[str, str]:
     return "" if identity.admin else owner_key(identity.owner), owner_key(identity.root)
 
 
-def _rows(reply: list[Any]) -> Iterator[Used]:
-    for day, flat in zip(reply[::2], reply[1::2], strict=True):
-        for row, sums in zip(flat[::2], flat[1::2], strict=True):
+def _rows(reply: list[tuple[int, list[bytes]]]) -> Iterator[Used]:
+    for day, flat in reply:
+        for row, sums in pairs(flat):
             user_id, _, bot_id = row.decode().partition(_SEPARATOR)
             yield Used(_EPOCH + timedelta(days=day), user_id, bot_id, *map(int, sums.split()))

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from redis.asyncio import BlockingConnectionPool, Connection, Redis
 
 from app.redis_client import Servers
-from app.redis_client.servers import _BLOCKED, _options
+from app.redis_client.servers import BLOCKING_READS, connection_options
 from tests.simulation.clock import Line, Owner, later
 from tests.simulation.fake_server import PlainSocket, QuickSocket, Server
 
@@ -74,7 +74,7 @@ class RedisNetwork:
         """What ``open_single`` would make, over this network."""
 
         def client(size: int, read_timeout: float | None) -> Any:
-            options = {**_options(read_timeout, reply_timeout), "network": self, "replica": replica}
+            options = {**connection_options(read_timeout, reply_timeout), "network": self, "replica": replica}
             return Redis.from_pool(
                 BlockingConnectionPool(
                     connection_class=SimulatedConnection,
@@ -85,7 +85,9 @@ class RedisNetwork:
             )
 
         return Servers(
-            client(pool_size, reply_timeout), blocking=client(_BLOCKED, None), reply_timeout=reply_timeout
+            client(pool_size, reply_timeout),
+            blocking=client(BLOCKING_READS, None),
+            reply_timeout=reply_timeout,
         )
 
     def delay(self) -> float:

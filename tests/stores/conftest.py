@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fakeredis import FakeAsyncRedis, FakeServer
+from fakeredis import FakeServer
 from loguru import logger
 
-from app.redis_client import Servers, open_redis
+from app.redis_client import Servers, open_embedded, open_redis
 
 from .place import FOR_EVER, Clock, Place
 
@@ -40,15 +40,13 @@ async def at(
     if store == "memory":
         server, clock = embedded_server, Clock()
         clock.install(monkeypatch)
-        servers = Servers(
-            FakeAsyncRedis(server=server), blocking=FakeAsyncRedis(server=server), reply_timeout=5.0
-        )
+        servers = open_embedded(5.0, server)
     else:
         url = request.getfixturevalue("redis").url
     broken: list[str] = []
     sink = logger.add(lambda message: broken.append(str(message)), level="ERROR", filter=_step_broke)
     async with open_redis(url, pool_size=16, reply_timeout=5.0, servers=servers) as gate:
-        await gate.client.flushall()
+        await gate.on_each("FLUSHALL")
         place = Place(gate, server, clock)
         place.writer.start()
         yield place

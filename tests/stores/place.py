@@ -21,15 +21,16 @@ import pytest
 from fakeredis import FakeServer
 
 from app.models import Identity
-from app.redis_client import Keys, RedisGate
+from app.redis_client import Command, Keys, RedisGate, pairs
+from app.signals import until
 from app.stores.chats import BusyPolicy, ChatStore, Created, NewChat
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.index import SessionIndex, name_key, owner_key, user_key
 from app.stores.leases import Claim, LeaseStore, RunState, ToolOutputs
-from app.stores.limits import SessionLimits
-from app.stores.open_log import ChatEnd, LogPolicy, OpenLog, Origin
+from app.stores.limits import LogPolicy, SessionLimits
+from app.stores.open_log import ChatEnd, OpenLog, Origin
 from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
 from app.stores.usage import UsageStore
@@ -76,19 +77,10 @@ _CONTENT = {
 }
 
 
-def _asking(name: bytes, kind: bytes) -> list[tuple[Any, ...]]:
+def _asking(name: bytes, kind: bytes) -> list[Command[Any]]:
     """The commands that tell how long a key lives and what it holds."""
     command, *options = _CONTENT[kind]
-    return [("PTTL", name), (command, name, *options)]
-
-
-def _pairs(reply: Any) -> list[tuple[bytes, bytes]]:
-    """A real server's reply is flat, an embedded one's is not, and has numbers for scores."""
-    if isinstance(reply, dict):
-        return [*reply.items()]
-    if isinstance(reply[0], list):
-        return [(member, b"%d" % score) for member, score in reply]
-    return [*zip(reply[::2], reply[1::2], strict=True)]
+    return [Command("PTTL", name), Command(command, name, *options)]
 
 
 class Clock:
@@ -142,7 +134,7 @@ class Place:
 
     async def with_quota(self) -> None:
         await self.writer.stop()
-        self._choose(replace(self.policy, quota=True))
+        self._choose(self.policy._replace(quota=True))
         self.writer.start()
 
     # -- names -------------------------------------------------------------------------------------------
@@ -176,15 +168,23 @@ class Place:
 
     # -- what Redis holds --------------------------------------------------------------------------------
 
+    async def do(self, *parts: Any) -> Any:
+        """The reply to a command with a key."""
+        return await self.redis.run(Command(*parts))
+
+    async def names(self) -> list[bytes]:
+        [names] = await self.redis.on_each("KEYS", "*")
+        return names
+
     async def now(self) -> int:
         if self.clock is not None:
             return self.clock.now
-        seconds, microseconds = await self.redis.client.time()
+        [[seconds, microseconds]] = await self.redis.on_each("TIME")
         return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def dump(self) -> dict[str, Any]:
-        names = sorted(await self.redis.client.keys("*"))
-        kinds = await self.redis.pipeline([("TYPE", name) for name in names])
+        names = sorted(await self.names())
+        kinds = await self.redis.pipeline([Command("TYPE", name) for name in names])
         held = zip(names, kinds, strict=True)
         replies = iter(await self.redis.pipeline([part for each in held for part in _asking(*each)]))
         now, found = await self.now(), {}
@@ -193,11 +193,11 @@ class Place:
             found[label] = self._time_to_live(name, next(replies), now)
             content = next(replies)
             if kind in (b"hash", b"zset"):
-                for member, value in _pairs(content):
+                for member, value in pairs(content):
                     found[f"{label}.{self.readable(member)}"] = self._value(value, now)
             elif kind == b"stream":
                 for entry_id, fields in content:
-                    entry = {field.decode(): value for field, value in _pairs(fields)}
+                    entry = {field.decode(): value for field, value in pairs(fields)}
                     found[f"{label}#{entry_id.decode()}"] = entry
             elif kind == b"string":
                 found[f"{label}="] = self.readable(content)
@@ -239,18 +239,18 @@ class Place:
         if self.clock is not None:
             self.clock.now += ms
             return
-        for name in await self.redis.client.keys("*"):
-            left = await self.redis.command("PTTL", name)
-            kind = await self.redis.client.type(name)
+        for name in await self.names():
+            left = await self.do("PTTL", name)
+            kind = await self.do("TYPE", name)
             if kind == b"hash":
-                for field, value in (await self.redis.client.hgetall(name)).items():
+                for field, value in pairs(await self.do("HGETALL", name)):
                     if _TIME.fullmatch(value.decode()):
-                        await self.redis.command("HSET", name, field, int(value) - ms)
+                        await self.do("HSET", name, field, int(value) - ms)
             if kind == b"zset":
-                for member, score in await self.redis.client.zrange(name, 0, -1, withscores=True):
-                    if score > ms:
-                        await self.redis.command("ZADD", name, int(score) - ms, member)
-            await self.redis.command("PEXPIRE", name, max(left - ms, 0))
+                for member, score in pairs(await self.do("ZRANGE", name, 0, -1, "WITHSCORES")):
+                    if float(score) > ms:
+                        await self.do("ZADD", name, int(float(score)) - ms, member)
+            await self.do("PEXPIRE", name, max(left - ms, 0))
 
     # -- steps -------------------------------------------------------------------------------------------
 
@@ -273,7 +273,12 @@ class Place:
     ) -> Created:
         """Creates a chat of that name."""
         new = NewChat(
-            self.cid(chat, session), self.sid(session), self.record(chat), self.frame("processing"), b"{}"
+            self.cid(chat, session),
+            self.sid(session),
+            self.record(chat),
+            self.frame("processing"),
+            self.frame("pending"),
+            b"{}",
         )
         return await self.chats.create(new, who, on_busy=on_busy, max_queued=max_queued, idempotency=key)
 
@@ -293,8 +298,8 @@ class Place:
 
     async def run(self, chat: str) -> dict[str, str]:
         """The fields of its run."""
-        flat = await self.redis.client.hgetall(self.keys.run(self.cid(chat)))
-        return {name.decode(): value.decode() for name, value in flat.items()}
+        flat = await self.do("HGETALL", self.keys.run(self.cid(chat)))
+        return {name.decode(): value.decode() for name, value in pairs(flat)}
 
     async def claim(
         self,
@@ -313,9 +318,7 @@ class Place:
     async def log(self, chat: str, epoch: int = 1, frames: Sequence[bytes] = (b"1\n\n",)) -> OpenLog:
         """The chat's log as its owner holds it; its first frame is in Redis already."""
         session_id = self.sid(self._sessions_of[chat])
-        flat = await self.redis.command("HGETALL", self.keys.session(session_id))
-        if isinstance(flat, dict):
-            flat = [part for pair in flat.items() for part in pair]
+        flat = await self.do("HGETALL", self.keys.session(session_id))
         run = [part for pair in (await self.run(chat)).items() for part in pair]
         run = [part.encode() for part in run]
         origin = Origin(SessionRecord(session_id, flat), self.record(chat), run)
@@ -340,7 +343,7 @@ class Place:
         end = ChatEnd(self.record(chat, status), 1, waiting, usage, packed, brief)
         self.writer.finish(log, [told], end)
         async with asyncio.timeout(BOUND):
-            await log.settled.wait()
+            await until(lambda: log.state != "open", log.settled)
         return log
 
     async def written(self) -> None:
@@ -355,13 +358,11 @@ class Place:
     async def lose(self, chat: str) -> None:
         """Redis had to make room: run, log and records are gone."""
         chat_id = self.cid(chat)
-        await self.redis.command(
-            "DEL", self.keys.run(chat_id), self.keys.log(chat_id), self.keys.chats(chat_id)
-        )
+        await self.do("DEL", self.keys.run(chat_id), self.keys.log(chat_id), self.keys.chats(chat_id))
 
     async def due(self) -> list[tuple[str, int]]:
-        """Leases that have run out. A first look at a Redis that does not know the script yet finds none."""
-        return await self.leases.expired() or await self.leases.expired()
+        """Leases that have run out."""
+        return await self.leases.expired()
 
     def leases_key(self) -> str:
         return self.keys.leases(shard_of(self.sid("S")))

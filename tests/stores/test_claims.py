@@ -38,7 +38,7 @@ async def waiting(at: Place) -> None:
 
 async def test_a_chat_that_is_over_is_not_claimed_and_its_lease_goes(at: Place) -> None:
     await started(at)
-    await at.redis.command("DEL", at.keys.run(at.cid("A")))
+    await at.do("DEL", at.keys.run(at.cid("A")))
     async with at.seen() as seen:
         assert await at.claim("A", force=True) is None
         assert await at.claim("A", epoch=None, force=True) is None
@@ -48,7 +48,7 @@ async def test_a_chat_that_is_over_is_not_claimed_and_its_lease_goes(at: Place) 
 async def test_a_lease_of_an_earlier_epoch_is_worth_nothing_and_goes(at: Place) -> None:
     await started(at)
     assert await at.claim("A", force=True) is not None
-    await at.redis.command("ZADD", at.leases_key(), 0, f"{at.cid('A')}:1")
+    await at.do("ZADD", at.leases_key(), 0, f"{at.cid('A')}:1")
     async with at.seen() as seen:
         assert await at.claim("A", epoch=1, force=True) is None
     assert seen == {"leases.A:1": None}
@@ -104,7 +104,7 @@ async def test_a_takeover_raises_the_epoch_and_shuts_the_former_owner_out(at: Pl
 
 async def test_a_claim_names_its_new_owner(at: Place) -> None:
     await started(at)
-    await at.redis.command("HSET", at.keys.run(at.cid("A")), "process", "another")
+    await at.do("HSET", at.keys.run(at.cid("A")), "process", "another")
     await at.claim("A", force=True)
     assert (await at.run("A"))["process"] == at.process
 
@@ -132,18 +132,18 @@ async def test_the_sixth_owner_ends_the_chat_instead_of_trying_again(at: Place) 
         claim = await at.claim("A", epoch=epoch, force=True)
         assert claim is not None
         kinds.append(claim.kind)
-    assert kinds == ["claimed"] * MAX_CLAIMS + ["worn"]
+    assert kinds == ["claimed"] * MAX_CLAIMS + ["exhausted"]
 
 
 async def test_a_queued_chat_that_is_ended_early_has_no_owner_before(at: Place) -> None:
     await queued(at)
-    await at.redis.command("HSET", at.keys.run(at.cid("B")), "state", "ready")
+    await at.do("HSET", at.keys.run(at.cid("B")), "state", "ready")
     before = await at.run("B")
     async with at.seen() as seen:
         claim = await at.claim("B")
     assert claim is not None
     assert (claim.kind, claim.epoch, claim.before, claim.unowned) == ("start", 1, "ready", True)
-    assert claim.record == at.record("B", "pending")
+    assert claim.record == at.record("B")
     assert await at.run("B") == before | {"state": "started", "process": at.process}
     assert seen == {"run:B.state": "started", "leases.B:1": LEASE}
 
@@ -174,8 +174,8 @@ async def test_starting_a_chat_that_is_next_renews_the_session(at: Place) -> Non
 async def test_claiming_a_chat_of_a_session_that_is_over_keeps_what_it_needs_to_end(at: Place) -> None:
     await started(at)
     await at.sessions.end(at.sid("S"), ME)
-    await at.redis.command("PEXPIRE", at.keys.run(at.cid("A")), MINUTE)
-    await at.redis.command("PEXPIRE", at.keys.log(at.cid("A")), HOUR)
+    await at.do("PEXPIRE", at.keys.run(at.cid("A")), MINUTE)
+    await at.do("PEXPIRE", at.keys.log(at.cid("A")), HOUR)
     async with at.seen() as seen:
         claim = await at.claim("A", force=True)
     assert claim is not None
@@ -197,7 +197,7 @@ async def test_a_claim_does_not_renew_a_session_in_which_another_chat_runs(at: P
 
 async def test_a_chat_whose_record_is_gone_can_still_be_claimed(at: Place) -> None:
     await started(at)
-    await at.redis.command("HDEL", at.keys.chats(at.cid("A")), at.cid("A"))
+    await at.do("HDEL", at.keys.chats(at.cid("A")), at.cid("A"))
     claim = await at.claim("A", force=True)
     assert claim is not None
     assert claim.record == b""
@@ -205,7 +205,7 @@ async def test_a_chat_whose_record_is_gone_can_still_be_claimed(at: Place) -> No
 
 async def test_a_waiting_chat_whose_record_is_gone_gets_none_from_a_claim(at: Place) -> None:
     await waiting(at)
-    await at.redis.command("HDEL", at.keys.chats(at.cid("A")), at.cid("A"))
+    await at.do("HDEL", at.keys.chats(at.cid("A")), at.cid("A"))
     claim = await at.claim("A", force=True, expect="waiting")
     assert claim is not None
     assert "chats:(S).A" not in await at.held("chats:")
@@ -221,7 +221,7 @@ async def test_tool_outputs_bring_a_waiting_chat_back_to_life(at: Place) -> None
         claim = await at.claim("A", force=True, expect="waiting", outputs=ToolOutputs(OUTPUTS, (7, 3)))
     assert claim is not None
     assert (claim.kind, claim.epoch, claim.before, claim.unowned) == ("claimed", 2, "waiting", False)
-    assert claim.record == at.record("A", "processing")
+    assert claim.record == at.record("A", "requires_action")
     assert seen == {
         **whole_life("A", runs=True),
         "chats:(S).A": at.shown("A", "processing"),
@@ -322,7 +322,6 @@ async def test_a_waiting_chat_ends_with_its_session(at: Place) -> None:
     assert claim is not None
     assert (claim.kind, claim.epoch, claim.before) == ("expired", 2, "waiting")
     assert {name: value for name, value in seen.items() if "leases" not in name} == {
-        "chats:(S).A": at.shown("A", "processing"),
         "log:A#2-0": CLAIM_MARK,
         "run:A.epoch": "2",
         "run:A.state": "started",
@@ -334,10 +333,10 @@ async def test_a_waiting_chat_ends_with_its_session(at: Place) -> None:
 
 async def test_a_session_s_very_last_millisecond_is_its_waiting_chat_s_too(at: Place, clock: Clock) -> None:
     await waiting(at)
-    await at.redis.command("ZADD", at.leases_key(), 0, f"{at.cid('A')}:1")
+    await at.do("ZADD", at.leases_key(), 0, f"{at.cid('A')}:1")
     clock.now += SESSION - 1
     assert await at.claim("A") is None
-    await at.redis.command("ZADD", at.leases_key(), 0, f"{at.cid('A')}:1")
+    await at.do("ZADD", at.leases_key(), 0, f"{at.cid('A')}:1")
     clock.now += 1
     claim = await at.claim("A")
     assert claim is not None
@@ -348,9 +347,9 @@ async def test_a_session_s_very_last_millisecond_is_its_waiting_chat_s_too(at: P
 async def test_a_waiting_chat_ends_where_its_session_is_over_before_its_time(how: str, at: Place) -> None:
     await waiting(at)
     if how == "gone":
-        await at.redis.command("DEL", at.keys.session(at.sid("S")))
+        await at.do("DEL", at.keys.session(at.sid("S")))
     else:
-        await at.redis.command("HSET", at.keys.session(at.sid("S")), "status", "terminated")
+        await at.do("HSET", at.keys.session(at.sid("S")), "status", "terminated")
     claim = await at.claim("A", force=True)
     assert claim is not None
     assert claim.kind == "expired"
@@ -380,7 +379,7 @@ async def test_what_has_expired_stays_so_for_its_next_owner_and_renews_nothing(a
 
 async def test_a_queued_chat_that_expired_behind_a_waiting_one_is_ended_in_its_first_epoch(at: Place) -> None:
     await queued(at)
-    await at.redis.command("HSET", at.keys.run(at.cid("B")), "state", "ready", "expired", "1")
+    await at.do("HSET", at.keys.run(at.cid("B")), "state", "ready", "expired", "1")
     claim = await at.claim("B")
     assert claim is not None
     assert (claim.kind, claim.epoch, claim.before) == ("expired", 1, "ready")

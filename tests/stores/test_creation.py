@@ -26,7 +26,7 @@ KEY = IdempotencyKey("k", "a1")
 def new_chat(at: Place, chat: str, state: str, sent: bytes) -> dict[str, Any]:
     """What of a chat that has just been made is its own, its times apart."""
     return {
-        f"chats:(S).{chat}": at.shown(chat, "processing" if state == "started" else "pending"),
+        f"chats:(S).{chat}": at.shown(chat),
         f"run:{chat}.sid": "S",
         f"run:{chat}.epoch": "1",
         f"run:{chat}.state": state,
@@ -243,7 +243,7 @@ async def test_a_repeated_key_tells_the_first_chat_when_the_session_is_over_too(
 async def test_a_key_whose_chat_is_forgotten_says_so(at: Place) -> None:
     await at.open()
     await at.say("A", key=KEY)
-    await at.redis.command("HDEL", at.keys.chats(at.cid("A")), at.cid("A"))
+    await at.do("HDEL", at.keys.chats(at.cid("A")), at.cid("A"))
     async with at.seen() as seen:
         with pytest.raises(ChatExpired):
             await at.say("B", key=KEY)
@@ -271,7 +271,7 @@ async def test_a_creation_whose_answer_was_lost_is_told_again(
 async def test_a_key_tells_nothing_where_there_is_no_session_any_more(at: Place) -> None:
     await at.open()
     await at.say("A", key=KEY)
-    await at.redis.command("DEL", at.keys.session(at.sid("S")))
+    await at.do("DEL", at.keys.session(at.sid("S")))
     with pytest.raises(SessionNotFound):
         await at.say("B", key=KEY)
 
@@ -288,7 +288,7 @@ async def test_a_message_without_a_key_looks_at_none(at: Place) -> None:
 async def test_a_chat_whose_run_is_gone_does_not_keep_its_session_busy(at: Place) -> None:
     await at.open()
     await at.say("A")
-    await at.redis.command("DEL", at.keys.run(at.cid("A")))
+    await at.do("DEL", at.keys.run(at.cid("A")))
     created = await at.say("B")
     assert (created.kind, created.in_the_way) == ("started", None)
     assert (await at.held("session:"))["session:S.running"] == "B"
@@ -322,7 +322,7 @@ async def test_the_indexes_are_due_with_a_message_too(at: Place, clock: Clock) -
 async def test_only_the_newest_chats_are_kept_and_what_was_theirs_goes(
     at: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chats_module, "NEWEST_KEPT", 3)
+    monkeypatch.setattr(chats_module, "MAX_RECORDS", 3)
     await at.open()
     for chat in "ABC":
         await at.say(chat, on_busy="enqueue")
@@ -343,7 +343,7 @@ async def test_only_the_newest_chats_are_kept_and_what_was_theirs_goes(
 async def test_a_chat_that_is_pushed_out_while_it_runs_loses_its_run(
     at: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chats_module, "NEWEST_KEPT", 1)
+    monkeypatch.setattr(chats_module, "MAX_RECORDS", 1)
     await at.open()
     await at.say("A")
     await at.say("B", on_busy="enqueue")
@@ -358,7 +358,7 @@ async def test_what_is_queued_is_counted_until_its_time_and_no_longer(at: Place,
     await at.say("B", on_busy="enqueue")
     await at.say("C", "T")
     clock.now += SESSION + HOLD + TOMBSTONE - 1
-    await at.redis.command("HSET", at.keys.session(at.sid("T")), "expires", clock.now)
+    await at.do("HSET", at.keys.session(at.sid("T")), "expires", clock.now)
     await at.say("D", "T", on_busy="enqueue")
     assert sorted(await at.held("queued.")) == ["queued.B", "queued.D"]
     clock.now += 1

@@ -80,7 +80,6 @@ async def test_the_end_makes_the_next_of_the_queue_ready_with_a_lease(at: Place)
     } == {
         **whole_life("B", "C", runs=True, queued=["C"]),
         "chats:(S).A": at.shown("A", "completed"),
-        "chats:(S).B": at.shown("B", "processing"),
         "queue:S=": ["C"],
         "queued.B": None,
         "run:B.state": "ready",
@@ -119,7 +118,7 @@ async def test_a_queued_chat_whose_run_is_gone_is_passed_over(at: Place) -> None
     await at.say("A")
     await at.say("B", on_busy="enqueue")
     await at.say("C", on_busy="enqueue")
-    await at.redis.command("DEL", at.keys.run(at.cid("B")))
+    await at.do("DEL", at.keys.run(at.cid("B")))
     assert (await at.end("A")).next_chat == at.cid("C")
     assert await at.held("queue:", "run:B") == {}
     assert (await at.held("session:"))["session:S.running"] == "C"
@@ -129,7 +128,7 @@ async def test_a_queue_of_which_nothing_is_left_leaves_the_session_idle(at: Plac
     await at.open()
     await at.say("A")
     await at.say("B", on_busy="enqueue")
-    await at.redis.command("DEL", at.keys.run(at.cid("B")))
+    await at.do("DEL", at.keys.run(at.cid("B")))
     assert (await at.end("A")).next_chat is None
     assert (await at.held("session:"))["session:S.running"] == ""
     assert (await at.say("C")).kind == "started"
@@ -139,7 +138,7 @@ async def test_the_next_chat_is_started_though_its_record_is_gone(at: Place) -> 
     await at.open()
     await at.say("A")
     await at.say("B", on_busy="enqueue")
-    await at.redis.command("HDEL", at.keys.chats(at.cid("B")), at.cid("B"))
+    await at.do("HDEL", at.keys.chats(at.cid("B")), at.cid("B"))
     assert (await at.end("A")).next_chat == at.cid("B")
     assert "chats:(S).B" not in await at.held("chats:")
 
@@ -193,8 +192,8 @@ async def test_an_end_is_lost_where_run_and_log_are_gone_and_is_then_written_aga
     await at.open()
     await at.say("A")
     log = await at.log("A")
-    await at.redis.command("DEL", at.keys.run(at.cid("A")), at.keys.log(at.cid("A")))
-    await at.redis.command("DEL", at.keys.chats(at.cid("A")), at.keys.order(at.sid("S")))
+    await at.do("DEL", at.keys.run(at.cid("A")), at.keys.log(at.cid("A")))
+    await at.do("DEL", at.keys.chats(at.cid("A")), at.keys.of_session(at.sid("S")).order)
     await at.end("A", log=log)
     assert log.state == "committed"
     held = await at.held("chats:", "order:", "run:", "log:")
@@ -230,7 +229,7 @@ async def test_the_end_of_a_former_owner_is_refused(at: Place) -> None:
 async def test_a_chat_that_begins_to_wait_keeps_its_session_busy_until_that_ends(at: Place) -> None:
     await at.open()
     await at.say("A")
-    await at.redis.command("HSET", at.keys.run(at.cid("A")), "tool_outputs", "of the turn before")
+    await at.do("HSET", at.keys.run(at.cid("A")), "tool_outputs", "of the turn before")
     await at.age(50 * SECOND)
     async with at.seen() as seen:
         log = await at.end("A", "requires_action")
@@ -274,7 +273,7 @@ async def test_a_record_that_is_kept_after_its_session_was_ended_is_not_kept_for
     await at.open()
     await at.say("A")
     await at.sessions.end(at.sid("S"), ME)
-    await at.redis.command("DEL", at.keys.chats(at.sid("S")))
+    await at.do("DEL", at.keys.chats(at.sid("S")))
     await at.wait_for_tools("A")
     assert (await at.held("chats:"))["chats:(S)"] == KEPT_RESULT
 
@@ -285,9 +284,9 @@ async def test_a_chat_that_its_session_does_not_know_does_not_wait(how: str, at:
     await at.say("A")
     log = await at.log("A")
     if how == "gone":
-        await at.redis.command("DEL", at.keys.session(at.sid("S")))
+        await at.do("DEL", at.keys.session(at.sid("S")))
     else:
-        await at.redis.command("HSET", at.keys.session(at.sid("S")), "running", at.cid("B"))
+        await at.do("HSET", at.keys.session(at.sid("S")), "running", at.cid("B"))
     await at.end("A", "requires_action", log=log)
     assert (await at.held("leases."))["leases.A:1"] == 2 * SECOND
     assert await at.held("waiting") == {}
@@ -301,9 +300,9 @@ async def test_where_the_log_cannot_take_the_end_it_is_written_again_from_memory
     await at.say("A")
     log = await at.log("A")
     if gone == "log":
-        await at.redis.command("DEL", at.keys.log(at.cid("A")))
+        await at.do("DEL", at.keys.log(at.cid("A")))
     else:  # more is there than this owner knows of
-        await at.redis.command("XADD", at.keys.log(at.cid("A")), "1-9", "n", "2", "f", "odd\n\n")
+        await at.do("XADD", at.keys.log(at.cid("A")), "1-9", "n", "2", "f", "odd\n\n")
     await at.end("A", "requires_action", log=log)
     assert log.state == "committed"
     held = await at.held("log:A#")
@@ -352,7 +351,7 @@ async def test_records_of_a_session_that_is_over_live_to_its_own_time_where_that
     await at.open()
     await at.say("A")
     expires = await at.now() + 3 * KEPT_RESULT
-    await at.redis.command("HSET", at.keys.session(at.sid("S")), "expires", expires)
+    await at.do("HSET", at.keys.session(at.sid("S")), "expires", expires)
     await at.sessions.end(at.sid("S"), ME)
     await at.end("A", "cancelled")
     held = await at.held("chats:", "order:")
@@ -367,7 +366,7 @@ async def test_what_waits_behind_a_chat_that_expired_with_its_session_is_for_any
     for chat in "BCD":
         await at.say(chat, on_busy="enqueue")
     await at.wait_for_tools("A")
-    await at.redis.command("DEL", at.keys.run(at.cid("C")))
+    await at.do("DEL", at.keys.run(at.cid("C")))
     await at.age(SESSION + MINUTE)
     claim = await at.claim("A")
     assert claim is not None
@@ -413,7 +412,7 @@ async def test_the_end_of_a_chat_whose_session_is_gone_keeps_no_record_of_it(at:
     await at.open()
     await at.say("A")
     log = await at.log("A")
-    await at.redis.command("DEL", at.keys.session(at.sid("S")), at.keys.chats(at.sid("S")))
+    await at.do("DEL", at.keys.session(at.sid("S")), at.keys.chats(at.sid("S")))
     await at.end("A", log=log)
     assert (log.state, log.next_chat, log.index_due) == ("committed", None, False)
     assert await at.held("session:", "chats:", "run:") == {}
@@ -424,8 +423,8 @@ async def test_the_record_of_a_chat_whose_records_went_first_is_kept_as_long_as_
     await at.open()
     await at.say("A")
     await at.sessions.end(at.sid("S"), ME)
-    await at.redis.command("DEL", at.keys.chats(at.sid("S")), at.keys.order(at.sid("S")))
-    await at.redis.command("HSET", at.keys.session(at.sid("S")), "expires", await at.now())
+    await at.do("DEL", at.keys.chats(at.sid("S")), at.keys.of_session(at.sid("S")).order)
+    await at.do("HSET", at.keys.session(at.sid("S")), "expires", await at.now())
     await at.end("A", "cancelled")
     assert await at.held("chats:") == {
         "chats:(S)": KEPT_RESULT,

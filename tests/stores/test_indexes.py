@@ -8,6 +8,7 @@ from app.exceptions import (
     SessionLimitReached,
 )
 from app.stores.index import name_key, user_key
+from app.stores.scripts import index_forget_user
 
 from .place import (
     DAY,
@@ -47,7 +48,7 @@ async def test_entering_again_moves_all_times(at: Place) -> None:
     await at.index.admit(at.sid("S"), ME.owner, "u")
     entered = await at.dump()
     await at.age(HOUR // 2)
-    await at.index.keep(at.sid("S"), ME.owner, "u")
+    await at.index.renew(at.sid("S"), ME.owner, "u")
     assert await at.dump() == entered
 
 
@@ -155,10 +156,10 @@ async def test_a_session_that_is_over_leaves_the_live_indexes_and_its_user_with_
     await at.index.admit(at.sid("T"), ME.owner, "u")
     user = user_key(ME.owner, "u")
     async with at.seen() as seen:
-        await at.index.forget(at.sid("S"), user)
+        await at.index.remove(at.sid("S"), user)
     assert seen == {"{index}:user:user(me).S": None, "{index}:sessions.S": None}
     async with at.seen() as seen:
-        await at.index.forget(at.sid("T"), user)
+        await at.index.remove(at.sid("T"), user)
     assert sorted(name for name in seen if "." in name) == [
         "{index}:sessions.T",
         "{index}:user:user(me).T",
@@ -176,7 +177,7 @@ async def test_a_user_of_whom_anything_is_left_stays_in_the_indexes(at: Place, c
     async with at.seen() as seen:
         await at.users.forget_users(ME, "u", [user_key(ME.owner, "u")])
     assert seen == {}
-    await at.redis.command("PEXPIRE", at.keys.kept_sessions(user_key(ME.owner, "u")), DAY)
+    await at.do("PEXPIRE", at.keys.remaining_sessions(user_key(ME.owner, "u")), DAY)
     clock.now += 1
     await at.index.admit(at.sid("T"), STRANGER.owner, "u")
     await at.users.forget_users(ME, "u", [user_key(ME.owner, "u")])
@@ -189,11 +190,16 @@ async def test_a_user_of_whom_anything_is_left_stays_in_the_indexes(at: Place, c
 async def test_forgetting_a_user_tells_whether_he_left(at: Place) -> None:
     await at.index.admit(at.sid("S"), ME.owner, "u")
     user = user_key(ME.owner, "u")
-    keys = [at.keys.kept_sessions(user), at.keys.all_users, at.keys.namesakes(name_key(ME.owner, "u"))]
-    assert await at.redis.run(at.users._forget, keys, [user]) == 0
-    await at.index.forget_kept(at.sid("S"), user)
+    command = index_forget_user(
+        remaining_sessions=at.keys.remaining_sessions(user),
+        users=at.keys.all_users,
+        users_by_name=at.keys.users_by_name(name_key(ME.owner, "u")),
+        user=user,
+    )
+    assert await at.redis.run(command) == 0
+    await at.index.remove_erased(at.sid("S"), user)
     async with at.seen() as seen:
-        assert await at.redis.run(at.users._forget, keys, [user]) == 1
+        assert await at.redis.run(command) == 1
     assert sorted(name for name in seen if "." in name) == [
         "{index}:names:name(u).user(me)",
         "{index}:users.user(me)",
@@ -202,7 +208,7 @@ async def test_forgetting_a_user_tells_whether_he_left(at: Place) -> None:
 
 async def test_a_session_of_a_single_chat_is_entered_where_erasure_looks_and_nowhere_else(at: Place) -> None:
     async with at.seen() as seen:
-        await at.index.keep_single(at.sid("S"), ME.owner, "u")
+        await at.index.enter_single(at.sid("S"), ME.owner, "u")
     assert seen == {
         "{index}:kept:user(me)": KEPT,
         "{index}:kept:user(me).S": KEPT,
@@ -212,10 +218,10 @@ async def test_a_session_of_a_single_chat_is_entered_where_erasure_looks_and_now
 
 
 async def test_single_chats_renew_the_indexes_and_never_shorten_them(at: Place, clock: Clock) -> None:
-    await at.index.keep_single(at.sid("S"), ME.owner, "u")
+    await at.index.enter_single(at.sid("S"), ME.owner, "u")
     clock.now += KEPT
-    await at.redis.command("PEXPIRE", at.keys.kept_sessions(user_key(ME.owner, "u")), DAY)
-    await at.index.keep_single(at.sid("T"), ME.owner, "u")
+    await at.do("PEXPIRE", at.keys.remaining_sessions(user_key(ME.owner, "u")), DAY)
+    await at.index.enter_single(at.sid("T"), ME.owner, "u")
     expected = {
         "{index}:kept:user(me)": KEPT,
         "{index}:kept:user(me).T": KEPT,
@@ -224,7 +230,7 @@ async def test_single_chats_renew_the_indexes_and_never_shorten_them(at: Place, 
     }
     assert await at.dump() == expected
     at.with_limits(expire=60)
-    await at.index.keep_single(at.sid("V"), ME.owner, "u")
+    await at.index.enter_single(at.sid("V"), ME.owner, "u")
     assert await at.dump() == expected | {"{index}:kept:user(me).V": MINUTE + TOMBSTONE}
 
 

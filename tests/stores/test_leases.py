@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.stores.leases import CancelTicket
+from app.stores.scripts import chat_ids, lease_release
 
 from .place import (
     DAY,
@@ -74,8 +75,8 @@ async def test_leases_are_found_from_the_moment_on_at_which_they_run_out(at: Pla
 
 async def test_a_look_for_leases_brings_the_oldest_and_not_all_at_once(at: Place) -> None:
     members = [part for number in range(30) for part in (number, f"{at.cid('A')}:{number}")]
-    await at.redis.command("ZADD", at.leases_key(), *members)
-    await at.redis.command("PEXPIRE", at.leases_key(), DAY)
+    await at.do("ZADD", at.leases_key(), *members)
+    await at.do("PEXPIRE", at.leases_key(), DAY)
     assert await at.due() == [(at.cid("A"), number) for number in range(20)]
 
 
@@ -92,8 +93,8 @@ async def test_a_release_tells_how_many_leases_were_still_there(at: Place) -> No
     await at.open()
     await at.say("A")
     members = [f"{at.cid('A')}:1", f"{at.cid('B')}:1"]
-    assert await at.redis.run(at.leases._release, [at.leases_key()], members) == 1
-    assert await at.redis.run(at.leases._release, [at.leases_key()], members[1:]) == 0
+    assert await at.redis.run(lease_release(leases=at.leases_key(), members=members)) == 1
+    assert await at.redis.run(lease_release(leases=at.leases_key(), members=members[1:])) == 0
 
 
 async def test_the_session_of_a_chat_is_known_until_that_is_over(at: Place) -> None:
@@ -120,7 +121,7 @@ async def test_cancelling_a_running_chat_raises_a_flag_and_names_its_owner(at: P
 async def test_cancelling_a_running_chat_without_a_named_owner(at: Place) -> None:
     await at.open()
     await at.say("A")
-    await at.redis.command("HDEL", at.keys.run(at.cid("A")), "process")
+    await at.do("HDEL", at.keys.run(at.cid("A")), "process")
     assert await at.leases.cancel(at.cid("A"), at.sid("S")) == CancelTicket("started", 1, "")
 
 
@@ -205,7 +206,7 @@ async def test_ids_make_no_session_where_there_is_none(at: Place) -> None:
     await at.open()
     await at.say("A")
     log = await at.log("A")
-    await at.redis.command("DEL", at.keys.session(at.sid("S")))
+    await at.do("DEL", at.keys.session(at.sid("S")))
     await commit_ids(at, log, "z-1", "c-1", "bot-a")
     assert await at.held("session:") == {}
     assert (await at.run("A"))["conversation_id"] == "c-1"
@@ -219,7 +220,7 @@ async def test_the_ids_of_a_former_owner_are_not_kept(owner: str, at: Place) -> 
     if owner == "another":
         await at.claim("A", force=True)
     else:
-        await at.redis.command("DEL", at.keys.run(at.cid("A")))
+        await at.do("DEL", at.keys.run(at.cid("A")))
     async with at.seen() as seen:
         await commit_ids(at, log, "z-1", "c-1", "bot-a")
     assert seen == {}
@@ -228,6 +229,7 @@ async def test_the_ids_of_a_former_owner_are_not_kept(owner: str, at: Place) -> 
 async def test_the_reply_tells_whether_the_ids_were_kept(at: Place) -> None:
     await at.open()
     await at.say("A")
-    keys = [at.keys.run(at.cid("A")), at.keys.session(at.sid("S"))]
-    assert await at.redis.run(at.writer._ids, keys, [1, "z", "c", "b"]) == 1
-    assert await at.redis.run(at.writer._ids, keys, [2, "z", "c", "b"]) == 0
+    values = {"chat": at.cid("A"), "coze_chat": "z", "conversation": "c", "credential": "b"}
+    for epoch, stored in ("1", 1), ("2", 0):
+        command = chat_ids(at=at.keys.of_session(at.sid("S")), epoch=epoch, **values)
+        assert await at.redis.run(command) == stored

@@ -30,7 +30,7 @@ from .place import (
 
 async def look_again(at: Place, log: OpenLog) -> None:
     """As after an outage, or when its lease is gone."""
-    at.writer.look_again(log)
+    at.writer.verify(log)
     await at.written()
 
 
@@ -74,7 +74,7 @@ async def test_an_entry_whose_answer_was_lost_is_not_written_twice(at: Place) ->
     await at.open()
     await at.say("A")
     log = await at.log("A")
-    await at.redis.command("XADD", at.keys.log(at.cid("A")), "1-2", "n", "2", "f", "2\n\n")
+    await at.do("XADD", at.keys.log(at.cid("A")), "1-2", "n", "2", "f", "2\n\n")
     async with at.seen() as seen:
         at.writer.append(log, [b"2\n\n"])
         await at.written()
@@ -121,15 +121,15 @@ async def test_a_snapshot_that_comes_while_a_batch_is_under_way_is_what_counts(
     await at.open()
     await at.say("A")
     log = await at.log("A")
-    pipeline = at.redis.pipeline
+    attempt = at.redis.attempt
 
     async def and_then_a_snapshot(commands: Sequence[Any]) -> list[Any]:
-        replies = await pipeline(commands)
-        if commands[0][0] == "XADD" and log.first == 1:
+        replies = await attempt(commands)
+        if commands[0].name == "XADD" and log.first == 1:
             at.writer.snapshot(log, b"all\n\n")
         return replies
 
-    monkeypatch.setattr(at.redis, "pipeline", and_then_a_snapshot)
+    monkeypatch.setattr(at.redis, "attempt", and_then_a_snapshot)
     at.writer.append(log, [b"2\n\n"])
     await at.written()
     assert await at.held("log:A#") == {"log:A#1-3": {"n": b"3", "f": b"all\n\n"}}
@@ -164,7 +164,7 @@ async def test_the_ids_are_told_again_when_redis_may_have_lost_them(at: Place) -
     await at.say("A")
     log = await at.log("A")
     await commit_ids(at, log, "z-1", "c-1", "bot-a")
-    await at.redis.command("HDEL", at.keys.run(at.cid("A")), "coze_chat_id")
+    await at.do("HDEL", at.keys.run(at.cid("A")), "coze_chat_id")
     async with at.seen() as seen:
         await look_again(at, log)
     assert seen == {"run:A.coze_chat_id": "z-1"}
@@ -175,7 +175,7 @@ async def test_a_redis_that_has_forgotten_its_scripts_is_told_them_again(step: s
     await at.open()
     await at.say("A")
     log = await at.log("A")
-    await at.redis.on_each("SCRIPT FLUSH")
+    await at.redis.on_each("SCRIPT", "FLUSH")
     if step == "ids":
         await commit_ids(at, log, "z-1", "c-1", "bot-a")
         assert (await at.run("A"))["coze_chat_id"] == "z-1"
@@ -195,8 +195,8 @@ async def test_what_redis_refuses_is_tried_until_it_takes_it(what: str, at: Plac
     await at.say("A")
     log = await at.log("A")
     key = at.keys.log(at.cid("A")) if what == "log" else at.keys.run(at.cid("A"))
-    await at.redis.command("RENAME", key, f"{key}:aside")
-    await at.redis.command("SET", key, "odd", "PX", DAY)
+    await at.do("RENAME", key, f"{key}:aside")
+    await at.do("SET", key, "odd", "PX", DAY)
     tried = at.writer.pipelines
     if what == "log":
         at.writer.append(log, [b"2\n\n"])
@@ -206,7 +206,7 @@ async def test_what_redis_refuses_is_tried_until_it_takes_it(what: str, at: Plac
         while at.writer.pipelines < tried + 3:
             await asyncio.sleep(0.005)
     assert (log.state, log.committed) == ("open", 1)
-    await at.redis.command("RENAME", f"{key}:aside", key)
+    await at.do("RENAME", f"{key}:aside", key)
     await at.written()
     assert (log.state, log.committed) == ("open" if what == "log" else "committed", 2)
     assert list(await at.held("log:A#1-2")) == ["log:A#1-2"]
@@ -219,7 +219,7 @@ async def test_a_log_that_is_lost_alone_is_written_again_and_lives_as_long_as_it
     await at.open()
     await at.say("A")
     log = await at.log("A", frames=[b"1\n\n", b"2\n\n"])
-    await at.redis.command("DEL", at.keys.log(at.cid("A")))
+    await at.do("DEL", at.keys.log(at.cid("A")))
     async with at.seen() as seen:
         await look_again(at, log)
     assert (log.state, log.committed) == ("open", 2)
@@ -233,8 +233,8 @@ async def test_a_log_that_is_written_again_lives_for_a_whole_chat_at_least(at: P
     await at.open()
     await at.say("A")
     log = await at.log("A")
-    await at.redis.command("DEL", at.keys.log(at.cid("A")))
-    await at.redis.command("PEXPIRE", at.keys.run(at.cid("A")), MINUTE)
+    await at.do("DEL", at.keys.log(at.cid("A")))
+    await at.do("PEXPIRE", at.keys.run(at.cid("A")), MINUTE)
     await look_again(at, log)
     assert (await at.held("log:A"))["log:A"] == HOLD
 
@@ -243,7 +243,7 @@ async def test_a_log_that_has_gone_back_to_an_earlier_epoch_is_written_again(at:
     await at.open()
     await at.say("A")
     await at.claim("A", force=True)
-    await at.redis.command("XDEL", at.keys.log(at.cid("A")), "2-0")
+    await at.do("XDEL", at.keys.log(at.cid("A")), "2-0")
     log = await at.log("A", epoch=2, frames=[b"all\n\n"])
     await look_again(at, log)
     assert await at.held("log:A#") == {"log:A#2-1": {"n": b"1", "f": b"all\n\n"}}
@@ -253,7 +253,7 @@ async def test_frames_for_a_log_that_is_gone_bring_it_back_as_a_whole(at: Place)
     await at.open()
     await at.say("A")
     log = await at.log("A")
-    await at.redis.command("DEL", at.keys.log(at.cid("A")))
+    await at.do("DEL", at.keys.log(at.cid("A")))
     at.writer.append(log, [b"2\n\n"])
     await at.written()
     assert await at.held("log:A#") == {"log:A#1-2": {"n": b"1", "f": b"1\n\n2\n\n"}}
@@ -276,7 +276,7 @@ async def test_where_redis_came_back_empty_the_owner_writes_chat_and_session_aga
     await at.say("A")
     log = await at.log("A")
     before = await at.held("session:", "chats:", "order:", "run:", "log:", "leases")
-    await at.redis.client.flushdb()
+    await at.redis.on_each("FLUSHDB")
     clock.now += 50 * SECOND
     await look_again(at, log)
     after = await at.held("session:", "chats:", "order:", "run:", "log:", "leases", "queue")
@@ -296,7 +296,7 @@ async def test_a_chat_is_written_again_in_the_epoch_and_state_that_it_has_now(at
     await at.say("A")
     log = await at.log("A", epoch=3)
     log.origin.run.extend([b"state", b"ready"])
-    await at.redis.client.flushdb()
+    await at.redis.on_each("FLUSHDB")
     await look_again(at, log)
     assert {name: (await at.run("A"))[name] for name in ("epoch", "state", "request")} == {
         "epoch": "3",
@@ -311,7 +311,7 @@ async def test_a_session_that_others_have_written_already_is_only_told_what_runs
     await at.say("A")
     log = await at.log("A")
     await at.lose("A")
-    await at.redis.command("HSET", at.keys.session(at.sid("S")), "running", "", "count", "9")
+    await at.do("HSET", at.keys.session(at.sid("S")), "running", "", "count", "9")
     await look_again(at, log)
     held = await at.held("session:", "order:")
     assert (held["session:S.running"], held["session:S.count"], held["order:S="]) == ("A", "9", ["A"])
@@ -335,14 +335,14 @@ async def test_what_is_not_lost_but_somebody_s_doing_is_not_written_again(why: s
     run, chats = at.keys.run(at.cid("A")), at.keys.chats(at.sid("S"))
     if why == "claimed":
         await at.claim("A", force=True)
-        await at.redis.command("DEL", at.keys.log(at.cid("A")))
+        await at.do("DEL", at.keys.log(at.cid("A")))
     elif why == "ended":
-        await at.redis.command("DEL", run, at.keys.log(at.cid("A")))
+        await at.do("DEL", run, at.keys.log(at.cid("A")))
     elif why == "erased":
         await at.users.erase(log.origin.session)
     else:
         await at.end("A", log=await at.log("A"))
-        await at.redis.command("DEL", chats, at.keys.log(at.cid("A")))
+        await at.do("DEL", chats, at.keys.log(at.cid("A")))
     async with at.seen() as seen:
         await look_again(at, log)
     assert (log.state, seen) == ("fenced", {})

@@ -11,6 +11,7 @@ from app.exceptions import (
 from app.models import Identity
 from app.stores.files import FileRecord, new_file_id
 from app.stores.index import name_key, user_key
+from app.stores.scripts import conversation_forget
 from app.stores.sessions import SessionRecord
 
 from .place import (
@@ -79,7 +80,7 @@ NINETY = 90 * DAY
 async def keep(at: Place, conversation: str, session: SessionRecord) -> None:
     record = at.conversations._places(session.owner, session.user_id, conversation)[0]
     at.name(record.rpartition(":")[2], conversation)
-    await at.conversations.keep(session, conversation, "bot-a")
+    await at.conversations.remember(session, conversation, "bot-a")
 
 
 async def test_a_conversation_is_remembered_with_bot_and_credential_for_its_user_alone(at: Place) -> None:
@@ -155,19 +156,18 @@ async def test_forgetting_tells_how_many_went(at: Place) -> None:
     for number in (1, 2):
         await keep(at, f"c-{number}", session)
     name = name_key(ME.owner, "u")
-    keys = [at.keys.conversations(name)]
-    args = ["", at.keys.conversation_prefix(name)]
-    assert await at.redis.run(at.conversations._forget, keys, args) == 2
+    keys = {"conversations": at.keys.conversations(name), "records": at.keys.conversation_prefix(name)}
+    assert await at.redis.run(conversation_forget(**keys, user="")) == 2
 
 
 async def test_a_conversation_of_a_session_that_was_erased_meanwhile_is_not_kept(at: Place) -> None:
     session = await at.open()
     await at.sessions.set_conversation(at.sid("S"), "c-1", "bot-a", 0)
     async with at.seen() as seen:
-        await at.conversations.keep_of(session, "c-1", "bot-a")
+        await at.conversations.remember_again(session, "c-1", "bot-a")
     assert seen["session:S.kept"] == 0
     assert await at.conversations.use(ME, "u", "c-1") == ("bot", "bot-a")
-    await at.conversations.drop(session, "c-1")
-    await at.redis.command("DEL", at.keys.session(at.sid("S")))
-    await at.conversations.keep_of(session, "c-1", "bot-a")
+    await at.conversations.forget_one(session, "c-1")
+    await at.do("DEL", at.keys.session(at.sid("S")))
+    await at.conversations.remember_again(session, "c-1", "bot-a")
     assert await at.held("{name(u)}:", "session:") == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.exceptions import (
@@ -12,6 +14,7 @@ from app.exceptions import (
     SessionTerminated,
 )
 from app.models import Identity
+from app.stores.scripts import session_erase, session_page, session_read
 from app.stores.sessions import IdempotencyKey
 
 from .place import (
@@ -108,12 +111,15 @@ async def test_only_the_owner_and_the_root_s_admins_see_a_session(
 
 async def test_redis_tells_nothing_of_a_session_to_whoever_may_not_see_it(at: Place) -> None:
     await at.open()
-    keys = at.keys
-    places = [keys.session(at.sid("S")), keys.chats(at.sid("S")), keys.order(at.sid("S"))]
-    args: list[str | int] = [STRANGER.owner, ""]
-    read = await at.redis.run(at.sessions._read, places, [*args, 5, 1, SESSION, TOMBSTONE, HOLD])
-    page = await at.redis.run(at.sessions._page, places, [*args, 5, ""])
-    assert (read, page) == ([b"none"], [b"none"])
+    who: dict[str, Any] = {
+        "at": at.keys.of_session(at.sid("S")),
+        "mine": STRANGER.owner,
+        "admin_prefix": "",
+        "limit": 5,
+    }
+    read = await at.redis.run(session_read(**who, touch=True, session_ttl=SESSION, hold=HOLD))
+    page = await at.redis.run(session_page(**who, before=""))
+    assert (read, page) == ([b"none", [], [], [], 0], [b"none", [], [], 0, b""])
 
 
 async def test_a_session_that_nobody_has_opened_is_not_found(at: Place) -> None:
@@ -235,7 +241,7 @@ async def test_what_was_forgotten_among_the_waiting_leaves_at_its_time(at: Place
     await at.wait_for_tools("A")
     clock.now += SESSION + TOMBSTONE - 1
     await at.open("T")
-    await at.redis.command("HSET", at.keys.session(at.sid("T")), "expires", clock.now + SESSION)
+    await at.do("HSET", at.keys.session(at.sid("T")), "expires", clock.now + SESSION)
     await at.wait_for_tools("B")
     assert "waiting.A" in await at.held("waiting")
     clock.now += 1
@@ -354,7 +360,7 @@ async def test_ending_a_session_cancels_its_running_chat_and_all_that_is_queued(
     await at.say("B", on_busy="enqueue")
     await at.say("C", on_busy="enqueue")
     await at.say("D", on_busy="enqueue")
-    await at.redis.command("DEL", at.keys.run(at.cid("C")))
+    await at.do("DEL", at.keys.run(at.cid("C")))
     async with at.seen() as seen:
         end = await at.sessions.end(at.sid("S"), ME)
     assert (end.running, end.queued) == (at.cid("A"), [at.cid("B"), at.cid("C"), at.cid("D")])
@@ -396,7 +402,7 @@ async def test_the_lease_of_a_running_chat_stays_its_owner_s_when_the_session_is
 async def test_ending_writes_no_run_for_a_chat_whose_run_is_gone(at: Place) -> None:
     await at.open()
     await at.say("A")
-    await at.redis.command("DEL", at.keys.run(at.cid("A")))
+    await at.do("DEL", at.keys.run(at.cid("A")))
     await at.sessions.end(at.sid("S"), ME)
     assert await at.held("run:") == {}
 
@@ -407,7 +413,7 @@ async def test_only_an_idle_session_gives_way(at: Place) -> None:
     await at.say("A")
     await at.say("B", "T")
     await at.say("C", "T", on_busy="enqueue")
-    await at.redis.command("HSET", at.keys.session(at.sid("T")), "running", "")  # between two chats
+    await at.do("HSET", at.keys.session(at.sid("T")), "running", "")  # between two chats
     async with at.seen() as seen:
         assert await at.sessions.end_idle(at.sid("S")) == b"busy"
         assert await at.sessions.end_idle(at.sid("T")) == b"busy"
@@ -433,7 +439,7 @@ async def test_a_terminated_session_still_cancels_the_chat_that_runs_in_it(at: P
     await at.open()
     await at.say("A")
     await at.sessions.end(at.sid("S"), ME)
-    await at.redis.command("HDEL", at.keys.run(at.cid("A")), "cancel")
+    await at.do("HDEL", at.keys.run(at.cid("A")), "cancel")
     async with at.seen() as seen:
         assert (await at.sessions.end(at.sid("S"), ME)).running == at.cid("A")
     assert seen == {"run:A.cancel": "1"}
@@ -502,15 +508,7 @@ async def test_erasing_takes_the_keys_that_were_used_while_it_went_on(at: Place)
     """``erase`` deletes them in portions first; what is added in between goes with the script."""
     session = await at.open()
     await at.say("A", key=KEY)
-    keys = at.keys
-    reply = await at.redis.run(
-        at.users._erase,
-        [
-            *(keys.session(at.sid("S")), keys.chats(at.sid("S")), keys.order(at.sid("S"))),
-            *(keys.queue(at.sid("S")), keys.keys_used(at.sid("S")), keys.erased(at.sid("S"))),
-        ],
-        [keys.run_prefix(at.sid("S")), keys.log_prefix(at.sid("S")), TOMBSTONE],
-    )
+    reply = await at.redis.run(session_erase(at=at.keys.of_session(at.sid("S"))))
     assert (reply, session.session_id) == (1, at.sid("S"))
     assert await at.held("session:", "chats:", "order:", "run:", "log:", "used:", "idem:", "erased:") == {
         "erased:S": TOMBSTONE,

@@ -13,7 +13,9 @@ from app.exceptions import (
 )
 from app.models import Identity, Usage
 from app.stores.index import owner_key, user_key
+from app.stores.scripts import rate_take, usage_erase, usage_read
 from app.stores.usage import UsageStore, today, usage_of_end
+from app.utils import shard_of
 
 from .place import (
     ADMIN,
@@ -68,7 +70,7 @@ async def test_the_next_day_begins_anew(at: Place, clock: Clock) -> None:
     await at.say("A")
     await at.end("A")
     clock.now = NOON + DAY // 2
-    await at.redis.command("HSET", at.keys.session(at.sid("S")), "expires", clock.now + SESSION)
+    await at.do("HSET", at.keys.session(at.sid("S")), "expires", clock.now + SESSION)
     await at.say("B")
     await at.end("B", usage="5 3 2")
     held = await at.held("usage:", "owners:")
@@ -142,13 +144,15 @@ async def test_a_minute_s_worth_of_tokens_can_be_taken_at_once_and_comes_back_st
     assert [await take(), await take()] == ["granted", "15"]
 
 
+async def take_of_three(at: Place) -> Any:
+    return await at.redis.run(rate_take(bucket=at.keys.rate("messages", "u"), per_minute=3))
+
+
 async def test_a_bucket_tells_what_is_left_and_lives_a_little_longer_than_it_takes_to_fill(
     at: Place, clock: Clock
 ) -> None:
-    key = at.keys.rate("messages", "u")
-
     async def take() -> Any:
-        return await at.redis.run(at.rates._take, [key], [3])
+        return await take_of_three(at)
 
     assert await take() == [1, 2, 0]
     assert await at.dump() == {
@@ -171,17 +175,15 @@ async def test_a_bucket_tells_what_is_left_and_lives_a_little_longer_than_it_tak
 
 
 async def test_a_clock_that_went_back_takes_no_tokens_away(at: Place, clock: Clock) -> None:
-    key = at.keys.rate("messages", "u")
-    assert await at.redis.run(at.rates._take, [key], [3]) == [1, 2, 0]
+    assert await take_of_three(at) == [1, 2, 0]
     clock.now -= 40 * SECOND
-    assert await at.redis.run(at.rates._take, [key], [3]) == [1, 1, 0]
+    assert await take_of_three(at) == [1, 1, 0]
 
 
 async def test_a_bucket_never_holds_more_than_a_minute_s_worth(at: Place) -> None:
-    key = at.keys.rate("messages", "u")
-    await at.redis.run(at.rates._take, [key], [3])
+    await take_of_three(at)
     await at.age(50 * SECOND)
-    assert await at.redis.run(at.rates._take, [key], [3]) == [1, 2, 0]
+    assert await take_of_three(at) == [1, 2, 0]
 
 
 # -- usage ---------------------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ async def test_usage_is_told_by_day(at: Place, clock: Clock) -> None:
         await use(at, chat)
         first = today()
         clock.now += DAY
-        await at.redis.command("DEL", at.keys.session(at.sid("S")))
+        await at.do("DEL", at.keys.session(at.sid("S")))
     found = await at.usage.rows(ME, first - timedelta(9), today())
     assert [(row.day, row.chats) for row in found] == [(first - timedelta(1), 1), (first, 1)]
     assert [row.day for row in await at.usage.rows(ME, first, first)] == [first]
@@ -228,10 +230,10 @@ async def test_usage_is_told_by_day(at: Place, clock: Clock) -> None:
 async def test_a_day_without_usage_is_not_spoken_of(at: Place) -> None:
     await use(at, "A")
     day = today().toordinal() - 719_163
-    replies = await at.usage._on_shards(
-        at.usage._read, [owner_key(STRANGER.owner), owner_key(ME.root), day, day]
-    )
-    assert [reply for reply in replies if reply] == []
+    keys = at.keys.usage(shard_of(at.sid("S")))
+    owner, root = owner_key(STRANGER.owner), owner_key(ME.root)
+    command = usage_read(at=keys, owner=owner, root=root, first_day=day, last_day=day)
+    assert await at.redis.run(command) == []
 
 
 async def test_erasing_a_user_s_usage_leaves_that_of_others(at: Place) -> None:
@@ -269,8 +271,9 @@ async def test_erasing_tells_how_many_rows_went(at: Place) -> None:
     await use(at, "A")
     await use(at, "B", "T", bot_id="other")
     day = today().toordinal() - 719_163
-    replies = await at.usage._on_shards(at.usage._erase, ["", owner_key(ME.root), day - 1, day + 1, "u\x1f"])
-    assert sum(replies) == 2
+    keys, root = at.keys.usage(shard_of(at.sid("S"))), owner_key(ME.root)
+    command = usage_erase(at=keys, owner="", root=root, first_day=day - 1, last_day=day + 1, row="u\x1f")
+    assert await at.redis.run(command) == 2
 
 
 async def test_the_quota_counts_what_the_user_has_spent_today(at: Place) -> None:

@@ -152,23 +152,22 @@ class LostReply:
         self._then = then
         self._service = service
         self._gate = service.resources.redis
-        self._pipeline = self._gate.pipeline
-        self._end = service.resources.tasks._writer._end.sha
+        self._attempt = self._gate.attempt
 
     async def _lose(self, commands: Any) -> Any:
-        replies = await self._pipeline(commands)
-        if not self.lost and any(self._end in command for command in commands):
+        replies = await self._attempt(commands)
+        if not self.lost and any(command.name == "chat_end" for command in commands):
             self.lost += 1
             await asyncio.to_thread(self._then)
             raise RedisUnavailable
         return replies
 
     def __enter__(self) -> Self:
-        self._gate.pipeline = self._lose  # type: ignore[method-assign]
+        self._gate.attempt = self._lose  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._gate.pipeline = self._pipeline  # type: ignore[method-assign]
+        self._gate.attempt = self._attempt  # type: ignore[method-assign]
 
 
 async def test_an_end_whose_reply_was_lost_is_sent_again_and_counts_once(

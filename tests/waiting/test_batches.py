@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from app.exceptions import RedisUnavailable
-from app.redis_client import RedisGate, open_redis
+from app.redis_client import Command, RedisGate, open_redis
 from tests.support import RedisServer, wait_until
 
 BOUND = 20.0
@@ -59,19 +59,19 @@ async def all_of(*calls: Awaitable[object]) -> list[object]:
 @pytest.mark.parametrize("bad", ["\ud800", object()], ids=["text that is none", "no text at all"])
 async def test_what_cannot_be_sent_fails_its_own_caller_alone(bad: str, redis: RedisServer) -> None:
     async with gate_to(redis.url) as gate:
-        await gate.command("SET", "a", "1", "PX", 60_000)
+        await gate.run(Command("SET", "a", "1", "PX", 60_000))
         before, refused, after = await all_of(
-            gate.command("GET", "a"), gate.command("GET", bad), gate.command("GET", "a")
+            gate.run(Command("GET", "a")), gate.run(Command("GET", bad)), gate.run(Command("GET", "a"))
         )
         assert (before, after) == (b"1", b"1")
         assert isinstance(refused, UnicodeEncodeError | TypeError)
-        assert await gate.command("GET", "a") == b"1"
+        assert await gate.run(Command("GET", "a")) == b"1"
 
 
 async def test_an_answer_that_nobody_expects_reaches_all_who_asked() -> None:
     async with fake_redis(lambda: lambda _: b"-ERR \xff\xfe\r\n") as url, gate_to(url) as gate:
         for _ in range(2):
-            outcomes = await all_of(*(gate.command("GET", f"key-{n}") for n in range(5)))
+            outcomes = await all_of(*(gate.run(Command("GET", f"key-{n}")) for n in range(5)))
             assert all(isinstance(outcome, Exception) for outcome in outcomes)
             assert len(outcomes) == 5
 
@@ -80,9 +80,9 @@ async def test_whoever_waits_when_the_store_is_closed_hears_of_it(redis: RedisSe
     async with gate_to(redis.url, reply_timeout=60) as gate:
         redis.pause()
         try:
-            waiting = [asyncio.create_task(gate.command("GET", "a")) for _ in range(3)]
+            waiting = [asyncio.create_task(gate.run(Command("GET", "a"))) for _ in range(3)]
             await asyncio.sleep(0)
-            waiting.append(asyncio.create_task(gate.command("GET", "b")))
+            waiting.append(asyncio.create_task(gate.run(Command("GET", "b"))))
             await asyncio.sleep(0)
             async with asyncio.timeout(BOUND):
                 await gate.close()
@@ -114,9 +114,9 @@ async def test_replies_that_nobody_took_never_answer_somebody_else() -> None:
         for turns in range(2, 30):
             async with gate_to(url) as gate:
                 await gate.on_each("PING")
-                reading = asyncio.create_task(gate.pipeline([("GET", f"k{n}") for n in range(60)]))
+                reading = asyncio.create_task(gate.pipeline([Command("GET", f"k{n}") for n in range(60)]))
                 for _ in range(turns):
                     await asyncio.sleep(0)
                 reading.cancel()
                 await wait_until(reading.done, BOUND, pause=0)
-                assert await gate.command("GET", "mine") == b"mine"
+                assert await gate.run(Command("GET", "mine")) == b"mine"

@@ -11,11 +11,11 @@ import pytest
 import redis as redis_py
 
 from app.exceptions import RedisUnavailable
-from app.redis_client import Keys, RedisGate, open_redis
+from app.redis_client import Command, Keys, RedisGate, open_redis
 from app.stopping import end_tasks
 from app.stores.leases import LeaseStore
-from app.stores.open_log import LogPolicy
-from app.tasks import LeaseKeeper, scan_seconds
+from app.stores.limits import LogPolicy
+from app.tasks.takeover import LeaseKeeper, scan_seconds
 from tests.support import RedisServer, redis_server, wait_until
 
 BOUND = 30.0
@@ -35,10 +35,10 @@ async def test_one_slow_command_of_somebody_else_closes_no_gate(own_redis: Redis
             sleeping = asyncio.create_task(asyncio.to_thread(other.execute_command, "DEBUG", "SLEEP", "3"))
             await asyncio.sleep(0.2)
             with pytest.raises(RedisUnavailable):
-                await gate.command("GET", "a")
+                await gate.run(Command("GET", "a"))
             assert await gate.found_away() is False
             await sleeping
-        assert await gate.command("GET", "a") is None
+        assert await gate.run(Command("GET", "a")) is None
         assert gate.outages == 0
 
 
@@ -47,7 +47,7 @@ async def test_a_redis_that_says_nothing_is_found_away_and_back(own_redis: Redis
         own_redis.pause()
         try:
             with pytest.raises(RedisUnavailable):
-                await gate.command("GET", "a")
+                await gate.run(Command("GET", "a"))
             async with asyncio.timeout(BOUND):
                 assert await gate.found_away() is True
             assert gate.outages == 1
@@ -55,14 +55,14 @@ async def test_a_redis_that_says_nothing_is_found_away_and_back(own_redis: Redis
             own_redis.resume()
         async with asyncio.timeout(BOUND):
             await gate.wait_open()
-        assert await gate.command("GET", "a") is None
+        assert await gate.run(Command("GET", "a")) is None
 
 
 async def test_a_redis_that_is_gone_is_away_at_once(own_redis: RedisServer) -> None:
     async with gate_to(own_redis, reply_timeout=BOUND) as gate:
         own_redis.kill()
         with pytest.raises(RedisUnavailable):
-            await gate.command("GET", "a")
+            await gate.run(Command("GET", "a"))
         assert gate.away
 
 
@@ -86,7 +86,7 @@ async def test_a_redis_that_is_busy_with_a_script_is_away_until_that_is_over(
 
             async def refused() -> bool:
                 try:
-                    await gate.command("GET", "a")
+                    await gate.run(Command("GET", "a"))
                 except RedisUnavailable:
                     return True
                 return False
@@ -97,7 +97,7 @@ async def test_a_redis_that_is_busy_with_a_script_is_away_until_that_is_over(
             async with asyncio.timeout(BOUND):
                 await gate.wait_open()
                 await running
-            assert await gate.command("GET", "a") is None
+            assert await gate.run(Command("GET", "a")) is None
 
 
 class NoChats:
@@ -125,7 +125,7 @@ async def test_after_trouble_with_redis_nothing_is_claimed_for_the_length_of_a_l
         if trouble == "gone":
             own_redis.kill()
             with pytest.raises(RedisUnavailable):
-                await gate.command("GET", "a")
+                await gate.run(Command("GET", "a"))
             claiming = asyncio.create_task(keeper._claim())
             await asyncio.sleep(0.1)
             end = loop.time()
@@ -137,7 +137,7 @@ async def test_after_trouble_with_redis_nothing_is_claimed_for_the_length_of_a_l
                 )
                 await asyncio.sleep(0.2)
                 with pytest.raises(RedisUnavailable):
-                    await gate.command("GET", "a")
+                    await gate.run(Command("GET", "a"))
                 assert await gate.found_away() is False
                 end = loop.time()
                 await sleeping

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from app.redis_client import Arg, Keys, RedisGate, open_redis
+from app.redis_client import Command, Keys, RedisGate, open_redis
 from app.stores.event_log import LogWriter
 from app.stores.leases import LeaseStore
-from app.stores.open_log import LogPolicy, OpenLog, Origin
+from app.stores.limits import LogPolicy
+from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord
 from app.utils import new_chat_id, new_session_id
 from tests.support import RedisServer, RunningApp, open_client, wait_until
@@ -26,23 +27,22 @@ POLICY = LogPolicy(lease=60_000, session_ttl=60_000, log_ttl=60_000, hold=60_000
 
 
 class Sent:
-    """What goes through a gate, in pipelines and by itself."""
+    """What goes to the servers behind a gate, in pipelines and by itself."""
 
     def __init__(self, gate: RedisGate, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.pipelines: list[list[tuple[Arg, ...]]] = []
-        self.alone: list[Arg] = []
-        pipeline, command = gate.pipeline, gate.command
+        self.pipelines: list[list[Command[Any]]] = []
+        self.alone: list[str] = []
+        servers: Any = gate._servers
+        send = servers.send
 
-        async def counted_pipeline(commands: Sequence[tuple[Arg, ...]]) -> list[Any]:
-            self.pipelines.append(list(commands))
-            return await pipeline(commands)
+        async def counted(commands: Sequence[Command[Any]], **more: Any) -> Any:
+            if len(commands) == 1:
+                self.alone.append(commands[0].name)
+            else:
+                self.pipelines.append(list(commands))
+            return await send(commands, **more)
 
-        async def counted_command(*parts: Arg) -> Any:
-            self.alone.append(parts[0])
-            return await command(*parts)
-
-        monkeypatch.setattr(gate, "pipeline", counted_pipeline)
-        monkeypatch.setattr(gate, "command", counted_command)
+        monkeypatch.setattr(servers, "send", counted)
 
 
 @asynccontextmanager
@@ -56,7 +56,7 @@ async def open_log(gate: RedisGate, frame: bytes = b"first\n\n") -> OpenLog:
     session_id = new_session_id()
     chat_id = new_chat_id(session_id)
     key = KEYS.log(chat_id)
-    await gate.pipeline([("XADD", key, "1-1", "n", 1, "f", frame), ("PEXPIRE", key, 60_000)])
+    await gate.pipeline([Command("XADD", key, "1-1", "n", 1, "f", frame), Command("PEXPIRE", key, 60_000)])
     origin = Origin(SessionRecord(session_id, [b"owner", b"o"]), b"{}", [b"epoch", b"1"])
     return OpenLog(chat_id, session_id, 1, origin, frames=[frame], visible=1, committed=1)
 
@@ -111,7 +111,7 @@ async def test_after_an_outage_many_logs_are_looked_at_together(
             for log in logs:
                 writer.append(log, [b"third\n\n"])
             await wait_until(lambda: all(log.committed == 3 for log in logs), BOUND)
-        looks = [p for p in sent.pipelines if p[0][0] == "XREVRANGE"]
+        looks = [p for p in sent.pipelines if p[0].name == "XREVRANGE"]
         assert sum(map(len, looks)) == len(logs)
         assert len(looks) == 1
         assert "XREVRANGE" not in sent.alone
@@ -153,12 +153,14 @@ async def test_a_pipeline_has_a_total_and_every_log_its_turn(
             await wait_until(lambda: small.committed == 2, BOUND)
             assert not all(log.committed == 13 for log in large), "it did not wait for all the others"
             await wait_until(lambda: all(log.committed == 13 for log in large), BOUND)
-        sizes = [sum(len(part) for c in p for part in c if isinstance(part, bytes)) for p in sent.pipelines]
+        sizes = [
+            sum(len(part) for c in p for part in c.parts if isinstance(part, bytes)) for p in sent.pipelines
+        ]
         assert max(sizes) <= 5 * MIB
         turns: dict[str, list[int]] = {}
         for number, pipeline in enumerate(sent.pipelines):
             for command in pipeline:
-                turns.setdefault(str(command[1]), []).append(number)
+                turns.setdefault(command.key, []).append(number)
         gaps = [b - a for numbers in turns.values() for a, b in itertools.pairwise(numbers)]
         assert max(gaps) <= 5, "nobody was passed over while others had several turns"
 

@@ -1,14 +1,14 @@
--- KEYS run, session. ARGV epoch, coze chat id, conversation id, their credential. -> 1, or 0 where somebody else owns the chat.
--- The session's opening messages are at Coze now: they are not sent a second time.
-if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return 0 end
-if ARGV[2] ~= '' then redis.call('HSET', KEYS[1], 'coze_chat_id', ARGV[2]) end
-if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[1], 'conversation_id', ARGV[3], 'credential', ARGV[4])
-  if redis.call('HEXISTS', KEYS[2], 'owner') == 1 then
-    if redis.call('HGET', KEYS[2], 'conversation_id') == '' then
-      redis.call('HSET', KEYS[2], 'conversation_id', ARGV[3], 'credential', ARGV[4])
+local run = runs .. chat
+if redis.call('HGET', run, 'epoch') ~= epoch then return 0 end
+if coze_chat ~= '' then redis.call('HSET', run, 'coze_chat_id', coze_chat) end
+if conversation ~= '' then
+  redis.call('HSET', run, 'conversation_id', conversation, 'credential', credential)
+  if redis.call('HEXISTS', session, 'owner') == 1 then
+    if redis.call('HGET', session, 'conversation_id') == '' then
+      redis.call('HSET', session, 'conversation_id', conversation, 'credential', credential)
     end
-    redis.call('HSET', KEYS[2], 'seeded', '1')
+    -- The session's opening messages are at Coze now: they are not sent a second time.
+    redis.call('HSET', session, 'seeded', '1')
   end
 end
 return 1

@@ -1,7 +1,7 @@
--- KEYS the user's files, the root's uploaders of that name. ARGV file, user, expiry, ttl
 -- Scores are expiry times, so what was forgotten here leaves by itself.
-for i, key in ipairs(KEYS) do
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now_ms()))
-  redis.call('ZADD', key, ARGV[3], ARGV[i])
-  redis.call('PEXPIRE', key, ARGV[4])
+local now = now_ms()
+for i, key in ipairs({files, uploaders}) do
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now))
+  redis.call('ZADD', key, expires, i == 1 and file_id or user)
+  redis.call('PEXPIRE', key, ttl)
 end

@@ -1,4 +1,3 @@
--- KEYS user's sessions, all sessions, all users. ARGV session, user
-redis.call('ZREM', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-if redis.call('ZCARD', KEYS[1]) == 0 then redis.call('ZREM', KEYS[3], ARGV[2]) end
+redis.call('ZREM', user_sessions, session_id)
+redis.call('ZREM', sessions, session_id)
+if redis.call('ZCARD', user_sessions) == 0 then redis.call('ZREM', users, user) end

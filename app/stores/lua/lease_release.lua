@@ -1,6 +1,6 @@
--- KEYS leases. ARGV member, ... -> how many were still there. They are for the next one at once.
+-- They are for the next one at once.
 local released = 0
-for _, member in ipairs(ARGV) do
-  released = released + redis.call('ZADD', KEYS[1], 'XX', 'CH', 0, member)
+for _, member in ipairs(members) do
+  released = released + redis.call('ZADD', leases, 'XX', 'CH', 0, member)
 end
 return released

@@ -1,4 +1,22 @@
--- Put in front of every script. Times are milliseconds by Redis' own clock, so that replicas agree.
+-- Put in front of every script, together with what its signature in scripts.py makes of keys and arguments: local
+-- variables of these names. Times are milliseconds by Redis' own clock, so that replicas agree.
+local DAY = 86400000
+local TOMBSTONE = DAY -- how long a session that is over is remembered, so that a late caller is told why it is gone
+local IDEMPOTENCY = DAY
+
+local taken = 0
+local function next_argument()
+  taken = taken + 1
+  return ARGV[taken]
+end
+
+-- Its length comes first.
+local function next_list()
+  local items = {}
+  for i = 1, tonumber(next_argument()) do items[i] = next_argument() end
+  return items
+end
+
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
@@ -34,9 +52,19 @@ local function session_state(s, mine, admin_prefix, now)
   return 'active'
 end
 
--- Only the first status is replaced: it stands before everything that a caller wrote.
-local function with_status(record, from, to)
-  return (string.gsub(record, '"status":"' .. from .. '"', '"status":"' .. to .. '"', 1))
+-- An Idempotency-Key and what it stands for; the set leads erasure to it.
+local function remember_key(used, key, value)
+  redis.call('SET', key, value, 'PX', IDEMPOTENCY)
+  redis.call('SADD', used, key)
+  redis.call('PEXPIRE', used, IDEMPOTENCY)
+end
+
+-- Records, and the states of their runs ('' where there is none): while a chat is not over, its status follows from its
+-- run's state, whatever its record says.
+local function records_of(s, chats, runs, ids)
+  local states = {}
+  for i, id in ipairs(ids) do states[i] = s.running ~= '' and redis.call('HGET', runs .. id, 'state') or '' end
+  return #ids > 0 and redis.call('HMGET', chats, unpack(ids)) or {}, states
 end
 
 local function flatten(h)
@@ -49,8 +77,6 @@ end
 local function live_at_least(key, ms)
   if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, int(ms)) end
 end
-
-local DAY = 86400000
 
 -- A day more than the entry needs: the key only has to go when its shard falls silent.
 local function set_lease(leases, member, expires_at)
@@ -75,8 +101,8 @@ end
 -- tool outputs holds nothing. Keys of chats that are not over live a tombstone longer than that, so that whoever
 -- finds the lease of one in time can still end it. After the end only the session's own hash stays so long, to
 -- tell a late caller what happened; nobody comes back to one of a single chat.
-local function renew_session(session, chats, s, now, ttl, hold, tombstone)
-  if s.single then tombstone = math.min(tombstone, 3600000) end
+local function renew_session(session, chats, s, now, ttl, hold)
+  local tombstone = s.single and 3600000 or TOMBSTONE
   local shard, id = string.match(session, '^(.*:)session:(.*)$')
   local leases, run, state, epoch = shard .. 'leases', shard .. 'run:', nil, nil
   if s.running ~= '' then
@@ -92,13 +118,13 @@ local function renew_session(session, chats, s, now, ttl, hold, tombstone)
   redis.call('PEXPIRE', chats, int(records))
   redis.call('PEXPIRE', shard .. 'order:' .. id, int(records))
   if s.running == '' then return end
-  local function keep(chat)
+  local function renew_chat(chat)
     redis.call('PEXPIRE', run .. chat, int(longer))
     redis.call('PEXPIRE', shard .. 'log:' .. chat, int(longer))
   end
-  keep(s.running)
+  renew_chat(s.running)
   if state == 'waiting' then
-    -- Where one is there already, whoever finds it due looks at the session again.
+    -- Where one is there already, whoever finds it due found at the session again.
     redis.call('ZADD', leases, 'NX', s.expires, s.running .. ':' .. epoch)
     live_at_least(leases, life + DAY)
     count_in(leases, 'waiting', s.running, now + longer)
@@ -106,7 +132,7 @@ local function renew_session(session, chats, s, now, ttl, hold, tombstone)
   local queue = shard .. 'queue:' .. id
   redis.call('PEXPIRE', queue, int(longer))
   for _, chat in ipairs(redis.call('LRANGE', queue, 0, -1)) do
-    keep(chat)
+    renew_chat(chat)
     count_in(leases, 'queued', chat, now + longer)
   end
 end

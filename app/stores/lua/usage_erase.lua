@@ -1,16 +1,14 @@
--- KEYS prefix of usage in this shard, prefix of owners in this shard
--- ARGV owner ('' = all of the root), root, first day, last day, how a row of the user begins -> how many rows went
 local gone = 0
-for day = tonumber(ARGV[3]), tonumber(ARGV[4]) do
-  local set = KEYS[2] .. ARGV[2] .. ':' .. day
-  local owners = {ARGV[1]}
-  if ARGV[1] == '' then owners = redis.call('SMEMBERS', set) end
-  for _, owner in ipairs(owners) do
-    local used = KEYS[1] .. owner .. ':' .. day
-    for _, row in ipairs(redis.call('HKEYS', used)) do
-      if string.sub(row, 1, #ARGV[5]) == ARGV[5] then gone = gone + redis.call('HDEL', used, row) end
+for day = first_day, last_day do
+  local set = usage_owners .. root .. ':' .. day
+  local owners = {owner}
+  if owner == '' then owners = redis.call('SMEMBERS', set) end
+  for _, each in ipairs(owners) do
+    local of_day = usage .. each .. ':' .. day
+    for _, name in ipairs(redis.call('HKEYS', of_day)) do
+      if string.sub(name, 1, #row) == row then gone = gone + redis.call('HDEL', of_day, name) end
     end
-    if redis.call('EXISTS', used) == 0 then redis.call('SREM', set, owner) end
+    if redis.call('EXISTS', of_day) == 0 then redis.call('SREM', set, each) end
   end
 end
 return gone

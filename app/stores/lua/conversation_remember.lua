@@ -1,0 +1,5 @@
+redis.call('SET', record, value, 'PX', ttl)
+local now = now_ms()
+redis.call('ZREMRANGEBYSCORE', conversations, '-inf', int(now))
+redis.call('ZADD', conversations, int(now + ttl), user .. ':' .. string.match(record, '([^:]+)$'))
+redis.call('PEXPIRE', conversations, ttl)
