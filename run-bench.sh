@@ -12,9 +12,9 @@ usage() {
 Usage: ./run-bench.sh [options]
 
   (nothing)          all parts: about half an hour; writes benchmarks/results/
-  --quick            floor and ours only, under a minute; fails when the CPU time per chat is above 0.8 of the
-                     floor's, or a frame is lost
-  --only A,B         some of: streams paced variants latency whole reads flat memory redis
+  --quick            20 streams at once, in a burst and paced, half a minute; fails when ours takes more CPU time
+                     per chat than its limit as a ratio to frame and passthrough, or a frame is lost
+  --only A,B         some of: streams paced crowds variants latency whole reads flat memory redis
   --rounds N         interleaved rounds (5; quick: 3)
   --seconds S        that a round is to take (3)
   --minutes M        of churn in the part "memory" (1; the whole claim needs 10)

@@ -199,6 +199,7 @@ class Settings(BaseSettings):
             "level": self.log_level,
             "json": self.log_format == "json",
             "file": self.log_file,
+            "workers": self.workers,
             "max_bytes": int(self.log_rotation_mb * 1_000_000),
             "keep_days": self.log_retention_days,
         }

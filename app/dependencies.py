@@ -18,7 +18,13 @@ from app.metrics import Metrics
 from app.models import Cursor, Identity
 from app.redis_client import RedisGate
 from app.sse import OpenStreams
-from app.tasks import ConversationService, FileService, SingleChats, TaskService, UsageService, UserService
+from app.tasks.chats import ChatService
+from app.tasks.conversations import ConversationService
+from app.tasks.files import FileService
+from app.tasks.sessions import SessionService
+from app.tasks.shutdown import Shutdown
+from app.tasks.usage import UsageService
+from app.tasks.users import UserService
 from app.tracing import Tracing
 from app.utils import now_ms
 
@@ -38,7 +44,9 @@ class Resources:
 
     settings: Settings
     redis: RedisGate
-    tasks: TaskService
+    sessions: SessionService
+    chats: ChatService
+    shutdown: Shutdown
     users: UserService
     files: FileService
     usage: UsageService
@@ -49,7 +57,6 @@ class Resources:
     metrics: Metrics
     tracing: Tracing
     api_keys: ApiKeys
-    singles: SingleChats
     bots: Mapping[str, str]
     """Bot ids by the model name of OpenAI's clients."""
 
@@ -73,11 +80,18 @@ async def get_resources(request: Request) -> Resources:
 ResourcesDep = Annotated[Resources, Depends(get_resources)]
 
 
-async def get_tasks(request: Request) -> TaskService:
-    return resources_of(request).tasks
+async def get_chats(request: Request) -> ChatService:
+    return resources_of(request).chats
 
 
-TasksDep = Annotated[TaskService, Depends(get_tasks)]
+ChatsDep = Annotated[ChatService, Depends(get_chats)]
+
+
+async def get_sessions(request: Request) -> SessionService:
+    return resources_of(request).sessions
+
+
+SessionsDep = Annotated[SessionService, Depends(get_sessions)]
 
 
 async def get_users(request: Request) -> UserService:

@@ -3,31 +3,23 @@
 import asyncio
 import gc
 import signal
-import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from types import FrameType
 from typing import Any, Final
 
-import httpx
 from fastapi import FastAPI
 from loguru import logger
 
 from app import __version__
-from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
 from app.config import Settings, SettingsError, load_settings
-from app.coze import CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
-from app.credentials import Accounts, build_accounts
-from app.dependencies import Resources
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
+from app.factory import api_keys, auth_options, open_resources
 from app.logging_config import configure_logging
-from app.metrics import Metrics
 from app.middleware import Cors, RequestContext
 from app.openai_door import routes as openai_door
 from app.openapi import add_openapi
-from app.redis_client import Keys, RedisGate, Servers, open_redis
 from app.routes import (
     admin,
     chats,
@@ -41,309 +33,9 @@ from app.routes import (
     usage,
     users,
 )
-from app.sse import OpenStreams
-from app.stores.chats import ChatStore
-from app.stores.conversations import ConversationStore
-from app.stores.event_log import LogWriter
-from app.stores.files import FileStore
-from app.stores.leases import LeaseStore
-from app.stores.limits import LogPolicy, SessionLimits
-from app.stores.log_reader import LogReader
-from app.stores.rates import RateKind, RateStore
-from app.stores.sessions import SessionStore
-from app.stores.usage import UsageStore
-from app.stores.users import UserStore
-from app.tasks import (
-    Attachments,
-    ConversationService,
-    FileOptions,
-    FileService,
-    LeaseKeeper,
-    Runner,
-    RunningChats,
-    SingleChats,
-    TaskOptions,
-    TaskService,
-    UsageService,
-    UserService,
-    scan_seconds,
-)
-from app.tracing import Tracing, open_tracing
-from app.utils import now_ms
 
 _LAST_SECONDS: Final = 5
 """After a second signal: what is not over by then is cut off by the system."""
-
-
-def ssl_context() -> ssl.SSLContext:
-    """certifi's authorities and the machine's own, SSL_CERT_FILE among them: private ones are common."""
-    context = httpx.create_ssl_context(trust_env=False)
-    context.load_default_certs()
-    return context
-
-
-def auth_options(settings: Settings) -> AuthOptions:
-    """Raises ``ValueError`` naming the setting that cannot work."""
-    return AuthOptions(
-        scheme=settings.http_scheme,
-        roots=(settings.alchemy_host, settings.moicen_host, settings.huiwings_host, settings.local_host),
-        verify_url=settings.verify_url or None,
-        timeout=settings.auth_timeout,
-        cache_ttl=settings.auth_cache_ttl,
-        jwt_key=settings.jwt_key,
-        admin_roles=frozenset(role.strip() for role in settings.admin_roles.split(",") if role.strip()),
-    )
-
-
-def api_keys(settings: Settings) -> ApiKeys:
-    """Raises ``ValueError`` naming the setting that cannot work."""
-    listed = settings.openai_api_keys
-    return ApiKeys(listed.get_secret_value() if listed else "", settings.openai_api_keys_file)
-
-
-async def _open_verifier(
-    settings: Settings,
-    stack: AsyncExitStack,
-    meters: Metrics,
-    transport: httpx.AsyncBaseTransport | None,
-) -> Verifier:
-    if not settings.enable_auth:
-        return NoVerifier()
-    options = auth_options(settings)
-    http = (
-        build_auth_client(options, ssl_context=ssl_context())
-        if transport is None
-        else httpx.AsyncClient(transport=transport, trust_env=False)
-    )
-    verifier = HtyVerifier(await stack.enter_async_context(http), options, metrics=meters)
-    stack.push_async_callback(verifier.aclose)
-    return verifier
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a process has outside itself, for those who bring their own: tests, above all a simulated world.
-
-    ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``:
-    says how long to wait between two looks for leases that have run out.
-    """
-
-    servers: Servers | None = None
-    transport: httpx.AsyncBaseTransport | None = None
-    scan_seconds: Callable[[], float] = scan_seconds
-
-
-_OUTSIDE: Final = World()
-
-
-async def _open_redis(
-    settings: Settings, stack: AsyncExitStack, meters: Metrics, tracing: Tracing, servers: Servers | None
-) -> RedisGate:
-    return await stack.enter_async_context(
-        open_redis(
-            settings.redis_url.get_secret_value(),
-            pool_size=settings.redis_pool_size,
-            reply_timeout=settings.redis_timeout,
-            prefix=settings.redis_prefix,
-            metrics=meters,
-            tracing=tracing,
-            servers=servers,
-        )
-    )
-
-
-def _coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> PooledClient:
-    if transport is not None:
-        return PooledClient(transport, settings.connect_timeout)
-    return build_http_client(
-        connect_timeout=settings.connect_timeout,
-        pool_size=settings.max_upstream_connections,
-        transport=settings.transport,
-        ssl_context=ssl_context(),
-    )
-
-
-async def _open_coze(
-    settings: Settings,
-    stack: AsyncExitStack,
-    meters: Metrics,
-    tracing: Tracing,
-    transport: httpx.AsyncBaseTransport | None,
-) -> tuple[CozeClient, Accounts]:
-    http = await stack.enter_async_context(_coze_http(settings, transport))
-    accounts = build_accounts(settings, http)
-    stack.push_async_callback(accounts.aclose)
-    meters.watch_credentials(accounts.states)
-    coze = CozeClient(
-        http,
-        CozeOptions(
-            endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
-            connect_timeout=settings.connect_timeout,
-            first_byte_timeout=settings.first_byte_timeout,
-            idle_timeout=settings.idle_timeout,
-            chat_timeout=settings.chat_timeout,
-            max_retries=settings.max_retries,
-            poll_interval=settings.poll_interval,
-        ),
-        accounts,
-        metrics=meters,
-        tracing=tracing,
-    )
-    return coze, accounts
-
-
-def _log_policy(settings: Settings) -> LogPolicy:
-    return LogPolicy(
-        lease=int(settings.lease_seconds * 1000),
-        session_ttl=settings.session_expire * 1000,
-        log_ttl=settings.result_expire * 1000,
-        hold=int(settings.chat_timeout * 1000) + 60_000,
-        usage_ttl=settings.usage_retention_days * 86_400_000,
-        quota=settings.daily_token_quota > 0,
-    )
-
-
-def _session_limits(settings: Settings) -> SessionLimits:
-    return SessionLimits(
-        expire=settings.session_expire,
-        inactive=settings.user_inactive_timeout,
-        per_user=settings.max_sessions_per_user,
-        total=settings.max_total_sessions,
-        users=settings.max_active_users,
-        hold=_log_policy(settings).hold,
-    )
-
-
-def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, meters: Metrics) -> Runner:
-    return Runner(
-        coze,
-        writer,
-        use_stream=settings.use_stream,
-        chat_timeout=settings.chat_timeout,
-        max_log_bytes=settings.max_chat_log_bytes,
-        user_id_scope=settings.user_id_scope,
-        metrics=meters,
-    )
-
-
-def _task_options(settings: Settings) -> TaskOptions:
-    return TaskOptions(
-        default_bot_id=settings.bot_id,
-        max_message_length=settings.max_message_length,
-        max_queued=settings.max_queued_per_session,
-        max_running=settings.max_concurrent_chats,
-        drain_seconds=settings.drain_seconds,
-    )
-
-
-def _open_running(
-    settings: Settings,
-    stack: AsyncExitStack,
-    redis: RedisGate,
-    coze: CozeClient,
-    leases: LeaseStore,
-    conversations: ConversationStore,
-    sessions: SessionStore,
-    meters: Metrics,
-    tracing: Tracing,
-) -> tuple[LogWriter, LogReader, RunningChats]:
-    """What runs chats and reads those of others. Closed in reverse order: chats first, the writer last."""
-    keys = Keys(settings.redis_prefix)
-    writer = LogWriter(redis, keys, _log_policy(settings))
-    writer.start()
-    stack.push_async_callback(writer.stop)
-    reader = LogReader(redis, keys, leases.process)
-    stack.push_async_callback(reader.stop)
-    running = RunningChats(
-        runner=_runner(settings, coze, writer, meters),
-        writer=writer,
-        leases=leases,
-        reader=reader,
-        metrics=meters,
-        tracing=tracing,
-        conversations=conversations,
-        sessions=sessions,
-    )
-    stack.push_async_callback(running.stop)
-    return writer, reader, running
-
-
-def _used(settings: Settings, redis: RedisGate, keys: Keys) -> UsageStore:
-    return UsageStore(
-        redis, keys, days=settings.usage_retention_days, daily_tokens=settings.daily_token_quota
-    )
-
-
-def _file_options(settings: Settings) -> FileOptions:
-    return FileOptions(settings.max_file_bytes, settings.upload_timeout)
-
-
-def _rates(settings: Settings) -> dict[RateKind, int]:
-    messages, sessions = settings.rate_messages_per_minute, settings.rate_sessions_per_minute
-    return {"messages": messages, "sessions": sessions, "files": messages}
-
-
-@asynccontextmanager
-async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIterator[Resources]:
-    """The one place that names everything: opens it in order, closes it in reverse."""
-    async with AsyncExitStack() as stack:
-        meters = stack.enter_context(closing(Metrics(__version__)))
-        tracing = await stack.enter_async_context(
-            open_tracing(settings.otel_endpoint, service=settings.otel_service)
-        )
-        redis = await _open_redis(settings, stack, meters, tracing, world.servers)
-        coze, accounts = await _open_coze(settings, stack, meters, tracing, world.transport)
-        keys = Keys(settings.redis_prefix)
-        conversations = ConversationStore(redis, keys, days=settings.conversation_days)
-        leases = LeaseStore(redis, keys, _log_policy(settings))
-        sessions = SessionStore(redis, keys, _session_limits(settings))
-        writer, reader, running = _open_running(
-            settings, stack, redis, coze, leases, conversations, sessions, meters, tracing
-        )
-        LeaseKeeper(redis, leases, running, scan_seconds=world.scan_seconds).start()
-        rates = RateStore(redis, keys, _rates(settings))
-        used = _used(settings, redis, keys)
-        kept_files = FileStore(redis, keys, days=settings.file_days)
-        tasks = TaskService(
-            sessions=sessions,
-            rates=rates,
-            usage=used,
-            conversations=conversations,
-            attachments=Attachments(kept_files, sessions),
-            chats=ChatStore(redis, keys, _log_policy(settings), leases.process),
-            leases=leases,
-            reader=reader,
-            writer=writer,
-            running=running,
-            coze=coze,
-            options=_task_options(settings),
-        )
-        users = UserService(
-            users=UserStore(redis, keys, sessions),
-            files=kept_files,
-            usage=used,
-            conversations=conversations,
-            tasks=tasks,
-            coze=coze,
-            credentials=accounts.states,
-        )
-        yield Resources(
-            settings=settings,
-            redis=redis,
-            tasks=tasks,
-            users=users,
-            files=FileService(kept_files, sessions, rates, tasks, coze, _file_options(settings)),
-            usage=UsageService(used),
-            conversations=ConversationService(sessions=sessions, coze=coze),
-            streams=OpenStreams(settings.max_open_streams_per_caller, meters),
-            verifier=await _open_verifier(settings, stack, meters, world.transport),
-            started_ms=now_ms(),
-            metrics=meters,
-            tracing=tracing,
-            api_keys=api_keys(settings),
-            singles=SingleChats(tasks=tasks, sessions=sessions, rates=rates),
-            bots=settings.bots,
-        )
 
 
 def _say_how_it_runs(settings: Settings) -> None:
@@ -414,13 +106,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.resources = resources
             if not await resources.redis.ping():
                 logger.warning("{}", RedisUnavailable.default_message)
-            _chain_signals(resources.tasks.drain)
+            _chain_signals(resources.shutdown.drain)
             # What lives as long as the process need not be looked at by every collection, and a collection
             # for each few hundred objects would stop hundreds of streams for tens of milliseconds.
             gc.freeze()
             gc.set_threshold(10_000, 10, 10)
             yield
-            await resources.tasks.drain()
+            await resources.shutdown.drain()
 
     app = FastAPI(
         title="coze-fastapi",

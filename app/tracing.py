@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal, Self
 
 from loguru import logger
+from opentelemetry import trace
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 if TYPE_CHECKING:
-    from opentelemetry import trace
-    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import TracerProvider
 
 Kind = Literal["internal", "server", "client"]
@@ -22,71 +22,25 @@ Value = str | int | float | bool | None
 
 _NAME: Final = "coze-fastapi"
 _FLUSH_SECONDS: Final = 3.0
+_PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
 class Span:
-    """One that nobody records."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        return None
-
-    def set(self, attributes: Mapping[str, Value]) -> None:
-        """What is None or empty is left out."""
-
-    def rename(self, name: str) -> None:
-        """Once the route is known."""
-
-    def fail(self, reason: str) -> None:
-        """Marks it as failed; ``reason`` becomes ``error.type``."""
-
-    @property
-    def trace_id(self) -> str:
-        """32 hexadecimal digits; empty where nothing is recorded."""
-        return ""
-
-
-_NOTHING: Final = Span()
-
-
-class Tracing:
-    """Makes spans. This one is off: every span is the same that does nothing."""
-
-    on = False
-    """Whether it is worth finding out what a span should say."""
-
-    def span(
-        self,
-        name: str,
-        *,
-        kind: Kind = "internal",
-        carrier: Mapping[str, str] | None = None,
-        only_inside: bool = False,
-    ) -> Span:
-        """A span to be entered: child of the one that is open here, or of the ``traceparent`` in ``carrier``.
-
-        ``only_inside``: none where no span is open, as in the loops that no request has started.
-        """
-        return _NOTHING
-
-
-class _Recorded(Span):
     """Entered and left in one task; what is begun inside becomes its child."""
 
     __slots__ = ("_scope", "_span")
 
-    def __init__(self, span: "trace.Span", scope: "AbstractContextManager[trace.Span]") -> None:
+    def __init__(self, span: trace.Span = trace.INVALID_SPAN) -> None:
+        """Without an argument one that does nothing, and that all may share."""
         self._span = span
-        self._scope = scope
+        self._scope: AbstractContextManager[trace.Span] | None = None
 
     def __enter__(self) -> Self:
-        self._scope.__enter__()
+        if self._span is not trace.INVALID_SPAN:
+            self._scope = trace.use_span(
+                self._span, end_on_exit=True, record_exception=False, set_status_on_exception=False
+            )
+            self._scope.__enter__()
         return self
 
     def __exit__(
@@ -95,44 +49,40 @@ class _Recorded(Span):
         if kind is not None and issubclass(kind, Exception):  # being cancelled is no failure
             # Its kind alone: a text may hold what a user wrote.
             self.fail(kind.__name__)
-        self._scope.__exit__(None, None, None)
+        if self._scope is not None:
+            self._scope.__exit__(None, None, None)
 
     def set(self, attributes: Mapping[str, Value]) -> None:
+        """What is None or empty is left out."""
         for name, value in attributes.items():
             if value is not None and value != "":
                 self._span.set_attribute(name, value)
 
     def rename(self, name: str) -> None:
+        """Once the route is known."""
         self._span.update_name(name)
 
     def fail(self, reason: str) -> None:
-        from opentelemetry.trace import StatusCode
-
+        """Marks it as failed; ``reason`` becomes ``error.type``."""
         self._span.set_attribute("error.type", reason)
-        self._span.set_status(StatusCode.ERROR)
+        self._span.set_status(trace.StatusCode.ERROR)
 
     @property
     def trace_id(self) -> str:
-        return f"{self._span.get_span_context().trace_id:032x}"
+        """32 hexadecimal digits; empty where nothing is recorded."""
+        context = self._span.get_span_context()
+        return trace.format_trace_id(context.trace_id) if context.is_valid else ""
 
 
-class RecordedTracing(Tracing):
-    """Spans of a provider of its own; nothing global is set, so two apps do not meet."""
+_OFF: Final = Span()
 
-    on = True
 
-    def __init__(self, provider: "TracerProvider") -> None:
-        from opentelemetry import trace
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+class Tracing:
+    """Makes spans of a provider of its own; nothing global is set, so two apps do not meet."""
 
-        self._trace = trace
-        self._tracer = provider.get_tracer(_NAME)
-        self._propagator = TraceContextTextMapPropagator()
-        self._kinds = {
-            "internal": trace.SpanKind.INTERNAL,
-            "server": trace.SpanKind.SERVER,
-            "client": trace.SpanKind.CLIENT,
-        }
+    def __init__(self, provider: trace.TracerProvider | None = None) -> None:
+        """Without ``provider`` every span is the same that does nothing."""
+        self._tracer = provider.get_tracer(_NAME) if provider is not None else None
 
     def span(
         self,
@@ -142,17 +92,19 @@ class RecordedTracing(Tracing):
         carrier: Mapping[str, str] | None = None,
         only_inside: bool = False,
     ) -> Span:
-        trace = self._trace
-        if only_inside and not trace.get_current_span().get_span_context().is_valid:
-            return _NOTHING
-        context: Context | None = None
-        if carrier is not None:
-            context = self._propagator.extract(carrier)
-        span = self._tracer.start_span(name, context=context, kind=self._kinds[kind])
-        return _Recorded(
-            span,
-            trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False),
-        )
+        """A span to be entered.
+
+        Args:
+            name: what it is about.
+            kind: as OpenTelemetry has it.
+            carrier: headers of a request; with a ``traceparent`` the span is that one's child, else that of
+                the span which is open here.
+            only_inside: none where no span is open, as in the loops that no request has started.
+        """
+        if self._tracer is None or (only_inside and not trace.get_current_span().get_span_context().is_valid):
+            return _OFF
+        context = _PROPAGATOR.extract(carrier) if carrier is not None else None
+        return Span(self._tracer.start_span(name, context=context, kind=trace.SpanKind[kind.upper()]))
 
 
 @asynccontextmanager
@@ -163,7 +115,7 @@ async def open_tracing(endpoint: str, *, service: str) -> AsyncIterator[Tracing]
         yield Tracing()
         return
     try:
-        yield RecordedTracing(provider)
+        yield Tracing(provider)
     finally:
         # A collector that does not answer must not hold the end up; the export runs in its own thread.
         await asyncio.to_thread(provider.force_flush, int(_FLUSH_SECONDS * 1000))

@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +19,14 @@ from benchmarks.options import Options
 from benchmarks.parts import flat, latency, memory, reads, store, streams, whole
 from benchmarks.processes import ROOT, raise_file_limit
 from benchmarks.profiling import profile
-from benchmarks.results import Results, about_this_machine
+from benchmarks.results import Check, Results, as_json
 
 Part = Callable[[Bench, Results, Options], None]
 
 PARTS: Final[dict[str, Part]] = {
     "streams": streams.streams,
     "paced": streams.paced,
+    "crowds": streams.crowds,
     "variants": streams.variants,
     "latency": latency.latency,
     "whole": whole.whole,
@@ -37,7 +39,7 @@ PARTS: Final[dict[str, Part]] = {
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./run-bench.sh", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="floor and ours only, under a minute")
+    parser.add_argument("--quick", action="store_true", help="20 at once only, half a minute")
     parser.add_argument("--only", default="", help="parts, with commas between: " + ", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=0, help="interleaved rounds (5; quick: 3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="that a round is to take (3)")
@@ -55,17 +57,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--keep-logs", type=Path, help="a directory for the logs of all processes")
     parser.add_argument("--no-save", action="store_true", help="leave benchmarks/results as it is")
     parsed = parser.parse_args()
+    parsed.rounds = parsed.rounds or (3 if parsed.quick else 5)
     parsed.parts = [name for name in parsed.only.split(",") if name] or list(PARTS)
     if unknown := set(parsed.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(unknown)}")
     return parsed
 
 
-def run(parsed: argparse.Namespace, directory: Path) -> Results:
-    results = Results()
-    quick = parsed.quick
+def run(parsed: argparse.Namespace, directory: Path) -> dict[str, Results]:
+    """By part, what it has found."""
     options = Options(
-        rounds=parsed.rounds or (3 if quick else 5),
+        rounds=parsed.rounds,
         seconds=parsed.seconds,
         minutes=parsed.minutes,
         stall=parsed.stall,
@@ -73,26 +75,37 @@ def run(parsed: argparse.Namespace, directory: Path) -> Results:
         messages=parsed.messages,
         sessions=parsed.sessions,
     )
-    parts = {"quick": streams.quick} if quick else {name: PARTS[name] for name in parsed.parts}
+    parts = {"quick": streams.quick} if parsed.quick else {name: PARTS[name] for name in parsed.parts}
+    found = {name: Results() for name in parts}
     with Bench(directory, tree=parsed.tree.resolve(), save=not parsed.no_save) as bench:
         for name, part in parts.items():
             bench.say(f"== {name}")
             began = time.monotonic()
             try:
                 with bench.scope():
-                    part(bench, results, options)
+                    part(bench, found[name], options)
             except (RuntimeError, subprocess.TimeoutExpired) as error:
                 bench.say(f"   FAILED: {error}")
-                results.check(name, "", f"{name}: did not get to its end", 1, "<=", 0, quick=True)
+                found[name].check("", f"{name}: did not get to its end", 1, "<=", 0, quick=True)
             bench.say(f"   {time.monotonic() - began:.0f} s")
-    return results
+    return found
 
 
 def save(found: dict[str, Any]) -> None:
+    """Into ``results/``; parts that were not measured now keep the figures that they have there."""
     report.RESULTS.mkdir(exist_ok=True)
-    (report.RESULTS / "latest.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    latest = report.RESULTS / "latest.json"
+    if latest.exists():
+        parts = json.loads(latest.read_text())["parts"] | found["parts"]
+        found = found | {"parts": {name: parts[name] for name in PARTS if name in parts}}
+    latest.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     (report.RESULTS / "table.md").write_text(report.markdown(found))
     (report.RESULTS / "latest.svg").write_text(plot.svg(found))
+
+
+def missed(parts: Mapping[str, Results], *, quick: bool) -> list[Check]:
+    """The checks that fail the run."""
+    return [check for results in parts.values() for check in results.missed(quick=quick)]
 
 
 def flame_graph(parsed: argparse.Namespace, directory: Path) -> None:
@@ -106,13 +119,14 @@ def main() -> int:
     # Ends what was started, as after an exception.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     raise_file_limit()
+    load = os.getloadavg()[0]
     directory = Path(tempfile.mkdtemp(prefix="coze-bench-"))
     try:
         if parsed.profile:
             flame_graph(parsed, directory)
             return 0
         results = run(parsed, directory)
-        if parsed.quick and results.missed(quick=True):
+        if parsed.quick and missed(results, quick=True):
             print("once more: another program may have had the machine")
             results = run(parsed, Path(tempfile.mkdtemp(dir=directory)))
     finally:
@@ -121,15 +135,14 @@ def main() -> int:
             for log in directory.glob("*.log"):
                 shutil.copy(log, parsed.keep_logs)
         shutil.rmtree(directory, ignore_errors=True)
-    about = about_this_machine(parsed.rounds or (3 if parsed.quick else 5), parsed.parts)
-    found: dict[str, Any] = json.loads(results.as_json(about))
+    found = as_json(results, parsed.rounds, load)
     print("\n" + report.terminal(found))
     if not parsed.quick and not parsed.no_save:
         save(found)
-    missed = results.missed(quick=parsed.quick)
-    for check in missed:
+    failed = missed(results, quick=parsed.quick)
+    for check in failed:
         print(f"MISSED  {check.number}: {check.text}: {check.value:.3g}, limit {check.sign} {check.limit:g}")
-    return 1 if missed else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

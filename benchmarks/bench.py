@@ -179,6 +179,17 @@ class Bench:
         body = '{"bot_id":"b","user_id":"u","stream":true}'
         return Contestant("upstream", None, self.upstream_port, "/v3/chat", body=body)
 
+    def relay(self) -> Contestant:
+        port = free_port()
+        argv = [sys.executable, "-m", "benchmarks.contestants.relay", str(port)]
+        process = self.start("relay", argv, self._upstream_url(), self.server_core)
+        process.wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
+        upstream = self.direct()
+        return Contestant("relay", process, port, upstream.stream_target, body=upstream.body)
+
+    def _upstream_url(self) -> dict[str, str]:
+        return {"BENCH_UPSTREAM": f"http://127.0.0.1:{self.upstream_port}"}
+
     def _uvicorn(self, name: str, module: str, env: Mapping[str, str]) -> Contestant:
         """Under the same server with the same options as the service."""
         port = free_port()
@@ -191,13 +202,15 @@ class Bench:
             "--log-level",
             "warning",
         ]
-        upstream = {"BENCH_UPSTREAM": f"http://127.0.0.1:{self.upstream_port}"}
-        process = self.start(name, argv, {**upstream, **env}, self.server_core)
+        process = self.start(name, argv, {**self._upstream_url(), **env}, self.server_core)
         process.wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
         return Contestant(name, process, port)
 
-    def floor(self, name: str = "floor", **env: str) -> Contestant:
-        return self._uvicorn(name, "floor", env)
+    def frame(self) -> Contestant:
+        return self._uvicorn("frame", "frame", {})
+
+    def passthrough(self, name: str = "passthrough", **env: str) -> Contestant:
+        return self._uvicorn(name, "passthrough", env)
 
     def sdk(self) -> Contestant:
         return self._uvicorn("cozepy app", "sdk", {"PYTHONWARNINGS": "ignore"})

@@ -1,6 +1,7 @@
-"""Several contestants at the same task, in turn: A B C A B C ..., medians of the rounds."""
+"""Several contestants at the same task, in turn: A B C A B C ..., or side by side; medians of the rounds."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -101,13 +102,16 @@ def compete(
         bench.say(f"    {contestant.name}: warm-up {rate:.0f}/s, errors {sum(warm['errors'].values())}")
     for _ in range(rounds):
         for contestant, job, total in zip(contestants, jobs, totals, strict=True):
-            result = bench.drive(job(total))
-            found[contestant.name].rounds.append(result)
+            found[contestant.name].rounds.append(bench.drive(job(total)))
+    _say_errors(bench, found)
+    return found
+
+
+def _say_errors(bench: Bench, found: dict[str, Figures]) -> None:
     for name, figures in found.items():
         if figures.errors:
             worst = max(figures.errors.items(), key=lambda item: item[1])
             bench.say(f"    {name}: {worst[1]} x {worst[0][:300]}")
-    return found
 
 
 def compete_streaming(
@@ -130,3 +134,22 @@ def compete_streaming(
     return compete(
         bench, contestants, jobs, connections=connections, rounds=rounds, seconds=seconds, least=least
     )
+
+
+def stream_side_by_side(
+    bench: Bench, contestants: Sequence[Contestant], *, connections: int, rounds: int
+) -> dict[str, Figures]:
+    """Paced streams, one for each connection and round, of all contestants at the same time.
+
+    For what leaves the server's core idle most of the time: there a round costs the time of one contestant,
+    and another program that takes caches and clock speed away takes them from all contestants alike. The
+    contestants have been warmed up before.
+    """
+    found = {contestant.name: Figures() for contestant in contestants}
+    with ThreadPoolExecutor(len(contestants)) as pool:
+        for _ in range(rounds):
+            jobs = [bench.stream_job(contestant, connections, connections) for contestant in contestants]
+            for contestant, result in zip(contestants, pool.map(bench.drive, jobs), strict=True):
+                found[contestant.name].rounds.append(result)
+    _say_errors(bench, found)
+    return found

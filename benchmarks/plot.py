@@ -8,7 +8,7 @@ _WIDTH: Final = 860
 _LEFT: Final = 300
 _BAR: Final = 18
 _CURVE_HEIGHT: Final = 150
-_COLOURS: Final = {"ours": "#2a7", "floor": "#888", "upstream": "#bbb"}
+_COLOURS: Final = {"ours": "#2a7", "passthrough": "#888", "upstream": "#bbb"}
 
 
 def _text(x: float, y: float, text: str, *, size: int = 12, anchor: str = "start", bold: bool = False) -> str:
@@ -52,14 +52,17 @@ def _curve(title: str, points: Sequence[Sequence[float]], top: float) -> tuple[l
 def svg(found: dict[str, Any]) -> str:
     """CPU time by scenario and contestant, then the curves."""
     bars: dict[str, list[tuple[str, float]]] = {}
-    for row in found["rows"]:
-        if "cpu_ms" in row["values"]:
-            bars.setdefault(row["scenario"], []).append((row["contestant"], row["values"]["cpu_ms"]))
+    curves: dict[str, list[list[float]]] = {}
+    for part in found["parts"].values():
+        curves |= part["curves"]
+        for row in part["rows"]:
+            if "cpu_ms" in row["values"]:
+                bars.setdefault(row["scenario"], []).append((row["contestant"], row["values"]["cpu_ms"]))
     body, y = [], 10.0
     for scenario, values in bars.items():
         lines, y = _bars(f"{scenario}: server CPU, ms each", values, y)
         body += lines
-    for title, points in found["curves"].items():
+    for title, points in curves.items():
         lines, y = _curve(title, points, y)
         body += lines
     head = (

@@ -46,37 +46,41 @@ _MORE: Final = {
 
 
 def markdown(found: dict[str, Any], language: str = "en") -> str:
-    """One table of figures by scenario, one of the checks."""
+    """One table of figures by scenario, one of the checks; ``found`` as ``results.as_json`` makes it."""
     at = 0 if language == "en" else 1
-    about = found["about"]
-    lines = [_about(about, language), ""]
+    parts = found["parts"].values()
+    lines = [*_about(found, language), ""]
     heads = [*(heads[at] for heads in _COLUMNS.values()), "more" if language == "en" else "其他"]
     first = ["scenario", "contestant", "ratio of CPU"] if language == "en" else ["场景", "对象", "CPU 之比"]
     lines += _head([*first, *heads])
-    for row in found["rows"]:
-        lines.append(_line(row, found["rows"]))
-    lines += [
-        "",
-        *_head(
-            ["#", "what", "measured", "limit", ""] if language == "en" else ["#", "内容", "实测", "目标", ""]
-        ),
-    ]
-    for check in found["checks"]:
+    for part in parts:
+        lines += [_line(row, part["rows"]) for row in part["rows"]]
+    checks = ["#", "what", "measured", "limit", ""] if language == "en" else ["#", "内容", "实测", "目标", ""]
+    lines += ["", *_head(checks)]
+    for check in (check for part in parts for check in part["checks"]):
         verdict = "pass" if check["passed"] else "**FAIL**"
         limit = f"{'≤' if check['sign'] == '<=' else '≥'} {check['limit']:g}"
         lines.append(f"| {check['number']} | {check['text']} | {check['value']:.3g} | {limit} | {verdict} |")
-    if found["notes"]:
-        lines += ["", *(f"- {note}" for note in found["notes"])]
+    if notes := [note for part in parts for note in part["notes"]]:
+        lines += ["", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 
-def _about(about: dict[str, Any], language: str) -> str:
-    rounds = about["rounds"]
+def _about(found: dict[str, Any], language: str) -> list[str]:
+    """The machine, and when each part was measured: a run with ``--only`` leaves the other parts' figures."""
+    about, english = found["about"], language == "en"
+    comma = ", " if english else "，"
     versions = ", ".join(f"{name} {about[name]}" for name in ("python", "fastapi", "httpx", "uvicorn"))
     machine = f"{about['cores']} x {about['cpu']}, Linux {about['kernel']}"
-    if language == "en":
-        return f"{about['date']}, {machine}, {versions}, commit {about['commit']}, {rounds} rounds, medians."
-    return f"{about['date']}，{machine}，{versions}，提交 {about['commit']}，{rounds} 轮取中位数。"
+    by_run: dict[str, list[str]] = {}
+    for name, part in found["parts"].items():
+        by_run.setdefault(part["measured"], []).append(name)
+    medians = "medians of the rounds." if english else "取各轮中位数。"
+    return [
+        comma.join([machine, versions, medians]),
+        "",
+        *(f"- {', '.join(names)}: {measured}" for measured, names in by_run.items()),
+    ]
 
 
 def _head(names: list[str]) -> list[str]:
@@ -89,7 +93,7 @@ def _line(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         (
             r["values"]
             for r in rows
-            if r["scenario"] == row["scenario"] and r["contestant"] in ("floor", "constant")
+            if r["scenario"] == row["scenario"] and r["contestant"] in ("passthrough", "constant")
         ),
         {},
     )

@@ -1,12 +1,11 @@
-"""What a run has found: rows of figures, curves, and checks against the limits."""
+"""What a part has found: rows of figures, curves, and checks against the limits."""
 
-import json
 import operator
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +19,6 @@ _HOLDS: Final[dict[str, Callable[[float, float], bool]]] = {"<=": operator.le, "
 class Check:
     """``text`` says what ``value`` is, with its unit."""
 
-    part: str
     number: str
     text: str
     value: float
@@ -38,7 +36,6 @@ class Check:
 class Row:
     """Figures of one contestant in one scenario. What was not measured is absent."""
 
-    part: str
     scenario: str
     contestant: str
     values: dict[str, float]
@@ -51,43 +48,43 @@ class Results:
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def row(self, part: str, scenario: str, contestant: str, **values: float) -> None:
-        self.rows.append(Row(part, scenario, contestant, values))
+    def row(self, scenario: str, contestant: str, **values: float) -> None:
+        self.rows.append(Row(scenario, contestant, values))
 
     def check(
-        self, part: str, number: str, text: str, value: float, sign: str, limit: float, *, quick: bool = False
+        self, number: str, text: str, value: float, sign: str, limit: float, *, quick: bool = False
     ) -> None:
-        self.checks.append(Check(part, number, text, value, sign, limit, quick))
+        self.checks.append(Check(number, text, value, sign, limit, quick))
 
     def note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
 
-    def find(self, scenario: str, contestant: str) -> dict[str, float]:
-        """The figures of one row; empty where it was not measured."""
-        for row in self.rows:
-            if (row.scenario, row.contestant) == (scenario, contestant):
-                return row.values
-        return {}
-
     def missed(self, *, quick: bool) -> list[Check]:
         """The checks that fail the run."""
         return [check for check in self.checks if not check.passed and (check.quick or not quick)]
 
-    def as_json(self, about: dict[str, Any]) -> str:
-        checks = [asdict(check) | {"passed": check.passed} for check in self.checks]
-        found = {
-            "about": about,
-            "checks": checks,
-            "rows": [asdict(row) for row in self.rows],
-            "curves": self.curves,
-            "notes": self.notes,
-        }
-        return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    def as_json(self, measured: str) -> dict[str, Any]:
+        """``measured``: when and how."""
+        found = asdict(self) | {"measured": measured}
+        for check, asked in zip(found["checks"], self.checks, strict=True):
+            check["passed"] = asked.passed
+        return found
 
 
-def about_this_machine(rounds: int, parts: list[str]) -> dict[str, Any]:
-    """Date, hardware and versions; no names of hosts or users."""
+def as_json(parts: Mapping[str, Results], rounds: int, load: float) -> dict[str, Any]:
+    """What goes into ``results/latest.json``: ``about`` the machine, and ``parts`` by name. ``load``: the
+    system's load average before the run, which is that of other programs."""
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    measured = f"{date}, commit {_commit()}, {rounds} rounds, load average before it {load:.1f}"
+    return {
+        "about": _about_this_machine(),
+        "parts": {name: results.as_json(measured) for name, results in parts.items()},
+    }
+
+
+def _about_this_machine() -> dict[str, Any]:
+    """Hardware and versions; no names of hosts or users."""
     import fastapi
     import httpx
     import uvicorn
@@ -98,7 +95,6 @@ def about_this_machine(rounds: int, parts: list[str]) -> dict[str, Any]:
             model = line.partition(":")[2].strip()
             break
     return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "cpu": model,
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release().split("-")[0],
@@ -106,9 +102,6 @@ def about_this_machine(rounds: int, parts: list[str]) -> dict[str, Any]:
         "fastapi": fastapi.__version__,
         "httpx": httpx.__version__,
         "uvicorn": uvicorn.__version__,
-        "commit": _commit(),
-        "rounds": rounds,
-        "parts": parts,
     }
 
 

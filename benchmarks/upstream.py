@@ -2,14 +2,17 @@
 
 Not ASGI: under uvicorn it would be as slow as some that it is to measure. ``python -m benchmarks.upstream``
 prints its port. ``POST /_bench {"n": 100, "gap": 0.02}`` sets how many deltas follow at how many seconds;
-``GET /_bench`` counts. With gap 0 all deltas are written in one go, each a chunk of its own as a server
-makes of one send. ``/hty/verify`` says yes to every token.
+``GET /_bench`` counts. Each delta is written by itself, as Coze's server does with a token of the model: a
+reader is woken for each of them, unless it is so slow that the next ones are there already. With a gap they
+come as ``PACE_VARIES`` has it; with gap 0 one after the other, as fast as this process can write.
+``/hty/verify`` says yes to every token.
 """
 
 import argparse
 import asyncio
 import itertools
 import json
+import random
 import re
 import time
 from typing import Final, cast
@@ -24,6 +27,10 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _FIRST_ID: Final = 7_380_000_000_000_000_000
 _CONVERSATION: Final = re.compile(rb"conversation_id=(\d{19})")
 
+PACE_VARIES: Final = (0.5, 1.5)
+"""Each gap is the one that was asked for, times a random number between these two. Without that, streams
+which began together would stay together, and one wake-up of a server would do for the deltas of all."""
+
 
 class Upstream:
     """What all connections share. ``gap`` in seconds."""
@@ -33,13 +40,17 @@ class Upstream:
         self.counts = {"chats": 0, "finished": 0, "conversations": 0, "verified": 0, "other": 0}
         self.finished: dict[str, tuple[float, bytes]] = {}
         """Chats that are polled: when each ends (``time.monotonic``), and its answer."""
+        self._chance = random.Random(1)
         self.set(100, 0.0)
 
     def set(self, n: int, gap: float) -> None:
         self.n, self.gap = n, gap
         self.coze, self.openai = wire.CozeStream(n), wire.OpenAIStream(n)
         self.answer = b"".join(wire.mark(i) for i in range(n))
-        self.burst = {s: s.head + b"".join(s.deltas) + s.tail(self.answer) for s in (self.coze, self.openai)}
+
+    def next_gap(self, gap: float) -> float:
+        """Seconds until the next delta."""
+        return gap * self._chance.uniform(*PACE_VARIES)
 
     def new_id(self) -> bytes:
         return b"%d" % next(self.ids)
@@ -131,13 +142,7 @@ class Connection(asyncio.Protocol):
             (wire.CONVERSATION, conversation),
             (wire.MESSAGE, self._up.new_id()),
         )
-        if not self._up.gap:
-            data = self._up.burst[stream].replace(wire.STAMP, wire.stamp_of(time.monotonic()))
-            self._up.counts["finished"] += 1
-            self._transport.write(wire.STREAM_HEAD + _with_ids(data, ids))
-            return
-        self._transport.write(wire.STREAM_HEAD + _with_ids(stream.head, ids))
-        Paced(self._up, self._transport, stream, ids)
+        Answer(self._up, self._transport, stream, ids).begin()
 
     def _json(self, value: object) -> None:
         body = wire.dumps(value)
@@ -154,8 +159,12 @@ def _with_ids(data: bytes, ids: Ids) -> bytes:
     return data
 
 
-class Paced:
-    """One answer whose deltas are ``gap`` seconds apart, the first at once; late ones do not catch up."""
+class Answer:
+    """A streamed answer: its head, each delta and its tail are written in turns of the loop of their own.
+
+    uvloop sends what is written in one turn together, and at once (TCP_NODELAY). The first delta follows its
+    head at once, the tail the last delta; a delta that is late does not make the next ones hurry.
+    """
 
     def __init__(
         self,
@@ -168,24 +177,32 @@ class Paced:
         self._stream, self._ids = stream, ids
         self._loop = asyncio.get_running_loop()
         self._marks: list[bytes] = []
-        self._due = self._loop.time()
-        self._next()
+        self._due = 0.0
 
-    def _next(self) -> None:
+    def begin(self) -> None:
+        self._transport.write(wire.STREAM_HEAD + _with_ids(self._stream.head, self._ids))
+        self._due = self._loop.time()
+        self._loop.call_soon(self._delta)
+
+    def _delta(self) -> None:
         if self._transport.is_closing():
             return
         number = len(self._marks)
         stamp = wire.stamp_of(time.monotonic())
         self._marks.append(wire.mark(number, stamp))
         piece = self._stream.deltas[number].replace(wire.STAMP, stamp)
-        if number + 1 == len(self._stream.deltas):
-            # The end comes with the last delta, so that a delta's stamp is also that of the last byte.
-            self._up.counts["finished"] += 1
-            self._transport.write(_with_ids(piece + self._stream.tail(b"".join(self._marks)), self._ids))
-            return
         self._transport.write(_with_ids(piece, self._ids))
-        self._due = max(self._due + self._gap, self._loop.time())
-        self._loop.call_at(self._due, self._next)
+        if number + 1 == len(self._stream.deltas):
+            self._loop.call_soon(self._tail)
+        elif self._gap:
+            self._due = max(self._due + self._up.next_gap(self._gap), self._loop.time())
+            self._loop.call_at(self._due, self._delta)
+        else:
+            self._loop.call_soon(self._delta)
+
+    def _tail(self) -> None:
+        self._up.counts["finished"] += 1
+        self._transport.write(_with_ids(self._stream.tail(b"".join(self._marks)), self._ids))
 
 
 async def serve(port: int) -> None:

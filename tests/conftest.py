@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -37,6 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(update=request.config.getoption("--update-golden"))
+
+
+@pytest.fixture
+def seed() -> int:
+    """Another one in each run. An argument of a test that fails is shown with it, so this one is, too."""
+    return random.SystemRandom().randrange(1 << 32)
 
 
 @pytest.fixture(scope="session")

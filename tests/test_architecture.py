@@ -47,6 +47,7 @@ LEVELS = {
     "uploads": 8,
     "routes": 9,
     "openai_door": 9,
+    "factory": 9,
     "main": 10,
     "check": 11,
     "__main__": 11,

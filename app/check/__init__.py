@@ -1,4 +1,5 @@
-"""Is everything in place? One line each, with the fix where it is not. Nothing is started or paid for."""
+"""Checks the settings and what they lead to: one line each, with the fix where something is wrong. No chat is
+started, so nothing costs."""
 
 import asyncio
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from app.check.store import check_redis
 from app.config import Settings, SettingsError, load_settings
 from app.coze import Endpoints, build_http_client
 from app.credentials import build_accounts
-from app.main import auth_options, ssl_context
+from app.factory import auth_options, ssl_context
 
 __all__ = ["Line", "check", "check_settings", "exit_code"]
 

@@ -4,20 +4,13 @@
 event. All failures are ``app.exceptions.UpstreamError``.
 """
 
-from app.coze.client import CozeClient
+from app.coze.api import CozeApi
+from app.coze.client import CozeClient, Section
 from app.coze.codes import coze_error
-from app.coze.exchange import CozeStream
 from app.coze.files import CozeFile
 from app.coze.fold import ANSWER_SEPARATOR, DELTA, Fold
-from app.coze.options import (
-    CozeOptions,
-    Credentials,
-    OwnedCredentials,
-    RenewableCredentials,
-    SharedCredentials,
-    StaticCredentials,
-)
-from app.coze.stream import SSEDecoder, SSEEvent, StreamTooLarge, frame
+from app.coze.options import CozeOptions, Credentials
+from app.coze.stream import CozeStream, SSEDecoder, SSEEvent, StreamTooLarge, frame
 from app.coze.transport import PooledClient, TransportName, build_http_client
 from app.coze.wire import (
     ENDED,
@@ -39,6 +32,7 @@ __all__ = [
     "TERMINAL",
     "ChatRequest",
     "ChatState",
+    "CozeApi",
     "CozeClient",
     "CozeFile",
     "CozeOptions",
@@ -49,13 +43,10 @@ __all__ = [
     "Fold",
     "Message",
     "MessagePage",
-    "OwnedCredentials",
     "PooledClient",
-    "RenewableCredentials",
     "SSEDecoder",
     "SSEEvent",
-    "SharedCredentials",
-    "StaticCredentials",
+    "Section",
     "Status",
     "StreamTooLarge",
     "TransportName",

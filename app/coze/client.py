@@ -1,27 +1,29 @@
 """The calls of the Coze v3 chat API.
 
 Every failure is an ``UpstreamError`` with Coze's code and logid where there are any. ``maybe_started`` False
-says that the request can be repeated; on calls about a chat that exists it is always True. What is retried
-in here is said in ``app.coze.caller``.
+says that the request can be repeated; on calls about a chat that exists it is always True. What is sent
+again by itself is said in ``app.coze.api``.
+
+Source: Coze's API pages "Chat v3", "Retrieve chat", "List chat messages", "Submit tool outputs", "Cancel
+chat", "Create conversation", "Clear conversation", "List messages", "Upload file".
 """
 
 import asyncio
-import copy
-import random
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Literal
+from collections.abc import AsyncIterable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Literal, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
-from app.coze.caller import Call, Caller
-from app.coze.codes import CANNOT_CANCEL, NOT_THERE
-from app.coze.exchange import CozeStream
+from app.coze.api import CozeApi
+from app.coze.codes import CANNOT_CANCEL, NOT_FOUND
+from app.coze.deadline import deadline
+from app.coze.exchange import ApiCall
 from app.coze.files import CozeFile, FilePart
-from app.coze.options import CozeOptions, Credentials, OwnedCredentials, SharedCredentials
+from app.coze.options import Credentials
 from app.coze.replies import Reply
-from app.coze.retry import Uniform
-from app.coze.transport import PooledClient
+from app.coze.stream import CozeStream
 from app.coze.wire import (
     ENDED,
     ChatRequest,
@@ -31,12 +33,14 @@ from app.coze.wire import (
     identifier,
 )
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
-from app.metrics import Metrics
-from app.tracing import Tracing
 
-MAX_PAGE: Final = 50
+PAGE_SIZE: Final = 50
+"""Messages of one page at most, as Coze has it."""
 POLL_FAILURES: Final = 5
 """How many retrieves in a row may fail before polling gives up."""
+SEARCHED_PAGES: Final = 4
+SEARCHED_CHATS: Final = 10
+"""How far ``find_chat`` goes back in a conversation."""
 
 _FIRST_POLL: Final = 0.3  # of the poll interval: short answers are there at once
 _POLL_GROWTH: Final = 1.2
@@ -44,123 +48,93 @@ _SLOWEST_POLL: Final = 3.0  # times the poll interval
 _LIST_TRIES: Final = 3
 
 
-class CozeClient:
-    """``http`` is the process's pooled client (see ``build_http_client``) and stays the caller's to close.
-    ``sleep`` and ``rng`` are for tests."""
+class Section(NamedTuple):
+    """The part of a conversation that the bot remembers. ``logid``: of the call that began it."""
 
-    def __init__(
-        self,
-        http: PooledClient,
-        options: CozeOptions,
-        credentials: Credentials,
-        *,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        rng: Uniform | None = None,
-        metrics: Metrics | None = None,
-        tracing: Tracing | None = None,
-    ) -> None:
-        self._options = options
-        self._endpoints = options.endpoints
-        self._sleep = sleep
-        self._rng = rng or random.SystemRandom()
-        # Looked at once: whether an object follows a protocol takes long to find out.
-        self._shared = credentials if isinstance(credentials, SharedCredentials) else None
-        self._owned = credentials if isinstance(credentials, OwnedCredentials) else None
-        self._caller = Caller(
-            http,
-            options,
-            credentials,
-            sleep=sleep,
-            rng=self._rng,
-            metrics=metrics or Metrics(),
-            tracing=tracing or Tracing(),
-        )
+    id: str
+    logid: str | None
+
+
+class CozeClient:
+    """Makes calls on behalf of one identity at Coze."""
+
+    def __init__(self, api: CozeApi, credentials: Credentials) -> None:
+        self._api = api
+        self._options = api.options
+        self._endpoints = api.options.endpoints
+        self._credentials = credentials
 
     # --- on whose behalf -----------------------------------------------------------------------------------
 
     def using(self, credential: str) -> "CozeClient":
-        """This client for one conversation: in the name of the credential that it belongs to, or with ``""``
-        for a new one, which may go to any. Credentials that have no names leave the client as it is."""
-        if self._shared is None:
-            return self
-        other = copy.copy(self)
-        other._shared = None  # noqa: SLF001  # of this very class, as below
-        other._owned = self._shared.of(credential)  # noqa: SLF001
-        other._caller = self._caller.using(other._owned)  # noqa: SLF001
-        return other
+        """A client for one conversation: in the name of the credential that it belongs to, or with ``""``
+        for a new one, which may go to any."""
+        return CozeClient(self._api, self._credentials.named(credential))
 
     @property
     def credential(self) -> str:
-        """Whose a conversation is that was made through this client; empty where that is no matter."""
-        return self._owned.name if self._owned is not None else ""
+        """Whose a conversation is that was made through this client."""
+        return self._credentials.name
 
     def answer_failed(self, error: UpstreamError) -> None:
         """An answer that had begun failed with ``error``: that may be the credential's limit, too."""
-        if self._owned is not None:
-            self._owned.failed(error)
+        self._credentials.call_failed(error)
 
     # --- chats -----------------------------------------------------------------------------------------
 
     def stream_chat(self, request: ChatRequest) -> AbstractAsyncContextManager[CozeStream]:
         """POST /v3/chat with stream=true. Leaving the block closes the stream."""
-        return self._caller.stream(
-            Call(
-                method="POST",
-                url=self._endpoints.chat,
-                params=request.query,
-                content=request.body(stream=True),
-                conversation_id=request.conversation_id,
-                stream=True,
-            )
-        )
+        return self._api.stream(self._chat_call(request, stream=True), self._credentials)
 
     def stream_tool_outputs(
-        self, conversation_id: str, chat_id: str, outputs: list[dict[str, Any]]
+        self, conversation_id: str, chat_id: str, outputs: list[dict[str, str]]
     ) -> AbstractAsyncContextManager[CozeStream]:
         """POST /v3/chat/submit_tool_outputs with stream=true; ``outputs`` are all of the chat's
         ``{"tool_call_id", "output"}``."""
-        return self._caller.stream(self._tool_outputs(conversation_id, chat_id, outputs, stream=True))
+        call = ApiCall(
+            method="POST",
+            url=self._endpoints.url("/v3/chat/submit_tool_outputs"),
+            params={"conversation_id": conversation_id, "chat_id": chat_id},
+            content=msgspec.json.encode({"tool_outputs": outputs, "stream": True}),
+            conversation_id=conversation_id,
+            stream=True,
+        )
+        return self._api.stream(call, self._credentials)
 
     async def create_chat(self, request: ChatRequest) -> ChatState:
         """POST /v3/chat with stream=false: a chat that runs, to be polled."""
-        reply = await self._caller.json(
-            Call(
-                method="POST",
-                url=self._endpoints.chat,
-                params=request.query,
-                content=request.body(stream=False),
-                conversation_id=request.conversation_id,
-            )
-        )
+        reply = await self._api.json(self._chat_call(request, stream=False), self._credentials)
         chat = _chat(reply, request.conversation_id or "", "")
         if not chat.id:
             raise CozeApiError("Coze's answer is not a chat", logid=reply.logid, maybe_started=True)
         return chat
 
-    async def submit_tool_outputs(
-        self, conversation_id: str, chat_id: str, outputs: list[dict[str, Any]]
-    ) -> ChatState:
-        """POST /v3/chat/submit_tool_outputs with stream=false."""
-        reply = await self._caller.json(self._tool_outputs(conversation_id, chat_id, outputs, stream=False))
-        return _chat(reply, conversation_id, chat_id)
+    def _chat_call(self, request: ChatRequest, *, stream: bool) -> ApiCall:
+        return ApiCall(
+            method="POST",
+            url=self._endpoints.chat,
+            params=request.query,
+            content=request.body(stream=stream),
+            conversation_id=request.conversation_id,
+            stream=stream,
+        )
 
-    async def retrieve_chat(self, conversation_id: str, chat_id: str) -> ChatState:
-        """GET /v3/chat/retrieve."""
-        return await self._retrieve(conversation_id, chat_id, retries=None)
+    async def retrieve_chat(
+        self, conversation_id: str, chat_id: str, *, retries: int | None = None
+    ) -> ChatState:
+        """GET /v3/chat/retrieve, sent again ``retries`` times at most (default ``max_retries``)."""
+        # Coze's cloud accepts POST, too; coze-studio does not.
+        ids = {"conversation_id": conversation_id, "chat_id": chat_id}
+        reply = await self._call_existing(
+            "GET", "/v3/chat/retrieve", conversation_id, params=ids, retries=retries
+        )
+        return _chat(reply, conversation_id, chat_id)
 
     async def list_messages(self, conversation_id: str, chat_id: str) -> list[Message]:
         """GET /v3/chat/message/list: the messages of that turn without the user's, in Coze's order, which is
         not that of time. Raises ``CozeApiError`` past ``max_messages``."""
-        reply = await self._caller.json(
-            Call(
-                method="GET",
-                url=self._endpoints.messages,
-                params={"conversation_id": conversation_id, "chat_id": chat_id},
-                conversation_id=conversation_id,
-                safe=True,
-                existing=True,
-            )
-        )
+        ids = {"conversation_id": conversation_id, "chat_id": chat_id}
+        reply = await self._call_existing("GET", "/v3/chat/message/list", conversation_id, params=ids)
         return [message for message in self._messages(reply) if not message.is_question]
 
     async def stored_answer(self, conversation_id: str, chat_id: str) -> list[Message]:
@@ -169,7 +143,7 @@ class CozeClient:
         messages: list[Message] = []
         for attempt in range(_LIST_TRIES):
             if attempt:
-                await self._sleep(self._options.poll_interval * 0.5 * attempt)
+                await self._api.sleep(self._options.poll_interval * 0.5 * attempt)
             messages = await self.list_messages(conversation_id, chat_id)
             if any(message.type == "answer" for message in messages):
                 break
@@ -179,18 +153,18 @@ class CozeClient:
         """Retrieves the chat until it is completed, failed, canceled or requires_action.
 
         Waits ``0.3 * poll_interval`` first, then ``poll_interval``, growing slowly to three times that, with
-        jitter. Up to five failures in a row that may pass are borne. There is no deadline in here: wrap it
-        in one (``chat_deadline``).
+        jitter. Up to ``POLL_FAILURES`` failures in a row are tolerated, if they may pass. There is no
+        deadline in here: wrap it in one (``chat_deadline``).
         """
         interval = self._options.poll_interval
         wait = interval * _FIRST_POLL
         failures = 0
         while True:
-            await self._sleep(wait * self._rng.uniform(0.9, 1.1))
+            await self._api.pause(wait)
             # Coze asks for at least a second between two retrieves; only the first wait is shorter.
             wait = min(max(wait * _POLL_GROWTH, interval), interval * _SLOWEST_POLL)
             try:
-                chat = await self._retrieve(conversation_id, chat_id, retries=0)
+                chat = await self.retrieve_chat(conversation_id, chat_id, retries=0)
             except UpstreamError as error:
                 failures += 1
                 if not error.retryable or failures > POLL_FAILURES:
@@ -203,84 +177,61 @@ class CozeClient:
     async def cancel_chat(self, conversation_id: str, chat_id: str) -> ChatState:
         """POST /v3/chat/cancel. A chat that cannot be cancelled (4104: it has ended, or waits for tool
         outputs) is retrieved instead, and its state returned."""
-        body = {"conversation_id": conversation_id, "chat_id": chat_id}
+        ids = {"conversation_id": conversation_id, "chat_id": chat_id}
         try:
-            reply = await self._caller.json(
-                Call(
-                    method="POST",
-                    url=self._endpoints.cancel,
-                    content=msgspec.json.encode(body),
-                    conversation_id=conversation_id,
-                    safe=True,
-                    existing=True,
-                )
-            )
+            reply = await self._call_existing("POST", "/v3/chat/cancel", conversation_id, body=ids)
         except UpstreamError as error:
             if error.coze_code not in CANNOT_CANCEL:
                 raise
             return await self.retrieve_chat(conversation_id, chat_id)
         return _chat(reply, conversation_id, chat_id)
 
+    @staticmethod
+    def chat_deadline(seconds: float) -> AbstractAsyncContextManager[object]:
+        """Bounds a whole chat: past ``seconds`` the block is broken off and ``CozeTimeout`` raised."""
+        text = f"The chat ran longer than {seconds:g} s (COZE_CHAT_TIMEOUT)"
+        return deadline(asyncio.get_running_loop().time() + seconds, lambda: CozeTimeout(text))
+
     # --- conversations -----------------------------------------------------------------------------------
 
-    async def create_conversation(
-        self, *, bot_id: str | None = None, meta_data: dict[str, str] | None = None
-    ) -> str:
+    async def create_conversation(self, *, bot_id: str) -> str:
         """POST /v1/conversation/create; returns the conversation's id."""
-        body = {"bot_id": bot_id, "meta_data": meta_data}
-        reply = await self._caller.json(
-            Call(
-                method="POST",
-                url=self._endpoints.conversation_create,
-                content=msgspec.json.encode({key: value for key, value in body.items() if value}),
-            )
+        call = ApiCall(
+            method="POST",
+            url=self._endpoints.url("/v1/conversation/create"),
+            content=msgspec.json.encode({"bot_id": bot_id}),
         )
-        return _own_id(reply)
+        return _own_id(await self._api.json(call, self._credentials))
 
-    async def clear_conversation(self, conversation_id: str) -> str:
-        """POST /v1/conversations/{id}/clear: the bot forgets what was said; returns the new section's id."""
-        return (await self.new_section(conversation_id))[0]
-
-    async def new_section(self, conversation_id: str) -> tuple[str, str | None]:
-        """The same; returns the new section's id and the logid."""
-        reply = await self._caller.json(
-            Call(
-                method="POST",
-                url=self._endpoints.conversation_clear(conversation_id),
-                conversation_id=conversation_id,
-                safe=True,
-                existing=True,
-            )
-        )
-        return _own_id(reply), reply.logid
+    async def clear_conversation(self, conversation_id: str) -> Section:
+        """POST /v1/conversations/{id}/clear: the bot forgets what was said; returns the new section."""
+        path = f"/v1/conversations/{quote(conversation_id, safe='')}/clear"
+        reply = await self._call_existing("POST", path, conversation_id)
+        return Section(_own_id(reply), reply.logid)
 
     async def list_conversation_messages(
         self,
         conversation_id: str,
         *,
         order: Literal["asc", "desc"] = "desc",
-        limit: int = MAX_PAGE,
+        limit: int = PAGE_SIZE,
         before_id: str | None = None,
         after_id: str | None = None,
-        chat_id: str | None = None,
     ) -> MessagePage:
-        """POST /v1/conversation/message/list: questions and answers. For the next older page under ``desc``
-        pass ``last_id`` as ``after_id``. ``limit``: 1-50, always sent, since coze-studio lists nothing
-        without it."""
-        body: dict[str, Any] = {"order": order, "limit": min(max(limit, 1), MAX_PAGE)}
-        optional = {"before_id": before_id, "after_id": after_id, "chat_id": chat_id}
+        """POST /v1/conversation/message/list: questions and answers.
+
+        Args:
+            conversation_id: Coze's.
+            order: by time; ``desc``: the newest first.
+            limit: 1 to ``PAGE_SIZE``; always sent, since coze-studio lists nothing without it.
+            before_id: a message's id, for the page before it.
+            after_id: a message's id, for the page after it: under ``desc`` ``last_id`` for the next older.
+        """
+        body: dict[str, str | int] = {"order": order, "limit": min(max(limit, 1), PAGE_SIZE)}
+        optional = {"before_id": before_id, "after_id": after_id}
         body.update({key: value for key, value in optional.items() if value})
-        reply = await self._caller.json(
-            Call(
-                method="POST",
-                url=self._endpoints.conversation_messages,
-                params={"conversation_id": conversation_id},
-                content=msgspec.json.encode(body),
-                conversation_id=conversation_id,
-                safe=True,
-                existing=True,
-            )
-        )
+        path, ids = "/v1/conversation/message/list", {"conversation_id": conversation_id}
+        reply = await self._call_existing("POST", path, conversation_id, params=ids, body=body)
         return MessagePage(
             self._messages(reply),
             identifier(reply.body.get("first_id")) or None,
@@ -290,25 +241,28 @@ class CozeClient:
         )
 
     async def find_chat(
-        self,
-        conversation_id: str,
-        *,
-        meta_key: str,
-        meta_value: str,
-        created_after: int | None = None,
-        max_pages: int = 4,
-        max_chats: int = 10,
+        self, conversation_id: str, *, meta_key: str, meta_value: str, created_after: int | None = None
     ) -> ChatState | None:
         """The newest chat of the conversation whose ``meta_data[meta_key]`` is ``meta_value``.
 
-        Goes through the conversation's messages, newest first, and retrieves each chat they name; messages
-        older than ``created_after`` (unix seconds, by Coze's clock: leave some margin) end the search. None:
-        it is not among them (a chat of which Coze lists no message yet is not found). A failing call raises,
-        so that None is never a guess.
+        Goes through the conversation's messages, newest first, and retrieves each chat they name, at most
+        ``SEARCHED_CHATS`` on ``SEARCHED_PAGES``.
+
+        Args:
+            conversation_id: Coze's.
+            meta_key: of the pair that is looked for.
+            meta_value: of the pair that is looked for.
+            created_after: unix seconds by Coze's clock (leave some margin): older messages end the search.
+
+        Returns:
+            None: it is not among them (a chat of which Coze lists no message yet is not found).
+
+        Raises:
+            UpstreamError: a call failed, so that None is never a guess.
         """
         seen: set[str] = set()
         after_id: str | None = None
-        for _ in range(max_pages):
+        for _ in range(SEARCHED_PAGES):
             page = await self.list_conversation_messages(conversation_id, after_id=after_id)
             for message in page.messages:
                 if created_after is not None and (message.created_at or created_after) < created_after:
@@ -319,87 +273,77 @@ class CozeClient:
                 chat = await self._retrieve_if_there(conversation_id, message.chat_id)
                 if chat is not None and chat.meta_data.get(meta_key) == meta_value:
                     return chat
-                if len(seen) >= max_chats:
+                if len(seen) >= SEARCHED_CHATS:
                     return None
             if not page.has_more or not page.messages or page.last_id in (None, "0", after_id):
                 return None
             after_id = page.last_id
         return None
 
-    @asynccontextmanager
-    async def chat_deadline(self, seconds: float | None = None) -> AsyncIterator[None]:
-        """Bounds a whole chat: past ``seconds`` (default ``chat_timeout``) the block is cancelled and
-        ``CozeTimeout`` raised."""
-        limit = self._options.chat_timeout if seconds is None else seconds
+    async def _retrieve_if_there(self, conversation_id: str, chat_id: str) -> ChatState | None:
         try:
-            async with asyncio.timeout(limit) as scope:
-                yield
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise CozeTimeout(f"The chat ran longer than {limit:g} s (COZE_CHAT_TIMEOUT)") from None
+            return await self.retrieve_chat(conversation_id, chat_id)
+        except UpstreamError as error:
+            if error.coze_code in NOT_FOUND:
+                return None
+            raise
 
     # --- files -------------------------------------------------------------------------------------------
 
     async def upload_file(
         self, name: str, mime: str, chunks: AsyncIterable[bytes], *, seconds: float
     ) -> CozeFile:
-        """POST /v1/files/upload, sent once: ``chunks`` are read as fast as Coze takes them. ``seconds`` bound
-        the whole of it. What ``chunks`` raises breaks the request off, and is an ``UpstreamError`` here."""
+        """POST /v1/files/upload, sent once.
+
+        Args:
+            name: the file's name, as Coze shows it.
+            mime: its type.
+            chunks: its bytes, read as fast as Coze takes them. What they raise breaks the request off.
+            seconds: for the whole of it.
+
+        Raises:
+            CozeTimeout: it took longer.
+            UpstreamError: it failed.
+        """
         part = FilePart(name, mime, chunks)
-        try:
-            async with asyncio.timeout(seconds) as scope:
-                reply = await self._caller.json(
-                    Call(
-                        method="POST",
-                        url=self._endpoints.file_upload,
-                        content=part.body(),
-                        content_type=part.content_type,
-                        seconds=seconds + 1,  # ours is first, and says what it is
-                        retries=0,
-                    )
-                )
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise CozeTimeout(f"The upload took longer than {seconds:g} s (UPLOAD_TIMEOUT)") from None
-        return CozeFile.parse(reply)
+        call = ApiCall(
+            method="POST",
+            url=self._endpoints.url("/v1/files/upload"),
+            content=part.body(),
+            content_type=part.content_type,
+            seconds=seconds + 1,  # ours is first, and says what it is
+            retries=0,
+        )
+        text = f"The upload took longer than {seconds:g} s (UPLOAD_TIMEOUT)"
+        async with deadline(asyncio.get_running_loop().time() + seconds, lambda: CozeTimeout(text)):
+            return CozeFile.parse(await self._api.json(call, self._credentials))
 
     # --- how calls are made ------------------------------------------------------------------------------
 
-    def _tool_outputs(
-        self, conversation_id: str, chat_id: str, outputs: list[dict[str, Any]], *, stream: bool
-    ) -> Call:
-        return Call(
-            method="POST",
-            url=self._endpoints.tool_outputs,
-            params={"conversation_id": conversation_id, "chat_id": chat_id},
-            content=msgspec.json.encode({"tool_outputs": outputs, "stream": stream}),
-            conversation_id=conversation_id,
-            stream=stream,
-        )
-
-    async def _retrieve(self, conversation_id: str, chat_id: str, *, retries: int | None) -> ChatState:
-        reply = await self._caller.json(
-            Call(
-                method="GET",  # POST is accepted by Coze's cloud too, but not by coze-studio
-                url=self._endpoints.retrieve,
-                params={"conversation_id": conversation_id, "chat_id": chat_id},
+    async def _call_existing(
+        self,
+        method: str,
+        path: str,
+        conversation_id: str,
+        *,
+        params: dict[str, str] | None = None,
+        body: Mapping[str, str | int] | None = None,
+        retries: int | None = None,
+    ) -> Reply:
+        """A call about a conversation that exists, and that may be made twice."""
+        return await self._api.json(
+            ApiCall(
+                method=method,
+                url=self._endpoints.url(path),
+                params=params,
+                content=None if body is None else msgspec.json.encode(body),
                 conversation_id=conversation_id,
                 safe=True,
                 existing=True,
                 retries=retries,
-            )
+            ),
+            self._credentials,
         )
-        return _chat(reply, conversation_id, chat_id)
-
-    async def _retrieve_if_there(self, conversation_id: str, chat_id: str) -> ChatState | None:
-        try:
-            return await self.retrieve_chat(conversation_id, chat_id)
-        except UpstreamError as error:
-            if error.coze_code in NOT_THERE:
-                return None
-            raise
 
     def _messages(self, reply: Reply) -> list[Message]:
         listed = reply.data if isinstance(reply.data, list) else []

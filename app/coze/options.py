@@ -1,75 +1,74 @@
-"""What the Coze client is given: addresses, deadlines, bounds, and where its token comes from."""
+"""What the Coze client is given: addresses, deadlines, bounds, and the identity that it acts for."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol
 
-from app.coze.stream import DEFAULT_MAX_EVENT_BYTES, DEFAULT_MAX_STREAM_BYTES
 from app.coze.wire import Endpoints
 from app.exceptions import CozeApiError, UpstreamError
+
+MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
+MAX_STREAM_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CozeOptions:
-    """Deadlines and ``poll_interval`` are in seconds.
+    """Timeouts and ``poll_interval`` are in seconds.
 
-    ``first_byte_timeout``: from the request to the first byte of a stream, or to the whole of a JSON answer.
-    ``idle_timeout``: between two reads of a stream. ``chat_timeout``: see ``CozeClient.chat_deadline``.
-    ``max_retries``: how often one request is sent again at most. ``drain_timeout``: how long a finished
-    stream is read on for its last bytes, so that its connection can be used again.
+    Attributes:
+        endpoints: Coze's addresses.
+        connect_timeout: until there is a connection, the wait for a free one in the pool included.
+        first_byte_timeout: from the request to the first byte of a stream, or to the whole of a JSON answer.
+        idle_timeout: between two reads of a stream.
+        max_retries: how often one request is sent again at most.
+        poll_interval: between two looks at a chat that is not streamed; see ``CozeClient.poll_chat``.
+        drain_timeout: how long a finished stream is read on for its last bytes, so that its connection can
+            be used again.
+        max_event_bytes: of one event of a stream.
+        max_stream_bytes: of a whole stream.
+        max_json_bytes: of a JSON answer.
+        max_error_bytes: how much is read of an error's body.
+        max_messages: in one list of messages.
     """
 
     endpoints: Endpoints
     connect_timeout: float = 5.0
     first_byte_timeout: float = 60.0
     idle_timeout: float = 120.0
-    chat_timeout: float = 600.0
     max_retries: int = 3
     poll_interval: float = 1.0
     drain_timeout: float = 0.2
-    max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES
-    max_stream_bytes: int = DEFAULT_MAX_STREAM_BYTES
+    max_event_bytes: int = MAX_EVENT_BYTES
+    max_stream_bytes: int = MAX_STREAM_BYTES
     max_json_bytes: int = 16 * 1024 * 1024
     max_error_bytes: int = 64 * 1024
     max_messages: int = 1_000
 
 
 class Credentials(Protocol):
-    """Where the token comes from."""
+    """The identity at Coze behind one conversation, or behind the one that is about to be made.
+
+    A conversation can only be seen by the identity that made it.
+    """
+
+    @property
+    def name(self) -> str:
+        """Tells identities apart, to be stored beside the conversation; empty while none was chosen."""
+        ...
+
+    def named(self, name: str) -> "Credentials":
+        """Those of the conversation that ``name`` was stored with; ``""``: of one still to be made."""
+        ...
 
     async def bearer(self, conversation_id: str | None) -> str:
         """The token alone, without ``Bearer``, for a call about this conversation."""
         ...
 
-
-@runtime_checkable
-class RenewableCredentials(Credentials, Protocol):
-    """Credentials that may have a newer token than the one Coze refused."""
-
-    async def refused(self, bearer: str) -> bool:
+    async def token_refused(self, bearer: str) -> bool:
         """Told once per call that Coze did not accept ``bearer``; True: ask ``bearer`` again, it differs."""
         ...
 
-
-@runtime_checkable
-class OwnedCredentials(RenewableCredentials, Protocol):
-    """The credentials of one conversation, or of the one that is about to be made."""
-
-    @property
-    def name(self) -> str:
-        """Whose the conversation is, as ``SharedCredentials.of`` takes it."""
-        ...
-
-    def failed(self, error: UpstreamError) -> bool:
-        """Told of every failure; True: ask ``bearer`` again, it is another identity's turn."""
-        ...
-
-
-@runtime_checkable
-class SharedCredentials(Credentials, Protocol):
-    """Several identities at Coze. A conversation is only seen by the one that made it."""
-
-    def of(self, name: str) -> OwnedCredentials:
-        """Those of a conversation; ``""``: of one that is still to be made."""
+    def call_failed(self, error: UpstreamError) -> bool:
+        """Told of every other failure; True: ask ``bearer`` again, it is another identity's turn."""
         ...
 
 
@@ -88,7 +87,11 @@ class Bearer:
         return self._token
 
     def header(self) -> str:
-        """The value of ``Authorization``. Raises ``CozeApiError`` for what cannot be in a header."""
+        """The value of ``Authorization``.
+
+        Raises:
+            CozeApiError: the token cannot be in a header.
+        """
         if not self._token or not self._token.isascii() or not self._token.isprintable():
             # Said here without its value: the HTTP library's own error would quote it.
             raise CozeApiError(
@@ -97,15 +100,3 @@ class Bearer:
                 maybe_started=False,
             )
         return f"Bearer {self._token}"
-
-
-class StaticCredentials:
-    """One token that never changes. It does not show in ``repr``."""
-
-    __slots__ = ("_token",)
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    async def bearer(self, conversation_id: str | None) -> str:
-        return self._token

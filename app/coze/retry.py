@@ -3,10 +3,10 @@
 import random
 from typing import Final, Protocol
 
-from app.exceptions import UpstreamError
-
 MAX_HONOURED_RETRY_AFTER: Final = 10
 """Seconds. A server that asks for more patience than this is not asked again; the caller is told."""
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 8.0
 
 
 class Uniform(Protocol):
@@ -39,16 +39,22 @@ class RetryBudget:
 
 
 class Backoff:
-    """Exponential, with full jitter: uniform between 0 and ``min(cap, first * 2**n)`` seconds."""
+    """Exponential, with full jitter: uniform between 0 and ``min(8, 0.5 * 2**retry)`` seconds."""
 
-    def __init__(self, *, first: float = 0.5, cap: float = 8.0, rng: Uniform | None = None) -> None:
-        self._first = first
-        self._cap = cap
-        self._rng = rng or random.SystemRandom()
+    def __init__(self, rng: Uniform | None = None) -> None:
+        self.rng = rng or random.SystemRandom()
 
-    def delay(self, retry: int, error: UpstreamError, retry_after: int | None) -> float | None:
-        """Seconds before retry number ``retry`` (from 0); None where the server asked for too long a wait."""
+    def delay(self, retry: int, retry_after: int | None) -> float | None:
+        """How long to wait before a request is sent again.
+
+        Args:
+            retry: how often it was sent again before.
+            retry_after: seconds that the server asked for.
+
+        Returns:
+            Seconds; None where the server asked for too long a wait.
+        """
         if retry_after is not None and retry_after > MAX_HONOURED_RETRY_AFTER:
             return None
-        pause = self._rng.uniform(0, min(self._cap, self._first * 2**retry))
+        pause = self.rng.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**retry))
         return max(pause, float(retry_after or 0))

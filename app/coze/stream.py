@@ -1,20 +1,30 @@
-"""The event stream grammar of Coze's answers, on bytes and without I/O.
+"""Reads Coze's answers as they arrive: bytes of the network, and the events of a stream.
 
 Grammar: WHATWG HTML, "Server-sent events", section "Interpreting an event stream". Lines are cut on bytes
 at CR, LF and CRLF only: ``str.splitlines`` (and with it httpx's ``iter_lines``) also cuts at U+2028,
 U+0085 and others, which Coze sends raw inside JSON strings.
 """
 
+import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
-from app.exceptions import CozeApiError
+import httpx
 
-DEFAULT_MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
-DEFAULT_MAX_STREAM_BYTES: Final = 64 * 1024 * 1024
+from app.coze.deadline import deadline
+from app.coze.options import MAX_EVENT_BYTES, MAX_STREAM_BYTES, CozeOptions
+from app.coze.replies import Head, Reply, error_in_tail, read_reply
+from app.coze.transport import NETWORK_ERRORS, network_error
+from app.coze.wire import ChatState
+from app.exceptions import CozeApiError, CozeTimeout
+from app.signals import IdleTimer
 
 _BOM: Final = b"\xef\xbb\xbf"
 _NEWLINE: Final = re.compile(rb"\r\n|\r|\n")
+_STREAM_ENDS: Final = frozenset({"done", "conversation.stream.done"})
+"""The second is coze-studio's."""
 
 
 class SSEEvent(NamedTuple):
@@ -39,7 +49,7 @@ class StreamTooLarge(CozeApiError):
 
 
 class SSEDecoder:
-    """Bytes in, events out; the work is linear in the bytes fed, however they are cut.
+    """Bytes in, events out, without I/O; the work is linear in the bytes fed, however they are cut.
 
     ``max_event_bytes`` bounds the data of one event (and any single line), ``max_stream_bytes`` everything
     fed. After ``StreamTooLarge`` the decoder must not be used again.
@@ -48,8 +58,8 @@ class SSEDecoder:
     def __init__(
         self,
         *,
-        max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES,
-        max_stream_bytes: int = DEFAULT_MAX_STREAM_BYTES,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+        max_stream_bytes: int = MAX_STREAM_BYTES,
     ) -> None:
         self._max_event = max_event_bytes
         self._max_stream = max_stream_bytes
@@ -157,3 +167,197 @@ def frame(name: str, data: bytes) -> bytes:
     if b"\n" in data or b"\r" in data:
         data = b"\ndata: ".join(_NEWLINE.split(data))
     return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+
+
+class CozeResponse:
+    """The answer to one request, from its headers on. Always ``close`` it.
+
+    ``late_at`` is the loop's time at which the first byte of a stream, or the end of a JSON answer, is late.
+    """
+
+    def __init__(self, response: httpx.Response, options: CozeOptions, late_at: float) -> None:
+        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101  # an async client has no other
+        self.head = Head.of(response.status_code, response.headers)
+        self.options = options
+        self.late_at = late_at
+        self._response = response
+        # What is not encoded needs no decoder: one generator instead of four between the socket and us.
+        encoded = "content-encoding" in response.headers
+        self._chunks = response.aiter_bytes() if encoded else aiter(response.stream)
+
+    async def read(self) -> bytes | None:
+        """The next bytes of the body, None at its end; whoever reads holds the deadline.
+
+        Raises:
+            CozeApiError: the connection broke.
+        """
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            return None
+        except NETWORK_ERRORS as error:
+            raise network_error(error, self.options.connect_timeout, self.head) from error
+
+    async def read_json(self, before: bytes = b"") -> Reply:
+        """The answer of a JSON call, of which ``before`` was read already.
+
+        An error's body is read as far as ``max_error_bytes`` and no further.
+
+        Raises:
+            CozeTimeout: it was not complete before ``late_at``.
+            CozeApiError: the connection broke, or a success is larger than ``max_json_bytes``.
+            UpstreamError: what ``read_reply`` raises.
+        """
+        success = self.head.is_success
+        limit = self.options.max_json_bytes if success else self.options.max_error_bytes
+        body: bytes | bytearray = bytearray(before)
+        async with deadline(self.late_at, self._incomplete):
+            while len(body) <= limit and (chunk := await self.read()) is not None:
+                body += chunk
+        if len(body) > limit and success:
+            raise CozeApiError(f"Coze's answer is larger than {limit} bytes", logid=self.head.logid)
+        return read_reply(self.head, bytes(body[:limit]))
+
+    def _incomplete(self) -> CozeTimeout:
+        seconds = self.options.first_byte_timeout
+        text = f"Coze's answer was not complete within {seconds:g} s (COZE_FIRST_BYTE_TIMEOUT)"
+        return CozeTimeout(text, logid=self.head.logid, maybe_started=True)
+
+    def no_first_byte(self) -> CozeTimeout:
+        return no_first_byte(self.options, self.head.logid)
+
+    async def drain(self) -> None:
+        """Reads on after a stream's own end, so that its connection goes back to the pool: what is missing
+        is mostly just the last, empty chunk."""
+        try:
+            async with asyncio.timeout(self.options.drain_timeout):
+                async for _ in self._chunks:
+                    pass
+        except NETWORK_ERRORS:
+            return  # the answer is complete; only the connection is lost
+
+    async def close(self) -> None:
+        """Gives the connection back to the pool where the answer was read to its end; else drops it."""
+        with contextlib.suppress(*NETWORK_ERRORS):
+            await self._response.aclose()
+
+
+def no_first_byte(options: CozeOptions, logid: str | None = None) -> CozeTimeout:
+    """The error of an answer that does not begin."""
+    text = f"Coze sent nothing within {options.first_byte_timeout:g} s (COZE_FIRST_BYTE_TIMEOUT)"
+    return CozeTimeout(text, logid=logid, maybe_started=True)
+
+
+class CozeStream:
+    """An open stream: an async iterator of lists of events, one list for each network read.
+
+    ``chat`` is set where the server ignored ``stream=true`` and answered with a chat: there is nothing to
+    iterate, poll it. A clean end of the stream just ends the iteration, whether a terminal event came or not.
+
+    Iterating raises ``CozeApiError`` where the connection breaks or a bound is passed, and the error of a
+    bare JSON line; past a deadline the block of ``deadlines`` is broken off with ``CozeTimeout``.
+    """
+
+    _pulse: IdleTimer
+
+    def __init__(self, response: CozeResponse, *, first: bytes = b"", chat: ChatState | None = None) -> None:
+        """
+        Args:
+            response: what is read.
+            first: the bytes that were read of it to see that it is a stream.
+            chat: the chat that it brought instead of a stream.
+        """
+        options = response.options
+        self.chat = chat
+        self.logid = response.head.logid
+        self._response = response
+        self._first = first
+        self._begun = bool(first)
+        self._idle_timeout = options.idle_timeout
+        self._decoder = SSEDecoder(
+            max_event_bytes=options.max_event_bytes, max_stream_bytes=options.max_stream_bytes
+        )
+        self._ended = chat is not None
+        self._too_large: StreamTooLarge | None = None
+        self._had_events = False
+        self._had_done = False
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds between two reads. May be changed while reading, for instance lowered once the chat has
+        ended and only ``done`` is missing."""
+        return self._idle_timeout
+
+    @idle_timeout.setter
+    def idle_timeout(self, seconds: float) -> None:
+        self._idle_timeout = seconds
+        if self._begun:
+            self._pulse.seconds = seconds
+
+    @contextlib.asynccontextmanager
+    async def deadlines(self) -> AsyncIterator[None]:
+        """Holds the block to the first-byte and the idle deadline while the stream is read in it. One timer
+        for all reads. Raises ``CozeTimeout``."""
+        if self._ended:
+            yield
+            return
+        now = asyncio.get_running_loop().time
+        patience = self._idle_timeout if self._begun else max(0.0, self._response.late_at - now())
+        async with deadline(None, self._late) as scope:
+            self._pulse = IdleTimer(patience, lambda: scope.reschedule(now()))
+            try:
+                yield
+            finally:
+                self._pulse.stop()
+
+    def _late(self) -> CozeTimeout:
+        if not self._begun:
+            return self._response.no_first_byte()
+        text = f"Coze sent nothing more for {self._idle_timeout:g} s (COZE_IDLE_TIMEOUT)"
+        return CozeTimeout(text, logid=self.logid, maybe_started=True)
+
+    def __aiter__(self) -> "CozeStream":
+        return self
+
+    async def __anext__(self) -> list[SSEEvent]:
+        while not self._ended:
+            chunk = self._first or await self._response.read()
+            self._first = b""
+            self._pulse.beat()
+            if not self._begun:
+                self._begun = True
+                self._pulse.seconds = self._idle_timeout
+            events = self._end() if chunk is None else self._feed(chunk)
+            if events:
+                self._had_events = True
+                self._had_done = events[-1].name in _STREAM_ENDS
+                return events
+        if self._too_large is not None:
+            raise StreamTooLarge(self._too_large.message, [], logid=self.logid)
+        raise StopAsyncIteration
+
+    def _feed(self, chunk: bytes) -> list[SSEEvent]:
+        try:
+            return self._decoder.feed(chunk)
+        except StreamTooLarge as error:
+            # First what was complete, then the error.
+            self._ended = True
+            self._too_large = error
+            return error.events
+
+    def _end(self) -> list[SSEEvent]:
+        self._ended = True
+        error_in_tail(self._decoder.tail(), self._response.head, started=self._had_events)
+        return []
+
+    async def finish(self) -> None:
+        """After a reading that ended as it should: lets the connection be used again. Leaving the block calls
+        it; a second call does nothing."""
+        if self._had_done and not self._ended:
+            self._ended = True
+            self._pulse.stop()
+            await self._response.drain()
+
+    async def close(self) -> None:
+        """Gives the connection back to the pool after ``finish``; else drops it."""
+        await self._response.close()

@@ -13,6 +13,9 @@ import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
+from app.coze.replies import Head
+from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
+
 TransportName = Literal["aiohttp", "httpx"]
 
 KEEPALIVE_SECONDS: Final = 15.0
@@ -72,11 +75,15 @@ def build_http_client(
 ) -> PooledClient:
     """A pooled client; call it inside the event loop and ``aclose`` it there.
 
-    ``connect_timeout`` in seconds (also for the wait for a free connection); ``pool_size`` bounds the open
-    connections, and so the chats that run at once; ``ssl_context`` replaces certifi's list of authorities.
     Redirects are not followed: a POST must not be sent twice, nor a token to another host. The environment
     (proxies, .netrc, SSL_CERT_FILE) is not consulted, so that what is set is what happens. Cookies are not
     kept: all chats share this client.
+
+    Args:
+        connect_timeout: seconds, also for the wait for a free connection.
+        pool_size: how many connections may be open, and so how many chats run at once.
+        transport: what is under httpx' interface.
+        ssl_context: instead of certifi's list of authorities.
     """
     limits = httpx.Limits(
         max_connections=pool_size,
@@ -101,7 +108,32 @@ def build_http_client(
     return PooledClient(chosen, connect_timeout)
 
 
-def never_connected(error: BaseException) -> bool:
+def network_error(error: BaseException, connect_timeout: float, head: Head | None = None) -> UpstreamError:
+    """What a failure of the transport means. Its own text, which holds addresses, stays in ``__cause__``.
+
+    Args:
+        error: one of ``NETWORK_ERRORS``.
+        connect_timeout: seconds, for the text.
+        head: the headers of the answer, where it had begun.
+    """
+    late = _is_timeout(error)
+    if head is None and _never_connected(error):
+        if late:
+            text = f"No connection to Coze within {connect_timeout:g} s (COZE_CONNECT_TIMEOUT)"
+            return CozeTimeout(text, maybe_started=False)
+        return CozeApiError(
+            "No connection to Coze",
+            hint="Check COZE_API_URL and COZE_BASE_URL, the network and the name service.",
+            maybe_started=False,
+            retryable=True,
+        )
+    logid = head.logid if head else None
+    if late:
+        return CozeTimeout("The connection to Coze timed out", logid=logid, maybe_started=True)
+    return CozeApiError("The connection to Coze broke", logid=logid, maybe_started=True, retryable=True)
+
+
+def _never_connected(error: BaseException) -> bool:
     """Whether the request demonstrably never left, so that it may be sent again.
 
     httpx-aiohttp names every loss of a connection ``ConnectTimeout``, that of one on which the request was
@@ -113,7 +145,7 @@ def never_connected(error: BaseException) -> bool:
     return isinstance(error, _NOT_CONNECTED_AIOHTTP + _NOT_CONNECTED_HTTPX)
 
 
-def is_timeout(error: BaseException) -> bool:
+def _is_timeout(error: BaseException) -> bool:
     """Whether a deadline of the transport passed."""
     cause = error.__cause__
     if isinstance(cause, aiohttp.ClientError):

@@ -28,7 +28,8 @@ from app.openai_door.dialog import Said as SaidMessage
 from app.openai_door.texts import rest_of
 from app.sse import EventStream
 from app.stopping import end_tasks
-from app.tasks import Started, idempotency_of
+from app.tasks.chats import Started
+from app.tasks.sessions import idempotency_of
 
 _REPAIR_SECONDS: Final = 60.0
 """What a chat may take beyond COZE_CHAT_TIMEOUT until its end is written."""
@@ -71,9 +72,9 @@ async def begin(call: Call) -> Begun:
 
 
 async def _go_on(call: Call, chat_id: str, outputs: Any) -> Begun:
-    tasks = call.resources.tasks
-    chat = orjson.loads(await tasks.result(call.identity, chat_id, 0))
-    started = await tasks.submit_tool_outputs(
+    chats = call.resources.chats
+    chat = orjson.loads(await chats.result(call.identity, chat_id, 0))
+    started = await chats.submit_tool_outputs(
         call.identity, chat_id, outputs, call.request_id, call.idempotency_key
     )
     content, reasoning = started.said or (0, 0)
@@ -85,7 +86,7 @@ async def _go_on(call: Call, chat_id: str, outputs: Any) -> Begun:
 
 
 async def _ask(call: Call, bot_id: str) -> Begun:
-    body, tasks, identity = call.body, call.resources.tasks, call.identity
+    body, chats, identity = call.body, call.resources.chats, call.identity
     question = question_of(body)
     user_id = body.user or call.user_id or default_user(identity)
     who = checked(CreateSession, {"user_id": user_id, "bot_id": bot_id}, "user")
@@ -104,13 +105,11 @@ async def _ask(call: Call, bot_id: str) -> Begun:
         "messages",
     )
     if body.session_id is not None:
-        started = await tasks.send(
+        started = await chats.send(
             identity, body.session_id, message, request_id=call.request_id, idempotency_key=key
         )
         return Begun(started, None, bound=False)
-    started = await call.resources.singles.begin(
-        identity, who, message, request_id=call.request_id, idempotency_key=key
-    )
+    started = await chats.send_single(identity, who, message, request_id=call.request_id, idempotency_key=key)
     return Begun(started, None, bound=key is None)
 
 
@@ -165,13 +164,13 @@ def stream_of(call: Call, begun: Begun) -> Response:
     def close() -> None:
         give_back()
         if begun.bound and not dialect.finished:
-            resources.tasks.let_go(identity, chat_id)
+            resources.chats.cancel_in_background(identity, chat_id)
 
     return EventStream(
-        resources.tasks.feed(identity, begun.started),
+        resources.chats.read(identity, begun.started),
         chat_id=chat_id,
         heartbeat=resources.settings.heartbeat_seconds,
-        farewell=resources.tasks.farewell,
+        shutdown=resources.shutdown,
         on_close=close,
         dialect=dialect,
     )
@@ -181,13 +180,13 @@ async def whole_answer(call: Call, begun: Begun, request: Request) -> Response:
     """Waits until the chat is over: OpenAI knows no answer that is still to come."""
     resources, chat_id = call.resources, begun.started.chat_id
     patience = resources.settings.chat_timeout + _REPAIR_SECONDS
-    answer = asyncio.ensure_future(resources.tasks.answer(call.identity, chat_id, patience))
+    answer = asyncio.ensure_future(resources.chats.answer(call.identity, chat_id, patience))
     gone = asyncio.ensure_future(_client_gone(request))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             if begun.bound:
-                resources.tasks.let_go(call.identity, chat_id)
+                resources.chats.cancel_in_background(call.identity, chat_id)
             raise ClientDisconnect
         chat = orjson.loads(answer.result())
     finally:
@@ -212,7 +211,7 @@ def _unfinished(call: Call, chat: dict[str, Any]) -> ServiceError | None:
     or it would be a second one."""
     if chat["status"] not in ("pending", "processing"):
         return None
-    leaving = call.resources.tasks.farewell.is_set()
+    leaving = call.resources.shutdown.streams_end
     error: ServiceError = ShuttingDown() if leaving else CozeTimeout("The chat is not over yet")
     if call.idempotency_key is None:
         error.details["chat_id"] = chat["chat_id"]

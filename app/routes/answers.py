@@ -7,7 +7,7 @@ from fastapi import Response
 
 from app.models import success_json, task_status_of
 from app.sse import result_json
-from app.tasks import error_of
+from app.tasks.frames import error_of
 
 
 def success(data: Any, *, message: str, logid: str | None = None) -> Response:

@@ -5,13 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.dependencies import (
+    ChatsDep,
     CursorDep,
     IdempotencyKeyDep,
     IdentityDep,
     PatienceDep,
     RequestIdDep,
     ResourcesDep,
-    TasksDep,
     json_body,
     resources_of,
 )
@@ -49,7 +49,7 @@ async def get_result(
     identity: IdentityDep,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds", allow_inf_nan=False)] = 0,
 ) -> Response:
-    return chat_as_it_stands(await resources_of(request).tasks.result(identity, chat_id, wait))
+    return chat_as_it_stands(await resources_of(request).chats.result(identity, chat_id, wait))
 
 
 @router.get(
@@ -59,10 +59,10 @@ async def get_result(
     responses={**event_stream(), **errors(ValidationFailed, ChatNotFound, RateLimited)},
 )
 async def get_events(
-    chat_id: str, identity: IdentityDep, tasks: TasksDep, resources: ResourcesDep, after: CursorDep
+    chat_id: str, identity: IdentityDep, chats: ChatsDep, resources: ResourcesDep, after: CursorDep
 ) -> Response:
     resources.streams.check(identity.owner)
-    return stream(await tasks.follow(identity, chat_id, after), chat_id, identity, resources)
+    return stream(await chats.follow(identity, chat_id, after), chat_id, identity, resources)
 
 
 @router.post(
@@ -71,8 +71,8 @@ async def get_events(
     response_model=SuccessEnvelope[Chat],
     responses=errors(ChatNotFound),
 )
-async def cancel_chat(chat_id: str, identity: IdentityDep, tasks: TasksDep) -> Response:
-    return chat_as_it_stands(await tasks.cancel(identity, chat_id), asked_coze=True)
+async def cancel_chat(chat_id: str, identity: IdentityDep, chats: ChatsDep) -> Response:
+    return chat_as_it_stands(await chats.cancel(identity, chat_id), asked_coze=True)
 
 
 @router.post(
@@ -92,7 +92,7 @@ async def cancel_chat(chat_id: str, identity: IdentityDep, tasks: TasksDep) -> R
 async def submit_tool_outputs(
     chat_id: str,
     identity: IdentityDep,
-    tasks: TasksDep,
+    chats: ChatsDep,
     resources: ResourcesDep,
     patience: PatienceDep,
     request_id: RequestIdDep,
@@ -101,7 +101,7 @@ async def submit_tool_outputs(
 ) -> Response:
     if body.stream:
         resources.streams.check(identity.owner)
-    started = await tasks.submit_tool_outputs(identity, chat_id, body, request_id, idempotency_key)
+    started = await chats.submit_tool_outputs(identity, chat_id, body, request_id, idempotency_key)
     if body.stream:
-        return stream(tasks.feed(identity, started), chat_id, identity, resources)
-    return chat_answer(await tasks.answer(identity, chat_id, patience.seconds), patience.headers)
+        return stream(chats.read(identity, started), chat_id, identity, resources)
+    return chat_answer(await chats.answer(identity, chat_id, patience.seconds), patience.headers)

@@ -23,7 +23,7 @@ from app.exceptions import (
 from app.models import USER_ID_PATTERN, StoredFile, SuccessEnvelope
 from app.openapi import errors
 from app.routes.answers import success
-from app.tasks import file_view
+from app.tasks.files import file_view
 from app.uploads import UploadDep, upload_body
 
 router = APIRouter(prefix="/coze/files", tags=["files"])

@@ -18,7 +18,7 @@ def _state(resources: Resources, *, connected: bool) -> dict[str, object]:
         "version": __version__,
         "redis": "connected" if connected else "disconnected",
         "redis_mode": "memory" if resources.settings.embedded_redis else "server",
-        "running_chats": resources.tasks.running,
+        "running_chats": resources.chats.running,
         "uptime_seconds": resources.uptime,
     }
 
@@ -46,7 +46,7 @@ async def live(resources: ResourcesDep) -> Response:
     "/coze/health/ready", summary="Would take traffic", responses=plain_errors(RedisUnavailable, ShuttingDown)
 )
 async def ready(resources: ResourcesDep) -> Response:
-    if resources.tasks.draining.is_set():
+    if resources.shutdown.begun:
         raise ShuttingDown
     if not await resources.redis.ping():
         raise RedisUnavailable

@@ -63,12 +63,12 @@ async def send_message(
     body: Annotated[SendMessage, Depends(json_body(SendMessage))],
 ) -> Response:
     resources = resources_of(request)
-    tasks = resources.tasks
+    chats = resources.chats
     if body.stream:
         resources.streams.check(identity.owner)
-    started = await tasks.send(
+    started = await chats.send(
         identity, session_id, body, request_id=request_id_of(request), idempotency_key=idempotency_key
     )
     if body.stream:
-        return stream(tasks.feed(identity, started), started.chat_id, identity, resources)
-    return chat_answer(await tasks.answer(identity, started.chat_id, patience.seconds), patience.headers)
+        return stream(chats.read(identity, started), started.chat_id, identity, resources)
+    return chat_answer(await chats.answer(identity, started.chat_id, patience.seconds), patience.headers)

@@ -9,7 +9,7 @@ from app.dependencies import (
     ConversationsDep,
     IdempotencyKeyDep,
     IdentityDep,
-    TasksDep,
+    SessionsDep,
     json_body,
     resources_of,
 )
@@ -63,7 +63,7 @@ async def create_session(
     idempotency_key: IdempotencyKeyDep,
     body: Annotated[CreateSession, Depends(json_body(CreateSession))],
 ) -> Response:
-    session = await resources_of(request).tasks.create_session(identity, body, idempotency_key)
+    session = await resources_of(request).sessions.create(identity, body, idempotency_key)
     return success(session, message="session created")
 
 
@@ -79,7 +79,7 @@ async def get_session(
     identity: IdentityDep,
     history_limit: Annotated[int, Query(ge=0, le=100)] = 20,
 ) -> Response:
-    session = await resources_of(request).tasks.get_session(identity, session_id, history_limit)
+    session = await resources_of(request).sessions.get(identity, session_id, history_limit)
     return success(session, message="session found")
 
 
@@ -89,8 +89,8 @@ async def get_session(
     response_model=SuccessEnvelope[Session],
     responses=errors(SessionNotFound, SessionExpired),
 )
-async def end_session(session_id: str, identity: IdentityDep, tasks: TasksDep) -> Response:
-    return success(await tasks.end_session(identity, session_id), message="session terminated")
+async def end_session(session_id: str, identity: IdentityDep, sessions: SessionsDep) -> Response:
+    return success(await sessions.end(identity, session_id), message="session terminated")
 
 
 @router.get(
@@ -102,11 +102,11 @@ async def end_session(session_id: str, identity: IdentityDep, tasks: TasksDep) -
 async def list_chats(
     session_id: str,
     identity: IdentityDep,
-    tasks: TasksDep,
+    sessions: SessionsDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     before: Annotated[str, Query(max_length=100, description="chat_id that ended the last page")] = "",
 ) -> Response:
-    records, has_more = await tasks.list_chats(identity, session_id, limit=limit, before=before)
+    records, has_more = await sessions.chats(identity, session_id, limit=limit, before=before)
     last = orjson.loads(records[-1])["chat_id"] if has_more else None
     page = {"chats": [orjson.Fragment(r) for r in records], "has_more": has_more, "next_before": last}
     return success(page, message=f"{len(records)} chats")

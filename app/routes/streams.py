@@ -5,14 +5,14 @@ from fastapi import Response
 from app.dependencies import Resources
 from app.models import Identity
 from app.sse import EventStream
-from app.tasks import ChatFeed
+from app.tasks.reader import Reader
 
 
-def stream(feed: ChatFeed, chat_id: str, identity: Identity, resources: Resources) -> Response:
+def stream(reader: Reader, chat_id: str, identity: Identity, resources: Resources) -> Response:
     return EventStream(
-        feed,
+        reader,
         chat_id=chat_id,
         heartbeat=resources.settings.heartbeat_seconds,
-        farewell=resources.tasks.farewell,
+        shutdown=resources.shutdown,
         on_close=resources.streams.take(identity.owner),
     )

@@ -74,7 +74,7 @@ class LogWriter:
             log.frames.append(frame)
             log.size += len(frame)
         log.visible = log.last
-        log.wake()
+        log.grown.notify()
         self._mark(log)
 
     def snapshot(self, log: OpenLog, frame: bytes) -> None:
@@ -83,7 +83,7 @@ class LogWriter:
         log.sent, log.trim, log.earlier = None, True, []
         log.committed = max(log.committed, log.first - 1)
         log.visible = log.last
-        log.wake()
+        log.grown.notify()
         self._mark(log)
 
     def commit_ids(self, log: OpenLog, coze_chat_id: str, conversation_id: str, credential: str = "") -> None:
@@ -92,7 +92,7 @@ class LogWriter:
         self._mark(log, urgent=True)
 
     def finish(self, log: OpenLog, frames: Iterable[bytes], end: ChatEnd) -> None:
-        """The last frames and the end, in one script; ``log.settled`` tells when that is decided."""
+        """The last frames and the end, in one script; ``log.settled`` calls when that is decided."""
         if log.state == "fenced":
             return
         log.frames.extend(frames)

@@ -58,10 +58,10 @@ def _messages(bench: Bench, results: Results, options: Options) -> None:
             young.append(_say(bench, ours, fresh, _MESSAGES))
             old.append(_say(bench, ours, ours.sessions[:1], _MESSAGES))
     count = options.messages
-    results.row("flat", "one message", "message 6 to 15", cpu_ms=median(young))
-    results.row("flat", "one message", f"message {count} and later", cpu_ms=median(old))
+    results.row("one message", "message 6 to 15", cpu_ms=median(young))
+    results.row("one message", f"message {count} and later", cpu_ms=median(old))
     text = f"message {count} of a session: CPU of service and Redis / message 10"
-    results.check("flat", "6", text, median(old) / median(young), "<=", 1.1)
+    results.check("6", text, median(old) / median(young), "<=", 1.1)
 
 
 # -- sessions ---------------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ def _sessions(bench: Bench, results: Results, options: Options) -> None:
             for name, target in targets.items():
                 found[name][at].append(_read(bench, ours, target))
     for name, (small, large) in found.items():
-        results.row("flat", name, "few sessions", cpu_ms=median(small))
-        results.row("flat", name, f"{options.sessions} sessions", cpu_ms=median(large))
+        results.row(name, "few sessions", cpu_ms=median(small))
+        results.row(name, f"{options.sessions} sessions", cpu_ms=median(large))
         text = f"{name} with {options.sessions} live sessions: CPU of service and Redis / with some hundred"
-        results.check("flat", "6", text, median(large) / median(small), "<=", 1.1)
+        results.check("6", text, median(large) / median(small), "<=", 1.1)

@@ -25,13 +25,17 @@ def memory(bench: Bench, results: Results, options: Options) -> None:
         _open_streams(
             bench,
             results,
-            bench.floor("floor on aiohttp", FLOOR_TRANSPORT="aiohttp", FLOOR_CONNECTIONS="10000"),
+            bench.passthrough(
+                "passthrough on aiohttp",
+                PASSTHROUGH_TRANSPORT="aiohttp",
+                PASSTHROUGH_CONNECTIONS="10000",
+            ),
             options.streams,
         )
     with bench.scope():
         each = _open_streams(bench, results, bench.ours(sessions=20), options.streams)
         text = f"{options.streams} open streams: resident KiB of each above the idle process"
-        results.check("memory", "7", text, each, "<=", 100)
+        results.check("7", text, each, "<=", 100)
     with bench.scope():
         _churn(bench, results, options)
     with bench.scope():
@@ -62,7 +66,6 @@ def _open_streams(bench: Bench, results: Results, contestant: Contestant, count:
     late = {f"late.{name}": result["late"].get(name, float("nan")) for name in ("median", "p99", "max")}
     scenario = f"{count} open streams"
     results.row(
-        "memory",
         scenario,
         contestant.name,
         kib_per_stream=each,
@@ -74,7 +77,7 @@ def _open_streams(bench: Bench, results: Results, contestant: Contestant, count:
         f"{scenario} need {2 * count} open files of the process (ulimit -n); the benchmark raises its own"
     )
     if contestant.ours:
-        results.check("memory", "7", f"{scenario}: frames lost, errors", _faults(result), "<=", 0)
+        results.check("7", f"{scenario}: frames lost, errors", _faults(result), "<=", 0)
     return each
 
 
@@ -96,9 +99,9 @@ def _churn(bench: Bench, results: Results, options: Options) -> None:
         (2.0 * number, look) for number, look in enumerate(looks)
     ]
     scenario = f"{options.minutes:g} minutes of churn, {result['requests']} chats"
-    results.row("memory", scenario, "ours", early_mib=early, late_mib=late, errors=_faults(result))
+    results.row(scenario, "ours", early_mib=early, late_mib=late, errors=_faults(result))
     text = f"{scenario}: memory of the last quarter / of the second"
-    results.check("memory", "7", text, late / early, "<=", 1.03)
+    results.check("7", text, late / early, "<=", 1.03)
 
 
 def _traced(bench: Bench, results: Results, options: Options) -> None:
@@ -120,8 +123,8 @@ def _traced(bench: Bench, results: Results, options: Options) -> None:
     if bench.save:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / "memory-tracemalloc.txt").write_text(f"after {chats} more chats\n" + text)
-    results.row("memory", f"tracemalloc over {chats} chats", "ours", grown_kib=grown / _KIB)
-    results.check("memory", "7", f"tracemalloc: bytes kept of each of {chats} chats", grown / chats, "<=", 50)
+    results.row(f"tracemalloc over {chats} chats", "ours", grown_kib=grown / _KIB)
+    results.check("7", f"tracemalloc: bytes kept of each of {chats} chats", grown / chats, "<=", 50)
 
 
 def _snapshot(ours: Contestant, target: Any, number: int) -> None:
@@ -154,6 +157,6 @@ def _stalled(bench: Bench, results: Results, options: Options) -> None:
     extra = max(0.0, result["stalled_cpu"].get("server", 0.0) / watched - idle)
     scenario = f"{_STALLED} readers that read nothing for {stall:g} s"
     resident = result["memory"][-1]["server"] / _KIB**2 if result["memory"] else float("nan")
-    results.row("memory", scenario, "ours", extra_cpu=extra, resident_mib=resident, held=result["seconds"])
-    results.check("memory", "7", f"{scenario}: share of a core above idle", extra, "<=", 0.01)
-    results.check("memory", "7", f"{scenario}: frames lost afterwards, errors", _faults(result), "<=", 0)
+    results.row(scenario, "ours", extra_cpu=extra, resident_mib=resident, held=result["seconds"])
+    results.check("7", f"{scenario}: share of a core above idle", extra, "<=", 0.01)
+    results.check("7", f"{scenario}: frames lost afterwards, errors", _faults(result), "<=", 0)

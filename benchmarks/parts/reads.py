@@ -43,12 +43,12 @@ def reads(bench: Bench, results: Results, options: Options) -> None:
         )
         scenario = f"{name}, {sizes[number]} bytes"
         for label, figures in found.items():
-            results.row("reads", scenario, label, **figures.values())
+            results.row(scenario, label, **figures.values())
         rate = found["constant"].of("rate")
         text = f"{name}: requests/s / a constant of {sizes[number]} bytes (one Redis call alone: "
         text += f"{found['constant + one Redis call'].of('rate') / rate:.2f})"
-        results.check("reads", "5", text, found["ours"].of("rate") / rate, ">=", least)
-        results.check("reads", "5", f"{name}: errors", found["ours"].faults, "<=", 0)
+        results.check("5", text, found["ours"].of("rate") / rate, ">=", least)
+        results.check("5", f"{name}: errors", found["ours"].faults, "<=", 0)
 
 
 def _job_of(bench: Bench, contestant: Contestant, method: str, targets: list[str], body: str) -> Any:

@@ -43,11 +43,11 @@ def whole(bench: Bench, results: Results, options: Options) -> None:
         seconds=options.seconds,
     )
     for name, figures in found.items():
-        results.row("whole", "not streamed, 20 at once", name, **figures.values())
+        results.row("not streamed, 20 at once", name, **figures.values())
     ratio = found["ours"].of("rate") / found["cozepy app"].of("rate")
     text = "not streamed: chats/s / cozepy app's, which reads Coze's stream as we do"
-    results.check("whole", "4", text, ratio, ">=", 2)
-    results.check("whole", "4", "not streamed: wrong answers and errors", found["ours"].faults, "<=", 0)
+    results.check("4", text, ratio, ">=", 2)
+    results.check("4", "not streamed: wrong answers and errors", found["ours"].faults, "<=", 0)
     n = 20
     bench.set_upstream(n, 0.005)
     late = compete(
@@ -59,6 +59,6 @@ def whole(bench: Bench, results: Results, options: Options) -> None:
         seconds=options.seconds,
         least=30,
     )["ours"]
-    results.row("whole", "not streamed, one at a time", "ours", **late.values())
+    results.row("not streamed, one at a time", "ours", **late.values())
     text = "not streamed: answer after Coze's last byte, median ms"
-    results.check("whole", "4", text, late.of("late.median"), "<=", 5)
+    results.check("4", text, late.of("late.median"), "<=", 5)

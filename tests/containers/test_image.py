@@ -17,7 +17,6 @@ def inside(image: str, command: str) -> str:
 
 def test_it_is_small_runs_as_an_ordinary_user_and_says_how_it_is(image: str) -> None:
     found = inspect("image", image)
-    print(f"size: {found['Size'] / 1e6:.0f} MB")
     assert found["Size"] < 400e6
     config = found["Config"]
     assert config["User"] == "coze"

@@ -3,12 +3,8 @@
 from typing import Any
 
 import httpx
-import pytest
 
-from app.coze import CozeClient
-from app.exceptions import UpstreamError
-
-from .support import BASE, REQUEST, read
+from .support import BASE
 from .vectors import BEG, DELTA, END, event, message
 
 CHAT = f"{BASE}/v3/chat"
@@ -33,10 +29,3 @@ def chat_data(status: str, **more: Any) -> dict[str, Any]:
 def refusal(code: int, status: int = 200, **headers: str) -> httpx.Response:
     body = {"code": code, "msg": "goroutine 1", "detail": {"logid": "L9"}}
     return httpx.Response(status, json=body, headers=headers)
-
-
-async def stream_error(coze: CozeClient) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        async with coze.stream_chat(REQUEST) as stream:
-            await read(stream)
-    return caught.value

@@ -1,31 +1,36 @@
 """A client with a clock of its own, and servers that misbehave byte by byte."""
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any
 
 import httpx
+import pytest
 
 from app.coze import (
     ChatRequest,
+    CozeApi,
     CozeClient,
     CozeOptions,
     CozeStream,
     Credentials,
     Endpoints,
     EnterMessage,
+    PooledClient,
     SSEEvent,
-    StaticCredentials,
     TransportName,
     build_http_client,
 )
+from app.credentials import Accounts
+from app.credentials.sources import StaticToken
+from app.exceptions import UpstreamError
 
 from .vectors import BEG, DELTA, event, message
 
+OVER_BOTH_TRANSPORTS = pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 BASE = "http://coze.test/coze"
 TOKEN = "pat_very_secret_value"
 REQUEST = ChatRequest(bot_id="9", user_id="u", messages=[EnterMessage("user", "hello")], conversation_id="5")
@@ -50,7 +55,7 @@ class Highest:
 
 
 def make_client(
-    http: httpx.AsyncClient,
+    http: PooledClient,
     *,
     base: str = BASE,
     credentials: Credentials | None = None,
@@ -58,9 +63,12 @@ def make_client(
     **options: Any,
 ) -> CozeClient:
     chosen = CozeOptions(endpoints=Endpoints.derive(f"{base}/v3/chat"), **options)
-    return CozeClient(
-        http, chosen, credentials or StaticCredentials(TOKEN), sleep=sleep or Sleeps(), rng=Highest()
-    )
+    api = CozeApi(http, chosen, sleep=sleep or Sleeps(), rng=Highest())
+    return CozeClient(api, credentials or one_token(TOKEN))
+
+
+def one_token(token: str) -> Credentials:
+    return Accounts([(token, StaticToken(token))]).named("")
 
 
 @cache
@@ -70,10 +78,20 @@ def tls() -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def http_client(transport: TransportName = "httpx", **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def http_client(transport: TransportName = "httpx", **options: Any) -> AsyncIterator[PooledClient]:
     chosen = {"connect_timeout": 5.0, "pool_size": 10, "ssl_context": tls(), **options}
     async with build_http_client(transport=transport, **chosen) as http:
         yield http
+
+
+async def stream_error(coze: CozeClient) -> tuple[UpstreamError, int]:
+    """The error, and how many events came before it."""
+    count = 0
+    with pytest.raises(UpstreamError) as caught:  # noqa: PT012
+        async with coze.stream_chat(REQUEST) as stream:
+            async for events in stream:
+                count += len(events)
+    return caught.value, count
 
 
 async def read(stream: CozeStream) -> list[SSEEvent]:
@@ -174,16 +192,10 @@ def sending(*parts: bytes, stall: bool = False) -> Answer:
 
 
 @asynccontextmanager
-async def streaming(http: httpx.AsyncClient, answer: Answer, **options: Any) -> AsyncIterator[CozeStream]:
+async def streaming(http: PooledClient, answer: Answer, **options: Any) -> AsyncIterator[CozeStream]:
     """A stream of a server that answers like this."""
     async with (
         raw_server(answer) as server,
         make_client(http, base=server.base, **options).stream_chat(REQUEST) as stream,
     ):
         yield stream
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

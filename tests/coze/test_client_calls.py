@@ -2,55 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 import respx
 
-from app.coze import CozeClient
-from app.coze.client import POLL_FAILURES
+from app.coze import CozeClient, PooledClient
+from app.coze.client import POLL_FAILURES, SEARCHED_CHATS, SEARCHED_PAGES
 from app.exceptions import CozeApiError, CozeTimeout
 
-from .mocks import CANCEL, CHAT, CREATE, LIST, PAGE, RETRIEVE, chat_data, ok, refusal
-from .support import BASE, REQUEST, Sleeps, http_client, make_client
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[httpx.AsyncClient]:
-    async with http_client() as made:
-        yield made
-
-
-@pytest.fixture
-def sleeps() -> Sleeps:
-    return Sleeps()
-
-
-@pytest.fixture
-def coze(http: httpx.AsyncClient, sleeps: Sleeps) -> CozeClient:
-    return make_client(http, sleep=sleeps)
-
-
-async def test_a_chat_is_created_polled_and_read(
-    respx_mock: respx.MockRouter, coze: CozeClient, sleeps: Sleeps
-) -> None:
-    created = respx_mock.post(CHAT).mock(ok(chat_data("created")))
-    states = [ok(chat_data("created")), ok(chat_data("in_progress")), ok(chat_data("completed"))]
-    polled = respx_mock.get(RETRIEVE).mock(side_effect=states)
-    answers = [{"id": "7", "role": "assistant", "type": "answer", "content": "hi"}]
-    question = {"id": "1", "role": "user", "type": "", "content": "hello"}
-    respx_mock.get(LIST).mock(ok([question, *answers]))
-
-    chat = await coze.create_chat(REQUEST)
-    assert (chat.id, chat.conversation_id, chat.logid) == ("6", "5", "L1")
-    assert json.loads(created.calls.last.request.content)["stream"] is False
-    assert (await coze.poll_chat("5", "6")).status == "completed"
-    assert dict(polled.calls.last.request.url.params) == {"conversation_id": "5", "chat_id": "6"}
-    assert [found.content for found in await coze.stored_answer("5", "6")] == ["hi"]
-    # jitter at its slowest: 1.1 times; first sooner than the interval, then at least that
-    assert sleeps.taken == pytest.approx([0.33, 1.1, 1.32])
+from .mocks import CANCEL, CREATE, LIST, PAGE, RETRIEVE, chat_data, ok, refusal
+from .support import Sleeps, make_client
 
 
 async def test_polling_slows_down_to_a_bound(
@@ -60,6 +23,8 @@ async def test_polling_slows_down_to_a_bound(
     respx_mock.get(RETRIEVE).mock(side_effect=states)
 
     assert (await coze.poll_chat("5", "6")).status == "canceled"
+    # jitter at its slowest: 1.1 times; first sooner than the interval, then at least that
+    assert sleeps.taken[:3] == pytest.approx([0.33, 1.1, 1.32])
     assert sleeps.taken == sorted(sleeps.taken)
     assert sleeps.taken[-1] == pytest.approx(3.3)
 
@@ -106,11 +71,11 @@ async def test_polling_stops_at_a_refusal(respx_mock: respx.MockRouter, coze: Co
     assert route.call_count == 1
 
 
-async def test_a_chat_has_a_deadline_that_is_named(http: httpx.AsyncClient) -> None:
-    coze = make_client(http, chat_timeout=0.01)
+async def test_a_chat_has_a_deadline_that_is_named(http: PooledClient) -> None:
+    coze = make_client(http)
 
     with pytest.raises(CozeTimeout, match=r"longer than 0.01 s \(COZE_CHAT_TIMEOUT\)"):
-        async with coze.chat_deadline():
+        async with coze.chat_deadline(0.01):
             await asyncio.Event().wait()
 
 
@@ -144,7 +109,7 @@ async def test_a_list_that_lags_is_waited_for(respx_mock: respx.MockRouter, coze
 
 
 async def test_the_number_of_messages_and_the_size_of_an_answer_are_bounded(
-    respx_mock: respx.MockRouter, http: httpx.AsyncClient
+    respx_mock: respx.MockRouter, http: PooledClient
 ) -> None:
     respx_mock.get(LIST).mock(ok([{"id": str(number)} for number in range(11)]))
 
@@ -184,23 +149,13 @@ async def test_a_chat_that_cannot_be_cancelled_tells_its_state(
     assert (await coze.cancel_chat("5", "6")).status == "completed"
 
 
-async def test_conversations_are_made_and_cleared(respx_mock: respx.MockRouter, coze: CozeClient) -> None:
-    made = respx_mock.post(CREATE).mock(ok({"id": "5", "created_at": 1}))
-    cleared = respx_mock.post(f"{BASE}/v1/conversations/5/clear").mock(ok({"id": "50"}))
-
-    assert await coze.create_conversation(bot_id="9", meta_data={"k": "v"}) == "5"
-    assert json.loads(made.calls.last.request.content) == {"bot_id": "9", "meta_data": {"k": "v"}}
-    assert await coze.clear_conversation("5") == "50"
-    assert cleared.calls.last.request.content == b""
-
-
 async def test_a_conversation_without_an_id_is_an_error(
     respx_mock: respx.MockRouter, coze: CozeClient
 ) -> None:
     respx_mock.post(CREATE).mock(ok({"created_at": 1}))
 
     with pytest.raises(CozeApiError, match="no id"):
-        await coze.create_conversation()
+        await coze.create_conversation(bot_id="9")
 
 
 async def test_pages_of_a_conversation(respx_mock: respx.MockRouter, coze: CozeClient) -> None:
@@ -220,7 +175,7 @@ async def test_pages_of_a_conversation(respx_mock: respx.MockRouter, coze: CozeC
     assert json.loads(request.content) == {"order": "desc", "limit": 50, "after_id": "9"}
 
 
-# --- finding a chat -----------------------------------------------------------------------------------
+# -- finding a chat ---------------------------------------------------------------------------------------
 
 
 def rows(*chats: str, created_at: int = 100) -> list[dict[str, Any]]:
@@ -258,13 +213,6 @@ async def test_a_chat_is_found_by_its_meta_data_on_a_later_page(
     assert json.loads(listed.calls.last.request.content)["after_id"] == "m8"
 
 
-async def test_a_chat_that_is_not_there_is_none(respx_mock: respx.MockRouter, coze: CozeClient) -> None:
-    respx_mock.post(PAGE).mock(ok(rows("9", ""), last_id="m9", has_more=False))
-    mock_chats(respx_mock, c9="x")
-
-    assert await coze.find_chat("5", meta_key="chat", meta_value="ours") is None
-
-
 async def test_the_search_ends_at_messages_older_than_the_chat(
     respx_mock: respx.MockRouter, coze: CozeClient
 ) -> None:
@@ -280,13 +228,13 @@ async def test_the_search_is_bounded(respx_mock: respx.MockRouter, coze: CozeCli
     listed = respx_mock.post(PAGE).mock(
         side_effect=[ok(rows("9"), last_id=f"m{number}", has_more=True) for number in range(10)]
     )
-    asked = mock_chats(respx_mock, c9="x", c1="x", c2="x", c3="x")
+    asked = mock_chats(respx_mock, c9="x", **{f"c{number}": "x" for number in range(100, 112)})
 
-    assert await coze.find_chat("5", meta_key="chat", meta_value="ours", max_pages=3) is None
-    assert (listed.call_count, asked.call_count) == (3, 1)
-    listed.mock(ok(rows("1", "2", "3"), has_more=True))
-    assert await coze.find_chat("5", meta_key="chat", meta_value="ours", max_chats=2) is None
-    assert asked.call_count == 3
+    assert await coze.find_chat("5", meta_key="chat", meta_value="ours") is None
+    assert (listed.call_count, asked.call_count) == (SEARCHED_PAGES, 1)
+    listed.mock(ok(rows(*map(str, range(100, 112))), has_more=True))
+    assert await coze.find_chat("5", meta_key="chat", meta_value="ours") is None
+    assert asked.call_count == 1 + SEARCHED_CHATS
 
 
 async def test_a_failing_search_is_an_error_and_not_none(

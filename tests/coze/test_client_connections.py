@@ -2,55 +2,35 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
-from app.coze import CozeClient, TransportName
-from app.exceptions import UpstreamError
+from app.coze import PooledClient, TransportName
+from tests.support import free_port
 
 from .support import (
     LAST_CHUNK,
+    OVER_BOTH_TRANSPORTS,
     PART,
     PART_EVENTS,
     REQUEST,
     SSE_HEAD,
     chunked,
-    free_port,
     http_client,
     make_client,
     raw_server,
     read,
     send,
     sending,
+    stream_error,
     streaming,
 )
 from .vectors import DELTA, END, event, message
 
-
-@pytest.fixture(params=["aiohttp", "httpx"])
-def transport(request: pytest.FixtureRequest) -> TransportName:
-    return request.param  # type: ignore[no-any-return]
+pytestmark = OVER_BOTH_TRANSPORTS
 
 
-@pytest.fixture
-async def http(transport: TransportName) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_client(transport) as made:
-        yield made
-
-
-async def stream_error(coze: CozeClient) -> tuple[UpstreamError, int]:
-    """The error, and how many events came before it."""
-    count = 0
-    with pytest.raises(UpstreamError) as caught:  # noqa: PT012
-        async with coze.stream_chat(REQUEST) as stream:
-            async for events in stream:
-                count += len(events)
-    return caught.value, count
-
-
-async def test_events_are_handed_on_as_they_arrive(http: httpx.AsyncClient) -> None:
+async def test_events_are_handed_on_as_they_arrive(http: PooledClient) -> None:
     go = asyncio.Event()
 
     async def answer(writer: asyncio.StreamWriter, request: bytes) -> None:
@@ -69,7 +49,7 @@ async def test_events_are_handed_on_as_they_arrive(http: httpx.AsyncClient) -> N
         assert await read(stream) == []
 
 
-async def test_a_compressed_stream_is_read_although_none_was_asked_for(http: httpx.AsyncClient) -> None:
+async def test_a_compressed_stream_is_read_although_none_was_asked_for(http: PooledClient) -> None:
     head = SSE_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
     asked = []
 
@@ -82,7 +62,7 @@ async def test_a_compressed_stream_is_read_although_none_was_asked_for(http: htt
     assert b"accept-encoding: identity" in asked[0]
 
 
-async def test_leaving_the_block_hangs_up(http: httpx.AsyncClient) -> None:
+async def test_leaving_the_block_hangs_up(http: PooledClient) -> None:
     async with raw_server(sending(SSE_HEAD, chunked(PART), stall=True)) as server:
         async with make_client(http, base=server.base).stream_chat(REQUEST) as stream:
             await anext(stream)
@@ -91,7 +71,7 @@ async def test_leaving_the_block_hangs_up(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("parts", [(), (SSE_HEAD,), (SSE_HEAD, chunked(PART))], ids=len)
-async def test_a_cancelled_reader_hangs_up(http: httpx.AsyncClient, parts: tuple[bytes, ...]) -> None:
+async def test_a_cancelled_reader_hangs_up(http: PooledClient, parts: tuple[bytes, ...]) -> None:
     waiting = asyncio.Event()
 
     async def answer(writer: asyncio.StreamWriter, request: bytes) -> None:
@@ -109,7 +89,7 @@ async def test_a_cancelled_reader_hangs_up(http: httpx.AsyncClient, parts: tuple
             await server.hung_up.wait()
 
 
-async def test_a_callers_own_deadline_stays_the_callers(http: httpx.AsyncClient) -> None:
+async def test_a_callers_own_deadline_stays_the_callers(http: PooledClient) -> None:
     async with raw_server(sending(SSE_HEAD, chunked(PART), stall=True)) as server:
         coze = make_client(http, base=server.base)
         with pytest.raises(TimeoutError) as caught:
@@ -120,7 +100,7 @@ async def test_a_callers_own_deadline_stays_the_callers(http: httpx.AsyncClient)
 
 
 @pytest.mark.parametrize("later", [True, False])
-async def test_a_finished_streams_connection_is_used_again(http: httpx.AsyncClient, later: bool) -> None:
+async def test_a_finished_streams_connection_is_used_again(http: PooledClient, later: bool) -> None:
     """Reading stops at ``done``, which may be before the last chunk of the body is there."""
 
     async def answer(writer: asyncio.StreamWriter, request: bytes) -> bool:
@@ -141,7 +121,7 @@ async def test_a_finished_streams_connection_is_used_again(http: httpx.AsyncClie
 
 
 async def test_a_server_that_holds_the_connection_after_done_does_not_hold_the_chat(
-    http: httpx.AsyncClient,
+    http: PooledClient,
 ) -> None:
     async with raw_server(sending(SSE_HEAD, chunked(PART + END), stall=True)) as server, asyncio.timeout(20):
         async with make_client(http, base=server.base, drain_timeout=0.05).stream_chat(REQUEST) as stream:
@@ -149,10 +129,10 @@ async def test_a_server_that_holds_the_connection_after_done_does_not_hold_the_c
         await server.hung_up.wait()
 
 
-# --- what the client is not to do ---------------------------------------------------------------------
+# -- what the client is not to do -------------------------------------------------------------------------
 
 
-async def test_redirects_are_not_followed_and_cookies_not_kept(http: httpx.AsyncClient) -> None:
+async def test_redirects_are_not_followed_and_cookies_not_kept(http: PooledClient) -> None:
     head = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nSet-Cookie: a=b; Path=/\r\n"
     rest = b"Connection: close\r\nContent-Length: 0\r\n\r\n"
     async with raw_server(sending(head + rest)) as server:

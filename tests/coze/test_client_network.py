@@ -2,61 +2,43 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
-import httpx
 import pytest
 
-from app.coze import CozeClient, TransportName
+from app.coze import PooledClient, TransportName
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
+from tests.support import free_port
 
 from .support import (
     LAST_CHUNK,
+    OVER_BOTH_TRANSPORTS,
     PART,
     PART_EVENTS,
     REQUEST,
     SSE_HEAD,
     Sleeps,
     chunked,
-    free_port,
     http_client,
     make_client,
     raw_server,
     read,
     send,
     sending,
+    stream_error,
     streaming,
 )
 
-
-@pytest.fixture(params=["aiohttp", "httpx"])
-def transport(request: pytest.FixtureRequest) -> TransportName:
-    return request.param  # type: ignore[no-any-return]
+pytestmark = OVER_BOTH_TRANSPORTS
 
 
-@pytest.fixture
-async def http(transport: TransportName) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_client(transport) as made:
-        yield made
-
-
-async def stream_error(coze: CozeClient) -> tuple[UpstreamError, int]:
-    """The error, and how many events came before it."""
-    count = 0
-    with pytest.raises(UpstreamError) as caught:  # noqa: PT012
-        async with coze.stream_chat(REQUEST) as stream:
-            async for events in stream:
-                count += len(events)
-    return caught.value, count
-
-
-# --- no connection ------------------------------------------------------------------------------------
+# -- no connection ----------------------------------------------------------------------------------------
 
 
 async def test_a_refused_connection_is_tried_again_and_then_says_that_nothing_began(
-    http: httpx.AsyncClient,
+    http: PooledClient,
 ) -> None:
     sleeps = Sleeps()
     coze = make_client(http, base=f"http://127.0.0.1:{free_port()}", sleep=sleeps)
@@ -68,14 +50,14 @@ async def test_a_refused_connection_is_tried_again_and_then_says_that_nothing_be
     assert len(sleeps.taken) == 3
 
 
-async def test_an_unknown_host_is_no_connection(http: httpx.AsyncClient) -> None:
+async def test_an_unknown_host_is_no_connection(http: PooledClient) -> None:
     error, _ = await stream_error(make_client(http, base="http://coze.invalid", max_retries=0))
 
     assert (error.message, error.maybe_started) == ("No connection to Coze", False)
 
 
 @pytest.mark.parametrize("base", ["ftp://coze.test", "http://", "http://[::1", "coze.test"])
-async def test_an_address_that_is_none_is_an_error_of_ours(http: httpx.AsyncClient, base: str) -> None:
+async def test_an_address_that_is_none_is_an_error_of_ours(http: PooledClient, base: str) -> None:
     error, _ = await stream_error(make_client(http, base=base, max_retries=0))
 
     assert (type(error), error.maybe_started) == (CozeApiError, False)
@@ -98,7 +80,7 @@ def full_port() -> Iterator[int]:
 
 
 async def test_a_connection_that_does_not_come_about_passes_its_deadline(
-    http: httpx.AsyncClient, full_port: int
+    http: PooledClient, full_port: int
 ) -> None:
     coze = make_client(http, base=f"http://127.0.0.1:{full_port}", connect_timeout=0.2, max_retries=1)
 
@@ -124,10 +106,10 @@ async def test_a_full_pool_is_no_connection_either(transport: TransportName) -> 
     assert server.connections == 1
 
 
-# --- broken before the answer -------------------------------------------------------------------------
+# -- broken before the answer -----------------------------------------------------------------------------
 
 
-async def test_a_connection_closed_without_an_answer_may_have_started_a_chat(http: httpx.AsyncClient) -> None:
+async def test_a_connection_closed_without_an_answer_may_have_started_a_chat(http: PooledClient) -> None:
     """httpx-aiohttp calls this a ConnectTimeout: believing it would send the message twice."""
     async with raw_server(sending()) as server:
         error, _ = await stream_error(make_client(http, base=server.base))
@@ -141,7 +123,7 @@ async def test_a_connection_closed_without_an_answer_may_have_started_a_chat(htt
     assert len(server.requests) == 1
 
 
-async def test_a_reset_without_an_answer_may_have_started_a_chat(http: httpx.AsyncClient) -> None:
+async def test_a_reset_without_an_answer_may_have_started_a_chat(http: PooledClient) -> None:
     async def answer(writer: asyncio.StreamWriter, request: bytes) -> None:
         writer.transport.abort()
 
@@ -153,9 +135,7 @@ async def test_a_reset_without_an_answer_may_have_started_a_chat(http: httpx.Asy
 
 
 @pytest.mark.parametrize("junk", [b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"HTTP/1.1 200 OK\r\nno"])
-async def test_an_answer_that_is_not_http_may_have_started_a_chat(
-    http: httpx.AsyncClient, junk: bytes
-) -> None:
+async def test_an_answer_that_is_not_http_may_have_started_a_chat(http: PooledClient, junk: bytes) -> None:
     async with raw_server(sending(junk)) as server:
         error, _ = await stream_error(make_client(http, base=server.base))
 
@@ -163,11 +143,11 @@ async def test_an_answer_that_is_not_http_may_have_started_a_chat(
     assert len(server.requests) == 1
 
 
-# --- deadlines ----------------------------------------------------------------------------------------
+# -- deadlines --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", SSE_HEAD], ids=["silence", "half", "head"])
-async def test_the_first_byte_has_a_deadline(http: httpx.AsyncClient, head: bytes) -> None:
+async def test_the_first_byte_has_a_deadline(http: PooledClient, head: bytes) -> None:
     async with raw_server(sending(head, stall=True)) as server:
         error, _ = await stream_error(make_client(http, base=server.base, first_byte_timeout=0.5))
         async with asyncio.timeout(20):
@@ -180,7 +160,7 @@ async def test_the_first_byte_has_a_deadline(http: httpx.AsyncClient, head: byte
     assert len(server.requests) == 1
 
 
-async def test_silence_between_bytes_has_a_deadline(http: httpx.AsyncClient) -> None:
+async def test_silence_between_bytes_has_a_deadline(http: PooledClient) -> None:
     async with raw_server(sending(SSE_HEAD, chunked(PART), stall=True)) as server:
         error, count = await stream_error(make_client(http, base=server.base, idle_timeout=0.5))
         async with asyncio.timeout(20):
@@ -191,7 +171,7 @@ async def test_silence_between_bytes_has_a_deadline(http: httpx.AsyncClient) -> 
     assert (error.maybe_started, error.logid, count) == (True, "L1", PART_EVENTS)
 
 
-async def test_comments_hold_the_idle_deadline_off(http: httpx.AsyncClient) -> None:
+async def test_comments_hold_the_idle_deadline_off(http: PooledClient) -> None:
     async def answer(writer: asyncio.StreamWriter, request: bytes) -> None:
         await send(writer, SSE_HEAD)
         for _ in range(8):
@@ -203,7 +183,7 @@ async def test_comments_hold_the_idle_deadline_off(http: httpx.AsyncClient) -> N
         assert len(await read(stream)) == PART_EVENTS
 
 
-async def test_the_idle_deadline_can_be_lowered_while_reading(http: httpx.AsyncClient) -> None:
+async def test_the_idle_deadline_can_be_lowered_while_reading(http: PooledClient) -> None:
     async def read_on() -> None:
         async with streaming(http, sending(SSE_HEAD, chunked(PART), stall=True)) as stream:
             await anext(stream)
@@ -214,7 +194,7 @@ async def test_the_idle_deadline_can_be_lowered_while_reading(http: httpx.AsyncC
         await read_on()
 
 
-async def test_a_json_answer_that_trickles_has_a_deadline_as_a_whole(http: httpx.AsyncClient) -> None:
+async def test_a_json_answer_that_trickles_has_a_deadline_as_a_whole(http: PooledClient) -> None:
     async def answer(writer: asyncio.StreamWriter, request: bytes) -> None:
         await send(writer, b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
         while True:
@@ -227,10 +207,10 @@ async def test_a_json_answer_that_trickles_has_a_deadline_as_a_whole(http: httpx
             await coze.retrieve_chat("5", "6")
 
 
-# --- broken in the middle -----------------------------------------------------------------------------
+# -- broken in the middle ---------------------------------------------------------------------------------
 
 
-async def broken_by(http: httpx.AsyncClient, rest: bytes, **options: Any) -> UpstreamError:
+async def broken_by(http: PooledClient, rest: bytes, **options: Any) -> UpstreamError:
     """The error of a stream that has begun well, goes on with ``rest``, and is closed."""
     go = asyncio.Event()
 
@@ -256,7 +236,7 @@ async def broken_by(http: httpx.AsyncClient, rest: bytes, **options: Any) -> Ups
 
 @pytest.mark.parametrize("rest", [b"", b"ff\r\ndata:"], ids=["no last chunk", "half a chunk"])
 async def test_a_connection_that_breaks_in_the_middle_is_told_from_an_end(
-    http: httpx.AsyncClient, rest: bytes
+    http: PooledClient, rest: bytes
 ) -> None:
     error = await broken_by(http, rest)
 
@@ -266,7 +246,7 @@ async def test_a_connection_that_breaks_in_the_middle_is_told_from_an_end(
 
 @pytest.mark.parametrize("rest", [b"zz\r\n", b"5\r\nabcdefgh\r\n"], ids=["no chunk size", "wrong size"])
 async def test_nonsense_in_the_framing_is_an_error_within_the_idle_deadline(
-    http: httpx.AsyncClient, rest: bytes
+    http: PooledClient, rest: bytes
 ) -> None:
     """httpx says so at once; aiohttp 3.14 falls silent, and the deadline ends it."""
     error = await broken_by(http, rest, idle_timeout=0.5)
@@ -275,7 +255,7 @@ async def test_nonsense_in_the_framing_is_an_error_within_the_idle_deadline(
     assert error.maybe_started
 
 
-async def test_a_reset_in_the_middle_is_a_break(http: httpx.AsyncClient) -> None:
+async def test_a_reset_in_the_middle_is_a_break(http: PooledClient) -> None:
     go = asyncio.Event()
 
     async def answer(writer: asyncio.StreamWriter, request: bytes) -> None:
@@ -290,13 +270,13 @@ async def test_a_reset_in_the_middle_is_a_break(http: httpx.AsyncClient) -> None
             await anext(stream)
 
 
-async def test_a_stream_that_ends_early_but_cleanly_just_ends(http: httpx.AsyncClient) -> None:
+async def test_a_stream_that_ends_early_but_cleanly_just_ends(http: PooledClient) -> None:
     cut = b'event:conversation.message.delta\ndata:{"id":"71","con'
     async with streaming(http, sending(SSE_HEAD, chunked(PART), chunked(cut), LAST_CHUNK)) as stream:
         assert len(await read(stream)) == PART_EVENTS
 
 
-async def test_a_json_answer_that_breaks_off_may_have_started_a_chat(http: httpx.AsyncClient) -> None:
+async def test_a_json_answer_that_breaks_off_may_have_started_a_chat(http: PooledClient) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
     async with raw_server(sending(head, b'{"code":0,')) as server:
         with pytest.raises(CozeApiError, match="broke") as caught:

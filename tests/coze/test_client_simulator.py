@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from app.coze import ChatRequest, ChatState, CozeClient, EnterMessage, Fold, StaticCredentials, TransportName
+from app.coze import ChatRequest, ChatState, CozeClient, EnterMessage, Fold, PooledClient, TransportName
 from app.exceptions import CozeApiError, CozeBusy, CozeQuotaExhausted, UpstreamError
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN, SimulatorOptions, running_simulator
 from coze_simulator.server import RunningSimulator
 
-from .support import http_client, make_client
+from .support import OVER_BOTH_TRANSPORTS, http_client, make_client, one_token
 
 
 @pytest.fixture(scope="module", params=["cloud", "studio", "spaced"])
@@ -29,14 +29,11 @@ def cloud() -> Iterator[RunningSimulator]:
         yield running
 
 
-@pytest.fixture(params=["aiohttp", "httpx"])
-async def http(request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
-    async with http_client(request.param) as made:
-        yield made
+pytestmark = OVER_BOTH_TRANSPORTS
 
 
-def client_of(http: httpx.AsyncClient, simulator: RunningSimulator, **options: Any) -> CozeClient:
-    credentials = StaticCredentials(SIMULATOR_TOKEN)
+def client_of(http: PooledClient, simulator: RunningSimulator, **options: Any) -> CozeClient:
+    credentials = one_token(SIMULATOR_TOKEN)
     return make_client(http, base=simulator.base_url, credentials=credentials, poll_interval=0.01, **options)
 
 
@@ -84,10 +81,10 @@ async def upstream_mode(simulator: RunningSimulator, mode: str) -> AsyncIterator
 
 
 async def test_a_conversation_is_kept_over_two_streamed_chats(
-    http: httpx.AsyncClient, simulator: RunningSimulator
+    http: PooledClient, simulator: RunningSimulator
 ) -> None:
     coze = client_of(http, simulator)
-    conversation_id = await coze.create_conversation(bot_id=SIMULATOR_BOT_ID, meta_data={"k": "v"})
+    conversation_id = await coze.create_conversation(bot_id=SIMULATOR_BOT_ID)
 
     first = await hear(coze, ask("My name is Ada", conversation_id))
     second = await hear(coze, ask("What is my name?", conversation_id))
@@ -99,9 +96,7 @@ async def test_a_conversation_is_kept_over_two_streamed_chats(
     assert len(first.follow_ups()) == 3
 
 
-async def test_without_a_conversation_coze_makes_one(
-    http: httpx.AsyncClient, simulator: RunningSimulator
-) -> None:
+async def test_without_a_conversation_coze_makes_one(http: PooledClient, simulator: RunningSimulator) -> None:
     fold = await hear(client_of(http, simulator), ask("hello"))
 
     assert fold.conversation_id
@@ -110,7 +105,7 @@ async def test_without_a_conversation_coze_makes_one(
 
 
 async def test_polling_gives_the_same_answer_as_streaming(
-    http: httpx.AsyncClient, simulator: RunningSimulator
+    http: PooledClient, simulator: RunningSimulator
 ) -> None:
     coze = client_of(http, simulator)
     streamed = await hear(coze, ask("Tell me about tea"))
@@ -129,7 +124,7 @@ async def test_polling_gives_the_same_answer_as_streaming(
 
 @pytest.mark.parametrize("cut", [600, 1500, 2600])
 async def test_a_cut_stream_is_repaired_to_the_same_answer(
-    http: httpx.AsyncClient, simulator: RunningSimulator, cut: int
+    http: PooledClient, simulator: RunningSimulator, cut: int
 ) -> None:
     coze = client_of(http, simulator)
     whole = await hear(coze, ask("Tell me about rivers"))
@@ -145,7 +140,7 @@ async def test_a_cut_stream_is_repaired_to_the_same_answer(
 
 
 async def test_a_stream_that_ends_without_an_end_is_repaired(
-    http: httpx.AsyncClient, simulator: RunningSimulator
+    http: PooledClient, simulator: RunningSimulator
 ) -> None:
     coze = client_of(http, simulator)
     fold = await hear(coze, ask("hello[[sim:no_terminal]]"))
@@ -159,17 +154,17 @@ async def test_a_stream_that_ends_without_an_end_is_repaired(
     "knobs", ["chunk=1", "no_done", "verbose=knowledge", "plugin", "card", "multi=3", "audio", "shell_action"]
 )
 async def test_every_shape_of_an_answer_completes(
-    http: httpx.AsyncClient, cloud: RunningSimulator, knobs: str
+    http: PooledClient, cloud: RunningSimulator, knobs: str
 ) -> None:
     fold = await hear(client_of(http, cloud), ask(f"hello[[sim:{knobs}]]"))
 
-    assert (fold.status, fold.error, fold.dropped) == ("completed", None, 0)
+    assert (fold.status, fold.error) == ("completed", None)
     assert fold.content()
     assert "msg_type" not in fold.content()
     assert len(fold.answers()) == (3 if knobs == "multi=3" else 1)
 
 
-async def test_a_huge_event_comes_through(http: httpx.AsyncClient, cloud: RunningSimulator) -> None:
+async def test_a_huge_event_comes_through(http: PooledClient, cloud: RunningSimulator) -> None:
     fold = await hear(client_of(http, cloud), ask("hello[[sim:huge=1000000]]"))
 
     assert fold.status == "completed"
@@ -178,7 +173,7 @@ async def test_a_huge_event_comes_through(http: httpx.AsyncClient, cloud: Runnin
 
 @pytest.mark.parametrize("knobs", ["fail_at=2", "fail_at=2;fail_shape=bare", "fail_at=2;fail_shape=string"])
 async def test_a_chat_that_fails_midway_keeps_what_it_said(
-    http: httpx.AsyncClient, cloud: RunningSimulator, knobs: str
+    http: PooledClient, cloud: RunningSimulator, knobs: str
 ) -> None:
     fold = await hear(client_of(http, cloud), ask(f"hello there[[sim:{knobs};fail_code=4011]]"))
 
@@ -188,7 +183,7 @@ async def test_a_chat_that_fails_midway_keeps_what_it_said(
 
 
 async def test_an_error_event_fails_the_chat_whatever_follows(
-    http: httpx.AsyncClient, simulator: RunningSimulator
+    http: PooledClient, simulator: RunningSimulator
 ) -> None:
     fold = await hear(client_of(http, simulator), ask("hello[[sim:error_at=1;done_after_error]]"))
 
@@ -197,7 +192,7 @@ async def test_an_error_event_fails_the_chat_whatever_follows(
 
 
 async def test_credits_that_ran_out_after_the_start_are_reported(
-    http: httpx.AsyncClient, cloud: RunningSimulator
+    http: PooledClient, cloud: RunningSimulator
 ) -> None:
     coze = client_of(http, cloud)
     created = await coze.create_chat(ask("hello[[sim:last_error=4028]]"))
@@ -209,7 +204,7 @@ async def test_credits_that_ran_out_after_the_start_are_reported(
 
 
 async def test_tool_outputs_continue_the_chat_streamed_and_polled(
-    http: httpx.AsyncClient, cloud: RunningSimulator
+    http: PooledClient, cloud: RunningSimulator
 ) -> None:
     coze = client_of(http, cloud)
     fold = await hear(coze, ask("weather?[[sim:requires_action=function;rounds=2]]"))
@@ -221,8 +216,8 @@ async def test_tool_outputs_continue_the_chat_streamed_and_polled(
     calls = fold.required_action["submit_tool_outputs"]["tool_calls"]
     outputs = [{"tool_call_id": call["id"], "output": '{"t":21}'} for call in calls]
 
-    again = await coze.submit_tool_outputs(conversation_id, chat_id, outputs)
-    assert again.id == chat_id
+    async with coze.stream_tool_outputs(conversation_id, chat_id, outputs) as stream:
+        await anext(stream)  # begun, and then lost
     state = await coze.poll_chat(conversation_id, chat_id)
     assert state.status == "requires_action"
     assert state.required_action is not None
@@ -239,7 +234,7 @@ async def test_tool_outputs_continue_the_chat_streamed_and_polled(
 
 
 async def test_a_running_chat_makes_its_conversation_busy_until_it_is_cancelled(
-    http: httpx.AsyncClient, cloud: RunningSimulator
+    http: PooledClient, cloud: RunningSimulator
 ) -> None:
     coze = client_of(http, cloud)
     running = await coze.create_chat(ask("hello[[sim:stall=1:60]]"))
@@ -252,9 +247,9 @@ async def test_a_running_chat_makes_its_conversation_busy_until_it_is_cancelled(
     assert (await hear(coze, ask("again", running.conversation_id))).status == "completed"
 
 
-async def test_a_chat_is_found_by_our_own_id(http: httpx.AsyncClient, simulator: RunningSimulator) -> None:
+async def test_a_chat_is_found_by_our_own_id(http: PooledClient, simulator: RunningSimulator) -> None:
     coze = client_of(http, simulator)
-    conversation_id = await coze.create_conversation()
+    conversation_id = await coze.create_conversation(bot_id=SIMULATOR_BOT_ID)
     for number in range(3):
         await hear(coze, ask("hello", conversation_id, meta_data={"chat": f"c{number}"}))
 
@@ -266,10 +261,10 @@ async def test_a_chat_is_found_by_our_own_id(http: httpx.AsyncClient, simulator:
 
 
 async def test_a_cleared_conversation_is_forgotten_but_listed(
-    http: httpx.AsyncClient, simulator: RunningSimulator
+    http: PooledClient, simulator: RunningSimulator
 ) -> None:
     coze = client_of(http, simulator)
-    conversation_id = await coze.create_conversation()
+    conversation_id = await coze.create_conversation(bot_id=SIMULATOR_BOT_ID)
     await hear(coze, ask("My name is Ada", conversation_id))
     assert await coze.clear_conversation(conversation_id)
 
@@ -279,10 +274,8 @@ async def test_a_cleared_conversation_is_forgotten_but_listed(
     assert page.has_more
 
 
-async def test_a_wrong_token_is_an_error_with_a_hint(
-    http: httpx.AsyncClient, cloud: RunningSimulator
-) -> None:
-    coze = make_client(http, base=cloud.base_url, credentials=StaticCredentials("pat_wrong"))
+async def test_a_wrong_token_is_an_error_with_a_hint(http: PooledClient, cloud: RunningSimulator) -> None:
+    coze = make_client(http, base=cloud.base_url, credentials=one_token("pat_wrong"))
 
     with pytest.raises(CozeApiError) as caught:
         await hear(coze, ask("hello"))
@@ -293,11 +286,11 @@ async def test_a_wrong_token_is_an_error_with_a_hint(
 
 @pytest.mark.parametrize("knobs", ["http=503", "http=429", "fail=4013", "fail=4009", "http=502"])
 async def test_what_passes_is_tried_again_and_starts_one_chat(
-    http: httpx.AsyncClient, cloud: RunningSimulator, knobs: str, request: pytest.FixtureRequest
+    http: PooledClient, cloud: RunningSimulator, knobs: str, request: pytest.FixtureRequest
 ) -> None:
     # The name makes the message, under which the simulator counts, unique.
     coze = client_of(http, cloud)
-    conversation_id = await coze.create_conversation()
+    conversation_id = await coze.create_conversation(bot_id=SIMULATOR_BOT_ID)
     text = f"{request.node.name}[[sim:{knobs};times=2]]"
     fold = await hear(coze, ask(text, conversation_id))
 
@@ -307,7 +300,7 @@ async def test_what_passes_is_tried_again_and_starts_one_chat(
 
 
 async def test_an_answer_that_is_lost_is_never_asked_for_twice(
-    http: httpx.AsyncClient, cloud: RunningSimulator, request: pytest.FixtureRequest
+    http: PooledClient, cloud: RunningSimulator, request: pytest.FixtureRequest
 ) -> None:
     coze = client_of(http, cloud)
 
@@ -316,14 +309,13 @@ async def test_an_answer_that_is_lost_is_never_asked_for_twice(
     assert caught.value.maybe_started
 
 
-async def test_a_bad_gateway_shows_no_html(http: httpx.AsyncClient, cloud: RunningSimulator) -> None:
+async def test_a_bad_gateway_shows_no_html(http: PooledClient, cloud: RunningSimulator) -> None:
     async with upstream_mode(cloud, "html502"):
         with pytest.raises(CozeApiError) as caught:
             await hear(client_of(http, cloud, max_retries=1), ask("hello"))
     assert caught.value.message == "Coze answered with HTTP status 502"
 
 
-@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 async def test_many_chats_share_a_pool(cloud: RunningSimulator, transport: TransportName) -> None:
     async with http_client(transport, pool_size=20) as http:
         coze = client_of(http, cloud)

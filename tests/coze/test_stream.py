@@ -189,7 +189,7 @@ def test_the_whole_stream_has_a_bound() -> None:
         decoder.feed(b"data:12345\n\n")
 
 
-# --- frames -------------------------------------------------------------------------------------------
+# -- frames -----------------------------------------------------------------------------------------------
 
 
 def test_a_frame_is_three_lines_and_ends_in_the_only_blank_one() -> None:
@@ -212,7 +212,7 @@ def test_a_frame_reads_back_as_its_data(data: bytes) -> None:
     assert decode([made]) == [SSEEvent("x", data.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))]
 
 
-# --- any stream, any cut -------------------------------------------------------------------------------
+# -- any stream, any cut ----------------------------------------------------------------------------------
 
 FIELDS = [b"data:", b"data: ", b"event:", b"event: x", b"id:1", b":", b" ", b"a", b"{", b"[DONE]"]
 ENDS = [b"\n", b"\n", b"\r", b"\r\n"]

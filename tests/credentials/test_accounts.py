@@ -36,28 +36,28 @@ def limited(code: int | None = 4013, retry_after: int | None = None) -> CozeRate
 
 async def test_new_conversations_are_spread(ticks: Ticks) -> None:
     accounts = accounts_of("a", "b", "c", ticks=ticks)
-    assert [await accounts.of("").bearer(None) for _ in range(6)] == ["a", "b", "c"] * 2
+    assert [await accounts.named("").bearer(None) for _ in range(6)] == ["a", "b", "c"] * 2
 
 
 async def test_a_conversation_stays_with_its_credential(ticks: Ticks) -> None:
     accounts = accounts_of("a", "b", ticks=ticks)
-    mine = accounts.of("")
+    mine = accounts.named("")
     assert await mine.bearer(None) == "a"
     for _ in range(3):
-        assert await accounts.of(mine.name).bearer("7") == "a"
+        assert await accounts.named(mine.name).bearer("7") == "a"
     # Another process, with the same settings.
-    assert await accounts_of("a", "b", ticks=ticks).of(mine.name).bearer("7") == "a"
+    assert await accounts_of("a", "b", ticks=ticks).named(mine.name).bearer("7") == "a"
 
 
 async def test_a_mark_survives_reordering_and_a_new_token_in_the_same_place(ticks: Ticks) -> None:
-    before = accounts_of("a", "b", ticks=ticks).of("")
+    before = accounts_of("a", "b", ticks=ticks).named("")
     second = accounts_of("a", "b", ticks=ticks)
     await before.bearer(None)
     names = [state["name"] for state in second.states()]
-    assert await accounts_of("b", "a", ticks=ticks).of(names[1]).bearer("7") == "b"
-    assert await accounts_of("a", "b2", ticks=ticks).of(names[1]).bearer("7") == "b2"
-    assert await accounts_of("a", ticks=ticks).of(names[1]).bearer("7") == "a"
-    assert await accounts_of("a", "b", ticks=ticks).of("nonsense").bearer("7") == "a"
+    assert await accounts_of("b", "a", ticks=ticks).named(names[1]).bearer("7") == "b"
+    assert await accounts_of("a", "b2", ticks=ticks).named(names[1]).bearer("7") == "b2"
+    assert await accounts_of("a", ticks=ticks).named(names[1]).bearer("7") == "a"
+    assert await accounts_of("a", "b", ticks=ticks).named("nonsense").bearer("7") == "a"
 
 
 @pytest.mark.parametrize(
@@ -72,49 +72,49 @@ async def test_after_a_limit_new_conversations_go_elsewhere_and_old_ones_stay(
     error: CozeRateLimited, ticks: Ticks
 ) -> None:
     accounts = accounts_of("a", "b", ticks=ticks)
-    running = accounts.of("")
+    running = accounts.named("")
     assert await running.bearer(None) == "a"
     assert await running.bearer("7") == "a"
-    assert running.failed(error) is False, "a running conversation belongs to its identity"
+    assert running.call_failed(error) is False, "a running conversation belongs to its identity"
     assert await running.bearer("7") == "a"
-    assert [await accounts.of("").bearer(None) for _ in range(3)] == ["b"] * 3
+    assert [await accounts.named("").bearer(None) for _ in range(3)] == ["b"] * 3
     assert [state["state"] for state in accounts.states()] == ["cooling", "ready"]
     ticks.now = 601
-    assert "a" in [await accounts.of("").bearer(None) for _ in range(2)]
+    assert "a" in [await accounts.named("").bearer(None) for _ in range(2)]
 
 
 async def test_what_is_not_begun_yet_moves_at_once(ticks: Ticks) -> None:
     accounts = accounts_of("a", "b", ticks=ticks)
-    mine = accounts.of("")
+    mine = accounts.named("")
     assert await mine.bearer(None) == "a"
-    assert mine.failed(limited()) is True
+    assert mine.call_failed(limited()) is True
     assert await mine.bearer(None) == "b"
-    assert mine.failed(limited()) is False, "nobody is left"
+    assert mine.call_failed(limited()) is False, "nobody is left"
     assert mine.name == accounts.states()[1]["name"]
 
 
 async def test_with_all_resting_the_one_that_is_back_first_is_taken(ticks: Ticks) -> None:
     accounts = accounts_of("a", "b", ticks=ticks)
     for seconds in (50, 20):
-        mine = accounts.of("")
+        mine = accounts.named("")
         await mine.bearer(None)
-        mine.failed(limited(retry_after=seconds))
-    assert await accounts.of("").bearer(None) == "b"
+        mine.call_failed(limited(retry_after=seconds))
+    assert await accounts.named("").bearer(None) == "b"
 
 
 async def test_a_users_own_limit_is_no_reason_to_rest(ticks: Ticks) -> None:
     accounts = accounts_of("a", "b", ticks=ticks)
-    mine = accounts.of("")
+    mine = accounts.named("")
     await mine.bearer(None)
     for error in (limited(4008), CozeApiError(coze_code=4015)):
-        assert mine.failed(error) is False
+        assert mine.call_failed(error) is False
     assert {state["state"] for state in accounts.states()} == {"ready"}
 
 
 async def test_a_refused_token_rests_and_another_takes_over_what_is_new(ticks: Ticks) -> None:
     accounts = accounts_of("a", "b", ticks=ticks)
-    mine = accounts.of("")
-    assert await mine.refused(await mine.bearer(None)) is True
+    mine = accounts.named("")
+    assert await mine.token_refused(await mine.bearer(None)) is True
     assert await mine.bearer(None) == "b"
     assert accounts.states()[0] | {"name": ""} == {
         "name": "",

@@ -7,7 +7,6 @@ import itertools
 import math
 import os
 import secrets
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -198,7 +197,6 @@ class Reader:
         self.errors: list[dict[str, Any]] = []
         self.started = asyncio.Event()
         self.progress = asyncio.Event()
-        self.done_at = 0.0
 
     async def send(
         self,
@@ -234,7 +232,6 @@ class Reader:
             self.checked.take(event)
             self.progress.set()
             if self.checked.done:
-                self.done_at = time.monotonic()
                 return True
             if enough is not None and len(self.checked.frames) >= enough:
                 return False

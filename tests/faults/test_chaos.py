@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from .chaos import chaos
@@ -11,10 +9,7 @@ from .chaos import chaos
 
 @pytest.mark.full
 @pytest.mark.timeout(180)
-async def test_twenty_seconds_of_random_faults_lose_nothing() -> None:
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
+async def test_twenty_seconds_of_random_faults_lose_nothing(seed: int) -> None:
     report = await chaos(20, seed)
-    print(report.text())
-    assert report.wrong == []
-    assert report.counts["completed"] > 20
+    assert report.wrong == [], report.text()
+    assert report.counts["completed"] > 20, report.text()

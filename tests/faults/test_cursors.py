@@ -100,7 +100,6 @@ async def test_a_long_log_gives_way_to_a_snapshot(pair: Cluster, clients: list[C
     with pair.redis.client() as client:
         [key] = client.scan_iter(f"*:log:{near.chat_id}")
         size = sum(len(fields[b"f"]) for _, fields in client.xrange(key))
-    print(f"log of {size} bytes in Redis, {len(far.checked.frames)} frames read")
     assert size < 2 * 65536 + 32768
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.support import Client, Event, ServiceProcess, error_of, open_client, service_process, wait_until
+from tests.support import Client, ServiceProcess, error_of, open_client, service_process, wait_until
 
 from .folding import place_of
 from .support import AWAY, VALUES, Clients, Cluster, Reader, check_completed, cluster, nonce, open_session
 
 DRAIN_SECONDS = 3.0
-LEASE_SECONDS = 30.0
-"""Of the replica that leaves: who goes on in less time has not waited for a lease to run out."""
+LEASE_SECONDS = 600.0
+"""Of the replica that leaves: no test lasts as long, so whoever goes on has not waited for a lease to run
+out."""
 ENDED_BY_SIGTERM = {0, -signal.SIGTERM}
 
 
@@ -36,27 +36,19 @@ def of_first_epoch(reader: Reader) -> list[bytes]:
 
 
 class Leaver(Reader):
-    """A client that is told to reconnect; knows when, and when the new owner's first frame came."""
+    """A client that is told to reconnect, and does."""
 
     def __init__(self, clients: list[Client]) -> None:
         super().__init__(clients)
-        self.told_at = 0.0
-        self.taken_at = 0.0
         self.before: list[bytes] = []
         """Frames of the first owner."""
 
     async def live(self, session_id: str, message: str) -> None:
         await self.send(session_id, message)
-        self.told_at = time.monotonic()
         self.before = of_first_epoch(self)
         while not self.checked.done:
             self.place = 1
             await self._once(0.1)
-
-    def _note(self, event: Event) -> None:
-        super()._note(event)
-        if self.told_at and event.id is not None:
-            self.taken_at = self.taken_at or time.monotonic()
 
 
 async def is_draining(client: Client) -> bool:
@@ -64,9 +56,7 @@ async def is_draining(client: Client) -> bool:
     return response.status_code == 503 and error_of(response)["code"] == "SHUTTING_DOWN"
 
 
-async def drain(
-    pair: Cluster, leaving: ServiceProcess, count: int, knobs: str, check: int
-) -> dict[str, float]:
+async def drain(pair: Cluster, leaving: ServiceProcess, count: int, knobs: str, check: int) -> None:
     """SIGTERM with ``count`` streams open on ``leaving``; the first ``check`` chats are looked at closely."""
     async with Clients([leaving.base_url, pair.replicas[1].base_url], timeout=60) as clients:
         readers = [Leaver(clients) for _ in range(count)]
@@ -82,13 +72,10 @@ async def drain(
                     await wait_until(lambda n=number: all(r.checked.frames for r in readers[: n + 1]), 30)
             await wait_until(lambda: all(len(r.checked.frames) >= 2 for r in readers), 60)
             leaving.terminate()
-            began = time.monotonic()
             await wait_until(lambda: is_draining(clients[0]), DRAIN_SECONDS, pause=0.01)
             refused = await clients[0].send(sessions[0], "more")
             assert (refused.status_code, error_of(refused)["code"]) == (503, "SHUTTING_DOWN")
             status = await asyncio.to_thread(leaving.wait, 60)
-            took = time.monotonic() - began
-            print(f"{count} streams: exit after {took:.1f} s")
         assert status in ENDED_BY_SIGTERM
         assert all(reader.reconnects == 1 for reader in readers), "told to come back, never just cut"
         for reader, word in list(zip(readers, words, strict=True))[:check]:
@@ -104,26 +91,19 @@ async def drain(
             await clients[0].get("/coze/health")
     assert "Traceback" not in leaving.log
     assert '"level": "ERROR"' not in leaving.log
-    return {
-        "exit": took,
-        "slowest takeover": max(reader.taken_at - reader.told_at for reader in readers),
-    }
 
 
 async def test_sigterm_hands_open_streams_to_the_other_replica(
     pair: Cluster, leaving: ServiceProcess
 ) -> None:
-    times = await drain(pair, leaving, 40, "deltas=30;gap=0.2;reasoning=0", check=40)
-    print(f"40 streams handed over: {times}")
-    assert times["slowest takeover"] < LEASE_SECONDS
+    await drain(pair, leaving, 40, "deltas=30;gap=0.2;reasoning=0", check=40)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(200)
 async def test_sigterm_with_two_hundred_streams_loses_no_frame() -> None:
     with cluster(DRAIN_SECONDS=f"{DRAIN_SECONDS:g}", COZE_POLL_INTERVAL="1") as pair:
-        times = await drain(pair, pair.replicas[0], 200, "deltas=60;gap=0.2;reasoning=0", check=200)
-        print(f"200 streams handed over: {times}")
+        await drain(pair, pair.replicas[0], 200, "deltas=60;gap=0.2;reasoning=0", check=200)
         await pair.settle()
 
 
@@ -136,8 +116,7 @@ async def test_sigterm_with_a_thousand_streams_ends_in_time() -> None:
         COZE_IDLE_TIMEOUT="90",
         COZE_CHAT_TIMEOUT="150",
     ) as pair:
-        times = await drain(pair, pair.replicas[0], 1000, "delay=50;deltas=3;reasoning=0", check=50)
-        print(f"1000 streams handed over: {times}")
+        await drain(pair, pair.replicas[0], 1000, "delay=50;deltas=3;reasoning=0", check=50)
         await pair.settle(30)
 
 

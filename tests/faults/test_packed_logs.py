@@ -107,9 +107,6 @@ async def test_a_chat_of_170_tokens_takes_ten_kilobytes_at_most(pair: Cluster, c
         [key] = client.scan_iter(f"*:log:{reader.chat_id}", count=1000)
         size: Any = client.memory_usage(key)
         left: Any = client.pttl(key)
-    print(
-        f"{len(reader.checked.frames)} frames, {sum(len(e.raw) for e in reader.checked.frames)} bytes: {size}"
-    )
     assert size <= PACKED_BYTES
     assert DEFAULT_RESULT_SECONDS - 60 < left / 1000 <= DEFAULT_RESULT_SECONDS
     await check_every_place(clients, reader, step=29)

@@ -45,7 +45,6 @@ async def test_a_hundred_equal_requests_with_one_key_are_one_chat(
     assert len(set(answers)) == 1
     assert posts(pair.simulator, word) == 1
     assert (await clients[0].session(session_id))["chat_count"] == 1
-    print("100 requests, 1 chat, 1 POST")
 
 
 async def test_fifty_messages_enqueued_from_two_replicas_keep_their_order(
@@ -68,7 +67,6 @@ async def test_fifty_messages_enqueued_from_two_replicas_keep_their_order(
     assert moments == sorted(moments)
     history = (await clients[1].session(session_id, history_limit=100))["chat_history"]
     assert [chat["chat_id"] for chat in history] == chats[::-1], "the newest first"
-    print("51 chats in order, 51 POSTs")
 
 
 @pytest.mark.full

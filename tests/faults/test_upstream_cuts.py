@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import httpx
@@ -45,8 +44,8 @@ def essence(chat: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def cut_upstream(pair: Cluster, clients: list[Client], step: int) -> tuple[int, int]:
-    """A chat cut at every ``step``-th byte of Coze's stream; how many, and how many were repaired."""
+async def cut_upstream(pair: Cluster, clients: list[Client], step: int) -> int:
+    """A chat cut at every ``step``-th byte of Coze's stream; returns how many."""
     whole = wire_of(pair.simulator, f"the same words [[sim:{ANSWER}]]")
     terminal = whole.index(b"\n\n", whole.index(b"event:conversation.chat.completed")) + 2
     places = list(range(0, len(whole) + 1, step))
@@ -72,21 +71,17 @@ async def cut_upstream(pair: Cluster, clients: list[Client], step: int) -> tuple
         assert essence(outcomes[place]) == expected, place
         assert outcomes[place]["recovered"] or place >= terminal, place
     assert len(outcomes) == len(places)
-    return len(places), sum(chat["recovered"] for chat in outcomes.values())
+    return len(places)
 
 
 async def test_the_upstream_may_be_cut_at_any_place(pair: Cluster, clients: list[Client]) -> None:
-    chats, repaired = await cut_upstream(pair, clients, step=97)
-    print(f"{chats} cuts of the upstream, {repaired} repaired, all with the same answer")
+    await cut_upstream(pair, clients, step=97)
 
 
 @pytest.mark.full
 @pytest.mark.timeout(400)
 async def test_the_upstream_may_be_cut_at_every_byte(pair: Cluster, clients: list[Client]) -> None:
-    began = time.monotonic()
-    chats, repaired = await cut_upstream(pair, clients, step=1)
-    print(f"{chats} cuts, {repaired} repaired, all the same answer; {time.monotonic() - began:.0f} s")
-    assert chats > 1800
+    assert await cut_upstream(pair, clients, step=1) > 1800
 
 
 async def send(clients: list[Client], knobs: str, **session: Any) -> tuple[dict[str, Any], str]:

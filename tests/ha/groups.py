@@ -11,15 +11,15 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import redis
 from redis.cluster import ClusterNode, RedisCluster
 
+from tests.support import block_until
 from tests.support.redis_server import RedisServer, find_redis_server
 
 SERVICE = "coze-test"
@@ -29,17 +29,9 @@ _SLOTS = 16384
 _READY_SECONDS = 30.0
 
 
-def eventually(condition: Callable[[], Any], seconds: float = _READY_SECONDS) -> Any:
-    """The first true value; a server that does not answer yet is not true."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = None
-        with suppress(redis.RedisError, OSError):
-            value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not true within {seconds:g} s"
-        time.sleep(0.02)
+def block_until_ready(condition: Callable[[], Any]) -> None:
+    """A server that does not answer yet is not ready."""
+    block_until(condition, _READY_SECONDS, not_yet=(redis.RedisError, OSError))
 
 
 def _port_pair() -> int:
@@ -136,7 +128,7 @@ class Cluster(Group):
                     client.execute_command("CLUSTER MEET", "127.0.0.1", first.port)
         ids = [self._id(server) for server in self.servers]
         for number, server in enumerate(self.servers[MASTERS:]):
-            eventually(lambda s=server, i=ids[number]: self._knows(s, i))
+            block_until_ready(lambda s=server, i=ids[number]: self._knows(s, i))
             with server.client() as client:
                 client.execute_command("CLUSTER REPLICATE", ids[number])
 
@@ -170,7 +162,7 @@ class Cluster(Group):
                     return False
             return masters == MASTERS
 
-        eventually(whole)
+        block_until_ready(whole)
 
     def client(self) -> Any:
         nodes = [ClusterNode("127.0.0.1", server.port) for server in self.servers if server.running]
@@ -241,7 +233,7 @@ class Sentinels(Group):
         def asked() -> bool:
             return bool(self.ask("SENTINEL FAILOVER", SERVICE))
 
-        eventually(asked)
+        block_until_ready(asked)
 
     def wait_ready(self) -> None:
         """The Sentinels agree on a master that is one, know each other, and both replicas are in step."""
@@ -265,7 +257,7 @@ class Sentinels(Group):
                 info.get(f"slave{n}", {}).get("state") == "online" for n in range(2)
             )
 
-        eventually(whole)
+        block_until_ready(whole)
 
     def client(self) -> Any:
         return self.master.client()

@@ -9,12 +9,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.support import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 STUB = Path(__file__).with_name("stub")
@@ -49,12 +50,6 @@ BASIC_TOOLS = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
-
-
 def is_free(port: int) -> bool:
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -63,13 +58,6 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
 
 
 def runs(pid: int) -> bool:
@@ -122,6 +110,7 @@ class Checkout:
             text=True,
             timeout=600,
         )
+        # With the rest of a failed test.
         print(f"$ {script} {' '.join(arguments)} -> {done.returncode}\n{done.stdout}{done.stderr}")
         return done
 

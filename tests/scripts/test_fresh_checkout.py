@@ -39,8 +39,7 @@ def try_the_examples(checkout: Checkout, out: str) -> None:
         text=True,
         timeout=90,
     )
-    print(done.stdout, done.stderr)
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stdout + done.stderr
     assert '"success":true' in done.stdout.replace(" ", "")
     assert "event: done" in done.stdout
 

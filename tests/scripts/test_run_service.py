@@ -9,7 +9,9 @@ import subprocess
 
 import pytest
 
-from .harness import Checkout, is_free, listener, redis_server, runs, wait_until
+from tests.support import block_until
+
+from .harness import Checkout, is_free, listener, redis_server, runs
 
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 needs_redis = pytest.mark.skipif(redis_server() is None, reason="no redis-server to be found")
@@ -116,7 +118,7 @@ def test_a_wrong_setting_is_named(checkout: Checkout, name: str, value: str) -> 
     assert name in checkout.run("test", **{name: value}).stderr
 
 
-# ---------------------------------------------------------------- what belongs to somebody else
+# -- what belongs to somebody else ------------------------------------------------------------------------
 
 
 def test_a_port_that_is_taken_is_named_with_its_owner_who_lives_on(checkout: Checkout) -> None:
@@ -179,7 +181,7 @@ def test_a_redis_that_answers_is_used_and_left_running(checkout: Checkout) -> No
     quiet = subprocess.DEVNULL
     other = subprocess.Popen([server, "--port", str(port), "--save", ""], stdout=quiet, stderr=quiet)
     try:
-        wait_until(lambda: not is_free(port))
+        block_until(lambda: not is_free(port))
         assert "answers; using it" in checkout.ok("test", "--no-tmux")
         assert set(checkout.pids()) == {"service", "simulator"}
         checkout.ok("stop")
@@ -197,7 +199,7 @@ def test_a_pid_that_meanwhile_belongs_to_somebody_else_is_not_signalled(checkout
         assert runs(pid)
 
 
-# ---------------------------------------------------------------- failures
+# -- failures ---------------------------------------------------------------------------------------------
 
 
 def test_a_service_that_does_not_start_shows_its_log_and_takes_the_rest_down(checkout: Checkout) -> None:
@@ -219,7 +221,7 @@ def test_after_a_crash_the_next_start_clears_up_first(checkout: Checkout) -> Non
     checkout.ok("test", "--no-tmux")
     crashed = checkout.pids()
     os.kill(crashed["service"], signal.SIGKILL)
-    wait_until(lambda: not runs(crashed["service"]))
+    block_until(lambda: not runs(crashed["service"]))
     assert checkout.run("status").returncode == 3
     checkout.ok("test", "--no-tmux")
     assert not runs(crashed["simulator"])
@@ -229,7 +231,7 @@ def test_after_a_crash_the_next_start_clears_up_first(checkout: Checkout) -> Non
 def test_an_interrupted_start_leaves_nothing(checkout: Checkout) -> None:
     checkout.env["STUB_STATUS"] = "unhealthy"
     with checkout.begin("test", "--no-tmux") as start:
-        wait_until(lambda: "service" in checkout.pids(), 100)
+        block_until(lambda: "service" in checkout.pids(), 100)
         pids = checkout.pids()
         start.send_signal(signal.SIGTERM)
         start.communicate(timeout=200)
@@ -237,7 +239,7 @@ def test_an_interrupted_start_leaves_nothing(checkout: Checkout) -> None:
     checkout.assert_nothing_left(pids)
 
 
-# ---------------------------------------------------------------- deployment
+# -- deployment -------------------------------------------------------------------------------------------
 
 
 def test_deployment_names_what_has_to_be_set(checkout: Checkout) -> None:
@@ -266,7 +268,7 @@ def test_deployment_keeps_redis_on_disk_and_asks_for_the_login_in_its_examples(c
     assert "already runs from here in deployment mode" in checkout.refused("test", "--no-tmux")
 
 
-# ---------------------------------------------------------------- tmux
+# -- tmux -------------------------------------------------------------------------------------------------
 
 
 @needs_tmux
@@ -305,7 +307,7 @@ def test_after_ctrl_c_in_the_pane_the_next_start_makes_the_session_anew(checkout
     panes = checkout.tmux("list-panes", "-t", "=coze-fastapi:", "-F", "#{pane_pid} #{pane_id}").stdout
     pane = dict(line.split() for line in panes.splitlines())[str(pid)]
     checkout.tmux("send-keys", "-t", pane, "C-c")
-    wait_until(lambda: not runs(pid))
+    block_until(lambda: not runs(pid))
     assert checkout.run("status").returncode == 3
     checkout.ok("test")
     assert checkout.pid("service") != pid
@@ -317,7 +319,7 @@ def test_without_tmux_on_path_it_uses_background_processes(checkout: Checkout) -
     assert checkout.health()["status"] == "healthy"
 
 
-# ---------------------------------------------------------------- usage
+# -- usage ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [[], ["test", "deployment"], ["stop", "test"], ["start"]])

@@ -145,7 +145,11 @@ class Caller:
         """5xx have causes: Redis or a replica for 503, Coze for 502 and 504, something odd for 500."""
         if status < 500:
             return
-        causes = {500: ("odd",), 503: ("redis", "replica", "coze", "odd"), 502: ("coze", "replica", "redis")}
+        causes = {
+            500: ("odd",),
+            503: ("redis", "replica", "coze", "odd"),
+            502: ("coze", "replica", "redis", "odd"),
+        }
         causes[504] = ("coze", "redis", "replica")
         if not self.book.troubled(*causes.get(status, ())) and not _coze_asked_for_it(request, body):
             error = body.get("error") or body

@@ -41,9 +41,8 @@ def test_nothing_is_violated_in_the_fixed_seeds() -> None:
 @pytest.mark.timeout(600)
 def test_nothing_is_violated_in_fresh_seeds() -> None:
     first = random.SystemRandom().randrange(1_000_000, 1_000_000_000)
-    print(f"./run-tests.sh --simulate --minutes 1 --seed {first}")
     task = Task(first, first + 1000, seconds=FRESH_SECONDS, shrink=0.0)
-    assert ran(split(task, 2)) == {}, f"fresh seeds from {first}"
+    assert ran(split(task, 2)) == {}, f"./run-tests.sh --simulate --minutes 1 --seed {first}"
 
 
 @pytest.mark.timeout(600)

@@ -240,7 +240,9 @@ def run_scenario(
 
 
 def _unretrieved(book: Book, context: dict[str, Any]) -> None:
-    book.violated("left_over", f"{context.get('message')}: {context.get('exception')!r}")
+    task = context.get("future")
+    name = task.get_name() if isinstance(task, asyncio.Task) else task
+    book.violated("left_over", f"{name}: {context.get('message')}: {context.get('exception')!r}")
 
 
 def _close(loop: VirtualLoop) -> None:

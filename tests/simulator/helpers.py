@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +17,9 @@ from coze_simulator import (
     SimulatorOptions,
     running_simulator,
 )
+from tests.support import block_until
 
 FAST = float("inf")
-
-
-def wait_until(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
-    """Returns the first true value of ``condition``; fails after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
-    return value
 
 
 def user_message(text: str) -> dict[str, str]:
@@ -95,7 +86,7 @@ class SimClient:
 
     def ended(self, chat: dict[str, Any]) -> dict[str, Any]:
         """Waits until the chat no longer runs, and returns it."""
-        wait_until(lambda: self.status(chat) not in ("created", "in_progress"))
+        block_until(lambda: self.status(chat) not in ("created", "in_progress"))
         data: dict[str, Any] = self.retrieve(chat)["data"]
         return data
 

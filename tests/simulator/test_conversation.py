@@ -9,7 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from .helpers import SimClient, events_of, ids, sim_client, user_message, wait_until
+from tests.support import block_until
+
+from .helpers import SimClient, events_of, ids, sim_client, user_message
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,7 @@ def test_a_cancelled_turn_leaves_the_context_but_its_stream_is_sent_in_full(sim_
         lines = response.iter_lines()
         assert next(lines) == "event:conversation.chat.created"
         running = json.loads(next(lines).removeprefix("data:"))
-        wait_until(lambda: sim_cloud.status(running) == "in_progress")
+        block_until(lambda: sim_cloud.status(running) == "in_progress")
         canceled = sim_cloud.cancel(running)["data"]
         assert canceled["status"] == "canceled"
         rest = "\n".join(lines)
@@ -135,4 +137,4 @@ def test_a_reader_who_gives_up_before_the_first_byte_has_left_too(sim_stopping: 
         )
     record = sim_stopping.control("GET", "log", params={"path": "/v3/chat"})["requests"][0]
     chat = {"conversation_id": record["conversation_id"], "id": record["chat_id"]}
-    wait_until(lambda: sim_stopping.status(chat) == "failed")
+    block_until(lambda: sim_stopping.status(chat) == "failed")

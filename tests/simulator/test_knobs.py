@@ -13,8 +13,9 @@ import httpx
 import pytest
 
 from coze_simulator import SIMULATOR_TOKEN
+from tests.support import block_until
 
-from .helpers import SimClient, events_of, ids, wait_until
+from .helpers import SimClient, events_of, ids
 
 
 def names(body: bytes) -> list[str]:
@@ -186,7 +187,7 @@ def test_status_and_list_may_lag_behind_the_end(sim_cloud: SimClient) -> None:
     body = sim_cloud.chat("x[[sim:status_lag=0.5;empty_list=2]]").content
     chat = events_of(body)[-2][1]
     assert sim_cloud.status(chat) == "in_progress"
-    wait_until(lambda: sim_cloud.status(chat) == "completed")
+    block_until(lambda: sim_cloud.status(chat) == "completed")
     assert [bool(sim_cloud.messages(chat)["data"]) for _ in range(3)] == [False, False, True]
 
 
@@ -288,12 +289,12 @@ async def test_five_hundred_streams_run_at_once(sim_cloud: SimClient) -> None:
         return int(sim_cloud.control("GET", "state")[name])
 
     tasks = [asyncio.create_task(exchange(sim_cloud, text, waiting)) for _ in range(500)]
-    await asyncio.to_thread(wait_until, lambda: state("open_streams") == 500)
+    await asyncio.to_thread(block_until, lambda: state("open_streams") == 500)
     assert state("running") >= 500
     for writer in waiting:
         writer.close()
     await asyncio.gather(*tasks)
-    await asyncio.to_thread(wait_until, lambda: state("open_streams") == 0)
+    await asyncio.to_thread(block_until, lambda: state("open_streams") == 0)
 
     bodies = await asyncio.gather(*(exchange(sim_cloud, "crowd", []) for _ in range(500)))
     assert all(b'event:done\ndata:"[DONE]"\n\n' in body for body in bodies)

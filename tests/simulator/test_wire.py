@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from coze_simulator import SIMULATOR_BOT_ID, UNPUBLISHED_BOT_ID, WRONG_TOKEN
+from tests.support import block_until
 
-from .helpers import SimClient, events_of, ids, sim_client, user_message, wait_until
+from .helpers import SimClient, events_of, ids, sim_client, user_message
 
 ID = rb"7[0-9]{18}"
 TIME = rb"1[0-9]{9}"
@@ -205,7 +206,7 @@ def test_a_cancelled_conversation_may_stay_locked_for_a_while(sim_cloud: SimClie
     sim_cloud.cancel(first)
     conversation_id = first["conversation_id"]
     assert sim_cloud.chat("early", conversation_id, stream=False).json()["code"] == 4016
-    wait_until(lambda: sim_cloud.chat("late", conversation_id, stream=False).json()["code"] == 0)
+    block_until(lambda: sim_cloud.chat("late", conversation_id, stream=False).json()["code"] == 0)
 
 
 def test_a_conversation_id_in_the_body_is_ignored(sim_cloud: SimClient) -> None:

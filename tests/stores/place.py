@@ -22,6 +22,7 @@ from fakeredis import FakeServer
 
 from app.models import Identity
 from app.redis_client import Command, Keys, RedisGate, pairs
+from app.signals import until
 from app.stores.chats import BusyPolicy, ChatStore, Created, NewChat
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
@@ -342,7 +343,7 @@ class Place:
         end = ChatEnd(self.record(chat, status), 1, waiting, usage, packed, brief)
         self.writer.finish(log, [told], end)
         async with asyncio.timeout(BOUND):
-            await log.settled.wait()
+            await until(lambda: log.state != "open", log.settled)
         return log
 
     async def written(self) -> None:

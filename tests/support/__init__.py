@@ -1,6 +1,6 @@
 """What tests of the running service stand on: a real Redis, the service itself, a client, golden files."""
 
-from .client import Client, Event, EventReader, data_of, error_of, open_client, outputs_for, wait_until
+from .client import Client, Event, EventReader, data_of, error_of, open_client, outputs_for
 from .fake_clock import FakeClock, fake_clock, find_faketime
 from .masking import Golden, mask
 from .ports import bind_free, free_port
@@ -15,6 +15,7 @@ from .service import (
     settings_names,
 )
 from .simulator import SimControl
+from .waiting import block_until, wait_until
 
 __all__ = [
     "BASE_VALUES",
@@ -28,6 +29,7 @@ __all__ = [
     "ServiceProcess",
     "SimControl",
     "bind_free",
+    "block_until",
     "data_of",
     "error_of",
     "fake_clock",

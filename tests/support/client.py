@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import re
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,19 +12,7 @@ from typing import Any
 import httpx
 
 from .folding import folded
-
-
-async def wait_until(condition: Callable[[], Any], timeout: float = 20.0, pause: float = 0.02) -> Any:
-    """The first true value of ``condition`` (plain or async); fails after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if inspect.isawaitable(value):
-            value = await value
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not true within {timeout:g} s"
-        await asyncio.sleep(pause)
+from .waiting import wait_until
 
 
 def data_of(response: httpx.Response) -> Any:
@@ -260,7 +245,7 @@ class Client:
 
 @asynccontextmanager
 async def open_client(
-    base_url: str, *, timeout: float = 30.0, headers: dict[str, str] | None = None
+    base_url: str, *, timeout: float = 120.0, headers: dict[str, str] | None = None
 ) -> AsyncIterator[Client]:
     """A client with a pool that no test exhausts."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=100)

@@ -27,6 +27,7 @@ from app.main import create_app
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN
 
 from .ports import bind_free, free_port
+from .waiting import block_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,10 +138,7 @@ class RunningApp:
 
     def wait_idle(self, timeout: float = 20.0) -> None:
         """Until no chat runs here; fails after ``timeout`` seconds."""
-        deadline = time.monotonic() + timeout
-        while self.resources.tasks.running:
-            assert time.monotonic() < deadline, "a chat was left running"
-            time.sleep(0.01)
+        block_until(lambda: not self.resources.chats.running, timeout, pause=0.01)
 
     def keys_without_ttl(self) -> list[str]:
         """Keys that would stay for ever, in whatever store this service has."""

@@ -15,7 +15,7 @@ from app.redis_client import Command, Keys, RedisGate, open_redis
 from app.stopping import end_tasks
 from app.stores.leases import LeaseStore
 from app.stores.limits import LogPolicy
-from app.tasks import LeaseKeeper, scan_seconds
+from app.tasks.takeover import LeaseKeeper, scan_seconds
 from tests.support import RedisServer, redis_server, wait_until
 
 BOUND = 30.0

@@ -1,7 +1,7 @@
-"""The floor: the plainest gateway there is. No state, no authentication, no parsing: bytes pass through.
+"""The passthrough: what one writes who wants a gateway and has FastAPI and httpx. Bytes pass through.
 
-FLOOR_TRANSPORT=aiohttp puts aiohttp under httpx; FLOOR_CONNECTIONS is the size of the pool, 0 httpx's
-own choice.
+No state, no authentication, no parsing. PASSTHROUGH_TRANSPORT=aiohttp puts aiohttp under httpx;
+PASSTHROUGH_CONNECTIONS is the size of the pool, 0 httpx's own choice.
 """
 
 import os
@@ -17,11 +17,11 @@ UPSTREAM = os.environ["BENCH_UPSTREAM"]
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    size = int(os.environ.get("FLOOR_CONNECTIONS", "0"))
+    size = int(os.environ.get("PASSTHROUGH_CONNECTIONS", "0"))
     # httpx's own limits are 100 connections, of which it keeps 20.
     limits = httpx.Limits(max_connections=size or 100, max_keepalive_connections=size or 20)
     transport: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(limits=limits)
-    if os.environ.get("FLOOR_TRANSPORT") == "aiohttp":
+    if os.environ.get("PASSTHROUGH_TRANSPORT") == "aiohttp":
         import aiohttp
         from httpx_aiohttp import AiohttpTransport
 

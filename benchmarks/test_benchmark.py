@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
+from benchmarks import __main__ as program
 from benchmarks import report, wire
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Contestant
+from benchmarks.compete import stream_side_by_side
 from benchmarks.driver import Job, Visitor
 from benchmarks.plot import svg
-from benchmarks.results import Results
-from tests.support import free_port
+from benchmarks.processes import free_port
+from benchmarks.results import Results, as_json
+from benchmarks.upstream import Connection, Upstream
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,76 @@ def test_every_frame_of_a_burst_and_of_paced_streams_is_counted_once(
     assert (result["requests"], result["frames"]) == (20, 20 * n)
     assert (result["lost"], result["doubled"], result["disordered"]) == (0, 0, 0)
     assert result["cpu"]["server"] > 0
+
+
+class TurnsOfTheLoop:
+    """A transport that says in which turn of the loop each piece was written."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._turn = 0
+        self.written: list[tuple[int, bytes]] = []
+        self.over = asyncio.Event()
+        self._next_turn()
+
+    def _next_turn(self) -> None:
+        self._turn += 1
+        if not self.over.is_set():
+            self._loop.call_soon(self._next_turn)
+
+    def write(self, data: bytes) -> None:
+        self.written.append((self._turn, data))
+        if data.endswith(wire.LAST_CHUNK):
+            self.over.set()
+
+    def is_closing(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.002])
+@pytest.mark.parametrize(("target", "dialect"), [("/v3/chat", "coze"), ("/v1/chat/completions", "openai")])
+async def test_the_upstream_writes_each_delta_by_itself(gap: float, target: str, dialect: str) -> None:
+    upstream, transport = Upstream(), TurnsOfTheLoop()
+    upstream.set(10, gap)
+    connection = Connection(upstream)
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    body = b'{"stream":true}'
+    head = f"POST {target} HTTP/1.1\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    connection.data_received(head + body)
+    await asyncio.wait_for(transport.over.wait(), 20)
+    turns = [turn for turn, _ in transport.written]
+    assert len(set(turns)) == len(turns)
+    found = [wire.DELTAS[dialect].findall(data) for _, data in transport.written]
+    assert [[int(number) for number, _ in deltas] for deltas in found] == [[], *([i] for i in range(10)), []]
+
+
+def test_gaps_vary_around_what_was_asked_for() -> None:
+    upstream = Upstream()
+    gaps = [upstream.next_gap(0.02) for _ in range(1000)]
+    assert 0.01 <= min(gaps) < 0.0105
+    assert 0.0295 < max(gaps) <= 0.03
+    assert sum(gaps) / 1000 == pytest.approx(0.02, abs=0.001)
+
+
+@pytest.mark.parametrize("name", ["relay", "frame", "passthrough"])
+def test_a_contestant_passes_every_frame_on(bench: Bench, name: str) -> None:
+    with bench.scope():
+        contestant: Contestant = getattr(bench, name)()
+        for gap in (0.0, 0.002):
+            bench.set_upstream(20, gap)
+            result = bench.drive(bench.stream_job(contestant, 5, 20))
+            assert (result["requests"], result["frames"], result["errors"]) == (20, 20 * 20, {})
+            assert (result["lost"], result["doubled"], result["disordered"]) == (0, 0, 0)
+
+
+def test_contestants_side_by_side_have_figures_of_their_own(bench: Bench) -> None:
+    with bench.scope():
+        bench.set_upstream(5, 0.002)
+        found = stream_side_by_side(bench, [bench.relay(), bench.frame()], connections=3, rounds=2)
+    assert list(found) == ["relay", "frame"]
+    for figures in found.values():
+        assert (figures.total("requests"), figures.total("frames"), figures.faults) == (6, 30, 0)
+    assert found["relay"].of("cpu_ms") != found["frame"].of("cpu_ms")
 
 
 def test_the_official_sdk_understands_the_upstream_streamed_and_polled(bench: Bench) -> None:
@@ -142,33 +215,45 @@ def test_the_upstream_sends_cozes_events_in_cozes_order_and_bytes() -> None:
 # -- the tables -------------------------------------------------------------------------------------------
 
 
-def _found() -> dict[str, Any]:
+def _measured(part: str = "streams") -> dict[str, Any]:
     results = Results()
-    results.row("streams", "20 at once", "floor", cpu_ms=4.0, rate=200.0, lost=0, doubled=0, errors=0)
-    results.row("streams", "20 at once", "ours", cpu_ms=2.0, rate=400.0, lost=0, doubled=0, errors=0)
-    results.check("streams", "1", "CPU / floor's", 0.5, "<=", 0.6, quick=True)
-    results.check("streams", "1", "chats/s / floor's", 2.0, ">=", 2.5)
+    results.row("20 at once", "passthrough", cpu_ms=4.0, rate=200.0, lost=0, doubled=0, errors=0)
+    results.row("20 at once", "ours", cpu_ms=2.0, rate=400.0, lost=0, doubled=0, errors=0)
+    results.check("1", "CPU / passthrough's", 0.5, "<=", 0.6, quick=True)
+    results.check("1", "chats/s / passthrough's", 2.0, ">=", 2.5)
     results.curves["a curve"] = [(0, 1.0), (10, 1.1)]
-    about = dict.fromkeys(
-        ("date", "cpu", "cores", "kernel", "python", "fastapi", "httpx", "uvicorn", "commit"), "x"
-    )
-    found: dict[str, Any] = json.loads(results.as_json(about | {"rounds": 3}))
+    found: dict[str, Any] = json.loads(json.dumps(as_json({part: results}, rounds=3, load=0.1)))
     return found
 
 
-def test_a_missed_limit_is_marked_and_the_ratio_is_to_the_floor_of_the_same_scenario() -> None:
-    lines = report.markdown(_found()).splitlines()
+def test_a_missed_limit_is_marked_and_the_ratio_is_to_the_passthrough_of_the_same_scenario() -> None:
+    lines = report.markdown(_measured()).splitlines()
     assert [line.split("|")[3].strip() for line in lines if "| ours |" in line] == ["0.50"]
     assert [line.split("|")[-2].strip() for line in lines if line.startswith("| 1 |")] == ["pass", "**FAIL**"]
 
 
 def test_only_the_quick_limits_fail_a_quick_run() -> None:
     results = Results()
-    results.check("streams", "1", "slow", 2.0, "<=", 1)
+    results.check("1", "slow", 2.0, "<=", 1)
     assert results.missed(quick=False)
     assert not results.missed(quick=True)
-    results.check("streams", "quick", "lost", 1, "<=", 0, quick=True)
+    results.check("quick", "lost", 1, "<=", 0, quick=True)
     assert [check.text for check in results.missed(quick=True)] == ["lost"]
+
+
+def test_a_part_that_was_not_measured_again_keeps_its_figures_and_says_when_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    earlier = _measured("paced")
+    earlier["parts"]["paced"]["measured"] = "last year"
+    program.save(earlier)
+    program.save(_measured("streams"))
+    program.save(_measured("streams"))
+    table = (tmp_path / "table.md").read_text()
+    assert table.count("| 20 at once | ours |") == 2
+    assert "- paced: last year\n" in table
+    assert list(json.loads((tmp_path / "latest.json").read_text())["parts"]) == ["streams", "paced"]
 
 
 def test_the_table_goes_between_the_marks_of_a_readme(
@@ -177,17 +262,17 @@ def test_the_table_goes_between_the_marks_of_a_readme(
     monkeypatch.setattr(report, "ROOT", tmp_path)
     for name in ("README.md", "README.en.md"):
         (tmp_path / name).write_text(f"before\n{report.BEGIN}old\n{report.END}\nafter\n")
-    assert report.put_into_readmes(_found()) == ["README.md", "README.en.md"]
+    assert report.put_into_readmes(_measured()) == ["README.md", "README.en.md"]
     english = (tmp_path / "README.en.md").read_text()
     assert english.startswith("before\n")
     assert english.endswith("\nafter\n")
     assert "| 20 at once | ours |" in english
     assert "old" not in english
-    assert report.put_into_readmes(_found()) == []
+    assert report.put_into_readmes(_measured()) == []
 
 
 def test_the_plot_is_well_formed() -> None:
-    assert ET.fromstring(svg(_found())).tag.endswith("svg")
+    assert ET.fromstring(svg(_measured())).tag.endswith("svg")
 
 
 def test_an_unknown_part_is_refused_with_the_list_of_parts() -> None:

@@ -1,0 +1,157 @@
+"""Sends calls to Coze's API, with a token, and again where that is safe.
+
+A call that starts something is only sent again while Coze demonstrably has not begun: no connection, HTTP
+429, 500, 502, 503, or a JSON error whose code allows it. Once a chat may exist, the failure goes to whoever
+made the call, who can ask Coze what became of it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from loguru import logger
+
+from app.coze.codes import TOKEN_REFUSED, retries_before_start, retries_when_safe
+from app.coze.exchange import ApiCall, begin_stream, send
+from app.coze.options import Bearer, CozeOptions, Credentials
+from app.coze.replies import Reply
+from app.coze.retry import Backoff, RetryBudget, Uniform
+from app.coze.stream import CozeResponse, CozeStream
+from app.coze.transport import PooledClient
+from app.exceptions import UpstreamError
+from app.metrics import Metrics
+from app.tracing import Span, Tracing
+
+T = TypeVar("T")
+Read = Callable[[CozeResponse], Awaitable[T]]
+
+
+class CozeApi:
+    """One for all calls of a process: all share its retry budget."""
+
+    def __init__(
+        self,
+        http: PooledClient,
+        options: CozeOptions,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        rng: Uniform | None = None,
+        metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        """
+        Args:
+            http: the process's pooled client (see ``build_http_client``); it stays the caller's to close.
+            options: addresses, deadlines and bounds.
+            sleep: waits for seconds; tests bring a clock of their own.
+            rng: jitter; tests bring one that they can foresee.
+            metrics: counts retries and failures.
+            tracing: makes a span of each call.
+        """
+        self.options = options
+        self.sleep = sleep
+        self._http = http
+        self._metrics = metrics or Metrics()
+        self._tracing = tracing or Tracing()
+        self._backoff = Backoff(rng)
+        self._budget = RetryBudget()
+
+    async def pause(self, seconds: float) -> None:
+        """Waits that long, a tenth more or less."""
+        await self.sleep(seconds * self._backoff.rng.uniform(0.9, 1.1))
+
+    async def json(self, call: ApiCall, credentials: Credentials) -> Reply:
+        """The JSON answer of a call. Raises ``UpstreamError``."""
+        with self._metrics.upstream(), self._span(call) as span:
+            try:
+                reply = await self._with_retries(call, credentials, CozeResponse.read_json, span)
+            except UpstreamError as error:
+                if call.existing:
+                    # Nobody must conclude from a refused retrieve that its chat never began.
+                    error.maybe_started = True
+                raise
+            span.set({"coze.logid": reply.logid})
+            return reply
+
+    @asynccontextmanager
+    async def stream(self, call: ApiCall, credentials: Credentials) -> AsyncIterator[CozeStream]:
+        """The open stream that answers a call; leaving closes it. Raises ``UpstreamError``."""
+        with self._metrics.upstream(), self._span(call) as span:
+            stream = await self._with_retries(call, credentials, begin_stream, span)
+            span.set({"coze.logid": stream.logid})
+            try:
+                async with stream.deadlines():
+                    yield stream
+                await stream.finish()
+            except UpstreamError as error:
+                if stream.chat is None:  # else it is a poll that failed, and has been counted
+                    self._failed(error, span)
+                raise
+            finally:
+                await stream.close()
+
+    def _span(self, call: ApiCall) -> Span:
+        host, _, path = call.url.partition("://")[2].partition("/")
+        span = self._tracing.span(f"coze {call.method}", kind="client")
+        span.set({"http.request.method": call.method, "url.path": f"/{path}"})
+        span.set({"server.address": host.rpartition("@")[2]})
+        return span
+
+    def _failed(self, error: UpstreamError, span: Span) -> None:
+        self._metrics.upstream_error(error.code if error.coze_code is None else str(error.coze_code))
+        span.set({"coze.code": error.coze_code, "coze.logid": error.logid})
+
+    async def _with_retries(self, call: ApiCall, credentials: Credentials, read: Read[T], span: Span) -> T:
+        allowed = retries_when_safe if call.safe else retries_before_start
+        most = self.options.max_retries if call.retries is None else call.retries
+        self._budget.deposit()
+        retry = 0
+        renewed = stays_open = False
+        while True:
+            bearer = Bearer(await credentials.bearer(call.conversation_id))
+            response: CozeResponse | None = None
+            try:
+                response = await send(self._http, self.options, call, bearer)
+                result = await read(response)
+                stays_open = call.stream  # ``stream`` closes it
+                return result
+            except UpstreamError as error:
+                self._failed(error, span)
+                if not renewed and await _has_another_token(error, bearer, call, credentials):
+                    if not call.repeatable:
+                        error.retryable = True  # by whoever made the call, and still has what was sent
+                        raise
+                    renewed = True
+                    continue
+                if retry >= min(most, allowed(error)):
+                    raise
+                pause = self._backoff.delay(
+                    retry, response.head.retry_after if response is not None else None
+                )
+                if pause is None or not self._budget.take():
+                    raise
+                retry += 1
+                self._metrics.upstream_retry()
+                span.set({"http.request.resend_count": retry})
+                logger.warning(
+                    "{}; retry {} of {} in {:.2f} s (logid {})",
+                    error.message,
+                    retry,
+                    most,
+                    pause,
+                    error.logid,
+                )
+            finally:
+                # On failure and cancellation too: the connection must not outlive the call.
+                if response is not None and not stays_open:
+                    await response.close()
+            await self.sleep(pause)
+
+
+async def _has_another_token(
+    error: UpstreamError, bearer: Bearer, call: ApiCall, credentials: Credentials
+) -> bool:
+    if error.coze_code in TOKEN_REFUSED:
+        return await credentials.token_refused(bearer.reveal())
+    return credentials.call_failed(error) and (call.safe or not error.maybe_started)

@@ -1,0 +1,330 @@
+"""Wiring: opens everything that lives as long as the process, in order, and closes it in reverse."""
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from app import __version__
+from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
+from app.config import Settings
+from app.coze import CozeApi, CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
+from app.credentials import Accounts, build_accounts
+from app.dependencies import Resources
+from app.metrics import Metrics
+from app.redis_client import Keys, RedisGate, Servers, open_redis
+from app.sse import OpenStreams
+from app.stores.chats import ChatStore
+from app.stores.conversations import ConversationStore
+from app.stores.event_log import LogWriter
+from app.stores.files import FileStore
+from app.stores.leases import LeaseStore
+from app.stores.limits import LogPolicy, SessionLimits
+from app.stores.log_reader import LogReader
+from app.stores.rates import RateKind, RateStore
+from app.stores.sessions import SessionStore
+from app.stores.usage import UsageStore
+from app.stores.users import UserStore
+from app.tasks.chats import ChatService
+from app.tasks.conversations import ConversationService
+from app.tasks.drafts import Drafts
+from app.tasks.files import FileOptions, FileService
+from app.tasks.runner import Runner
+from app.tasks.running import RunningChats
+from app.tasks.sessions import SessionService
+from app.tasks.shutdown import Shutdown
+from app.tasks.takeover import LeaseKeeper, scan_seconds
+from app.tasks.usage import UsageService
+from app.tasks.users import UserService
+from app.tracing import Tracing, open_tracing
+from app.utils import now_ms
+
+
+def ssl_context() -> ssl.SSLContext:
+    """certifi's authorities and the machine's own, SSL_CERT_FILE among them: private ones are common."""
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context
+
+
+def auth_options(settings: Settings) -> AuthOptions:
+    """Raises ``ValueError`` naming the setting that cannot work."""
+    return AuthOptions(
+        scheme=settings.http_scheme,
+        roots=(settings.alchemy_host, settings.moicen_host, settings.huiwings_host, settings.local_host),
+        verify_url=settings.verify_url or None,
+        timeout=settings.auth_timeout,
+        cache_ttl=settings.auth_cache_ttl,
+        jwt_key=settings.jwt_key,
+        admin_roles=frozenset(role.strip() for role in settings.admin_roles.split(",") if role.strip()),
+    )
+
+
+def api_keys(settings: Settings) -> ApiKeys:
+    """Raises ``ValueError`` naming the setting that cannot work."""
+    listed = settings.openai_api_keys
+    return ApiKeys(listed.get_secret_value() if listed else "", settings.openai_api_keys_file)
+
+
+async def _open_verifier(
+    settings: Settings,
+    stack: AsyncExitStack,
+    meters: Metrics,
+    transport: httpx.AsyncBaseTransport | None,
+) -> Verifier:
+    if not settings.enable_auth:
+        return NoVerifier()
+    options = auth_options(settings)
+    http = (
+        build_auth_client(options, ssl_context=ssl_context())
+        if transport is None
+        else httpx.AsyncClient(transport=transport, trust_env=False)
+    )
+    verifier = HtyVerifier(await stack.enter_async_context(http), options, metrics=meters)
+    stack.push_async_callback(verifier.aclose)
+    return verifier
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a process has outside itself, for those who bring their own: tests, above all a simulated world.
+
+    ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``:
+    says how long to wait between two looks for leases that have run out.
+    """
+
+    servers: Servers | None = None
+    transport: httpx.AsyncBaseTransport | None = None
+    scan_seconds: Callable[[], float] = scan_seconds
+
+
+_OUTSIDE: Final = World()
+
+
+async def _open_redis(
+    settings: Settings, stack: AsyncExitStack, meters: Metrics, tracing: Tracing, servers: Servers | None
+) -> RedisGate:
+    return await stack.enter_async_context(
+        open_redis(
+            settings.redis_url.get_secret_value(),
+            pool_size=settings.redis_pool_size,
+            reply_timeout=settings.redis_timeout,
+            prefix=settings.redis_prefix,
+            metrics=meters,
+            tracing=tracing,
+            servers=servers,
+        )
+    )
+
+
+def _coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> PooledClient:
+    if transport is not None:
+        return PooledClient(transport, settings.connect_timeout)
+    return build_http_client(
+        connect_timeout=settings.connect_timeout,
+        pool_size=settings.max_upstream_connections,
+        transport=settings.transport,
+        ssl_context=ssl_context(),
+    )
+
+
+async def _open_coze(
+    settings: Settings,
+    stack: AsyncExitStack,
+    meters: Metrics,
+    tracing: Tracing,
+    transport: httpx.AsyncBaseTransport | None,
+) -> tuple[CozeClient, Accounts]:
+    http = await stack.enter_async_context(_coze_http(settings, transport))
+    accounts = build_accounts(settings, http)
+    stack.push_async_callback(accounts.aclose)
+    meters.watch_credentials(accounts.expiry_times)
+    options = CozeOptions(
+        endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
+        connect_timeout=settings.connect_timeout,
+        first_byte_timeout=settings.first_byte_timeout,
+        idle_timeout=settings.idle_timeout,
+        max_retries=settings.max_retries,
+        poll_interval=settings.poll_interval,
+    )
+    api = CozeApi(http, options, metrics=meters, tracing=tracing)
+    return CozeClient(api, accounts.named("")), accounts
+
+
+def _log_policy(settings: Settings) -> LogPolicy:
+    return LogPolicy(
+        lease=int(settings.lease_seconds * 1000),
+        session_ttl=settings.session_expire * 1000,
+        log_ttl=settings.result_expire * 1000,
+        hold=int(settings.chat_timeout * 1000) + 60_000,
+        usage_ttl=settings.usage_retention_days * 86_400_000,
+        quota=settings.daily_token_quota > 0,
+    )
+
+
+def _session_limits(settings: Settings) -> SessionLimits:
+    return SessionLimits(
+        expire=settings.session_expire,
+        inactive=settings.user_inactive_timeout,
+        per_user=settings.max_sessions_per_user,
+        total=settings.max_total_sessions,
+        users=settings.max_active_users,
+        hold=_log_policy(settings).hold,
+    )
+
+
+def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, meters: Metrics) -> Runner:
+    return Runner(
+        coze,
+        writer,
+        use_stream=settings.use_stream,
+        chat_timeout=settings.chat_timeout,
+        max_log_bytes=settings.max_chat_log_bytes,
+        user_id_scope=settings.user_id_scope,
+        metrics=meters,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    sessions: SessionStore
+    chats: ChatStore
+    leases: LeaseStore
+    rates: RateStore
+    usage: UsageStore
+    conversations: ConversationStore
+    files: FileStore
+    users: UserStore
+
+
+def _stores(settings: Settings, redis: RedisGate) -> Stores:
+    keys, policy = Keys(settings.redis_prefix), _log_policy(settings)
+    leases = LeaseStore(redis, keys, policy)
+    sessions = SessionStore(redis, keys, _session_limits(settings))
+    return Stores(
+        sessions=sessions,
+        chats=ChatStore(redis, keys, policy, leases.process),
+        leases=leases,
+        rates=RateStore(redis, keys, _rates(settings)),
+        usage=UsageStore(
+            redis, keys, days=settings.usage_retention_days, daily_tokens=settings.daily_token_quota
+        ),
+        conversations=ConversationStore(redis, keys, days=settings.conversation_days),
+        files=FileStore(redis, keys, days=settings.file_days),
+        users=UserStore(redis, keys, sessions),
+    )
+
+
+def _open_running(
+    settings: Settings,
+    stack: AsyncExitStack,
+    redis: RedisGate,
+    coze: CozeClient,
+    stores: Stores,
+    meters: Metrics,
+    tracing: Tracing,
+) -> tuple[LogReader, RunningChats, Shutdown]:
+    """What runs chats and reads those of others. Closed in reverse order: chats first, the writer last."""
+    keys, leases = Keys(settings.redis_prefix), stores.leases
+    writer = LogWriter(redis, keys, _log_policy(settings))
+    writer.start()
+    stack.push_async_callback(writer.stop)
+    logs = LogReader(redis, keys, leases.process)
+    stack.push_async_callback(logs.stop)
+    running = RunningChats(
+        runner=_runner(settings, coze, writer, meters),
+        writer=writer,
+        leases=leases,
+        logs=logs,
+        metrics=meters,
+        tracing=tracing,
+        conversations=stores.conversations,
+        sessions=stores.sessions,
+    )
+    stack.push_async_callback(running.stop)
+    return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
+
+
+def _files(
+    settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
+) -> FileService:
+    options = FileOptions(settings.max_file_bytes, settings.upload_timeout)
+    return FileService(stores.files, stores.rates, sessions, shutdown, coze, options)
+
+
+def _users(
+    stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient, accounts: Accounts
+) -> UserService:
+    return UserService(
+        users=stores.users,
+        files=stores.files,
+        usage=stores.usage,
+        conversations=stores.conversations,
+        sessions=sessions,
+        shutdown=shutdown,
+        coze=coze,
+        credentials=accounts.states,
+    )
+
+
+def _rates(settings: Settings) -> dict[RateKind, int]:
+    messages, sessions = settings.rate_messages_per_minute, settings.rate_sessions_per_minute
+    return {"messages": messages, "sessions": sessions, "files": messages}
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIterator[Resources]:
+    """The one place that names everything: opens it in order, closes it in reverse."""
+    async with AsyncExitStack() as stack:
+        meters = stack.enter_context(closing(Metrics(__version__)))
+        open_trace = open_tracing(settings.otel_endpoint, service=settings.otel_service)
+        tracing = await stack.enter_async_context(open_trace)
+        redis = await _open_redis(settings, stack, meters, tracing, world.servers)
+        coze, accounts = await _open_coze(settings, stack, meters, tracing, world.transport)
+        stores = _stores(settings, redis)
+        logs, running, shutdown = _open_running(settings, stack, redis, coze, stores, meters, tracing)
+        LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
+        sessions = SessionService(
+            sessions=stores.sessions,
+            conversations=stores.conversations,
+            rates=stores.rates,
+            running=running,
+            shutdown=shutdown,
+            coze=coze,
+            default_bot_id=settings.bot_id,
+        )
+        chats = ChatService(
+            sessions=sessions,
+            chats=stores.chats,
+            rates=stores.rates,
+            usage=stores.usage,
+            drafts=Drafts(stores.files, stores.sessions),
+            leases=stores.leases,
+            logs=logs,
+            running=running,
+            shutdown=shutdown,
+            max_length=settings.max_message_length,
+            max_queued=settings.max_queued_per_session,
+            max_running=settings.max_concurrent_chats,
+        )
+        yield Resources(
+            settings=settings,
+            redis=redis,
+            sessions=sessions,
+            chats=chats,
+            shutdown=shutdown,
+            users=_users(stores, sessions, shutdown, coze, accounts),
+            files=_files(settings, stores, sessions, shutdown, coze),
+            usage=UsageService(stores.usage),
+            conversations=ConversationService(sessions=stores.sessions, coze=coze),
+            streams=OpenStreams(settings.max_open_streams_per_caller, meters),
+            verifier=await _open_verifier(settings, stack, meters, world.transport),
+            started_ms=now_ms(),
+            metrics=meters,
+            tracing=tracing,
+            api_keys=api_keys(settings),
+            bots=settings.bots,
+        )
