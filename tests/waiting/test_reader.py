@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from app.models import Cursor
-from app.redis_client import Keys, RedisGate, open_redis
+from app.redis_client import Command, Keys, RedisGate, open_redis
 from app.stores.log_reader import LogReader
 from app.stores.open_log import ChatEnd, OpenLog, Origin
 from app.stores.sessions import SessionRecord
@@ -52,10 +52,10 @@ class Reading:
 
     async def store(self, epoch: int, first: int, *frames: bytes) -> None:
         place = f"{epoch}-{first + len(frames) - 1}"
-        await self.redis.command(
-            "XADD", KEYS.log(self.chat_id), place, "n", first, "f", b"".join(frames), "f2", b""
-        )
-        await self.redis.command("PEXPIRE", KEYS.log(self.chat_id), 60_000)
+        key = KEYS.log(self.chat_id)
+        entry = ("n", first, "f", b"".join(frames), "f2", b"")
+        await self.redis.run(Command("XADD", key, place, *entry))
+        await self.redis.run(Command("PEXPIRE", key, 60_000))
 
     async def record(self) -> bytes:
         ids = {"chat_id": self.chat_id, "session_id": self.session_id}
