@@ -415,11 +415,10 @@ def open_cluster(address: RedisAddress, *, pool_size: int, reply_timeout: float)
         )
         # It takes no such option, though its connections do.
         cluster.connection_kwargs["redis_connect_func"] = greet
-        # Replies as they come, everywhere; what redis-py itself asks (CLUSTER SLOTS) it has to understand.
-        for name in [name for name in cluster.response_callbacks if not name.startswith("CLUSTER")]:
-            del cluster.response_callbacks[name]
-        for node in cluster.startup_nodes:
-            node.connection_kwargs["redis_connect_func"] = greet
+        # Replies as they come, everywhere; but redis-py has to understand what it asks for itself.
+        for name in [*cluster.response_callbacks]:
+            if not name.startswith(("CLUSTER", "COMMAND")):
+                del cluster.response_callbacks[name]
         return cluster
 
     return ClusterServers(
