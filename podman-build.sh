@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the image(s) with podman. See usage below, and README.md.
+# Builds the image(s) with podman. See usage below, and docs/en/operation.md.
 set -euo pipefail
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 BASE=python:3.11-slim-bookworm

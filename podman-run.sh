@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs coze-fastapi in a container, for development or as in production. See usage below, and README.md.
+# Runs coze-fastapi in a container, for development or as in production. See usage below, and docs/en/operation.md.
 set -euo pipefail
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 IMAGE=${COZE_IMAGE:-coze-fastapi:latest}

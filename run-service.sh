@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts and ends the service with all that it needs. See usage below, and README.md.
+# Starts and ends the service with all that it needs. See usage below, and docs/en/operation.md.
 set -euo pipefail
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 # shellcheck source=scripts/common.sh

@@ -15,7 +15,7 @@ Usage: ./run-tests.sh [--setup | --full | --ha | --chaos | --simulate | --replay
   --full       also those marked "full" and "containers" (with podman): about 25 minutes
   --ha         only those marked "ha": a real Redis Cluster and Sentinel with a forced failover
   --chaos      ten minutes of random faults under load; further arguments: --minutes N --seed N
-  --simulate   scenarios in a simulated world, on all cores: --minutes N (1) --seed S; see ARCHITECTURE.md
+  --simulate   scenarios in a simulated world, on all cores: --minutes N (1) --seed S; see tests/simulation/README.md
   --replay S   one of them with its trace
   --fuzz       only those marked "fuzz": schemathesis for longer
   --setup      only makes the virtual environment from requirements-dev.lock

@@ -38,7 +38,8 @@ def main() -> None:
 
 def serve(settings: Settings) -> None:
     uvicorn.run(
-        "app.main:app",
+        "app.process:build_app",
+        factory=True,
         host=settings.host,
         port=settings.port,
         workers=settings.workers,

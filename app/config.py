@@ -3,13 +3,13 @@
 import re
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.openai_settings import parse_api_keys, parse_bots
 from app.redis_url import parse_redis_url
 
 REMOTE_CHAT_URL: Final = "https://api.coze.cn/v3/chat"
@@ -22,6 +22,14 @@ Host = Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]
 def _env(name: str, default: Any = ..., **rule: Any) -> Any:
     """A field that is read from the variable ``name`` alone."""
     return Field(default, validation_alias=AliasChoices(name), **rule)
+
+
+_MIN_KEY_LENGTH: Final = 16
+_NAME: Final = re.compile(r"[^\s,:\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]{1,64}")
+_BOT_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_KEY_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEY: Final = re.compile(r"[!-+\--~]{16,512}")
+"""Printable ASCII without a comma: it has to fit into a header."""
 
 
 class Settings(BaseSettings):
@@ -187,7 +195,7 @@ class Settings(BaseSettings):
     def embedded_redis(self) -> bool:
         return self.redis_url.get_secret_value().startswith("memory://")
 
-    @property
+    @cached_property
     def bots(self) -> dict[str, str]:
         """Bot ids by model name; COZE_BOT_ID alone, as ``coze``, where no others are named."""
         return parse_bots(self.openai_bots) or {"coze": self.bot_id}
@@ -212,6 +220,35 @@ class Settings(BaseSettings):
         """The tokens of COZE_API_TOKENS, in their order."""
         listed = self.api_tokens.get_secret_value() if self.api_tokens is not None else ""
         return list(dict.fromkeys(re.split(r"[\s,]+", listed.strip(" \n\t,")) if listed.strip(" ,") else []))
+
+
+def parse_bots(listed: str) -> dict[str, str]:
+    """``name:bot_id,name:bot_id``: bot ids by the model name that OpenAI's clients use. Raises ValueError."""
+    bots: dict[str, str] = {}
+    for entry in filter(None, (part.strip() for part in listed.split(","))):
+        name, colon, bot_id = (part.strip() for part in entry.partition(":"))
+        if not colon or not _NAME.fullmatch(name) or not _BOT_ID.fullmatch(bot_id):
+            raise ValueError("a list of name:bot_id, separated by commas, is needed")
+        if name in bots:
+            raise ValueError(f"{name} is named twice")
+        bots[name] = bot_id
+    return bots
+
+
+def parse_api_keys(listed: str) -> dict[str, str]:
+    """``name:key``, separated by commas or white space: names by key. Raises ValueError."""
+    names: dict[str, str] = {}
+    for number, entry in enumerate(filter(None, re.split(r"[\s,]+", listed)), 1):
+        name, colon, key = entry.partition(":")
+        if not colon or not _KEY_NAME.fullmatch(name) or not _KEY.fullmatch(key):
+            raise ValueError(
+                f"entry {number} is not name:key with a name of letters, digits, _ or - and a key of "
+                f"{_MIN_KEY_LENGTH} to 512 printable characters"
+            )
+        if name in names.values() or key in names:
+            raise ValueError(f"entry {number} repeats a name or a key")
+        names[key] = name
+    return names
 
 
 class SettingsError(Exception):

@@ -1,43 +1,5 @@
 """Every failure that we expect: one class each, with its code, HTTP status and whether a retry can help.
 
-The tree::
-
-    ServiceError
-     +- ValidationFailed          400 COZE_VALIDATION_ERROR
-     +- AuthMissing               401 AUTH_MISSING
-     +- AuthInvalid               401 AUTH_INVALID
-     +- AuthForbidden             403 AUTH_FORBIDDEN
-     +- SessionNotFound           404 COZE_SESSION_NOT_FOUND
-     +- ChatNotFound              404 COZE_CHAT_NOT_FOUND
-     +- FileNotFound              404 COZE_FILE_NOT_FOUND
-     +- ModelNotFound             404 MODEL_NOT_FOUND
-     +- ConversationNotFound      404 COZE_CONVERSATION_NOT_FOUND
-     +- RouteNotFound             404 NOT_FOUND
-     +- MethodNotAllowed          405 METHOD_NOT_ALLOWED
-     +- SessionBusy               409 COZE_SESSION_BUSY
-     +- ChatState                 409 COZE_CHAT_STATE
-     +- SessionTerminated         410 COZE_SESSION_TERMINATED
-     +- SessionExpired            410 COZE_SESSION_EXPIRED
-     +- ChatExpired               410 COZE_CHAT_EXPIRED
-     +- BodyTooLarge              413 BODY_TOO_LARGE
-     +- UnsupportedMediaType      415 UNSUPPORTED_MEDIA_TYPE
-     +- IdempotencyKeyReused      422 IDEMPOTENCY_KEY_REUSED
-     +- RateLimited               429 RATE_LIMITED
-     +- SessionLimitReached       429 SESSION_LIMIT_REACHED
-     +- QuotaExceeded             429 QUOTA_EXCEEDED
-     +- InternalError             500 INTERNAL_ERROR
-     +- RedisUnavailable          503 COZE_REDIS_ERROR
-     +- AuthUnavailable           503 AUTH_UNAVAILABLE
-     +- ShuttingDown              503 SHUTTING_DOWN
-     +- Overloaded                503 OVERLOADED
-     +- UpstreamError             what Coze, or the way to it, did
-         +- CozeRateLimited       429 COZE_RATE_LIMITED
-         +- CozeBusy              409 COZE_SESSION_BUSY
-         +- CozeApiError          502 COZE_API_ERROR
-         +- CozeOverloaded        503 OVERLOADED
-         +- CozeQuotaExhausted    503 COZE_QUOTA_EXHAUSTED
-         +- CozeTimeout           504 COZE_TIMEOUT
-
 ``ERROR_CLASSES`` is the one table from code to class, and so to HTTP status.
 """
 

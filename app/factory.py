@@ -13,7 +13,6 @@ from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, bu
 from app.config import Settings
 from app.coze import CozeApi, CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
 from app.credentials import Accounts, build_accounts
-from app.dependencies import Resources
 from app.metrics import Metrics
 from app.redis_client import Keys, RedisGate, Servers, open_redis
 from app.sse import OpenStreams
@@ -41,6 +40,32 @@ from app.tasks.usage import UsageService
 from app.tasks.users import UserService
 from app.tracing import Tracing, open_tracing
 from app.utils import now_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """All that lives as long as the process: what routes work with."""
+
+    settings: Settings
+    redis: RedisGate
+    sessions: SessionService
+    chats: ChatService
+    shutdown: Shutdown
+    users: UserService
+    files: FileService
+    usage: UsageService
+    conversations: ConversationService
+    streams: OpenStreams
+    verifier: Verifier
+    api_keys: ApiKeys
+    metrics: Metrics
+    tracing: Tracing
+    started_ms: int
+
+    @property
+    def uptime(self) -> int:
+        """Seconds since start."""
+        return (now_ms() - self.started_ms) // 1000
 
 
 def ssl_context() -> ssl.SSLContext:
@@ -326,5 +351,4 @@ async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIt
             metrics=meters,
             tracing=tracing,
             api_keys=api_keys(settings),
-            bots=settings.bots,
         )

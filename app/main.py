@@ -1,25 +1,20 @@
-"""The application: ``create_app``, and ``app`` for uvicorn. Importing it reads no environment."""
+"""The application: ``create_app``, and ``app`` for ASGI servers. Importing it reads no environment."""
 
-import asyncio
-import gc
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import FrameType
-from typing import Any, Final
 
 from fastapi import FastAPI
 from loguru import logger
 
 from app import __version__
-from app.config import Settings, SettingsError, load_settings
+from app.config import Settings, load_settings
+from app.doors.openai import routes as openai_door
+from app.doors.openai.errors import OPENAI_ERRORS
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
-from app.factory import api_keys, auth_options, open_resources
-from app.logging_config import configure_logging
-from app.middleware import Cors, RequestContext
-from app.openai_door import routes as openai_door
-from app.openapi import add_openapi
+from app.factory import Resources, open_resources
+from app.http.middleware import Cors, RequestMiddleware
+from app.http.openapi import add_openapi
 from app.routes import (
     admin,
     chats,
@@ -34,83 +29,26 @@ from app.routes import (
     users,
 )
 
-_LAST_SECONDS: Final = 5
-"""After a second signal: what is not over by then is cut off by the system."""
 
+def create_app(
+    settings: Settings | None = None, *, on_start: Callable[[Resources], None] = lambda _: None
+) -> FastAPI:
+    """An app of its own: two may live in one process, and it changes nothing in that.
 
-def _say_how_it_runs(settings: Settings) -> None:
-    logger.info("coze-fastapi {} starts: {} -> {}", __version__, settings.app_mode, settings.chat_url)
-    if not settings.enable_auth:
-        logger.warning("ENABLE_AUTH=false: everyone who reaches this port is an administrator")
-    if settings.embedded_redis:
-        logger.warning("REDIS_URL=memory://: sessions and chats live in this process alone and die with it")
-
-
-def _chain_signals(drain: Callable[[], Any]) -> None:
-    """Lets us drain before uvicorn stops listening.
-
-    uvicorn stops listening at once and runs the lifespan's shutdown only after the last open stream has
-    ended. So its handler is kept, ours runs first, and its turn comes when we have drained. A second signal
-    reaches it at once, waits for no chat, and sets an alarm that ends the process whatever hangs; a third
-    one is not handled at all.
+    Args:
+        settings: without them the lifespan reads the environment and ``.env``.
+        on_start: called when everything is open, before the first request.
     """
-    loop = asyncio.get_running_loop()
-    told: list[int] = []
-
-    def chain(number: int) -> None:
-        original = signal.getsignal(number)
-        if not callable(original):
-            return
-
-        def handle(received: int, frame: FrameType | None) -> None:
-            told.append(received)
-
-            def hand_on(_: object) -> None:
-                original(received, frame)
-
-            def start() -> None:
-                draining = asyncio.ensure_future(drain())
-                if len(told) == 1:
-                    draining.add_done_callback(hand_on)
-
-            loop.call_soon_threadsafe(start)
-            if len(told) > 1:
-                signal.alarm(_LAST_SECONDS)
-                signal.signal(number, signal.SIG_DFL)
-                original(received, frame)
-
-        signal.signal(number, handle)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        try:
-            chain(number)
-        except ValueError:  # not in the main thread, as in tests: whoever runs us there drains us
-            return
-
-
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """An app of its own: two may live in one process. Without ``settings`` the lifespan reads them."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        try:
-            chosen = settings or load_settings()
-            api_keys(chosen)
-            auth_options(chosen)  # what only the verifier can tell is told at once, too
-        except (SettingsError, ValueError) as exc:
-            logger.error("{}", exc)
-            raise SystemExit(78) from None
-        configure_logging(**chosen.logging)
-        _say_how_it_runs(chosen)
+        chosen = settings or load_settings()
+        _log_start(chosen)
         async with open_resources(chosen) as resources:
             app.state.resources = resources
             if not await resources.redis.ping():
                 logger.warning("{}", RedisUnavailable.default_message)
-            _chain_signals(resources.shutdown.drain)
-            # What lives as long as the process need not be looked at by every collection, and a collection
-            # for each few hundred objects would stop hundreds of streams for tens of milliseconds.
-            gc.freeze()
-            gc.set_threshold(10_000, 10, 10)
+            on_start(resources)
             yield
             await resources.shutdown.drain()
 
@@ -129,10 +67,18 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend(openai_door.router.routes)
     app.add_middleware(Cors)
-    app.add_middleware(RequestContext)
-    add_error_handlers(app)
-    add_openapi(app)
+    app.add_middleware(RequestMiddleware)
+    add_error_handlers(app, shapes=[OPENAI_ERRORS])
+    add_openapi(app, shapes=[OPENAI_ERRORS])
     return app
+
+
+def _log_start(settings: Settings) -> None:
+    logger.info("coze-fastapi {} starts: {} -> {}", __version__, settings.app_mode, settings.chat_url)
+    if not settings.enable_auth:
+        logger.warning("ENABLE_AUTH=false: everyone who reaches this port is an administrator")
+    if settings.embedded_redis:
+        logger.warning("REDIS_URL=memory://: sessions and chats live in this process alone and die with it")
 
 
 app = create_app()

@@ -1,1 +1,1 @@
-"""The benchmark: ``./run-bench.sh``. What each part measures is in README.en.md, section Performance."""
+"""The benchmark: ``./run-bench.sh``. What each part measures is in docs/en/benchmarks.md."""

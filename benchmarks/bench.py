@@ -144,7 +144,7 @@ class Bench:
         return process, port
 
     def start_redis(self, name: str) -> tuple[Process, int]:
-        """As the README recommends it: everything in the append-only file, synced every second."""
+        """As docs/en/operation.md recommends it: everything in the append-only file, synced every second."""
         port = free_port()
         directory = self.directory / name
         directory.mkdir()

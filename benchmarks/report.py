@@ -1,6 +1,6 @@
-"""The tables: for the terminal, and in Markdown for ``results/`` and both READMEs.
+"""The tables: for the terminal, and in Markdown for ``results/`` and the documentation.
 
-``python -m benchmarks.report`` puts the last run's into README.md and README.en.md, between the lines
+``python -m benchmarks.report`` puts the last run's into docs/zh and docs/en/benchmarks.md, between the lines
 ``<!-- benchmark -->`` and ``<!-- /benchmark -->``.
 """
 
@@ -127,10 +127,11 @@ def terminal(found: dict[str, Any]) -> str:
     return "\n".join(out)
 
 
-def put_into_readmes(found: dict[str, Any]) -> list[str]:
+def put_into_pages(found: dict[str, Any]) -> list[str]:
     """The files that have the marks and were changed."""
     changed = []
-    for name, language in (("README.md", "zh"), ("README.en.md", "en")):
+    for language in ("zh", "en"):
+        name = f"docs/{language}/benchmarks.md"
         file = ROOT / name
         text = file.read_text()
         before, marked, rest = text.partition(BEGIN)
@@ -146,7 +147,7 @@ def put_into_readmes(found: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / "latest.json"
-    print("changed:", ", ".join(put_into_readmes(json.loads(source.read_text()))) or "nothing")
+    print("changed:", ", ".join(put_into_pages(json.loads(source.read_text()))) or "nothing")
 
 
 if __name__ == "__main__":

@@ -256,19 +256,21 @@ def test_a_part_that_was_not_measured_again_keeps_its_figures_and_says_when_it_w
     assert list(json.loads((tmp_path / "latest.json").read_text())["parts"]) == ["streams", "paced"]
 
 
-def test_the_table_goes_between_the_marks_of_a_readme(
+def test_the_table_goes_between_the_marks_of_both_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "ROOT", tmp_path)
-    for name in ("README.md", "README.en.md"):
-        (tmp_path / name).write_text(f"before\n{report.BEGIN}old\n{report.END}\nafter\n")
-    assert report.put_into_readmes(_measured()) == ["README.md", "README.en.md"]
-    english = (tmp_path / "README.en.md").read_text()
+    pages = [tmp_path / f"docs/{language}/benchmarks.md" for language in ("zh", "en")]
+    for page in pages:
+        page.parent.mkdir(parents=True)
+        page.write_text(f"before\n{report.BEGIN}old\n{report.END}\nafter\n")
+    assert report.put_into_pages(_measured()) == ["docs/zh/benchmarks.md", "docs/en/benchmarks.md"]
+    english = pages[1].read_text()
     assert english.startswith("before\n")
     assert english.endswith("\nafter\n")
     assert "| 20 at once | ours |" in english
     assert "old" not in english
-    assert report.put_into_readmes(_measured()) == []
+    assert report.put_into_pages(_measured()) == []
 
 
 def test_the_plot_is_well_formed() -> None:

@@ -23,12 +23,7 @@ LEVELS = {
     "records": 1,
     "exceptions": 0,
     "redis_url": 0,
-    "openai_settings": 0,
-    "openai_errors": 1,
-    "openai_bodies": 1,
-    "bodies": 1,
     "config": 1,
-    "multipart": 1,
     "models": 2,
     "metrics": 2,
     "tracing": 2,
@@ -41,22 +36,21 @@ LEVELS = {
     "tasks": 5,
     "error_handlers": 5,
     "sse": 6,
-    "dependencies": 7,
-    "middleware": 8,
-    "openapi": 8,
-    "uploads": 8,
+    "factory": 7,
+    "http": 8,
     "routes": 9,
-    "openai_door": 9,
-    "factory": 9,
+    "doors": 9,
     "main": 10,
-    "check": 11,
+    "check": 10,
+    "process": 11,
     "__main__": 11,
 }
 """A part imports from lower levels and from itself, never sideways or upward."""
 
 FORBIDDEN = {
     "routes": {"redis", "httpx", "fakeredis", "aiohttp", "app.coze", "app.redis_client", "app.stores"},
-    "openai_door": {"redis", "httpx", "fakeredis", "aiohttp", "app.coze", "app.redis_client", "app.stores"},
+    "doors": {"redis", "httpx", "fakeredis", "aiohttp", "app.coze", "app.redis_client", "app.stores"},
+    "http": {"redis", "httpx", "fakeredis", "aiohttp", "app.coze", "app.redis_client", "app.stores"},
     "tasks": {"fastapi", "starlette", "http", "redis", "httpx", "aiohttp"},
     "coze": {"redis", "fakeredis", "fastapi", "starlette", "app.models", "app.config"},
     "stores": {"fastapi", "starlette", "httpx", "aiohttp", "app.coze"},
@@ -68,7 +62,7 @@ FORBIDDEN = {
 }
 
 BROAD_EXCEPTS = {
-    "app/middleware.py:_serve",  # the last resort of a request: an answer, and one line in the log
+    "app/http/middleware.py:_serve",  # the last resort of a request: an answer, and one line in the log
     "app/stores/loops.py:forever",  # a periodic loop outlives its faults
     "app/tasks/runner.py:run",  # a fault of ours must end the chat as failed
 }

@@ -172,7 +172,9 @@ def test_an_entry_point_ends_with_one_line_and_status_78(capsys: pytest.CaptureF
     assert "COZE_BOT_ID" in said
 
 
-@pytest.mark.parametrize("arguments", [["-m", "app"], ["-m", "uvicorn", "app.main:app", "--port", "0"]])
+@pytest.mark.parametrize(
+    "arguments", [["-m", "app"], ["-m", "uvicorn", "--factory", "app.process:build_app", "--port", "0"]]
+)
 def test_the_service_does_not_start_on_a_wrong_setting(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, *arguments],

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from app.auth.api_keys import ApiKeys
-from app.auth.options import AuthCounters, AuthOptions, build_auth_client
+from app.auth.options import AuthOptions, build_auth_client
 from app.auth.verifier import HtyVerifier
 from app.models import Identity
 
 __all__ = [
     "LOCAL_ADMIN",
     "ApiKeys",
-    "AuthCounters",
     "AuthOptions",
     "HtyVerifier",
     "NoVerifier",

@@ -7,8 +7,8 @@ from typing import Final
 
 from loguru import logger
 
+from app.config import parse_api_keys
 from app.models import Identity
-from app.openai_settings import parse_api_keys
 
 _ROOT: Final = "api_key:"
 """No host holds a colon, so no root of the organisation can be taken for a key's."""

@@ -1,9 +1,8 @@
-"""What can be chosen about authentication, its HTTP client, and what is counted."""
+"""What can be chosen about authentication, and its HTTP client."""
 
 import re
 import ssl
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
 from typing import Final
@@ -72,19 +71,6 @@ def _is_host(host: str) -> bool:
     except ValueError:
         return re.fullmatch("[A-Za-z0-9._-]+", host) is not None
     return True
-
-
-@dataclass(slots=True)
-class AuthCounters:
-    """Since start. ``calls``: requests to the auth service, retries not counted. ``hits``: answers from the
-    cache. ``joined``: checks that shared another's call. ``local``: signatures checked here. ``outcomes``:
-    identifications by error code, ``OK`` for those that got in."""
-
-    calls: int = 0
-    hits: int = 0
-    joined: int = 0
-    local: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
 
 
 def build_auth_client(

@@ -11,7 +11,7 @@ from loguru import logger
 from app.auth.cache import Accepted, Refused, Unanswered, Verdict, VerdictCache, cache_key
 from app.auth.hosts import root_of
 from app.auth.local import LocalCheck
-from app.auth.options import AuthCounters, AuthOptions
+from app.auth.options import AuthOptions
 from app.auth.service import AuthService, CannotAsk
 from app.auth.tokens import is_acceptable, read_claims
 from app.exceptions import AuthInvalid, AuthMissing, AuthUnavailable, ServiceError
@@ -43,7 +43,6 @@ class HtyVerifier:
         metrics: Metrics | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
-        self.counters = AuthCounters()
         self._options = options
         self._clock = clock
         self._service = AuthService(http, options)
@@ -67,10 +66,8 @@ class HtyVerifier:
         try:
             identity = await self._identify(tokens, hosts)
         except ServiceError as error:
-            self.counters.outcomes[error.code] += 1
             self._metrics.auth(error.code)
             raise
-        self.counters.outcomes["OK"] += 1
         self._metrics.auth("OK")
         return identity
 
@@ -112,13 +109,11 @@ class HtyVerifier:
         key = cache_key(token, root)
         known = self._cache.get(key)
         if known is not None:
-            self.counters.hits += 1
             self._metrics.auth_cache("hit")
             return known
         if not is_acceptable(token):
             return Refused(_NOT_ACCEPTED)
         if self._local is not None:
-            self.counters.local += 1
             verdict = self._judge(token, root, accepted=self._local.is_genuine(token))
             self._cache.put(key, verdict)
             return verdict
@@ -128,14 +123,11 @@ class HtyVerifier:
             flight = asyncio.create_task(self._ask(token, root, key), name="auth-check")
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
-        else:
-            self.counters.joined += 1
         # wait() leaves the task alone when this caller is cancelled: others may be waiting for it.
         await asyncio.wait([flight])
         return Unanswered() if flight.cancelled() else flight.result()
 
     async def _ask(self, token: str, root: str, key: bytes) -> Verdict:
-        self.counters.calls += 1
         try:
             accepted = await self._service.accepts(token, root)
         except CannotAsk as error:

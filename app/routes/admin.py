@@ -3,10 +3,10 @@
 from fastapi import APIRouter, Response
 
 from app import __version__
-from app.dependencies import IdentityDep, ResourcesDep, UsersDep
 from app.exceptions import AuthForbidden
+from app.http.dependencies import ContextDep
+from app.http.openapi import errors
 from app.models import CleanedUp, Stats, SuccessEnvelope
-from app.openapi import errors
 from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/admin", tags=["admin"])
@@ -18,9 +18,9 @@ router = APIRouter(prefix="/coze/admin", tags=["admin"])
     response_model=SuccessEnvelope[Stats],
     responses=errors(AuthForbidden),
 )
-async def stats(identity: IdentityDep, users: UsersDep, resources: ResourcesDep) -> Response:
-    numbers = await users.stats(identity)
-    numbers |= {"version": __version__, "uptime_seconds": resources.uptime}
+async def stats(context: ContextDep) -> Response:
+    numbers = await context.resources.users.stats(context.identity)
+    numbers |= {"version": __version__, "uptime_seconds": context.resources.uptime}
     return success(numbers, message="stats")
 
 
@@ -30,5 +30,5 @@ async def stats(identity: IdentityDep, users: UsersDep, resources: ResourcesDep)
     response_model=SuccessEnvelope[CleanedUp],
     responses=errors(AuthForbidden),
 )
-async def clean_up(identity: IdentityDep, users: UsersDep) -> Response:
-    return success(await users.clean_up(identity), message="cleaned up")
+async def clean_up(context: ContextDep) -> Response:
+    return success(await context.resources.users.clean_up(context.identity), message="cleaned up")

@@ -1,39 +1,43 @@
-"""How routes answer: the envelope around what the task layer returned."""
+"""How routes answer: the envelope around what the task layer returned, or a chat's event stream."""
 
 from typing import Any
 
 import orjson
 from fastapi import Response
 
+from app.http.dependencies import RequestContext
 from app.models import success_json, task_status_of
-from app.sse import result_json
+from app.sse import EventStream, result_json
 from app.tasks.frames import error_of
+from app.tasks.reader import Reader
 
 
 def success(data: Any, *, message: str, logid: str | None = None) -> Response:
     """``logid``: Coze's, where the call went to Coze."""
-    headers = {"X-Coze-Logid": logid} if logid else None
-    return Response(success_json(data, message=message), headers=headers, media_type="application/json")
+    return _json(success_json(data, message=message), logid)
 
 
 def chat_as_it_stands(record: bytes, *, asked_coze: bool = False) -> Response:
     """200 with the chat, failed ones too; with Coze's logid where the call went to Coze."""
-    logid = orjson.loads(record)["metadata"].get("logid") if asked_coze else None
+    return _json(result_json(record), orjson.loads(record)["metadata"].get("logid") if asked_coze else None)
+
+
+def _json(body: bytes, logid: str | None) -> Response:
     headers = {"X-Coze-Logid": logid} if logid else None
-    return Response(result_json(record), headers=headers, media_type="application/json")
+    return Response(body, headers=headers, media_type="application/json")
 
 
 def chat_answer(record: bytes, headers: dict[str, str]) -> Response:
     """The answer to a message: 200 with the whole chat, 202 while it is at work, or its error."""
     chat = orjson.loads(record)
     status = chat["status"]
+    headers["X-Coze-Chat-Id"] = chat["chat_id"]
     if status == "failed":
         error = error_of(chat)
-        error.headers |= {**headers, "X-Coze-Chat-Id": chat["chat_id"]}
+        error.headers |= headers
         raise error
     if logid := chat["metadata"].get("logid"):
         headers["X-Coze-Logid"] = logid
-    headers["X-Coze-Chat-Id"] = chat["chat_id"]
     under_way = task_status_of(status) == "processing"
     if under_way:
         headers["Location"] = f"/coze/chats/{chat['chat_id']}/result"
@@ -42,4 +46,16 @@ def chat_answer(record: bytes, headers: dict[str, str]) -> Response:
         status_code=202 if under_way else 200,
         headers=headers,
         media_type="application/json",
+    )
+
+
+def stream(context: RequestContext, reader: Reader, chat_id: str) -> Response:
+    """The chat's events. Ask ``resources.streams.check`` before anything is begun."""
+    resources = context.resources
+    return EventStream(
+        reader,
+        chat_id=chat_id,
+        heartbeat=resources.settings.heartbeat_seconds,
+        shutdown=resources.shutdown,
+        on_close=resources.streams.take(context.identity.owner),
     )

@@ -2,37 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 
-from app.dependencies import (
-    ChatsDep,
-    CursorDep,
-    IdempotencyKeyDep,
-    IdentityDep,
-    PatienceDep,
-    RequestIdDep,
-    ResourcesDep,
-    json_body,
-    resources_of,
-)
-from app.exceptions import (
-    BodyTooLarge,
-    ChatNotFound,
-    ChatState,
-    CozeApiError,
-    CozeQuotaExhausted,
-    CozeRateLimited,
-    CozeTimeout,
-    IdempotencyKeyReused,
-    RateLimited,
-    ShuttingDown,
-    UnsupportedMediaType,
-    ValidationFailed,
-)
+from app.exceptions import ChatNotFound, ChatState, RateLimited
+from app.http.dependencies import ContextDep, CursorDep, IdempotencyKeyHeader, PatienceDep
+from app.http.openapi import BEGINS_ONCE, BODY, COZE, JsonBody, chat_answers, errors, event_stream
 from app.models import Chat, SubmitToolOutputs, SuccessEnvelope
-from app.openapi import body_of, chat_answers, errors, event_stream
-from app.routes.answers import chat_answer, chat_as_it_stands
-from app.routes.streams import stream
+from app.routes.answers import chat_answer, chat_as_it_stands, stream
 
 router = APIRouter(prefix="/coze/chats", tags=["chats"])
 
@@ -41,28 +17,25 @@ router = APIRouter(prefix="/coze/chats", tags=["chats"])
     "/{chat_id}/result",
     summary="The chat as it stands; `wait` long-polls until it is over",
     response_model=SuccessEnvelope[Chat],
-    responses=errors(ValidationFailed, ChatNotFound),
+    responses=errors(ChatNotFound),
 )
 async def get_result(
     chat_id: str,
-    request: Request,
-    identity: IdentityDep,
+    context: ContextDep,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds", allow_inf_nan=False)] = 0,
 ) -> Response:
-    return chat_as_it_stands(await resources_of(request).chats.result(identity, chat_id, wait))
+    return chat_as_it_stands(await context.resources.chats.result(context.identity, chat_id, wait))
 
 
 @router.get(
     "/{chat_id}/events",
     summary="The chat's event stream, from the start or after an event id",
     response_class=Response,
-    responses={**event_stream(), **errors(ValidationFailed, ChatNotFound, RateLimited)},
+    responses=event_stream() | errors(ChatNotFound, RateLimited),
 )
-async def get_events(
-    chat_id: str, identity: IdentityDep, chats: ChatsDep, resources: ResourcesDep, after: CursorDep
-) -> Response:
-    resources.streams.check(identity.owner)
-    return stream(await chats.follow(identity, chat_id, after), chat_id, identity, resources)
+async def get_events(chat_id: str, context: ContextDep, after: CursorDep) -> Response:
+    context.resources.streams.check(context.identity.owner)
+    return stream(context, await context.resources.chats.follow(context.identity, chat_id, after), chat_id)
 
 
 @router.post(
@@ -71,37 +44,29 @@ async def get_events(
     response_model=SuccessEnvelope[Chat],
     responses=errors(ChatNotFound),
 )
-async def cancel_chat(chat_id: str, identity: IdentityDep, chats: ChatsDep) -> Response:
-    return chat_as_it_stands(await chats.cancel(identity, chat_id), asked_coze=True)
+async def cancel_chat(chat_id: str, context: ContextDep) -> Response:
+    chat = await context.resources.chats.cancel(context.identity, chat_id)
+    return chat_as_it_stands(chat, asked_coze=True)
 
 
 @router.post(
     "/{chat_id}/tool_outputs",
     summary="Answer a chat that requires action; it goes on under the same id",
     response_model=SuccessEnvelope[Chat],
-    responses={
-        **chat_answers(),
-        **errors(
-            *(ValidationFailed, BodyTooLarge, UnsupportedMediaType, ChatNotFound, ChatState, ShuttingDown),
-            *(IdempotencyKeyReused, RateLimited, CozeRateLimited, CozeApiError, CozeTimeout),
-            CozeQuotaExhausted,
-        ),
-    },
-    openapi_extra=body_of(SubmitToolOutputs),
+    responses=chat_answers() | errors(*BODY, *BEGINS_ONCE, *COZE, ChatNotFound, ChatState),
+    openapi_extra=JsonBody(SubmitToolOutputs),
 )
 async def submit_tool_outputs(
     chat_id: str,
-    identity: IdentityDep,
-    chats: ChatsDep,
-    resources: ResourcesDep,
+    context: ContextDep,
     patience: PatienceDep,
-    request_id: RequestIdDep,
-    idempotency_key: IdempotencyKeyDep,
-    body: Annotated[SubmitToolOutputs, Depends(json_body(SubmitToolOutputs))],
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
+    body = await context.json(SubmitToolOutputs)
+    chats, identity = context.resources.chats, context.identity
     if body.stream:
-        resources.streams.check(identity.owner)
-    started = await chats.submit_tool_outputs(identity, chat_id, body, request_id, idempotency_key)
+        context.resources.streams.check(identity.owner)
+    started = await chats.submit_tool_outputs(identity, chat_id, body, context.request_id, idempotency_key)
     if body.stream:
-        return stream(chats.read(identity, started), chat_id, identity, resources)
+        return stream(context, chats.read(identity, started), chat_id)
     return chat_answer(await chats.answer(identity, chat_id, patience.seconds), patience.headers)

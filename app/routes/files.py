@@ -4,27 +4,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.dependencies import FilesDep, IdentityDep
-from app.exceptions import (
-    BodyTooLarge,
-    CozeApiError,
-    CozeQuotaExhausted,
-    CozeRateLimited,
-    CozeTimeout,
-    FileNotFound,
-    RateLimited,
-    SessionExpired,
-    SessionNotFound,
-    SessionTerminated,
-    ShuttingDown,
-    UnsupportedMediaType,
-    ValidationFailed,
-)
+from app.exceptions import FileNotFound
+from app.http.dependencies import ContextDep
+from app.http.openapi import BEGINS, BODY, COZE, SESSION, errors
+from app.http.uploads import UPLOAD_BODY, open_upload
 from app.models import USER_ID_PATTERN, StoredFile, SuccessEnvelope
-from app.openapi import errors
 from app.routes.answers import success
 from app.tasks.files import file_view
-from app.uploads import UploadDep, upload_body
 
 router = APIRouter(prefix="/coze/files", tags=["files"])
 
@@ -33,17 +19,11 @@ router = APIRouter(prefix="/coze/files", tags=["files"])
     "",
     summary="Upload a file for messages; it is passed on to Coze while it arrives",
     response_model=SuccessEnvelope[StoredFile],
-    responses=errors(
-        *(ValidationFailed, BodyTooLarge, UnsupportedMediaType, RateLimited, ShuttingDown),
-        *(SessionNotFound, SessionTerminated, SessionExpired),
-        *(CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
-    ),
-    openapi_extra=upload_body(),
+    responses=errors(*BODY, *BEGINS, *SESSION, *COZE),
+    openapi_extra=UPLOAD_BODY,
 )
 async def upload_file(
-    identity: IdentityDep,
-    files: FilesDep,
-    upload: UploadDep,
+    context: ContextDep,
     session_id: Annotated[
         str | None,
         Query(description="The session that the file is for: needed with several Coze credentials"),
@@ -53,7 +33,10 @@ async def upload_file(
         Query(min_length=1, max_length=128, pattern=USER_ID_PATTERN, description="Whose file it is"),
     ] = None,
 ) -> Response:
-    record = await files.upload(identity, upload, session_id=session_id, user_id=user_id)
+    async with open_upload(context) as upload:
+        record = await context.resources.files.upload(
+            context.identity, upload, session_id=session_id, user_id=user_id
+        )
     return success(file_view(record), message="file uploaded", logid=record.logid)
 
 
@@ -63,8 +46,9 @@ async def upload_file(
     response_model=SuccessEnvelope[StoredFile],
     responses=errors(FileNotFound),
 )
-async def get_file(file_id: str, identity: IdentityDep, files: FilesDep) -> Response:
-    return success(file_view(await files.get(identity, file_id)), message="file found")
+async def get_file(file_id: str, context: ContextDep) -> Response:
+    record = await context.resources.files.get(context.identity, file_id)
+    return success(file_view(record), message="file found")
 
 
 @router.delete(
@@ -73,5 +57,6 @@ async def get_file(file_id: str, identity: IdentityDep, files: FilesDep) -> Resp
     response_model=SuccessEnvelope[StoredFile],
     responses=errors(FileNotFound),
 )
-async def forget_file(file_id: str, identity: IdentityDep, files: FilesDep) -> Response:
-    return success(file_view(await files.forget(identity, file_id)), message="file forgotten")
+async def forget_file(file_id: str, context: ContextDep) -> Response:
+    record = await context.resources.files.forget(context.identity, file_id)
+    return success(file_view(record), message="file forgotten")

@@ -1,40 +1,12 @@
 """Messages: what a session's user says, answered whole or as a stream."""
 
-from typing import Annotated
+from fastapi import APIRouter, Response
 
-from fastapi import APIRouter, Depends, Request, Response
-
-from app.dependencies import (
-    IdempotencyKeyDep,
-    IdentityDep,
-    PatienceDep,
-    json_body,
-    request_id_of,
-    resources_of,
-)
-from app.exceptions import (
-    BodyTooLarge,
-    ChatExpired,
-    CozeApiError,
-    CozeQuotaExhausted,
-    CozeRateLimited,
-    CozeTimeout,
-    FileNotFound,
-    IdempotencyKeyReused,
-    QuotaExceeded,
-    RateLimited,
-    SessionBusy,
-    SessionExpired,
-    SessionNotFound,
-    SessionTerminated,
-    ShuttingDown,
-    UnsupportedMediaType,
-    ValidationFailed,
-)
+from app.exceptions import ChatExpired, FileNotFound, QuotaExceeded, SessionBusy
+from app.http.dependencies import ContextDep, IdempotencyKeyHeader, PatienceDep
+from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, chat_answers, errors
 from app.models import Chat, SendMessage, SuccessEnvelope
-from app.openapi import body_of, chat_answers, errors
-from app.routes.answers import chat_answer
-from app.routes.streams import stream
+from app.routes.answers import chat_answer, stream
 
 router = APIRouter(prefix="/coze/sessions", tags=["messages"])
 
@@ -43,32 +15,23 @@ router = APIRouter(prefix="/coze/sessions", tags=["messages"])
     "/{session_id}/messages",
     summary="Send a message",
     response_model=SuccessEnvelope[Chat],
-    responses={
-        **chat_answers(),
-        **errors(
-            *(ValidationFailed, BodyTooLarge, UnsupportedMediaType, IdempotencyKeyReused),
-            *(SessionNotFound, SessionTerminated, SessionExpired, ChatExpired, SessionBusy, ShuttingDown),
-            FileNotFound,
-            *(RateLimited, QuotaExceeded, CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout),
-        ),
-    },
-    openapi_extra=body_of(SendMessage),
+    responses=chat_answers()
+    | errors(*(*BODY, *BEGINS_ONCE, *SESSION, *COZE), ChatExpired, SessionBusy, FileNotFound, QuotaExceeded),
+    openapi_extra=JsonBody(SendMessage),
 )
 async def send_message(
     session_id: str,
-    request: Request,
-    identity: IdentityDep,
+    context: ContextDep,
     patience: PatienceDep,
-    idempotency_key: IdempotencyKeyDep,
-    body: Annotated[SendMessage, Depends(json_body(SendMessage))],
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
-    resources = resources_of(request)
-    chats = resources.chats
+    body = await context.json(SendMessage)
+    chats, identity = context.resources.chats, context.identity
     if body.stream:
-        resources.streams.check(identity.owner)
+        context.resources.streams.check(identity.owner)
     started = await chats.send(
-        identity, session_id, body, request_id=request_id_of(request), idempotency_key=idempotency_key
+        identity, session_id, body, request_id=context.request_id, idempotency_key=idempotency_key
     )
     if body.stream:
-        return stream(chats.read(identity, started), started.chat_id, identity, resources)
+        return stream(context, chats.read(identity, started), started.chat_id)
     return chat_answer(await chats.answer(identity, started.chat_id, patience.seconds), patience.headers)

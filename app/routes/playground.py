@@ -5,14 +5,14 @@ and to call this service alone, and no text to become a script.
 """
 
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final
+from typing import Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
-from app.dependencies import ResourcesDep
 from app.exceptions import RouteNotFound
+from app.http.dependencies import ResourcesDep
 
 _FILES: Final = Path(__file__).resolve().parents[1] / "playground"
 _TYPES: Final = {
@@ -43,13 +43,9 @@ _HEADERS: Final = {
 }
 
 
-def playground_enabled(resources: ResourcesDep) -> None:
+async def playground_enabled(resources: ResourcesDep) -> None:
     if not resources.settings.enable_playground:
         raise RouteNotFound
-
-
-def static_files() -> StaticFiles:
-    return StaticFiles(directory=_FILES)
 
 
 router = APIRouter(
@@ -57,11 +53,11 @@ router = APIRouter(
 )
 
 
-async def _file(files: StaticFiles, name: str, request: Request) -> Response:
+async def _file(name: str, request: Request) -> Response:
     media_type = _TYPES.get(PurePosixPath(name).suffix)
     if media_type is None:
         raise RouteNotFound
-    response = await files.get_response(name, request.scope)
+    response = await StaticFiles(directory=_FILES).get_response(name, request.scope)
     response.headers.update(_HEADERS)
     if "content-type" in response.headers:  # a 304 has none
         response.headers["content-type"] = media_type
@@ -70,8 +66,8 @@ async def _file(files: StaticFiles, name: str, request: Request) -> Response:
 
 @router.get("")
 @router.head("")
-async def page(request: Request, files: Annotated[StaticFiles, Depends(static_files)]) -> Response:
-    return await _file(files, "index.html", request)
+async def page(request: Request) -> Response:
+    return await _file("index.html", request)
 
 
 @router.get("/")
@@ -82,5 +78,5 @@ async def page_with_a_slash() -> Response:
 
 @router.get("/{name:path}")
 @router.head("/{name:path}")
-async def file(name: str, request: Request, files: Annotated[StaticFiles, Depends(static_files)]) -> Response:
-    return await _file(files, name, request)
+async def file(name: str, request: Request) -> Response:
+    return await _file(name, request)

@@ -4,10 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.dependencies import IdentityDep, UsageDep
-from app.exceptions import ValidationFailed
+from app.http.dependencies import ContextDep
+from app.http.openapi import errors
 from app.models import SuccessEnvelope, UsageReport
-from app.openapi import errors
 from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/usage", tags=["usage"])
@@ -19,11 +18,10 @@ _ONE = "(day|bot|user|root)"
     "",
     summary="Chats and tokens of the caller, an admin's of the root",
     response_model=SuccessEnvelope[UsageReport],
-    responses=errors(ValidationFailed),
+    responses=errors(),
 )
 async def usage(
-    identity: IdentityDep,
-    usage: UsageDep,
+    context: ContextDep,
     since: Annotated[
         str, Query(alias="from", pattern=_DATE, description="UTC; by default 30 days back")
     ] = "",
@@ -32,5 +30,5 @@ async def usage(
         str, Query(pattern=f"^{_ONE}(,{_ONE}){{0,3}}$", description="With commas: day,bot,user,root")
     ] = "day",
 ) -> Response:
-    report = await usage.report(identity, since, to, group_by)
+    report = await context.resources.usage.report(context.identity, since, to, group_by)
     return success(report, message=f"{len(report['rows'])} rows")

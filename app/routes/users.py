@@ -4,10 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.dependencies import CallerDep, IdentityDep, UsersDep
-from app.exceptions import ValidationFailed
+from app.http.dependencies import BearerContextDep, ContextDep
+from app.http.openapi import errors
 from app.models import USER_ID_PATTERN, Erased, SessionList, SuccessEnvelope
-from app.openapi import errors
 from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/users", tags=["users"])
@@ -20,15 +19,12 @@ UserIdPath = Annotated[str, Path(min_length=1, max_length=128, pattern=USER_ID_P
     "/{user_id:path}/sessions",
     summary="The user's live sessions, newest activity first",
     response_model=SuccessEnvelope[SessionList],
-    responses=errors(ValidationFailed),
+    responses=errors(),
 )
 async def list_sessions(
-    user_id: UserIdPath,
-    identity: IdentityDep,
-    users: UsersDep,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    user_id: UserIdPath, context: ContextDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> Response:
-    sessions = await users.sessions(identity, user_id, limit)
+    sessions = await context.resources.users.sessions(context.identity, user_id, limit)
     return success({"sessions": sessions}, message=f"{len(sessions)} sessions")
 
 
@@ -36,8 +32,8 @@ async def list_sessions(
     "/{user_id:path}",
     summary="Erase what is kept of the user; repeat while `remaining_sessions` is above zero",
     response_model=SuccessEnvelope[Erased],
-    responses=errors(ValidationFailed),
+    responses=errors(),
 )
-async def erase_user(user_id: UserIdPath, identity: CallerDep, users: UsersDep) -> Response:
-    erased = await users.erase(identity, user_id)
+async def erase_user(user_id: UserIdPath, context: BearerContextDep) -> Response:
+    erased = await context.resources.users.erase(context.identity, user_id)
     return success(erased, message=f"{erased['erased_sessions']} sessions erased")

@@ -14,10 +14,12 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI, Request
+from prometheus_client.parser import text_string_to_metric_families
 
 from app.auth import AuthOptions, HtyVerifier, Verifier, build_auth_client
 from app.error_handlers import add_error_handlers
-from app.middleware import RequestContext
+from app.http.middleware import RequestMiddleware
+from app.metrics import Metrics
 from tests.support import bind_free
 
 ROOTS = ("alchemy-studio.cn", "moicen.com", "huiwings.cn", "localhost")
@@ -50,11 +52,13 @@ def make_options(**values: Any) -> AuthOptions:
 
 
 @asynccontextmanager
-async def verifying(clock: Clock, **values: Any) -> AsyncIterator[HtyVerifier]:
+async def verifying(
+    clock: Clock, *, metrics: Metrics | None = None, **values: Any
+) -> AsyncIterator[HtyVerifier]:
     """A verifier over the real client."""
     options = make_options(**values)
     async with build_auth_client(options, ssl_context=tls()) as http:
-        verifier = HtyVerifier(http, options, clock, ticks=clock)
+        verifier = HtyVerifier(http, options, clock, ticks=clock, metrics=metrics)
         yield verifier
         await verifier.aclose()
 
@@ -79,13 +83,23 @@ class Asked:
 
 
 @asynccontextmanager
-async def pretending(asked: Asked, clock: Clock | None = None, **values: Any) -> AsyncIterator[HtyVerifier]:
+async def pretending(
+    asked: Asked, clock: Clock | None = None, *, metrics: Metrics | None = None, **values: Any
+) -> AsyncIterator[HtyVerifier]:
     """A verifier whose calls end in ``asked``."""
     clock = clock or Clock()
     async with httpx.AsyncClient(transport=httpx.MockTransport(asked)) as http:
-        verifier = HtyVerifier(http, make_options(**values), clock, ticks=clock)
+        verifier = HtyVerifier(http, make_options(**values), clock, ticks=clock, metrics=metrics)
         yield verifier
         await verifier.aclose()
+
+
+def counted(metrics: Metrics, name: str) -> dict[str, int]:
+    """Of a counter with one label: how much was counted, by its value."""
+    text = metrics.render()[0].decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    wanted = [sample for sample in samples if sample.name == name]
+    return {value: int(sample.value) for sample in wanted for value in sample.labels.values()}
 
 
 # -- tokens -----------------------------------------------------------------------------------------------
@@ -127,7 +141,7 @@ def gate(verifier: Verifier) -> FastAPI:
         caller = await verifier.identify(headers.getlist("HtySudoerToken"), headers.getlist("HtyHost"))
         return {"root": caller.root, "hty_id": caller.hty_id, "admin": caller.admin}
 
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestMiddleware)
     add_error_handlers(app)
     return app
 

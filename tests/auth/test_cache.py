@@ -9,10 +9,11 @@ import pytest
 
 from app.auth.cache import Accepted, Refused, Unanswered, VerdictCache, cache_key
 from app.exceptions import AuthInvalid, AuthUnavailable
+from app.metrics import Metrics
 from app.models import Identity
 from coze_simulator.auth_server import RunningAuth
 
-from .helpers import HOST, YES, Asked, Clock, calling, forged, pretending, sub, token_for, verifying
+from .helpers import HOST, YES, Asked, Clock, calling, counted, forged, pretending, sub, token_for, verifying
 
 
 async def test_a_yes_is_believed_for_its_time(clock: Clock) -> None:
@@ -134,12 +135,16 @@ def test_keys_give_nobody_the_token_and_do_not_run_together() -> None:
 
 async def test_500_at_once_with_a_new_token_make_one_call(auth: RunningAuth, clock: Clock) -> None:
     headers = {"HtySudoerToken": auth.app.issue("u-1"), "HtyHost": HOST}
-    async with verifying(clock, verify_url=auth.verify_url) as verifier, calling(verifier) as client:
+    metrics = Metrics()
+    async with (
+        verifying(clock, verify_url=auth.verify_url, metrics=metrics) as verifier,
+        calling(verifier) as client,
+    ):
         answers = await asyncio.gather(*(client.get("/who", headers=headers) for _ in range(500)))
         assert {answer.status_code for answer in answers} == {200}
     assert auth.app.calls == 1
-    counters = verifier.counters
-    assert (counters.calls, counters.hits + counters.joined) == (1, 499)
+    results = counted(metrics, "coze_auth_cache_total")
+    assert (results["miss"], results.get("hit", 0) + results["joined"]) == (1, 499)
 
 
 async def test_500_at_once_share_a_failure_too_and_each_gets_an_error_of_its_own(

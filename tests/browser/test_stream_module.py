@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import re
+import threading
 from collections.abc import Callable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import Browser
 
 from coze_simulator.auth_server import running_auth
+from tests.docs.pages import ROOT, SERVICE, blocks
 from tests.support import RedisServer, RunningApp, SimControl
 
 from .conftest import OpenTab
 from .support import LONG, Proxy, Tab
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-ROOT = Path(__file__).resolve().parents[2]
 
 PARSE = """async ([bytes, step]) => {
   const { SseParser } = await import('/coze/playground/coze-stream.js');
@@ -75,6 +77,13 @@ READ = """async ([session, options]) => {
 }"""
 
 
+class QuietFiles(SimpleHTTPRequestHandler):
+    """Files of a folder, as ``python3 -m http.server`` gives them."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the output belongs to the tests."""
+
+
 async def session_of(tab: Tab) -> str:
     session: str = await tab.page.evaluate(
         "fetch('/coze/sessions', { method: 'POST', headers: { 'Content-Type': 'application/json' },"
@@ -114,16 +123,17 @@ async def test_an_answer_that_comes_byte_by_byte_is_the_same(tab: Tab, simulator
     assert (read["status"], read["text"], read["wrong"]) == ("completed", LONG[:300], [])
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.en.md"])
-async def test_what_the_readme_shows_can_be_pasted(tab: Tab, simulator: SimControl, name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    [block] = re.findall(r"^```js\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert block.count("\n") <= 10
+@pytest.mark.parametrize("language", ["zh", "en"])
+async def test_what_the_documentation_shows_can_be_pasted(
+    tab: Tab, simulator: SimControl, language: str
+) -> None:
+    [shown] = blocks(ROOT / f"docs/{language}/clients.md", "js")
+    assert shown.text.count("\n") <= 10
     simulator.knob(text=LONG)
-    module, _, code = block.partition("\n")
+    module, _, code = shown.text.partition("\n")
     assert 'import { streamChat } from "./coze-stream.js";' in module
     session = await session_of(tab)
-    shown = await tab.page.evaluate(
+    drawn = await tab.page.evaluate(
         f"""async () => {{
           const {{ streamChat }} = await import('/coze/playground/coze-stream.js');
           const sessionId = '{session}', token = 't', output = document.createElement('p'), notice = {{}};
@@ -131,7 +141,7 @@ async def test_what_the_readme_shows_can_be_pasted(tab: Tab, simulator: SimContr
           return [output.textContent, notice.hidden, answer.status];
         }}"""
     )
-    assert shown == [LONG, True, "completed"]
+    assert drawn == [LONG, True, "completed"]
 
 
 async def test_a_refusal_is_final_and_typed(tab: Tab) -> None:
@@ -187,3 +197,25 @@ async def test_credentials_are_asked_for_and_live_in_memory_alone(
     html = await page.content()
     assert not [place for place in (line, kept, html) if token in place]
     assert await page.evaluate("indexedDB.databases().then(all => all.length)") == 0
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.en.md"])
+async def test_the_page_of_the_first_page_opens_from_another_origin(
+    browser: Browser, start_app: Callable[..., RunningApp], simulator: SimControl, tmp_path: Path, name: str
+) -> None:
+    simulator.knob(text=LONG)
+    (tmp_path / "coze-stream.js").write_bytes((ROOT / "app/playground/coze-stream.js").read_bytes())
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(tmp_path))) as files:
+        threading.Thread(target=files.serve_forever, name="files of the page").start()
+        origin = f"http://127.0.0.1:{files.server_port}"
+        service = start_app(CORS_ALLOW_ORIGINS=origin)
+        [shown] = blocks(ROOT / name, "html")
+        assert shown.text.count("\n") <= 15
+        (tmp_path / "index.html").write_text(shown.text.replace(SERVICE, service.base_url), encoding="utf-8")
+        page = await browser.new_page()
+        try:
+            await page.goto(origin)
+            await page.wait_for_function("whole => document.body.textContent.trim() === whole", arg=LONG)
+        finally:
+            await page.close()
+            files.shutdown()

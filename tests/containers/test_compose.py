@@ -97,7 +97,7 @@ def stack(image: str, made: Leftovers, simulator_network: str, tmp_path: Path) -
     return stack
 
 
-# -- a client that does what the README tells clients to do -------------------------------------------------
+# -- a client that does what the pages tell clients to do --------------------------------------------------
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -126,6 +127,31 @@ async def test_a_huge_error_page_is_an_error_of_its_status(
 
     with pytest.raises(CozeApiError, match="HTTP status 404"):
         await coze.list_messages("5", "6")
+
+
+class Endless(httpx.AsyncByteStream):
+    """A body without an end, that says when it is let go."""
+
+    closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            yield b"<html>" * 1000
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_an_answer_that_is_not_read_to_its_end_is_closed(
+    respx_mock: respx.MockRouter, coze: CozeClient
+) -> None:
+    body = Endless()
+    respx_mock.get(LIST).mock(httpx.Response(404, stream=body))
+
+    with pytest.raises(CozeApiError, match="HTTP status 404"):
+        await coze.list_messages("5", "6")
+
+    assert body.closed
 
 
 async def test_cancel_sends_ids_in_the_body(respx_mock: respx.MockRouter, coze: CozeClient) -> None:

@@ -89,21 +89,3 @@ def test_an_example_says_how_it_is_run(name: str) -> None:
     assert "./run-service.sh test" in text
     assert f"examples/{name}" in text
     assert "http://127.0.0.1:6000" in text
-
-
-# -- what the READMEs show --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["README.md", "README.en.md", "client/README.md"])
-def test_what_a_readme_shows_of_the_client_can_be_pasted(name: str, service: RunningApp) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    section = re.search(r"^## Python (?:client|客户端)\n(.*?)^## ", text, re.MULTILINE | re.DOTALL)
-    shown = section[1] if section else text
-    blocks = re.findall(r"^```python\n(.*?)^```", shown, re.MULTILINE | re.DOTALL)
-    assert blocks
-    assert max(block.count("\n") for block in blocks) <= 10
-    code = "".join(blocks).replace("http://127.0.0.1:6000", service.base_url)
-    # A header takes no ellipsis: where the reader puts a token, so does this test.
-    done = _run([sys.executable, "-c", code.replace('"…"', '"t"').replace('"..."', '"t"')], service)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Usage(token_count=" in done.stdout

@@ -39,7 +39,7 @@ def captured(level: str = "INFO") -> Iterator[Callable[[], list[Line]]]:
 
 
 def access_lines(lines: list[Line]) -> list[Line]:
-    return [line for line in lines if line["logger"] == "app.middleware" and "method" in line]
+    return [line for line in lines if line["logger"] == "app.http.middleware" and "method" in line]
 
 
 @pytest.mark.parametrize("chats", [200, pytest.param(1000, marks=pytest.mark.full)])

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from app.doors.openai.chunks import ChunkStream
+from app.doors.openai.texts import SentText
 from app.exceptions import CozeApiError, ServiceError
 from app.models import Cursor
-from app.openai_door.chunks import ChunkStream
-from app.openai_door.texts import SentText
 from app.tasks.reader import Batch, Ending
 
 CHAT_ID = "coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n"

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from app.doors.openai.bodies import ChatCompletionRequest
+from app.doors.openai.errors import openai_error
 from app.exceptions import ERROR_CLASSES
 from app.main import create_app
 from app.models import CreateSession, SendMessage
-from app.openai_bodies import ChatCompletionRequest
-from app.openai_errors import openai_error
 
 EVERYWHERE = {
     "AUTH_MISSING",
@@ -62,26 +62,27 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[tuple[str, str], dict
             yield (method, path), operation
 
 
-def errors_of(operation: dict[str, Any]) -> dict[str, tuple[int, dict[str, Any]]]:
+def errors_of(operation: dict[str, Any], document: dict[str, Any]) -> dict[str, tuple[int, dict[str, Any]]]:
     """Code -> (status, the example's envelope)."""
     found = {}
     for status, response in operation["responses"].items():
         examples = response.get("content", {}).get("application/json", {}).get("examples", {})
         for code, example in examples.items():
             if int(status) >= 400:
-                found[code] = (int(status), example["value"])
+                name = example["$ref"].removeprefix("#/components/examples/")
+                found[code] = (int(status), document["components"]["examples"][name]["value"])
     return found
 
 
 @pytest.mark.parametrize("route", ERRORS, ids=" ".join)
 def test_every_error_of_a_route_is_listed(route: tuple[str, str], document: dict[str, Any]) -> None:
     method, path = route
-    assert ERRORS[route] - errors_of(document["paths"][path][method]).keys() == set()
+    assert ERRORS[route] - errors_of(document["paths"][path][method], document).keys() == set()
 
 
 def test_every_example_of_an_error_is_true(document: dict[str, Any]) -> None:
     for route, operation in operations(document):
-        for code, (status, example) in errors_of(operation).items():
+        for code, (status, example) in errors_of(operation, document).items():
             error_class = ERROR_CLASSES[code]
             assert error_class.status == status, (route, code)
             if route[1].startswith("/coze/openai/"):
@@ -110,6 +111,21 @@ def test_no_route_lists_an_answer_that_it_never_gives(document: dict[str, Any]) 
         assert not [ref for ref in schemas if ref.endswith("HTTPValidationError")], route
 
 
+def test_every_route_that_needs_a_caller_says_how_he_shows_who_he_is(document: dict[str, Any]) -> None:
+    hty, key = {"HtySudoerToken": [], "HtyHost": []}, {"Bearer": []}
+    for route, operation in operations(document):
+        needs_caller = "AUTH_MISSING" in errors_of(operation, document)
+        by_key = route[1].startswith("/coze/openai/") or route == ("delete", "/coze/users/{user_id}")
+        expected = [key, hty] if by_key else [hty] if needs_caller else []
+        assert operation.get("security", []) == expected, route
+    schemes = document["components"]["securitySchemes"]
+    assert {(scheme.get("in"), scheme.get("name"), scheme["type"]) for scheme in schemes.values()} == {
+        ("header", "HtySudoerToken", "apiKey"),
+        ("header", "HtyHost", "apiKey"),
+        (None, None, "http"),
+    }
+
+
 def test_every_route_says_what_it_is_for(document: dict[str, Any]) -> None:
     for route, operation in operations(document):
         assert operation["summary"], route
@@ -125,12 +141,11 @@ def test_every_body_has_an_example_that_is_valid(model: type[Any], document: dic
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
-    schemas = document["components"]["schemas"]
-
     def check(value: object) -> None:
         if isinstance(value, dict):
             if isinstance(ref := value.get("$ref"), str):
-                assert ref.removeprefix("#/components/schemas/") in schemas, ref
+                _, components, kind, name = ref.split("/")
+                assert name in document[components][kind], ref
             for item in value.values():
                 check(item)
         elif isinstance(value, list):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import logging
 import signal
 from collections.abc import Callable
 
 import httpx
 import pytest
+from loguru import logger
 
+from app.main import create_app
 from tests.support import (
     RedisServer,
     ServiceProcess,
     data_of,
     error_of,
+    make_settings,
     open_client,
     wait_until,
 )
@@ -68,6 +73,19 @@ async def _refuses(client: object, session_id: str) -> bool:
     assert error_of(response)["code"] == "SHUTTING_DOWN"
     assert int(response.headers["Retry-After"]) >= 1
     return True
+
+
+async def test_an_app_that_runs_elsewhere_changes_nothing_in_the_process() -> None:
+    def state_of_the_process() -> list[object]:
+        handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)]
+        loguru = sorted(logger._core.handlers)  # type: ignore[attr-defined]
+        return [gc.get_threshold(), gc.get_freeze_count(), handlers, logging.getLogger().handlers[:], loguru]
+
+    before = state_of_the_process()
+    app = create_app(make_settings(REDIS_URL="memory://", COZE_API_URL="http://127.0.0.1:1/v3/chat"))
+    async with app.router.lifespan_context(app):
+        assert state_of_the_process() == before
+    assert state_of_the_process() == before
 
 
 async def test_an_idle_process_does_not_drain_on_sigterm(start_process: StartProcess) -> None:

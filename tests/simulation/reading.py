@@ -1,4 +1,4 @@
-"""What a client makes of a stream that follows the README's folding rule alone, over all its connections.
+"""What a client makes of a stream that follows the folding rule alone, over all its connections.
 
 The rule: append what ``conversation.message.delta`` brings by message id; let ``event: snapshot`` replace
 everything. It shares no code with the service.

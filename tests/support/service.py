@@ -22,7 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.config import Settings, load_settings
-from app.dependencies import Resources
+from app.factory import Resources
 from app.main import create_app
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN
 
@@ -127,6 +127,11 @@ class RunningApp:
         resources: Resources = self.app.state.resources
         return resources
 
+    @property
+    def store(self) -> Any:
+        """redis-py's client for the service's store, which may be in its memory. Through ``call`` only."""
+        return self.resources.redis._servers._client
+
     def call(self, work: Callable[[], Coroutine[Any, Any, Any]], timeout: float = 10.0) -> Any:
         """The result of ``await work()`` in the service's own loop."""
         assert self._server.loop is not None
@@ -134,7 +139,7 @@ class RunningApp:
 
     def flush(self) -> None:
         """Empties the store."""
-        self.call(self.resources.redis._servers._client.flushall)
+        self.call(self.store.flushall)
 
     def wait_idle(self, timeout: float = 20.0) -> None:
         """Until no chat runs here; fails after ``timeout`` seconds."""
@@ -144,7 +149,7 @@ class RunningApp:
         """Keys that would stay for ever, in whatever store this service has."""
 
         async def look() -> list[str]:
-            client = self.resources.redis._servers._client
+            client = self.store
             return sorted(
                 [k.decode() async for k in client.scan_iter(count=1000) if await client.ttl(k) == -1]
             )

@@ -71,7 +71,7 @@ async def _is_draining(client: Client) -> bool:
 HANGS = """
 import asyncio, contextlib, sys
 import uvicorn
-from app.main import _chain_signals
+from app.process import drain_on_signals
 
 async def drain():
     print("draining", flush=True)
@@ -79,7 +79,7 @@ async def drain():
 
 @contextlib.asynccontextmanager
 async def lifespan(app):
-    _chain_signals(drain)
+    drain_on_signals(drain)
     print("up", flush=True)
     yield
     await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""One completion: a chat begun (or gone on with), and its answer whole or as a stream."""
+"""One completion: a chat that begins or goes on, and its answer, whole or as a stream."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,23 +9,21 @@ import orjson
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from app.dependencies import Resources
-from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
-from app.models import Attachment, CreateSession, EnterMessage, Identity, SendMessage
-from app.openai_bodies import SESSION_KEY, ChatCompletionRequest
-from app.openai_door.callers import default_user
-from app.openai_door.chunks import (
+from app.doors.openai.bodies import SESSION_KEY, ChatCompletionRequest
+from app.doors.openai.chunks import (
     ID_PREFIX,
     ChunkStream,
-    Said,
+    TextByKind,
     created_of,
     refusal_of,
     tool_calls_of,
     usage_of,
 )
-from app.openai_door.dialog import Image, Question, checked, question_of, tool_outputs_of, wrong
-from app.openai_door.dialog import Said as SaidMessage
-from app.openai_door.texts import rest_of
+from app.doors.openai.dialog import Image, Question, Turn, checked, invalid, question_of, tool_outputs_of
+from app.doors.openai.texts import rest_of
+from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
+from app.http.dependencies import RequestContext
+from app.models import Attachment, CreateSession, EnterMessage, SendMessage
 from app.sse import EventStream
 from app.stopping import end_tasks
 from app.tasks.chats import Started
@@ -36,81 +34,86 @@ _REPAIR_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CompletionCall:
     """One request, and what it needs."""
 
-    resources: Resources
-    identity: Identity
+    context: RequestContext
     body: ChatCompletionRequest
-    request_id: str
     idempotency_key: str | None
     user_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """``before``: what the chat had said when it asked for tools. ``bound``: nobody but the one who has this
-    connection can come back for the answer."""
+class StartedCompletion:
+    """A chat whose answer is to be told.
 
-    started: Started
-    before: Said | None
-    bound: bool
+    Args:
+        before: what the chat had said when it asked for tools.
+        connection_bound: nobody but the one who has this connection can come back for the answer.
+    """
+
+    chat: Started
+    before: TextByKind | None
+    connection_bound: bool
 
 
-async def begin(call: Call) -> Begun:
+async def begin(call: CompletionCall) -> StartedCompletion:
     """Raises whatever can be refused before the first byte."""
-    bot_id = call.resources.bots.get(call.body.model)
+    bot_id = call.context.resources.settings.bots.get(call.body.model)
     if bot_id is None:
         text = f"The model {call.body.model!r} does not exist; GET /coze/openai/v1/models lists those that do"
         raise ModelNotFound(text, details={"param": "model"})
     if call.body.stream:
-        call.resources.streams.check(call.identity.owner)
+        call.context.resources.streams.check(call.context.identity.owner)
     outputs = tool_outputs_of(call.body.messages)
     if outputs is not None:
         return await _go_on(call, *outputs)
     return await _ask(call, bot_id)
 
 
-async def _go_on(call: Call, chat_id: str, outputs: Any) -> Begun:
-    chats = call.resources.chats
-    chat = orjson.loads(await chats.result(call.identity, chat_id, 0))
+async def _go_on(call: CompletionCall, chat_id: str, outputs: Any) -> StartedCompletion:
+    chats = call.context.resources.chats
+    chat = orjson.loads(await chats.result(call.context.identity, chat_id, 0))
     started = await chats.submit_tool_outputs(
-        call.identity, chat_id, outputs, call.request_id, call.idempotency_key
+        call.context.identity, chat_id, outputs, call.context.request_id, call.idempotency_key
     )
     content, reasoning = started.said or (0, 0)
     before = {
         "content": chat["content"][:content],
         "reasoning_content": chat["reasoning_content"][:reasoning],
     }
-    return Begun(started, before, bound=False)
+    return StartedCompletion(started, before, connection_bound=False)
 
 
-async def _ask(call: Call, bot_id: str) -> Begun:
-    body, chats, identity = call.body, call.resources.chats, call.identity
+async def _ask(call: CompletionCall, bot_id: str) -> StartedCompletion:
+    body, chats, identity = call.body, call.context.resources.chats, call.context.identity
     question = question_of(body)
-    user_id = body.user or call.user_id or default_user(identity)
+    # Where the request names nobody: the person, the API key's name, or the root.
+    user_id = body.user or call.user_id or identity.hty_id or identity.root.rpartition(":")[2]
     who = checked(CreateSession, {"user_id": user_id, "bot_id": bot_id}, "user")
     plain = body.model_copy(update={"stream": None, "stream_options": None})
     # Of the request as it came: images that are uploaded get new ids each time.
     key = idempotency_of(call.idempotency_key, plain, user_id)
-    places = await _places(call, question, who.user_id)
+    file_ids = await _file_ids(call, question, who.user_id)
     message = checked(
         SendMessage,
         {
             "message": question.asked.text,
-            "attachments": [_attachment(image, places) for image in question.asked.images] or None,
-            "additional_messages": [_entered(said, places) for said in question.history],
+            "attachments": [_attachment(image, file_ids) for image in question.asked.images] or None,
+            "additional_messages": [_entered(turn, file_ids) for turn in question.history],
             "meta_data": _meta_data(body),
         },
         "messages",
     )
     if body.session_id is not None:
         started = await chats.send(
-            identity, body.session_id, message, request_id=call.request_id, idempotency_key=key
+            identity, body.session_id, message, request_id=call.context.request_id, idempotency_key=key
         )
-        return Begun(started, None, bound=False)
-    started = await chats.send_single(identity, who, message, request_id=call.request_id, idempotency_key=key)
-    return Begun(started, None, bound=key is None)
+        return StartedCompletion(started, None, connection_bound=False)
+    started = await chats.send_single(
+        identity, who, message, request_id=call.context.request_id, idempotency_key=key
+    )
+    return StartedCompletion(started, None, connection_bound=key is None)
 
 
 def _meta_data(body: ChatCompletionRequest) -> dict[str, str] | None:
@@ -118,34 +121,34 @@ def _meta_data(body: ChatCompletionRequest) -> dict[str, str] | None:
     return rest or None
 
 
-async def _places(call: Call, question: Question, user_id: str) -> dict[bytes, str]:
+async def _file_ids(call: CompletionCall, question: Question, user_id: str) -> dict[bytes, str]:
     """Images that came inside the request go to Coze as files: their ids."""
-    data = {image.data: "" for said in (question.asked, *question.history) for image in said.images}
+    data = {image.data: "" for turn in (question.asked, *question.history) for image in turn.images}
     data.pop(b"", None)
     if not data:
         return {}
     try:
-        records = await call.resources.files.images(
-            call.identity, list(data), session_id=call.body.session_id, user_id=user_id
+        records = await call.context.resources.files.images(
+            call.context.identity, list(data), session_id=call.body.session_id, user_id=user_id
         )
     except UnsupportedMediaType as error:  # the request itself is JSON, as it should be
-        raise wrong("messages", error.message) from None
+        raise invalid("messages", error.message) from None
     return {image: record.file_id for image, record in zip(data, records, strict=True)}
 
 
-def _place(image: Image, places: dict[bytes, str]) -> dict[str, str]:
-    return {"file_url": image.url} if image.url else {"file_id": places[image.data]}
+def _reference(image: Image, file_ids: dict[bytes, str]) -> dict[str, str]:
+    return {"file_url": image.url} if image.url else {"file_id": file_ids[image.data]}
 
 
-def _attachment(image: Image, places: dict[bytes, str]) -> Attachment:
-    return checked(Attachment, {"type": "image", **_place(image, places)}, "messages")
+def _attachment(image: Image, file_ids: dict[bytes, str]) -> Attachment:
+    return checked(Attachment, {"type": "image", **_reference(image, file_ids)}, "messages")
 
 
-def _entered(said: SaidMessage, places: dict[bytes, str]) -> EnterMessage:
-    values: dict[str, Any] = {"role": said.role, "content": said.text}
-    if said.images:
-        items: list[dict[str, str]] = [{"type": "text", "text": said.text}] if said.text.strip() else []
-        items += [{"type": "image", **_place(image, places)} for image in said.images]
+def _entered(turn: Turn, file_ids: dict[bytes, str]) -> EnterMessage:
+    values: dict[str, Any] = {"role": turn.role, "content": turn.text}
+    if turn.images:
+        items: list[dict[str, str]] = [{"type": "text", "text": turn.text}] if turn.text.strip() else []
+        items += [{"type": "image", **_reference(image, file_ids)} for image in turn.images]
         values |= {"content": orjson.dumps(items).decode(), "content_type": "object_string"}
     return checked(EnterMessage, values, "messages")
 
@@ -153,21 +156,21 @@ def _entered(said: SaidMessage, places: dict[bytes, str]) -> EnterMessage:
 # -- answers ---------------------------------------------------------------------------------------------
 
 
-def stream_of(call: Call, begun: Begun) -> Response:
+def stream_of(call: CompletionCall, started: StartedCompletion) -> Response:
     """A client that leaves is the stop button: what nobody can come back for is cancelled."""
-    resources, identity, chat_id = call.resources, call.identity, begun.started.chat_id
+    resources, identity, chat_id = call.context.resources, call.context.identity, started.chat.chat_id
     dialect = ChunkStream(
-        chat_id, call.body.model, include_usage=call.body.include_usage, before=begun.before
+        chat_id, call.body.model, include_usage=call.body.include_usage, before=started.before
     )
     give_back: Callable[[], None] = resources.streams.take(identity.owner)
 
     def close() -> None:
         give_back()
-        if begun.bound and not dialect.finished:
+        if started.connection_bound and not dialect.finished:
             resources.chats.cancel_in_background(identity, chat_id)
 
     return EventStream(
-        resources.chats.read(identity, begun.started),
+        resources.chats.read(identity, started.chat),
         chat_id=chat_id,
         heartbeat=resources.settings.heartbeat_seconds,
         shutdown=resources.shutdown,
@@ -176,17 +179,17 @@ def stream_of(call: Call, begun: Begun) -> Response:
     )
 
 
-async def whole_answer(call: Call, begun: Begun, request: Request) -> Response:
+async def whole_answer(call: CompletionCall, started: StartedCompletion) -> Response:
     """Waits until the chat is over: OpenAI knows no answer that is still to come."""
-    resources, chat_id = call.resources, begun.started.chat_id
+    resources, chat_id = call.context.resources, started.chat.chat_id
     patience = resources.settings.chat_timeout + _REPAIR_SECONDS
-    answer = asyncio.ensure_future(resources.chats.answer(call.identity, chat_id, patience))
-    gone = asyncio.ensure_future(_client_gone(request))
+    answer = asyncio.ensure_future(resources.chats.answer(call.context.identity, chat_id, patience))
+    gone = asyncio.ensure_future(_client_gone(call.context.request))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
-            if begun.bound:
-                resources.chats.cancel_in_background(call.identity, chat_id)
+            if started.connection_bound:
+                resources.chats.cancel_in_background(call.context.identity, chat_id)
             raise ClientDisconnect
         chat = orjson.loads(answer.result())
     finally:
@@ -197,7 +200,7 @@ async def whole_answer(call: Call, begun: Begun, request: Request) -> Response:
         raise error
     if logid := chat["metadata"].get("logid"):
         headers["X-Coze-Logid"] = logid
-    completion = completion_of(chat, call.body.model, begun.before)
+    completion = completion_of(chat, call.body.model, started.before)
     return Response(orjson.dumps(completion), headers=headers, media_type="application/json")
 
 
@@ -206,19 +209,19 @@ async def _client_gone(request: Request) -> None:
         pass
 
 
-def _unfinished(call: Call, chat: dict[str, Any]) -> ServiceError | None:
+def _unfinished(call: CompletionCall, chat: dict[str, Any]) -> ServiceError | None:
     """The chat goes on without us: a client that repeats the call by itself has to have an Idempotency-Key,
     or it would be a second one."""
     if chat["status"] not in ("pending", "processing"):
         return None
-    leaving = call.resources.shutdown.streams_end
+    leaving = call.context.resources.shutdown.streams_end
     error: ServiceError = ShuttingDown() if leaving else CozeTimeout("The chat is not over yet")
     if call.idempotency_key is None:
         error.details["chat_id"] = chat["chat_id"]
     return error
 
 
-def completion_of(chat: dict[str, Any], model: str, before: Said | None) -> dict[str, Any]:
+def completion_of(chat: dict[str, Any], model: str, before: TextByKind | None) -> dict[str, Any]:
     """The ``chat.completion`` object of a chat that is over or asks for tools."""
     said = {kind: _since(chat, kind, before) for kind in ("content", "reasoning_content")}
     calls = tool_calls_of(chat) if chat["status"] == "requires_action" else []
@@ -243,7 +246,7 @@ def completion_of(chat: dict[str, Any], model: str, before: Said | None) -> dict
     }
 
 
-def _since(chat: dict[str, Any], kind: str, before: Said | None) -> str:
+def _since(chat: dict[str, Any], kind: str, before: TextByKind | None) -> str:
     """What was said after the tools had answered; all of it where Coze has replaced what it said before."""
     text: str = chat[kind]
     if before is None or not text.startswith(before[kind]):

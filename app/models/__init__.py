@@ -7,38 +7,26 @@ from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.bodies import (
-    MAX_ATTACHMENTS,
+from app.models.bodies import (
     USER_ID_PATTERN,
-    AdditionalMessages,
     Attachment,
-    BotId,
     CreateSession,
     EnterMessage,
     FileType,
-    MetaData,
     SendMessage,
     SubmitToolOutputs,
-    ToolOutput,
-    UserId,
 )
 from app.utils import iso
 
-__all__ = [  # from app.bodies; what is defined here needs no list
-    "MAX_ATTACHMENTS",
+__all__ = [
     "USER_ID_PATTERN",
-    "AdditionalMessages",
     "Attachment",
-    "BotId",
     "CreateSession",
     "EnterMessage",
     "FileType",
-    "MetaData",
     "SendMessage",
     "SubmitToolOutputs",
-    "ToolOutput",
-    "UserId",
-]
+]  # of app.models.bodies
 
 TaskStatus = Literal["completed", "processing", "failed", "cancelled", "requires_action"]
 ChatStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "requires_action"]

@@ -162,19 +162,7 @@ def _from(scope: Scope, name: str) -> Any:
     return getattr(resources, name, None)
 
 
-def _without_exit_traceback(send: Send) -> Send:
-    """A wrong setting ends the start with one line, which has been logged; the traceback of our exit that
-    the lifespan would report adds nothing."""
-
-    async def send_quietly(message: Message) -> None:
-        if message["type"] == "lifespan.startup.failed" and "SystemExit" in message.get("message", ""):
-            message["message"] = ""
-        await send(message)
-
-    return send_quietly
-
-
-class RequestContext:
+class RequestMiddleware:
     """Outermost: each request's id (the caller's if sane, else ours) bound to its log lines and sent back,
     one access line, metrics and a span, the security headers, a bound on the size of the headers, and the
     answer to what nobody expected."""
@@ -184,7 +172,7 @@ class RequestContext:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, _without_exit_traceback(send))
+            await self._app(scope, receive, send)
             return
         size, sent = 0, b""
         carrier: dict[str, str] = {}
@@ -219,9 +207,7 @@ class RequestContext:
             watched.answer["trace_id"] = span.trace_id
             try:
                 if size > _MAX_HEADER_BYTES:
-                    refusal = error_response(
-                        ValidationFailed("The headers are too large"), request_id, scope["path"]
-                    )
+                    refusal = error_response(ValidationFailed("The headers are too large"), scope)
                     await refusal(scope, receive, send_with_headers)
                 else:
                     await self._serve(watched, receive_watched, send_with_headers)
@@ -237,8 +223,7 @@ class RequestContext:
         except Exception as error:  # noqa: BLE001  # see above; what has begun can only be broken off
             logger.opt(exception=error).error("request broke: {}", watched.route)
             if not watched.status:
-                answer = error_response(InternalError(), watched.request_id, watched.scope["path"])
-                await answer(watched.scope, receive, send)
+                await error_response(InternalError(), watched.scope)(watched.scope, receive, send)
 
 
 class Cors:

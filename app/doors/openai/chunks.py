@@ -5,10 +5,10 @@ from typing import Any, Final
 
 import orjson
 
+from app.doors.openai.errors import openai_error
+from app.doors.openai.texts import SentText
 from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
-from app.openai_door.texts import SentText
-from app.openai_errors import openai_error
 from app.tasks.frames import error_of
 from app.tasks.reader import Batch, Ending
 
@@ -19,8 +19,8 @@ _DONE: Final = b"data: [DONE]\n\n"
 _KINDS: Final = ("reasoning_content", "content")
 """In this order: who thinks first answers after it."""
 
-Said = dict[str, str]
-"""Text by kind."""
+TextByKind = dict[str, str]
+"""The text of each of ``_KINDS``."""
 
 
 def created_of(chat_id: str) -> int:
@@ -78,7 +78,9 @@ class ChunkStream:
     ``finished``: the stream has been ended by us, so nobody hung up.
     """
 
-    def __init__(self, chat_id: str, model: str, *, include_usage: bool, before: Said | None = None) -> None:
+    def __init__(
+        self, chat_id: str, model: str, *, include_usage: bool, before: TextByKind | None = None
+    ) -> None:
         head = {
             "id": ID_PREFIX + chat_id,
             "object": "chat.completion.chunk",
@@ -98,7 +100,9 @@ class ChunkStream:
 
     def batch(self, batch: Batch) -> bytes:
         """What arrived together is sent in as few chunks as its kinds allow. Raises ``ServiceError``."""
-        return b"".join(self._chunk({kind: text}) for kind, text in _merged(self._said(batch.frames)) if text)
+        return b"".join(
+            self._chunk({kind: text}) for kind, text in _merged(self._texts_of(batch.frames)) if text
+        )
 
     def ending(self, ending: Ending, last: Cursor) -> bytes:
         """Raises ``ServiceError`` where the answer is not whole."""
@@ -133,7 +137,7 @@ class ChunkStream:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         return b"%b[%b]%b" % (self._head, orjson.dumps(choice), self._tail)
 
-    def _said(self, frames: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+    def _texts_of(self, frames: Iterable[bytes]) -> Iterator[tuple[str, str]]:
         for frame in frames:
             if frame.startswith(_DELTA):
                 yield from self._delta(_data_of(frame))
@@ -166,10 +170,10 @@ def _text_of(message: dict[str, Any], kind: str) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _merged(said: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _merged(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Neighbours of one kind as one."""
     now, parts = "", list[str]()
-    for kind, text in said:
+    for kind, text in texts:
         if not text:
             continue
         if kind != now and parts:

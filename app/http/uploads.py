@@ -6,16 +6,15 @@ What reads it sets the pace: while Coze takes nothing, nothing is read from the 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import Depends, Request
+from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from app.dependencies import IdentityDep, ResourcesDep, ends_soon
 from app.exceptions import BodyTooLarge, ServiceError, ValidationFailed
-from app.multipart import MAX_OVERHEAD, FormReader, broken
-
-_CLOSE: Final = {"Connection": "close"}
+from app.http.dependencies import RequestContext
+from app.http.json_body import CLOSE, ends_soon
+from app.http.multipart import MAX_OVERHEAD, FormReader, broken
 
 
 class Upload:
@@ -69,14 +68,22 @@ class Upload:
         return self._form.feed(chunk)
 
 
-async def get_upload(request: Request, resources: ResourcesDep, _: IdentityDep) -> AsyncIterator[Upload]:
-    """The upload, opened, once the caller is known. Whoever is refused while still sending gets the answer
-    if there is little left to send, and a closed connection behind it if not."""
-    limit = resources.settings.max_file_bytes
+@contextlib.asynccontextmanager
+async def open_upload(context: RequestContext) -> AsyncIterator[Upload]:
+    """The file of the request's body, to be read inside. Whoever is refused while still sending gets the
+    answer if there is little left to send, and a closed connection behind it if not.
+
+    Raises:
+        UnsupportedMediaType: the body is no form.
+        BodyTooLarge: the body says that it is longer than MAX_FILE_BYTES.
+        ValidationFailed: the form has no file with a name, or is not right.
+    """
+    request, settings = context.request, context.resources.settings
+    limit = settings.max_file_bytes
     try:
         if int(request.headers.get("content-length") or 0) > limit + MAX_OVERHEAD:
             raise BodyTooLarge(f"The file is larger than {limit} bytes (MAX_FILE_BYTES)")
-        upload = Upload(request, idle_timeout=resources.settings.upload_idle_timeout)
+        upload = Upload(request, idle_timeout=settings.upload_idle_timeout)
         await upload.open()
         if not upload.name and upload.failure is None:
             raise broken("the file has no name")
@@ -84,18 +91,22 @@ async def get_upload(request: Request, resources: ResourcesDep, _: IdentityDep) 
     except ServiceError as error:
         with contextlib.suppress(ClientDisconnect, RuntimeError):  # gone, or read to its end
             if not await ends_soon(request.stream()):
-                error.headers = error.headers | _CLOSE
+                error.headers = error.headers | CLOSE
         raise
 
 
-UploadDep = Annotated[Upload, Depends(get_upload)]
-
-
-def upload_body() -> dict[str, Any]:
-    """``openapi_extra=`` of a route that takes a file."""
-    schema = {
-        "type": "object",
-        "required": ["file"],
-        "properties": {"file": {"type": "string", "format": "binary"}},
+UPLOAD_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                }
+            }
+        },
     }
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+}
+"""``openapi_extra=`` of a route that takes a file."""

@@ -8,9 +8,10 @@ and what its Python SDK does with them.
 
 from typing import Any, Final
 
+from app.doors.openai.bodies import OpenAIError
+from app.error_handlers import ErrorShape
 from app.exceptions import ServiceError
 
-PREFIX: Final = "/coze/openai"
 _TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -32,10 +33,6 @@ _NOT_BEGUN: Final = frozenset({"COZE_RATE_LIMITED", "OVERLOADED", "COZE_SESSION_
 """Refusals by Coze itself: a chat that failed so was never begun there."""
 
 
-def is_openai_path(path: str) -> bool:
-    return path == PREFIX or path.startswith(PREFIX + "/")
-
-
 def openai_error(error: ServiceError) -> dict[str, Any]:
     """``param`` and ``code`` may be given by ``error.details``; else the first wrong field, and our code."""
     fields = error.details.get("fields") or []
@@ -52,11 +49,20 @@ def openai_error(error: ServiceError) -> dict[str, Any]:
     }
 
 
-def retry_header(error: ServiceError) -> str:
+def _retry_header(error: ServiceError) -> dict[str, str]:
     """``x-should-retry``, which OpenAI's SDKs obey: by themselves they repeat every 409, 429 and 5xx.
 
     A chat that has failed may have been paid for, so repeating it is left to people, unless Coze refused to
     begin it.
     """
     failed_chat = "chat_id" in error.details and error.code not in _NOT_BEGUN
-    return "true" if error.retryable and not failed_chat else "false"
+    return {"X-Should-Retry": "true" if error.retryable and not failed_chat else "false"}
+
+
+OPENAI_ERRORS: Final = ErrorShape(
+    name="openai",
+    prefix="/coze/openai",
+    model=OpenAIError,
+    body=lambda error, _request_id, _moment: openai_error(error),
+    headers=_retry_header,
+)

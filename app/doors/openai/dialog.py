@@ -13,9 +13,9 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from app.doors.openai.bodies import ChatCompletionRequest, DialogMessage, Part
 from app.exceptions import ServiceError, ValidationFailed
 from app.models import SubmitToolOutputs
-from app.openai_bodies import ChatCompletionRequest, DialogMessage, Part
 from app.utils import is_chat_id
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -36,8 +36,8 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One message. ``images`` stay with the user's."""
+class Turn:
+    """One message of the conversation. Only the user's have ``images``."""
 
     role: str
     text: str
@@ -46,11 +46,11 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    asked: Said
-    history: list[Said]
+    asked: Turn
+    history: list[Turn]
 
 
-def wrong(where: str, message: str) -> ServiceError:
+def invalid(where: str, message: str) -> ServiceError:
     return ValidationFailed(details={"fields": [{"field": where, "message": message}]})
 
 
@@ -58,20 +58,20 @@ def question_of(body: ChatCompletionRequest) -> Question:
     """Raises ``ValidationFailed`` naming the message that cannot be sent."""
     last = len(body.messages) - 1
     if body.messages[last].role != "user":
-        raise wrong(f"messages.{last}.role", "the last message must be the user's, or the outputs of tools")
+        raise invalid(f"messages.{last}.role", "the last message must be the user's, or the outputs of tools")
     if body.session_id is not None:  # what was said before is in the session's conversation
-        return Question(_said(body.messages[last], last), [])
+        return Question(_turn_of(body.messages[last], last), [])
     system, history = [], []
-    for place, message in enumerate(body.messages[:-1]):
+    for index, message in enumerate(body.messages[:-1]):
         if message.role in _TOOL:
             continue  # the answer that they led to is in the history
-        said = _said(message, place)
+        turn = _turn_of(message, index)
         if message.role in _SYSTEM:
-            system.append(said.text)
-        elif said.text.strip() or said.images:
-            history.append(said)
-    head = [Said("user", "\n\n".join(system))] if any(text.strip() for text in system) else []
-    return Question(_said(body.messages[last], last), [*head, *history[len(head) - MAX_HISTORY :]])
+            system.append(turn.text)
+        elif turn.text.strip() or turn.images:
+            history.append(turn)
+    head = [Turn("user", "\n\n".join(system))] if any(text.strip() for text in system) else []
+    return Question(_turn_of(body.messages[last], last), [*head, *history[len(head) - MAX_HISTORY :]])
 
 
 def tool_outputs_of(messages: Sequence[DialogMessage]) -> tuple[str, SubmitToolOutputs] | None:
@@ -85,14 +85,14 @@ def tool_outputs_of(messages: Sequence[DialogMessage]) -> tuple[str, SubmitToolO
     if first == len(messages):
         return None
     outputs, chat_ids = [], set()
-    for place, message in enumerate(messages[first:], first):
+    for index, message in enumerate(messages[first:], first):
         chat_id, colon, coze_id = (message.tool_call_id or "").partition(":")
         if not colon or not coze_id or not is_chat_id(chat_id):
-            raise wrong(f"messages.{place}.tool_call_id", "is not the id of a tool call of this service")
+            raise invalid(f"messages.{index}.tool_call_id", "is not the id of a tool call of this service")
         chat_ids.add(chat_id)
-        outputs.append({"tool_call_id": coze_id, "output": _said(message, place).text})
+        outputs.append({"tool_call_id": coze_id, "output": _turn_of(message, index).text})
     if len(chat_ids) > 1:
-        raise wrong("messages", "the outputs at the end answer tool calls of several chats")
+        raise invalid("messages", "the outputs at the end answer tool calls of several chats")
     return chat_ids.pop(), checked(SubmitToolOutputs, {"tool_outputs": outputs}, "messages")
 
 
@@ -103,26 +103,26 @@ def checked(model: type[_M], values: dict[str, Any], where: str) -> _M:
     except ValidationError as exc:
         faults = exc.errors(include_input=False, include_url=False, include_context=False)
         where = "metadata" if faults[0]["loc"][:1] == ("meta_data",) else where
-        raise wrong(
+        raise invalid(
             where, "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in faults[:3])
         ) from None
 
 
-def _said(message: DialogMessage, place: int) -> Said:
+def _turn_of(message: DialogMessage, index: int) -> Turn:
     if message.content is None or isinstance(message.content, str):
-        return Said(_role(message), message.content or "")
+        return Turn(_role(message), message.content or "")
     texts: list[str] = []
     images: list[Image] = []
     for number, part in enumerate(message.content):
-        where = f"messages.{place}.content.{number}"
+        where = f"messages.{index}.content.{number}"
         kind = part.get("type")
         if kind in ("text", "refusal"):
             texts.append(_text(part, str(kind), where))
         elif kind == "image_url" and message.role == "user":
             images.append(_image(part, f"{where}.image_url"))
         else:
-            raise wrong(f"{where}.type", "only text, and images in the user's messages, can be sent")
-    return Said(_role(message), "\n".join(texts), images)
+            raise invalid(f"{where}.type", "only text, and images in the user's messages, can be sent")
+    return Turn(_role(message), "\n".join(texts), images)
 
 
 def _role(message: DialogMessage) -> str:
@@ -132,7 +132,7 @@ def _role(message: DialogMessage) -> str:
 def _text(part: Part, kind: str, where: str) -> str:
     text = part.get(kind)
     if not isinstance(text, str):
-        raise wrong(f"{where}.{kind}", "must be a text")
+        raise invalid(f"{where}.{kind}", "must be a text")
     return text
 
 
@@ -140,16 +140,16 @@ def _image(part: Part, where: str) -> Image:
     given = part.get("image_url")
     url = given.get("url") if isinstance(given, dict) else given
     if not isinstance(url, str):
-        raise wrong(f"{where}.url", "must be a text")
+        raise invalid(f"{where}.url", "must be a text")
     if _HTTPS.fullmatch(url):
         return Image(url=url)
     head = _DATA_URL.match(url)
     if head is None:
-        raise wrong(f"{where}.url", "must be an https address, or data:image/...;base64,...")
+        raise invalid(f"{where}.url", "must be an https address, or data:image/...;base64,...")
     try:
         data = base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError):
-        raise wrong(f"{where}.url", "is not base64") from None
+        raise invalid(f"{where}.url", "is not base64") from None
     if not data:
-        raise wrong(f"{where}.url", "holds nothing")
+        raise invalid(f"{where}.url", "holds nothing")
     return Image(data=data)

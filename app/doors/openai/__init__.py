@@ -1,0 +1,1 @@
+"""OpenAI's chat completions: its bodies, errors, chunks and routes."""

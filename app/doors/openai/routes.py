@@ -1,0 +1,71 @@
+"""OpenAI's routes under /coze/openai/v1."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Header, Response
+
+from app.doors.openai.bodies import BotModel, BotModels, ChatCompletion, ChatCompletionRequest
+from app.doors.openai.completions import CompletionCall, begin, stream_of, whole_answer
+from app.doors.openai.errors import OPENAI_ERRORS
+from app.exceptions import (
+    ChatExpired,
+    ChatNotFound,
+    ChatState,
+    ModelNotFound,
+    QuotaExceeded,
+    SessionBusy,
+)
+from app.http.dependencies import BearerContextDep, IdempotencyKeyHeader
+from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, Responses, errors
+
+_STREAM: Final[Responses] = {
+    200: {
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "type": "string",
+                    "description": "`data:` lines with chat.completion.chunk objects, then [DONE]",
+                }
+            }
+        }
+    }
+}
+
+router = APIRouter(prefix="/coze/openai/v1", tags=["openai"])
+
+
+@router.post(
+    "/chat/completions",
+    summary="OpenAI's chat completions: a bot answers, whole or as a stream",
+    response_model=ChatCompletion,
+    responses=_STREAM
+    | errors(
+        *(*BODY, *BEGINS_ONCE, *SESSION, *COZE, SessionBusy, QuotaExceeded),
+        *(ModelNotFound, ChatNotFound, ChatExpired, ChatState),
+        shape=OPENAI_ERRORS,
+    ),
+    openapi_extra=JsonBody(ChatCompletionRequest),
+)
+async def chat_completions(
+    context: BearerContextDep,
+    end_user: Annotated[
+        str | None,
+        Header(alias="X-OpenWebUI-User-Id", description="Counts where the body has no `user`"),
+    ] = None,
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> Response:
+    body = await context.json(ChatCompletionRequest, context.resources.settings.openai_max_body_bytes)
+    call = CompletionCall(context, body, idempotency_key, end_user)
+    started = await begin(call)
+    return stream_of(call, started) if body.stream else await whole_answer(call, started)
+
+
+@router.get(
+    "/models",
+    summary="The bots of COZE_BOTS, as OpenAI's clients list models",
+    response_model=BotModels,
+    responses=errors(shape=OPENAI_ERRORS),
+)
+async def list_models(context: BearerContextDep) -> BotModels:
+    created = context.resources.started_ms // 1000
+    return BotModels(data=[BotModel(id=name, created=created) for name in context.resources.settings.bots])

@@ -1,0 +1,1 @@
+"""What stands between ASGI and the routes: context, bodies, uploads, middleware, the published OpenAPI."""
