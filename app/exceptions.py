@@ -42,6 +42,11 @@ class ValidationFailed(ServiceError):
     default_message = "The request is not valid"
 
 
+def wrong_field(name: str, problem: str, message: str | None = None) -> ValidationFailed:
+    """What is wrong with one thing that the caller sent; ``name``: a field's dotted path, or a header."""
+    return ValidationFailed(message, details={"fields": [{"field": name, "message": problem}]})
+
+
 class AuthMissing(ServiceError):
     code = "AUTH_MISSING"
     status = 401

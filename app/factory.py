@@ -1,8 +1,8 @@
-"""From settings to all that a process lives with: opened in order, closed in reverse order."""
+"""Wiring: opens everything that lives as long as the process, in order, and closes it in reverse."""
 
 import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,50 +21,46 @@ from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.leases import LeaseStore
-from app.stores.limits import SessionLimits
+from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.log_reader import LogReader
-from app.stores.open_log import LogPolicy
 from app.stores.rates import RateKind, RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
-from app.tasks import (
-    Attachments,
-    ConversationService,
-    FileOptions,
-    FileService,
-    LeaseKeeper,
-    Runner,
-    RunningChats,
-    SingleChats,
-    TaskOptions,
-    TaskService,
-    UsageService,
-    UserService,
-    scan_seconds,
-)
+from app.tasks.chats import ChatService
+from app.tasks.conversations import ConversationService
+from app.tasks.drafts import Drafts
+from app.tasks.files import FileOptions, FileService
+from app.tasks.runner import Runner
+from app.tasks.running import RunningChats
+from app.tasks.sessions import SessionService
+from app.tasks.shutdown import Shutdown
+from app.tasks.takeover import LeaseKeeper, scan_seconds
+from app.tasks.usage import UsageService
+from app.tasks.users import UserService
 from app.tracing import Tracing, open_tracing
 from app.utils import now_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """All that lives as long as the process: what routes work with."""
+    """All that lives as long as the process. Opened by the lifespan, closed in reverse order."""
 
     settings: Settings
     redis: RedisGate
-    tasks: TaskService
+    sessions: SessionService
+    chats: ChatService
+    shutdown: Shutdown
     users: UserService
     files: FileService
     usage: UsageService
     conversations: ConversationService
-    singles: SingleChats
     streams: OpenStreams
     verifier: Verifier
-    api_keys: ApiKeys
+    started_ms: int
     metrics: Metrics
     tracing: Tracing
-    started_ms: int
+    api_keys: ApiKeys
 
     @property
     def uptime(self) -> int:
@@ -72,99 +68,11 @@ class Resources:
         return (now_ms() - self.started_ms) // 1000
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a process has outside itself, for those who bring their own: tests, above all a simulated world.
-
-    Args:
-        servers: Redis, instead of what the settings name.
-        transport: carries all HTTP, to Coze and to the auth service.
-        scan_seconds: says how many seconds to wait between two looks for leases that have run out.
-    """
-
-    servers: Servers | None = None
-    transport: httpx.AsyncBaseTransport | None = None
-    scan_seconds: Callable[[], float] = scan_seconds
-
-
-_REAL_WORLD: Final = World()
-
-
-@dataclass(frozen=True, slots=True)
-class _Stores:
-    sessions: SessionStore
-    chats: ChatStore
-    leases: LeaseStore
-    conversations: ConversationStore
-    files: FileStore
-    rates: RateStore
-    usage: UsageStore
-    users: UserStore
-
-
-@asynccontextmanager
-async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> AsyncIterator[Resources]:
-    """Opens everything, and closes it in reverse order.
-
-    Raises:
-        ValueError: a setting cannot work, which only the part that uses it can tell.
-    """
-    async with AsyncExitStack() as stack:
-        metrics = stack.enter_context(closing(Metrics(__version__)))
-        tracing = await stack.enter_async_context(
-            open_tracing(settings.otel_endpoint, service=settings.otel_service)
-        )
-        redis = await stack.enter_async_context(_redis(settings, metrics, tracing, world.servers))
-        http = await stack.enter_async_context(_coze_http(settings, world.transport))
-        accounts = build_accounts(settings, http)
-        stack.push_async_callback(accounts.aclose)
-        metrics.watch_credentials(accounts.states)
-        coze = _coze(settings, http, accounts, metrics, tracing)
-        stores = _stores(settings, redis)
-        running, writer, reader = _start_running(settings, stack, redis, stores, coze, metrics, tracing)
-        LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
-        tasks = TaskService(
-            sessions=stores.sessions,
-            rates=stores.rates,
-            usage=stores.usage,
-            conversations=stores.conversations,
-            attachments=Attachments(stores.files, stores.sessions),
-            chats=stores.chats,
-            leases=stores.leases,
-            reader=reader,
-            writer=writer,
-            running=running,
-            coze=coze,
-            options=_task_options(settings),
-        )
-        users = UserService(
-            users=stores.users,
-            files=stores.files,
-            usage=stores.usage,
-            conversations=stores.conversations,
-            tasks=tasks,
-            coze=coze,
-            credentials=accounts.states,
-        )
-        yield Resources(
-            settings=settings,
-            redis=redis,
-            tasks=tasks,
-            users=users,
-            files=_files(settings, stores, tasks, coze),
-            usage=UsageService(stores.usage),
-            conversations=ConversationService(sessions=stores.sessions, coze=coze),
-            singles=SingleChats(tasks=tasks, sessions=stores.sessions, rates=stores.rates),
-            streams=OpenStreams(settings.max_open_streams_per_caller, metrics),
-            verifier=await _open_verifier(settings, stack, metrics, world.transport),
-            api_keys=api_keys(settings),
-            metrics=metrics,
-            tracing=tracing,
-            started_ms=now_ms(),
-        )
-
-
-# -- callers ----------------------------------------------------------------------------------------------
+def ssl_context() -> ssl.SSLContext:
+    """certifi's authorities and the machine's own, SSL_CERT_FILE among them: private ones are common."""
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context
 
 
 def auth_options(settings: Settings) -> AuthOptions:
@@ -187,41 +95,53 @@ def api_keys(settings: Settings) -> ApiKeys:
 
 
 async def _open_verifier(
-    settings: Settings, stack: AsyncExitStack, metrics: Metrics, transport: httpx.AsyncBaseTransport | None
+    settings: Settings,
+    stack: AsyncExitStack,
+    metrics: Metrics,
+    transport: httpx.AsyncBaseTransport | None,
 ) -> Verifier:
     if not settings.enable_auth:
         return NoVerifier()
     options = auth_options(settings)
-    if transport is None:
-        http = build_auth_client(options, ssl_context=ssl_context())
-    else:
-        http = httpx.AsyncClient(transport=transport, trust_env=False)
+    http = (
+        build_auth_client(options, ssl_context=ssl_context())
+        if transport is None
+        else httpx.AsyncClient(transport=transport, trust_env=False)
+    )
     verifier = HtyVerifier(await stack.enter_async_context(http), options, metrics=metrics)
     stack.push_async_callback(verifier.aclose)
     return verifier
 
 
-# -- Redis and Coze ---------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a process has outside itself, for those who bring their own: tests, above all a simulated world.
+
+    ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``:
+    says how long to wait between two looks for leases that have run out.
+    """
+
+    servers: Servers | None = None
+    transport: httpx.AsyncBaseTransport | None = None
+    scan_seconds: Callable[[], float] = scan_seconds
 
 
-def ssl_context() -> ssl.SSLContext:
-    """certifi's authorities and the machine's own, SSL_CERT_FILE among them: private ones are common."""
-    context = httpx.create_ssl_context(trust_env=False)
-    context.load_default_certs()
-    return context
+_REAL_WORLD: Final = World()
 
 
-def _redis(
-    settings: Settings, metrics: Metrics, tracing: Tracing, servers: Servers | None
-) -> AbstractAsyncContextManager[RedisGate]:
-    return open_redis(
-        settings.redis_url.get_secret_value(),
-        pool_size=settings.redis_pool_size,
-        reply_timeout=settings.redis_timeout,
-        prefix=settings.redis_prefix,
-        metrics=metrics,
-        tracing=tracing,
-        servers=servers,
+async def _open_redis(
+    settings: Settings, stack: AsyncExitStack, metrics: Metrics, tracing: Tracing, servers: Servers | None
+) -> RedisGate:
+    return await stack.enter_async_context(
+        open_redis(
+            settings.redis_url.get_secret_value(),
+            pool_size=settings.redis_pool_size,
+            reply_timeout=settings.redis_timeout,
+            prefix=settings.redis_prefix,
+            metrics=metrics,
+            tracing=tracing,
+            servers=servers,
+        )
     )
 
 
@@ -236,9 +156,17 @@ def _coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None) -
     )
 
 
-def _coze(
-    settings: Settings, http: PooledClient, accounts: Accounts, metrics: Metrics, tracing: Tracing
-) -> CozeClient:
+async def _open_coze(
+    settings: Settings,
+    stack: AsyncExitStack,
+    metrics: Metrics,
+    tracing: Tracing,
+    transport: httpx.AsyncBaseTransport | None,
+) -> tuple[CozeClient, Accounts]:
+    http = await stack.enter_async_context(_coze_http(settings, transport))
+    accounts = build_accounts(settings, http)
+    stack.push_async_callback(accounts.aclose)
+    metrics.watch_credentials(accounts.expiry_times)
     options = CozeOptions(
         endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
         connect_timeout=settings.connect_timeout,
@@ -248,10 +176,7 @@ def _coze(
         poll_interval=settings.poll_interval,
     )
     api = CozeApi(http, options, metrics=metrics, tracing=tracing)
-    return CozeClient(api, accounts.named(""))
-
-
-# -- stores and tasks -------------------------------------------------------------------------------------
+    return CozeClient(api, accounts.named("")), accounts
 
 
 def _log_policy(settings: Settings) -> LogPolicy:
@@ -265,54 +190,19 @@ def _log_policy(settings: Settings) -> LogPolicy:
     )
 
 
-def _stores(settings: Settings, redis: RedisGate) -> _Stores:
-    keys, policy = Keys(settings.redis_prefix), _log_policy(settings)
-    leases = LeaseStore(redis, keys, policy)
-    limits = SessionLimits(
+def _session_limits(settings: Settings) -> SessionLimits:
+    return SessionLimits(
         expire=settings.session_expire,
         inactive=settings.user_inactive_timeout,
         per_user=settings.max_sessions_per_user,
         total=settings.max_total_sessions,
         users=settings.max_active_users,
-        hold=policy.hold,
-    )
-    sessions = SessionStore(redis, keys, limits)
-    messages = settings.rate_messages_per_minute
-    rates: dict[RateKind, int] = {
-        "messages": messages,
-        "sessions": settings.rate_sessions_per_minute,
-        "files": messages,
-    }
-    days, quota = settings.usage_retention_days, settings.daily_token_quota
-    return _Stores(
-        sessions=sessions,
-        chats=ChatStore(redis, keys, policy, leases.process),
-        leases=leases,
-        conversations=ConversationStore(redis, keys, days=settings.conversation_days),
-        files=FileStore(redis, keys, days=settings.file_days),
-        rates=RateStore(redis, keys, rates),
-        usage=UsageStore(redis, keys, days=days, daily_tokens=quota),
-        users=UserStore(redis, keys, sessions),
+        hold=_log_policy(settings).hold,
     )
 
 
-def _start_running(
-    settings: Settings,
-    stack: AsyncExitStack,
-    redis: RedisGate,
-    stores: _Stores,
-    coze: CozeClient,
-    metrics: Metrics,
-    tracing: Tracing,
-) -> tuple[RunningChats, LogWriter, LogReader]:
-    """What runs chats and reads those of others. Closed in reverse order: chats first, the writer last."""
-    keys = Keys(settings.redis_prefix)
-    writer = LogWriter(redis, keys, _log_policy(settings))
-    writer.start()
-    stack.push_async_callback(writer.stop)
-    reader = LogReader(redis, keys, stores.leases.process)
-    stack.push_async_callback(reader.stop)
-    runner = Runner(
+def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, metrics: Metrics) -> Runner:
+    return Runner(
         coze,
         writer,
         use_stream=settings.use_stream,
@@ -321,30 +211,144 @@ def _start_running(
         user_id_scope=settings.user_id_scope,
         metrics=metrics,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    sessions: SessionStore
+    chats: ChatStore
+    leases: LeaseStore
+    rates: RateStore
+    usage: UsageStore
+    conversations: ConversationStore
+    files: FileStore
+    users: UserStore
+
+
+def _stores(settings: Settings, redis: RedisGate) -> Stores:
+    keys, policy = Keys(settings.redis_prefix), _log_policy(settings)
+    leases = LeaseStore(redis, keys, policy)
+    sessions = SessionStore(redis, keys, _session_limits(settings))
+    return Stores(
+        sessions=sessions,
+        chats=ChatStore(redis, keys, policy, leases.process),
+        leases=leases,
+        rates=RateStore(redis, keys, _rates(settings)),
+        usage=UsageStore(
+            redis, keys, days=settings.usage_retention_days, daily_tokens=settings.daily_token_quota
+        ),
+        conversations=ConversationStore(redis, keys, days=settings.conversation_days),
+        files=FileStore(redis, keys, days=settings.file_days),
+        users=UserStore(redis, keys, sessions),
+    )
+
+
+def _open_running(
+    settings: Settings,
+    stack: AsyncExitStack,
+    redis: RedisGate,
+    coze: CozeClient,
+    stores: Stores,
+    metrics: Metrics,
+    tracing: Tracing,
+) -> tuple[LogReader, RunningChats, Shutdown]:
+    """What runs chats and reads those of others. Closed in reverse order: chats first, the writer last."""
+    keys, leases = Keys(settings.redis_prefix), stores.leases
+    writer = LogWriter(redis, keys, _log_policy(settings))
+    writer.start()
+    stack.push_async_callback(writer.stop)
+    logs = LogReader(redis, keys, leases.process)
+    stack.push_async_callback(logs.stop)
     running = RunningChats(
-        runner=runner,
+        runner=_runner(settings, coze, writer, metrics),
         writer=writer,
-        leases=stores.leases,
-        reader=reader,
+        leases=leases,
+        logs=logs,
         metrics=metrics,
         tracing=tracing,
         conversations=stores.conversations,
         sessions=stores.sessions,
     )
     stack.push_async_callback(running.stop)
-    return running, writer, reader
+    return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
 
 
-def _task_options(settings: Settings) -> TaskOptions:
-    return TaskOptions(
-        default_bot_id=settings.bot_id,
-        max_message_length=settings.max_message_length,
-        max_queued=settings.max_queued_per_session,
-        max_running=settings.max_concurrent_chats,
-        drain_seconds=settings.drain_seconds,
+def _files(
+    settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
+) -> FileService:
+    options = FileOptions(settings.max_file_bytes, settings.upload_timeout)
+    return FileService(stores.files, stores.rates, sessions, shutdown, coze, options)
+
+
+def _users(
+    stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient, accounts: Accounts
+) -> UserService:
+    return UserService(
+        users=stores.users,
+        files=stores.files,
+        usage=stores.usage,
+        conversations=stores.conversations,
+        sessions=sessions,
+        shutdown=shutdown,
+        coze=coze,
+        credentials=accounts.states,
     )
 
 
-def _files(settings: Settings, stores: _Stores, tasks: TaskService, coze: CozeClient) -> FileService:
-    options = FileOptions(settings.max_file_bytes, settings.upload_timeout)
-    return FileService(stores.files, stores.sessions, stores.rates, tasks, coze, options)
+def _rates(settings: Settings) -> dict[RateKind, int]:
+    messages, sessions = settings.rate_messages_per_minute, settings.rate_sessions_per_minute
+    return {"messages": messages, "sessions": sessions, "files": messages}
+
+
+@asynccontextmanager
+async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> AsyncIterator[Resources]:
+    """Raises ``ValueError``: a setting cannot work, which only the part that uses it can tell."""
+    async with AsyncExitStack() as stack:
+        metrics = stack.enter_context(closing(Metrics(__version__)))
+        open_trace = open_tracing(settings.otel_endpoint, service=settings.otel_service)
+        tracing = await stack.enter_async_context(open_trace)
+        redis = await _open_redis(settings, stack, metrics, tracing, world.servers)
+        coze, accounts = await _open_coze(settings, stack, metrics, tracing, world.transport)
+        stores = _stores(settings, redis)
+        logs, running, shutdown = _open_running(settings, stack, redis, coze, stores, metrics, tracing)
+        LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
+        sessions = SessionService(
+            sessions=stores.sessions,
+            conversations=stores.conversations,
+            rates=stores.rates,
+            running=running,
+            shutdown=shutdown,
+            coze=coze,
+            default_bot_id=settings.bot_id,
+        )
+        chats = ChatService(
+            sessions=sessions,
+            chats=stores.chats,
+            rates=stores.rates,
+            usage=stores.usage,
+            drafts=Drafts(stores.files, stores.sessions),
+            leases=stores.leases,
+            logs=logs,
+            running=running,
+            shutdown=shutdown,
+            max_length=settings.max_message_length,
+            max_queued=settings.max_queued_per_session,
+            max_running=settings.max_concurrent_chats,
+        )
+        yield Resources(
+            settings=settings,
+            redis=redis,
+            sessions=sessions,
+            chats=chats,
+            shutdown=shutdown,
+            users=_users(stores, sessions, shutdown, coze, accounts),
+            files=_files(settings, stores, sessions, shutdown, coze),
+            usage=UsageService(stores.usage),
+            conversations=ConversationService(sessions=stores.sessions, coze=coze),
+            streams=OpenStreams(settings.max_open_streams_per_caller, metrics),
+            verifier=await _open_verifier(settings, stack, metrics, world.transport),
+            started_ms=now_ms(),
+            metrics=metrics,
+            tracing=tracing,
+            api_keys=api_keys(settings),
+        )

@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 from loguru import logger
@@ -20,7 +20,7 @@ from loguru import logger
 if TYPE_CHECKING:
     from loguru import Record
 
-LogFields = Callable[[], Mapping[str, Any]]
+LogFields = Callable[[], Mapping[str, object]]
 
 _SECRETS: Final = re.compile(
     r"(?i)(bearer\s+)[^\s\"',]+|\b(pat_|sat_|czs_|cztei_)[A-Za-z0-9_.-]+|(rediss?://[^:@/\s]*:)[^@\s]+(?=@)"
@@ -28,10 +28,12 @@ _SECRETS: Final = re.compile(
 )
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LINE_ENDS: Final = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-_INPUT: Final = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
+_QUOTED_INPUT: Final = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
 """pydantic quotes what it refused: bodies, and records with what users wrote."""
 _MAX_FIELD: Final = 256
-_SUSPECT: Final = re.compile(r"(?i:bearer|pat_|sat_|czs_|cztei_|redis|eyJ)|[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TO_BE_CLEANED: Final = re.compile(
+    r"(?i:bearer|pat_|sat_|czs_|cztei_|redis|eyJ)|[\x00-\x1f\x7f-\x9f\u2028\u2029]"
+)
 """What a text must hold for ``redact`` or ``one_line`` to change it: one look instead of two."""
 
 
@@ -45,16 +47,16 @@ def one_line(text: str) -> str:
     return _CONTROL.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
 
 
-def _clean(value: Any) -> Any:
+def _clean(value: object) -> object:
     """Redacted before it is cut: half a token is not recognised as one."""
     if not isinstance(value, str):
         return value
-    return one_line(redact(value)[:_MAX_FIELD]) if _SUSPECT.search(value) else value[:_MAX_FIELD]
+    return one_line(redact(value)[:_MAX_FIELD]) if _TO_BE_CLEANED.search(value) else value[:_MAX_FIELD]
 
 
 def _prepare(record: "Record", render: Callable[["Record"], str]) -> None:
     """Cleans a record, and leaves the line that it makes in ``extra["line"]``, for all sinks alike."""
-    if _SUSPECT.search(record["message"]):
+    if _TO_BE_CLEANED.search(record["message"]):
         record["message"] = one_line(redact(record["message"]))
     extra = record["extra"]
     fields: LogFields | None = extra.pop("fields", None)
@@ -70,7 +72,7 @@ def _exception_text(record: "Record") -> str:
     if fault is None:
         return ""
     text = redact("".join(traceback.format_exception(fault.type, fault.value, fault.traceback)))
-    text = _INPUT.sub("input_value=***, input_type=", text)
+    text = _QUOTED_INPUT.sub("input_value=***, input_type=", text)
     return _LINE_ENDS.sub(lambda m: m[0].encode("unicode_escape").decode(), text)
 
 

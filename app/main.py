@@ -50,7 +50,7 @@ def create_app(
                 logger.warning("{}", RedisUnavailable.default_message)
             on_start(resources)
             yield
-            await resources.tasks.drain()
+            await resources.shutdown.drain()
 
     app = FastAPI(
         title="coze-fastapi",

@@ -7,10 +7,10 @@ keeps its numbers in files of that directory, and whichever is scraped answers f
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
@@ -34,20 +34,23 @@ class Timings:
         self.upstream = 0.0
 
 
-_timings: Final[ContextVar[Timings | None]] = ContextVar("timings", default=None)
+_current_timings: Final[ContextVar[Timings | None]] = ContextVar("timings", default=None)
 
 
 def begin_timings() -> Timings:
     """Those of the request that is handled from here on, in this task and in those it starts."""
     timings = Timings()
-    _timings.set(timings)
+    _current_timings.set(timings)
     return timings
 
 
-class _StoreTimer:
-    __slots__ = ("_latency", "_started")
+class _Timer:
+    """Adds the time of a block to what the request has waited for ``kind``."""
 
-    def __init__(self, latency: "Histogram") -> None:
+    __slots__ = ("_kind", "_latency", "_started")
+
+    def __init__(self, kind: Literal["store", "upstream"], latency: "Histogram | None" = None) -> None:
+        self._kind = kind
         self._latency = latency
 
     def __enter__(self) -> None:
@@ -55,23 +58,13 @@ class _StoreTimer:
 
     def __exit__(self, *_: object) -> None:
         seconds = time.perf_counter() - self._started
-        self._latency.observe(seconds)
-        if (timings := _timings.get()) is not None:
-            timings.store += seconds
+        if self._latency is not None:
+            self._latency.observe(seconds)
+        if (timings := _current_timings.get()) is not None:
+            setattr(timings, self._kind, getattr(timings, self._kind) + seconds)
 
 
-class _UpstreamTimer:
-    __slots__ = ("_started",)
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        if (timings := _timings.get()) is not None:
-            timings.upstream += time.perf_counter() - self._started
-
-
-class _Bounded:
+class _BoundedLabel:
     """The first ``MAX_LABELS`` different values as they are, all later ones as ``other``."""
 
     def __init__(self) -> None:
@@ -96,11 +89,11 @@ class Metrics:
         import prometheus_client
 
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._kinds = prometheus_client
+        self._prometheus = prometheus_client
         self._directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self._registry = prometheus_client.CollectorRegistry()
-        self._bot, self._code = _Bounded(), _Bounded()
-        self._credentials: Callable[[], Iterable[Mapping[str, Any]]] = tuple
+        self._bot, self._code = _BoundedLabel(), _BoundedLabel()
+        self._expiry_times: Callable[[], Mapping[str, int | None]] = dict
         self._redis_latency: dict[str, Histogram] = {}
         self._request_series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if self._directory:
@@ -111,19 +104,27 @@ class Metrics:
             prometheus_client.ProcessCollector(registry=self._registry)
         self._add_requests()
         self._add_chats()
-        self._add_surroundings()
+        self._add_auth_and_redis()
         self._gauge("coze_build_info", "1, by version", "max", ["version"]).labels(version).set(1)
 
     def _counter(self, name: str, text: str, labels: list[str] | None = None) -> "Counter":
-        return self._kinds.Counter(name, text, labels or [], registry=self._registry)
+        return self._prometheus.Counter(name, text, labels or [], registry=self._registry)
 
-    def _gauge(self, name: str, text: str, mode: Any, labels: list[str] | None = None) -> "Gauge":
-        return self._kinds.Gauge(name, text, labels or [], registry=self._registry, multiprocess_mode=mode)
+    def _gauge(
+        self,
+        name: str,
+        text: str,
+        mode: Literal["livesum", "mostrecent", "max"],
+        labels: list[str] | None = None,
+    ) -> "Gauge":
+        return self._prometheus.Gauge(
+            name, text, labels or [], registry=self._registry, multiprocess_mode=mode
+        )
 
     def _histogram(
         self, name: str, text: str, buckets: tuple[float, ...], labels: list[str] | None = None
     ) -> "Histogram":
-        return self._kinds.Histogram(name, text, labels or [], registry=self._registry, buckets=buckets)
+        return self._prometheus.Histogram(name, text, labels or [], registry=self._registry, buckets=buckets)
 
     def _add_requests(self) -> None:
         self._requests = self._counter(
@@ -153,7 +154,7 @@ class Metrics:
             "coze_queued_chats", "Messages waiting in queues, of all replicas; NaN: unknown", "mostrecent"
         )
 
-    def _add_surroundings(self) -> None:
+    def _add_auth_and_redis(self) -> None:
         self._upstream_errors = self._counter(
             "coze_upstream_errors", "Failures of Coze by its code, without one by ours", ["code"]
         )
@@ -179,7 +180,14 @@ class Metrics:
     # -- what happens ------------------------------------------------------------------------------------
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """An answer; ``route`` is the template, ``seconds`` are those to the answer's headers."""
+        """Counts an answer.
+
+        Args:
+            method: of the request.
+            route: the route's template, not the path.
+            status: of HTTP.
+            seconds: from the request to the answer's headers.
+        """
         shown = method if method in _METHODS else "other"
         series = self._request_series.get((shown, route, status))
         if series is None:
@@ -225,40 +233,46 @@ class Metrics:
         """Read when it is asked for; NaN where Redis cannot say."""
         self._queued.set(length)
 
-    def watch_credentials(self, states: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        """``states`` is asked at each scrape for ``name`` and ``expires_at`` (unix seconds or None). Of the
-        name, what stands before a ``-`` is shown: the credential's place in the settings."""
-        self._credentials = states
+    def watch_credentials(self, expiry_times: Callable[[], Mapping[str, int | None]]) -> None:
+        """Asked at each scrape: by a label for the credential unix seconds, None where they are unknown."""
+        self._expiry_times = expiry_times
 
     # -- what takes time ---------------------------------------------------------------------------------
 
-    def redis(self, command: str) -> _StoreTimer:
+    def redis(self, command: str) -> _Timer:
         """Times a block that waits for Redis; ``command`` is a name from our own code."""
         latency = self._redis_latency.get(command)
         if latency is None:
             latency = self._redis_latency[command] = self._redis.labels(command)
-        return _StoreTimer(latency)
+        return _Timer("store", latency)
 
     @staticmethod
-    def upstream() -> _UpstreamTimer:
+    def upstream() -> _Timer:
         """Times a block that waits for Coze."""
-        return _UpstreamTimer()
+        return _Timer("upstream")
 
     # -- scraping ----------------------------------------------------------------------------------------
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """(text, content type) for an ``Accept`` header. Reads files where there are several workers."""
+        """All metrics as text. Reads files where there are several workers.
+
+        Args:
+            accept: the scraper's ``Accept`` header.
+
+        Returns:
+            The text, and its content type.
+        """
         from prometheus_client.exposition import choose_encoder
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        for state in self._credentials():
-            if (moment := state["expires_at"]) is not None:
-                self._expiry.labels(state["name"].partition("-")[0]).set(moment - time.time())
+        for credential, moment in self._expiry_times().items():
+            if moment is not None:
+                self._expiry.labels(credential).set(moment - time.time())
         encode, content_type = choose_encoder(accept)
         registry = self._registry
         if self._directory:
             self._forget_the_dead()
-            registry = self._kinds.CollectorRegistry()
+            registry = self._prometheus.CollectorRegistry()
             MultiProcessCollector(registry, path=self._directory)  # type: ignore[no-untyped-call]
         return encode(registry), content_type
 
@@ -268,7 +282,7 @@ class Metrics:
             self._forget(os.getpid())
 
     def _forget_the_dead(self) -> None:
-        """A worker that was killed could not take its gauges along."""
+        """A worker that was killed could not remove its gauges."""
         for worker in self._workers.iterdir():
             if not _lives(int(worker.name)):
                 self._forget(int(worker.name))

@@ -42,7 +42,7 @@ def build_app() -> FastAPI:
 
 def _prepare_process(resources: Resources) -> None:
     """Everything that lives as long as the process is there by now."""
-    drain_on_signals(resources.tasks.drain)
+    drain_on_signals(resources.shutdown.drain)
     # What lives as long as the process need not be looked at by every collection, and a collection for each
     # few hundred objects would stop hundreds of streams for tens of milliseconds.
     gc.freeze()

@@ -1,11 +1,13 @@
-"""Events -> HTTP: a feed's frames as ``text/event-stream`` (WHATWG HTML, server-sent events).
+"""Events -> HTTP: what a reader brings as ``text/event-stream`` (WHATWG HTML, server-sent events).
 
-Knows nothing of where frames come from. The last two events, ``result`` and ``done``, are made here
+The last two events, ``result`` and ``done``, are made here
 for each reader: they are not in the log and carry the last frame's id.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 import orjson
@@ -17,8 +19,9 @@ from app.exceptions import RateLimited, ServiceError
 from app.metrics import Metrics
 from app.models import Cursor, success_json, task_status_of
 from app.records import head_of
-from app.signals import Pulse, Signal
-from app.tasks import Batch, Ending
+from app.signals import IdleTimer
+from app.tasks.reader import Batch, Ending, Reader
+from app.tasks.shutdown import Shutdown
 
 _RETRY: Final = b"retry: 1000\n\n"
 _HEARTBEAT: Final = b": keep-alive\n\n"
@@ -28,19 +31,6 @@ _HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",
 }
-
-
-class Feed(Protocol):
-    """What a stream reads from. ``last`` is the id of what was taken last."""
-
-    @property
-    def last(self) -> Cursor: ...
-    @property
-    def ending(self) -> Ending | None: ...
-    async def take(self) -> Batch | None: ...
-    async def wait(self) -> None: ...
-    def wake(self) -> None: ...
-    def close(self) -> None: ...
 
 
 def render(batch: Batch) -> bytes:
@@ -75,15 +65,18 @@ def render_ending(ending: Ending, last: Cursor) -> bytes:
 
 
 class Dialect(Protocol):
-    """How frames are written for one reader. It may keep what its client has, so each reader has its own;
-    ``batch`` may raise ``ServiceError``: then the stream ends with ``error``. Empty: nothing to write."""
+    """How frames are written for one client. It may keep what that has, so each stream has its own.
+
+    ``opening`` is written first, ``ending`` or ``error`` last, or ``reconnect`` where this process leaves.
+    ``batch`` and ``ending`` may raise ``ServiceError``: then the stream ends with ``error``.
+    """
 
     @property
     def opening(self) -> bytes: ...
     def batch(self, batch: Batch) -> bytes: ...
     def ending(self, ending: Ending, last: Cursor) -> bytes: ...
     def error(self, error: ServiceError, request_id: str) -> bytes: ...
-    def farewell(self) -> bytes: ...
+    def reconnect(self) -> bytes: ...
 
 
 class CozeEvents:
@@ -98,7 +91,7 @@ class CozeEvents:
             error_body(error, request_id)
         )
 
-    def farewell(self) -> bytes:
+    def reconnect(self) -> bytes:
         return _RECONNECT
 
 
@@ -106,104 +99,104 @@ _COZE_EVENTS: Final = CozeEvents()
 
 
 class OpenStreams:
-    """Counts the open streams of each caller in this process."""
+    """Counts the open streams of each caller in this process; ``most``: how many one may have."""
 
     def __init__(self, most: int, metrics: Metrics) -> None:
         self._most = most
         self._gauge = metrics.open_streams
-        self._open: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return sum(self._open.values())
+        self._open: Counter[str] = Counter()
 
     def check(self, owner: str) -> None:
         """Raises ``RateLimited`` where the caller has as many open as may be; before anything is begun."""
-        if self._open.get(owner, 0) >= self._most:
+        if self._open[owner] >= self._most:
             raise RateLimited(f"More than {self._most} streams are open", retry_after=5)
 
     def take(self, owner: str) -> Callable[[], None]:
         """One more; returns how to give it back."""
-        self._open[owner] = self._open.get(owner, 0) + 1
-        self._gauge.inc()
+        self._count(owner, 1)
+        return partial(self._count, owner, -1)
 
-        def give_back() -> None:
-            self._gauge.dec()
-            left = self._open[owner] - 1
-            if left:
-                self._open[owner] = left
-            else:
-                del self._open[owner]
-
-        return give_back
+    def _count(self, owner: str, change: int) -> None:
+        self._gauge.inc(change)
+        self._open[owner] += change
+        if not self._open[owner]:
+            del self._open[owner]
 
 
 class EventStream(Response):
-    """Writes a feed until its end, the client's departure, or the farewell of this process.
+    """Writes what a reader brings until the chat's end, the client's departure, or that of this process.
 
     A plain ASGI response: frames go straight to ``send``, which waits while the client does not read.
+
+    Args:
+        reader: closed at the end.
+        chat_id: the chat, for a header.
+        heartbeat: seconds of silence after which a comment is written.
+        shutdown: tells when open streams have to go.
+        on_close: called at the end, however it came.
+        dialect: how frames are written.
     """
 
     def __init__(
         self,
-        feed: Feed,
+        reader: Reader,
         *,
         chat_id: str,
         heartbeat: float,
-        farewell: Signal,
+        shutdown: Shutdown,
         on_close: Callable[[], None],
         dialect: Dialect = _COZE_EVENTS,
     ) -> None:
         super().__init__(headers={**_HEADERS, "X-Coze-Chat-Id": chat_id})
         del self.headers["content-length"]
-        self._feed = feed
+        self._reader = reader
         self._dialect = dialect
         self._heartbeat = heartbeat
-        self._farewell = farewell
+        self._shutdown = shutdown
         self._on_close = on_close
         self._gone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        stop_listening = self._farewell.watch(self._feed.wake)
-        pulse = Pulse(self._heartbeat, self._feed.wake)
+        stop_listening = self._shutdown.changed.watch(self._reader.wake)
+        silence = IdleTimer(self._heartbeat, self._reader.wake)
         client = asyncio.ensure_future(self._watch_client(receive))
         # In a task of its own: each frame would wake all the coroutines of middleware and routing above us.
-        writer = asyncio.ensure_future(self._write(scope, send, pulse))
+        writer = asyncio.ensure_future(self._write(scope, send, silence))
         try:
             await writer
         finally:
             writer.cancel()
             client.cancel()
-            pulse.stop()
+            silence.stop()
             stop_listening()
-            self._feed.close()
+            self._reader.close()
             self._on_close()
 
-    async def _write(self, scope: Scope, send: Send, pulse: Pulse) -> None:
+    async def _write(self, scope: Scope, send: Send, silence: IdleTimer) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        last = await self._follow(send, pulse, scope.get("state", {}).get("request_id", ""))
+        last = await self._follow(send, silence, scope.get("state", {}).get("request_id", ""))
         if not self._gone:
             await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _follow(self, send: Send, pulse: Pulse, request_id: str) -> bytes:
+    async def _follow(self, send: Send, silence: IdleTimer, request_id: str) -> bytes:
         """Writes what there is, all at once, as often as there is something; returns the last words."""
-        feed, dialect = self._feed, self._dialect
-        piece = dialect.opening
+        dialect, piece = self._dialect, self._dialect.opening
+        self._reader.wake()  # the opening is not to wait for a frame
         try:
-            while not self._gone:
-                if (batch := await feed.take()) is not None:
-                    piece += dialect.batch(batch)
-                if (ending := feed.ending) is not None:
-                    return piece + dialect.ending(ending, feed.last)
-                if batch is None and self._farewell.is_set():
-                    return piece + dialect.farewell()
-                if not piece and pulse.due:
+            async for found in self._reader:
+                if isinstance(found, Ending):
+                    return piece + dialect.ending(found, self._reader.last)
+                piece += dialect.batch(found) if found.frames else b""
+                if self._gone:
+                    return b""
+                if self._shutdown.streams_end and not found.frames:
+                    return piece + dialect.reconnect()
+                if not piece and silence.due:
                     piece = _HEARTBEAT
                 if piece:
-                    pulse.beat()
+                    silence.beat()
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                     piece = b""
-                elif batch is None:
-                    await feed.wait()
         except ServiceError as error:
             # The status is out already: what goes wrong now is told by an event, behind what was said.
             return piece + dialect.error(error, request_id)
@@ -213,4 +206,4 @@ class EventStream(Response):
         while (await receive())["type"] != "http.disconnect":
             pass
         self._gone = True
-        self._feed.wake()
+        self._reader.wake()

@@ -1,4 +1,5 @@
-"""Is everything in place? One line each, with the fix where it is not. Nothing is started or paid for."""
+"""Checks the settings and what they lead to: one line each, with the fix where something is wrong. No chat is
+started, so nothing costs."""
 
 import asyncio
 from collections.abc import Mapping

@@ -14,7 +14,7 @@ _NO_TOKEN: Final = "not-a-token"  # noqa: S105  # that is the point of it
 
 
 async def check_auth(options: AuthOptions | None, http: httpx.AsyncClient, local_host: str) -> Line:
-    """``options`` None: authentication is off. ``local_host``: a root that only exists on desks."""
+    """``options`` None: authentication is off. ``local_host``: a root that only developers have."""
     if options is None:
         text = "ENABLE_AUTH=false: whoever reaches the port is an administrator"
         return Line("warn", _NAME, text, "set ENABLE_AUTH=true", "未开启鉴权")

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import orjson
 
 from app.check.lines import Line
-from app.coze.codes import NOT_THERE, TOKEN_REFUSED, rule_for
+from app.coze.codes import NOT_FOUND, TOKEN_REFUSED, rule_for
 from app.coze.options import Bearer
 from app.coze.transport import NETWORK_ERRORS
 from app.credentials import Accounts
@@ -25,29 +25,29 @@ from app.exceptions import UpstreamError
 REGIONS: Final[Mapping[str, str]] = MappingProxyType(
     {"https://api.coze.cn": "https://api.coze.com", "https://api.coze.com": "https://api.coze.cn"}
 )
-_NO_RIGHT: Final = 4101
-_NO_CHAT: Final[Mapping[str, str]] = MappingProxyType({"conversation_id": "1", "chat_id": "1"})
-_RIGHTS: Final[tuple[tuple[str, bool, str, str, dict[str, Any] | None], ...]] = (
+_NO_PERMISSION: Final = 4101
+_NO_SUCH_CHAT: Final[Mapping[str, str]] = MappingProxyType({"conversation_id": "1", "chat_id": "1"})
+_PERMISSIONS: Final[tuple[tuple[str, bool, str, str, Mapping[str, object] | None], ...]] = (
     # The right, whether nothing works without it, method, path, body.
     ("getChat", True, "GET", "/v3/chat/retrieve", None),
     ("listMessage", True, "GET", "/v3/chat/message/list", None),
     # A bot that cannot exist and no message: refused whatever the token may do.
     ("chat", True, "POST", "/v3/chat", {"bot_id": "0", "user_id": "check", "additional_messages": []}),
     ("createConversation", True, "POST", "/v1/conversation/create", {"bot_id": "0"}),
-    ("cancelChat", False, "POST", "/v3/chat/cancel", dict(_NO_CHAT)),
+    ("cancelChat", False, "POST", "/v3/chat/cancel", dict(_NO_SUCH_CHAT)),
     ("submitToolChat", False, "POST", "/v3/chat/submit_tool_outputs", {"tool_outputs": []}),
     ("editConversation", False, "POST", "/v1/conversations/1/clear", None),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeReply:
     """``code`` None: not an answer of Coze's; ``failure``: none at all, and why."""
 
     status: int = 0
     code: int | None = None
     logid: str = ""
-    data: Any = None
+    data: object = None
     failure: str = ""
     offset: float | None = None
     """Seconds by which Coze's clock is ahead."""
@@ -84,7 +84,7 @@ class CozeCheck:
     async def lines(self, offsets: dict[str, float]) -> list[Line]:
         """Adds Coze's clock to ``offsets``."""
         began = time.monotonic()
-        answer = await self._ask("GET", "/v3/chat/retrieve", "none", dict(_NO_CHAT))
+        answer = await self._probe("GET", "/v3/chat/retrieve", "none", dict(_NO_SUCH_CHAT))
         if answer.offset is not None:
             offsets["Coze"] = answer.offset
         if answer.code is None:
@@ -104,10 +104,10 @@ class CozeCheck:
             Bearer(bearer).header()
         except UpstreamError as error:
             return [Line("fail", "token", f"{who}: {error.message}", error.hint or "", "无法取得令牌")]
-        answer = await self._ask("GET", "/v3/chat/retrieve", bearer, dict(_NO_CHAT))
+        answer = await self._probe("GET", "/v3/chat/retrieve", bearer, dict(_NO_SUCH_CHAT))
         if answer.failure:
             return [Line("skip", "token", f"{who}: {answer.failure}", "try again", "请重试")]
-        if answer.refused or answer.code == _NO_RIGHT:
+        if answer.refused or answer.code == _NO_PERMISSION:
             line = await self._region(who, bearer, answer)
             if line is not None:
                 return [line]
@@ -116,15 +116,15 @@ class CozeCheck:
             text = f"{who}: Coze does not accept it ({answer})"
             return [Line("fail", "token", text, fix, "令牌无效或已过期")]
         lines = [Line("ok", "token", f"{who}: Coze accepts it", "", "令牌有效")]
-        return [*lines, await self._rights(who, bearer), await self._bot(who, bearer)]
+        return [*lines, await self._permissions(who, bearer), await self._bot(who, bearer)]
 
-    async def _region(self, who: str, bearer: str, here: Answer) -> Line | None:
+    async def _region(self, who: str, bearer: str, here: ProbeReply) -> Line | None:
         """Whether the other region knows the token: each has accounts of its own."""
         other = self._regions.get(self._base)
         if other is None:
             return None
-        there = await self._ask("GET", "/v3/chat/retrieve", bearer, dict(_NO_CHAT), base=other)
-        if there.code is None or there.refused or there.code == _NO_RIGHT:
+        there = await self._probe("GET", "/v3/chat/retrieve", bearer, dict(_NO_SUCH_CHAT), base=other)
+        if there.code is None or there.refused or there.code == _NO_PERMISSION:
             return None
         return Line(
             "fail",
@@ -134,17 +134,19 @@ class CozeCheck:
             "令牌与区域不符：coze.cn 与 coze.com 账号互不相通",
         )
 
-    async def _rights(self, who: str, bearer: str) -> Line:
+    async def _permissions(self, who: str, bearer: str) -> Line:
         answers = await asyncio.gather(
             *(
-                self._ask(method, path, bearer, dict(_NO_CHAT) if path != "/v3/chat" else {}, body=body)
-                for _, _, method, path, body in _RIGHTS
+                self._probe(
+                    method, path, bearer, dict(_NO_SUCH_CHAT) if path != "/v3/chat" else {}, body=body
+                )
+                for _, _, method, path, body in _PERMISSIONS
             )
         )
         missing = [
             (right, needed)
-            for (right, needed, *_), answer in zip(_RIGHTS, answers, strict=True)
-            if answer.code == _NO_RIGHT
+            for (right, needed, *_), answer in zip(_PERMISSIONS, answers, strict=True)
+            if answer.code == _NO_PERMISSION
         ]
         name = "permissions"
         if not missing:
@@ -158,11 +160,11 @@ class CozeCheck:
         """Coze's online information of a bot is there once it is published to the API channel."""
         name = "bot"
         what = f"{self._bot_id} for {who}"
-        answer = await self._ask("GET", "/v1/bot/get_online_info", bearer, {"bot_id": self._bot_id})
+        answer = await self._probe("GET", "/v1/bot/get_online_info", bearer, {"bot_id": self._bot_id})
         if answer.code == 0 and isinstance(answer.data, dict):
             title = str(answer.data.get("name") or "")[:60]
             return Line("ok", name, f"{what}: published to the API ({title!r})", "", "智能体已发布")
-        if answer.code == _NO_RIGHT:
+        if answer.code == _NO_PERMISSION:
             text = f"{what}: the token may not look (4101)"
             fix = "add the permission getMetadata, or see the first chat"
             return Line("skip", name, text, fix, "令牌无 getMetadata 权限，无法检查智能体")
@@ -171,7 +173,7 @@ class CozeCheck:
         if answer.code == 4015:
             fix = "publish the bot on Coze with the channel Agent As API"
             return Line("fail", name, f"{what}: not published ({answer})", fix, "智能体未发布到 API 渠道")
-        if answer.code in (4000, 4006, *NOT_THERE):
+        if answer.code in (4000, 4006, *NOT_FOUND):
             fix = "check COZE_BOT_ID: it is the number at the end of the bot's address"
             return Line(
                 "fail", name, f"{what}: not found ({answer})", fix, "找不到智能体，请检查 COZE_BOT_ID"
@@ -180,16 +182,16 @@ class CozeCheck:
         fix = "is the bot published to the API, and the token of its workspace?"
         return Line("warn", name, f"{what}: {meaning} ({answer})", fix, "请确认智能体已发布到 API")
 
-    async def _ask(
+    async def _probe(
         self,
         method: str,
         path: str,
         bearer: str,
         params: dict[str, str],
         *,
-        body: dict[str, Any] | None = None,
+        body: Mapping[str, object] | None = None,
         base: str | None = None,
-    ) -> Answer:
+    ) -> ProbeReply:
         headers = httpx.Headers({"authorization": f"Bearer {bearer}", "accept": "application/json"})
         try:
             async with asyncio.timeout(self._seconds):
@@ -197,7 +199,7 @@ class CozeCheck:
                     method, (base or self._base) + path, params=params, json=body, headers=headers
                 )
         except NETWORK_ERRORS as error:
-            return Answer(failure=f"no answer ({type(error.__cause__ or error).__name__})")
+            return ProbeReply(failure=f"no answer ({type(error.__cause__ or error).__name__})")
         try:
             value = orjson.loads(response.content)
         except orjson.JSONDecodeError:
@@ -205,17 +207,17 @@ class CozeCheck:
         reply = value if isinstance(value, dict) else {}
         detail = reply.get("detail")
         code = reply.get("code")
-        return Answer(
+        return ProbeReply(
             status=response.status_code,
             code=code if isinstance(code, int) else 0 if "data" in reply else None,
             logid=response.headers.get("x-tt-logid")
             or (str(detail.get("logid") or "") if isinstance(detail, dict) else ""),
             data=reply.get("data"),
-            offset=_offset(response.headers.get("date", "")),
+            offset=_clock_offset(response.headers.get("date", "")),
         )
 
 
-def _offset(date: str) -> float | None:
+def _clock_offset(date: str) -> float | None:
     try:
         return parsedate_to_datetime(date).timestamp() - time.time()
     except ValueError:

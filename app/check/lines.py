@@ -10,7 +10,7 @@ _MARKS: Final[dict[Severity, str]] = {"ok": "[ ok ]", "skip": "[ -- ]", "warn": 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """``skip``: could not be looked at, which is neither good nor bad."""
+    """``skip``: could not be checked, which is neither good nor bad."""
 
     severity: Severity
     name: str

@@ -7,8 +7,8 @@ from typing import Final
 from app.check.lines import Line
 from app.config import Settings
 
-_CLOCK_WARN: Final = 30.0
-_CLOCK_FAIL: Final = 300.0
+_CLOCK_WARN_SECONDS: Final = 30.0
+_CLOCK_FAIL_SECONDS: Final = 300.0
 """Seconds. A signed request that is further off is refused by most."""
 
 
@@ -65,10 +65,10 @@ def check_clock(offsets: dict[str, float]) -> Line:
     if not offsets:
         return Line("skip", "clock", "nobody told the time to compare with", "", "无法比较时钟")
     who, worst = max(offsets.items(), key=lambda item: abs(item[1]))
-    if abs(worst) < _CLOCK_WARN:
+    if abs(worst) < _CLOCK_WARN_SECONDS:
         return Line("ok", "clock", f"within {abs(worst):.0f} s of {' and '.join(offsets)}", "", "时钟正常")
     return Line(
-        "fail" if abs(worst) > _CLOCK_FAIL else "warn",
+        "fail" if abs(worst) > _CLOCK_FAIL_SECONDS else "warn",
         "clock",
         f"this machine is {abs(worst):.0f} s {'behind' if worst > 0 else 'ahead of'} {who}",
         "synchronise it (chrony, systemd-timesyncd): signed tokens depend on it",

@@ -1,4 +1,4 @@
-"""Redis: there, new enough, writable, on disk, and not throwing keys away."""
+"""Redis: reachable, new enough, writable, written to disk, and without eviction."""
 
 import time
 from typing import Any, Final
@@ -8,11 +8,11 @@ from redis import exceptions as redis_errors
 from app.check.lines import Line
 from app.config import Settings
 from app.exceptions import Overloaded, RedisUnavailable
-from app.redis_client import Command, Keys, RedisGate, open_redis
+from app.redis_client import Keys, Number, RedisGate, open_redis
 from app.redis_url import parse_redis_url
 
-_OLDEST: Final = (6, 2)
-_FULL: Final = 0.8
+_OLDEST_VERSION: Final = (6, 2)
+_NEARLY_FULL: Final = 0.8
 _NAME: Final = "redis"
 
 
@@ -30,10 +30,10 @@ async def check_redis(settings: Settings, offsets: dict[str, float]) -> list[Lin
             servers = await gate.info()
             before = time.time()
             clocks = await gate.on_each("TIME")
-            await gate.run(Command[int]("DEL", Keys(settings.redis_prefix).probes[0]))
+            await gate.run(Number("DEL", Keys(settings.redis_prefix).probes[0]))
         except (RedisUnavailable, Overloaded, redis_errors.RedisError) as error:
-            return [_away(address.shown, error.__cause__ or error)]
-        offsets["Redis"] = max((_moment(c) - before for c in clocks), key=abs)
+            return [_unusable(address.shown, error.__cause__ or error)]
+        offsets["Redis"] = max((_seconds(c) - before for c in clocks), key=abs)
         return [
             _version(servers, address.shown, address.kind),
             await _persistence(gate, servers),
@@ -41,12 +41,12 @@ async def check_redis(settings: Settings, offsets: dict[str, float]) -> list[Lin
         ]
 
 
-def _moment(clock: Any) -> float:
+def _seconds(clock: Any) -> float:
     seconds, micros = clock
     return int(seconds) + int(micros) / 1e6
 
 
-def _away(shown: str, cause: BaseException) -> Line:
+def _unusable(shown: str, cause: BaseException) -> Line:
     fix, hint = "start it, or correct REDIS_URL", "无法连接 Redis"
     if isinstance(cause, redis_errors.AuthenticationError | redis_errors.NoPermissionError):
         fix, hint = "correct the user and password in REDIS_URL, or the user's rights", "Redis 账号或密码错误"
@@ -61,15 +61,15 @@ def _away(shown: str, cause: BaseException) -> Line:
 
 def _version(servers: list[Any], shown: str, kind: str) -> Line:
     versions = {str(info.get("redis_version", "")) for info in servers}
-    oldest = min(versions, key=_numbers)
+    oldest = min(versions, key=_version_numbers)
     what = f"Redis {oldest} at {shown}" + (f" ({len(servers)} masters)" if kind == "cluster" else "")
-    if oldest and _numbers(oldest) < _OLDEST:
+    if oldest and _version_numbers(oldest) < _OLDEST_VERSION:
         fix = "update it: 6.2 is the oldest that works"
         return Line("fail", _NAME, f"{what} is too old", fix, "Redis 版本过低，至少需要 6.2")
     return Line("ok", _NAME, f"{what} takes writes", "", "连接正常")
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def _version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
 
 
@@ -104,7 +104,7 @@ def _memory(servers: list[Any]) -> Line:
             fix = "redis-cli CONFIG SET maxmemory-policy noeviction"
             return Line("warn", name, text, fix, "内存淘汰策略应为 noeviction")
         used = int(info.get("used_memory", 0) or 0) / most
-        if used > _FULL:
+        if used > _NEARLY_FULL:
             text, fix = f"{used:.0%} of maxmemory is in use", "raise maxmemory"
             return Line("warn", name, text, fix, "Redis 内存即将用尽")
     return Line("ok", name, "nothing is evicted", "", "内存策略正确")

@@ -1,4 +1,4 @@
-"""Sends calls to Coze's API: with a token, again where that is safe, and never without an end.
+"""Sends calls to Coze's API, with a token, and again where that is safe.
 
 A call that starts something is only sent again while Coze demonstrably has not begun: no connection, HTTP
 429, 500, 502, 503, or a JSON error whose code allows it. Once a chat may exist, the failure goes to whoever
@@ -17,14 +17,14 @@ from app.coze.exchange import ApiCall, begin_stream, send
 from app.coze.options import Bearer, CozeOptions, Credentials
 from app.coze.replies import Reply
 from app.coze.retry import Backoff, RetryBudget, Uniform
-from app.coze.stream import Answer, CozeStream
+from app.coze.stream import CozeResponse, CozeStream
 from app.coze.transport import PooledClient
 from app.exceptions import UpstreamError
 from app.metrics import Metrics
 from app.tracing import Span, Tracing
 
 T = TypeVar("T")
-Read = Callable[[Answer], Awaitable[T]]
+Read = Callable[[CozeResponse], Awaitable[T]]
 
 
 class CozeApi:
@@ -65,7 +65,7 @@ class CozeApi:
         """The JSON answer of a call. Raises ``UpstreamError``."""
         with self._metrics.upstream(), self._span(call) as span:
             try:
-                reply = await self._with_retries(call, credentials, Answer.read_json, span)
+                reply = await self._with_retries(call, credentials, CozeResponse.read_json, span)
             except UpstreamError as error:
                 if call.existing:
                     # Nobody must conclude from a refused retrieve that its chat never began.
@@ -110,10 +110,10 @@ class CozeApi:
         renewed = stays_open = False
         while True:
             bearer = Bearer(await credentials.bearer(call.conversation_id))
-            answer: Answer | None = None
+            response: CozeResponse | None = None
             try:
-                answer = await send(self._http, self.options, call, bearer)
-                result = await read(answer)
+                response = await send(self._http, self.options, call, bearer)
+                result = await read(response)
                 stays_open = call.stream  # ``stream`` closes it
                 return result
             except UpstreamError as error:
@@ -126,7 +126,9 @@ class CozeApi:
                     continue
                 if retry >= min(most, allowed(error)):
                     raise
-                pause = self._backoff.delay(retry, answer.head.retry_after if answer is not None else None)
+                pause = self._backoff.delay(
+                    retry, response.head.retry_after if response is not None else None
+                )
                 if pause is None or not self._budget.take():
                     raise
                 retry += 1
@@ -142,8 +144,8 @@ class CozeApi:
                 )
             finally:
                 # On failure and cancellation too: the connection must not outlive the call.
-                if answer is not None and not stays_open:
-                    await answer.close()
+                if response is not None and not stays_open:
+                    await response.close()
             await self.sleep(pause)
 
 
@@ -151,5 +153,5 @@ async def _has_another_token(
     error: UpstreamError, bearer: Bearer, call: ApiCall, credentials: Credentials
 ) -> bool:
     if error.coze_code in TOKEN_REFUSED:
-        return await credentials.refused(bearer.reveal())
-    return credentials.failed(error) and (call.safe or not error.maybe_started)
+        return await credentials.token_refused(bearer.reveal())
+    return credentials.call_failed(error) and (call.safe or not error.maybe_started)

@@ -12,11 +12,12 @@ import asyncio
 from collections.abc import AsyncIterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
 from app.coze.api import CozeApi
-from app.coze.codes import CANNOT_CANCEL, NOT_THERE
+from app.coze.codes import CANNOT_CANCEL, NOT_FOUND
 from app.coze.deadline import deadline
 from app.coze.exchange import ApiCall
 from app.coze.files import CozeFile, FilePart
@@ -77,7 +78,7 @@ class CozeClient:
 
     def answer_failed(self, error: UpstreamError) -> None:
         """An answer that had begun failed with ``error``: that may be the credential's limit, too."""
-        self._credentials.failed(error)
+        self._credentials.call_failed(error)
 
     # --- chats -----------------------------------------------------------------------------------------
 
@@ -92,7 +93,7 @@ class CozeClient:
         ``{"tool_call_id", "output"}``."""
         call = ApiCall(
             method="POST",
-            url=self._endpoints.tool_outputs,
+            url=self._endpoints.url("/v3/chat/submit_tool_outputs"),
             params={"conversation_id": conversation_id, "chat_id": chat_id},
             content=msgspec.json.encode({"tool_outputs": outputs, "stream": True}),
             conversation_id=conversation_id,
@@ -124,8 +125,8 @@ class CozeClient:
         """GET /v3/chat/retrieve, sent again ``retries`` times at most (default ``max_retries``)."""
         # Coze's cloud accepts POST, too; coze-studio does not.
         ids = {"conversation_id": conversation_id, "chat_id": chat_id}
-        reply = await self._existing(
-            "GET", self._endpoints.retrieve, conversation_id, params=ids, retries=retries
+        reply = await self._call_existing(
+            "GET", "/v3/chat/retrieve", conversation_id, params=ids, retries=retries
         )
         return _chat(reply, conversation_id, chat_id)
 
@@ -133,7 +134,7 @@ class CozeClient:
         """GET /v3/chat/message/list: the messages of that turn without the user's, in Coze's order, which is
         not that of time. Raises ``CozeApiError`` past ``max_messages``."""
         ids = {"conversation_id": conversation_id, "chat_id": chat_id}
-        reply = await self._existing("GET", self._endpoints.messages, conversation_id, params=ids)
+        reply = await self._call_existing("GET", "/v3/chat/message/list", conversation_id, params=ids)
         return [message for message in self._messages(reply) if not message.is_question]
 
     async def stored_answer(self, conversation_id: str, chat_id: str) -> list[Message]:
@@ -152,8 +153,8 @@ class CozeClient:
         """Retrieves the chat until it is completed, failed, canceled or requires_action.
 
         Waits ``0.3 * poll_interval`` first, then ``poll_interval``, growing slowly to three times that, with
-        jitter. Up to ``POLL_FAILURES`` failures in a row that may pass are borne. There is no deadline in
-        here: wrap it in one (``chat_deadline``).
+        jitter. Up to ``POLL_FAILURES`` failures in a row are tolerated, if they may pass. There is no
+        deadline in here: wrap it in one (``chat_deadline``).
         """
         interval = self._options.poll_interval
         wait = interval * _FIRST_POLL
@@ -178,7 +179,7 @@ class CozeClient:
         outputs) is retrieved instead, and its state returned."""
         ids = {"conversation_id": conversation_id, "chat_id": chat_id}
         try:
-            reply = await self._existing("POST", self._endpoints.cancel, conversation_id, body=ids)
+            reply = await self._call_existing("POST", "/v3/chat/cancel", conversation_id, body=ids)
         except UpstreamError as error:
             if error.coze_code not in CANNOT_CANCEL:
                 raise
@@ -197,15 +198,15 @@ class CozeClient:
         """POST /v1/conversation/create; returns the conversation's id."""
         call = ApiCall(
             method="POST",
-            url=self._endpoints.conversation_create,
+            url=self._endpoints.url("/v1/conversation/create"),
             content=msgspec.json.encode({"bot_id": bot_id}),
         )
         return _own_id(await self._api.json(call, self._credentials))
 
     async def clear_conversation(self, conversation_id: str) -> Section:
         """POST /v1/conversations/{id}/clear: the bot forgets what was said; returns the new section."""
-        url = self._endpoints.conversation_clear(conversation_id)
-        reply = await self._existing("POST", url, conversation_id)
+        path = f"/v1/conversations/{quote(conversation_id, safe='')}/clear"
+        reply = await self._call_existing("POST", path, conversation_id)
         return Section(_own_id(reply), reply.logid)
 
     async def list_conversation_messages(
@@ -229,8 +230,8 @@ class CozeClient:
         body: dict[str, str | int] = {"order": order, "limit": min(max(limit, 1), PAGE_SIZE)}
         optional = {"before_id": before_id, "after_id": after_id}
         body.update({key: value for key, value in optional.items() if value})
-        url, ids = self._endpoints.conversation_messages, {"conversation_id": conversation_id}
-        reply = await self._existing("POST", url, conversation_id, params=ids, body=body)
+        path, ids = "/v1/conversation/message/list", {"conversation_id": conversation_id}
+        reply = await self._call_existing("POST", path, conversation_id, params=ids, body=body)
         return MessagePage(
             self._messages(reply),
             identifier(reply.body.get("first_id")) or None,
@@ -283,7 +284,7 @@ class CozeClient:
         try:
             return await self.retrieve_chat(conversation_id, chat_id)
         except UpstreamError as error:
-            if error.coze_code in NOT_THERE:
+            if error.coze_code in NOT_FOUND:
                 return None
             raise
 
@@ -307,7 +308,7 @@ class CozeClient:
         part = FilePart(name, mime, chunks)
         call = ApiCall(
             method="POST",
-            url=self._endpoints.file_upload,
+            url=self._endpoints.url("/v1/files/upload"),
             content=part.body(),
             content_type=part.content_type,
             seconds=seconds + 1,  # ours is first, and says what it is
@@ -319,10 +320,10 @@ class CozeClient:
 
     # --- how calls are made ------------------------------------------------------------------------------
 
-    async def _existing(
+    async def _call_existing(
         self,
         method: str,
-        url: str,
+        path: str,
         conversation_id: str,
         *,
         params: dict[str, str] | None = None,
@@ -333,7 +334,7 @@ class CozeClient:
         return await self._api.json(
             ApiCall(
                 method=method,
-                url=url,
+                url=self._endpoints.url(path),
                 params=params,
                 content=None if body is None else msgspec.json.encode(body),
                 conversation_id=conversation_id,

@@ -25,7 +25,7 @@ CANNOT_CANCEL: Final = frozenset({4104, 103200005})
 
 TOKEN_REFUSED: Final = frozenset({4100, 700012006})
 
-NOT_THERE: Final = frozenset({4001, 4002, 4200, 103000002, 103200003})
+NOT_FOUND: Final = frozenset({4001, 4002, 4200, 103000002, 103200003})
 """The chat or conversation does not exist, or belongs to another identity."""
 
 
@@ -174,7 +174,13 @@ def coze_error(
     """The error for a Coze code, or for an HTTP status where Coze gave no code.
 
     The text is ours: Coze's ``msg`` can hold stack traces and prompts and is never passed on.
-    ``retry_after``: seconds, from the answer's header.
+
+    Args:
+        code: Coze's; None: it gave none.
+        logid: what Coze's support asks for.
+        http_status: of the answer.
+        maybe_started: whether a chat may have begun all the same.
+        retry_after: seconds, from the answer's header.
     """
     if code is None:
         return _status_error(http_status, logid, maybe_started, retry_after)

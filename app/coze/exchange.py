@@ -1,4 +1,4 @@
-"""Sends one request to Coze, and tells from the beginning of the answer what it is."""
+"""Sends one request to Coze, and tells from the beginning of the response what it is."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ import msgspec
 from app.coze.deadline import deadline
 from app.coze.options import Bearer, CozeOptions
 from app.coze.replies import looks_like
-from app.coze.stream import Answer, CozeStream, no_first_byte
+from app.coze.stream import CozeResponse, CozeStream, no_first_byte
 from app.coze.transport import NETWORK_ERRORS, PooledClient, network_error
 from app.coze.wire import ChatState
 from app.exceptions import CozeApiError
@@ -24,11 +24,11 @@ class ApiCall(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         content: the body; an iterator is sent as it comes, and once.
-        seconds: from the request to the whole answer, where that is not ``first_byte_timeout``.
+        seconds: from the request to the whole response, where that is not ``first_byte_timeout``.
         conversation_id: of what the call is about; None where there is no conversation yet.
         safe: it may be repeated whatever happened to it.
         existing: it is about a chat that exists.
-        stream: the answer is to be an event stream.
+        stream: the response is to be an event stream.
         retries: at most, where that is not ``max_retries``.
     """
 
@@ -46,18 +46,18 @@ class ApiCall(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def repeatable(self) -> bool:
-        """What flows through us is here only once."""
+        """A body that is sent as it comes cannot be sent again."""
         return self.content is None or isinstance(self.content, bytes)
 
     def __repr__(self) -> str:
         return f"{self.method} {self.url}"  # the content is what a user wrote
 
 
-async def send(http: PooledClient, options: CozeOptions, call: ApiCall, bearer: Bearer) -> Answer:
-    """Sends the request and waits for the headers of the answer.
+async def send(http: PooledClient, options: CozeOptions, call: ApiCall, bearer: Bearer) -> CozeResponse:
+    """Sends the request and waits for the headers of the response.
 
     Returns:
-        The answer, to be closed.
+        The response, to be closed.
 
     Raises:
         CozeTimeout: they are late.
@@ -70,7 +70,7 @@ async def send(http: PooledClient, options: CozeOptions, call: ApiCall, bearer: 
             response = await http.exchange(request)
         except NETWORK_ERRORS as error:
             raise network_error(error, options.connect_timeout) from error
-    return Answer(response, options, late_at)
+    return CozeResponse(response, options, late_at)
 
 
 def _request(options: CozeOptions, call: ApiCall, bearer: Bearer) -> httpx.Request:
@@ -100,25 +100,25 @@ def _request(options: CozeOptions, call: ApiCall, bearer: Bearer) -> httpx.Reque
         raise network_error(error, options.connect_timeout) from error
 
 
-async def begin_stream(answer: Answer) -> CozeStream:
+async def begin_stream(response: CozeResponse) -> CozeStream:
     """Decides what an answer to ``stream=true`` is, after its headers.
 
     By content type; where that does not tell, by the first byte. Raises the error of a JSON or HTML answer.
     """
-    head, first = answer.head, b""
+    head, first = response.head, b""
     if head.is_event_stream:
-        return CozeStream(answer)
+        return CozeStream(response)
     if head.is_success and head.content_type != "application/json":
-        async with deadline(answer.late_at, answer.no_first_byte):
+        async with deadline(response.late_at, response.no_first_byte):
             while looks_like(first) == "unknown" and len(first) <= _SNIFF_BYTES:
-                chunk = await answer.read()
+                chunk = await response.read()
                 if chunk is None:
                     break
                 first += chunk
         if looks_like(first) in ("stream", "unknown"):
-            return CozeStream(answer, first=first)
-    reply = await answer.read_json(first)
+            return CozeStream(response, first=first)
+    reply = await response.read_json(first)
     chat = ChatState.parse(reply.data, logid=reply.logid)
     if not chat.id:
         raise CozeApiError("Coze's answer is neither a stream nor a chat", logid=reply.logid)
-    return CozeStream(answer, chat=chat)
+    return CozeStream(response, chat=chat)

@@ -10,8 +10,8 @@ that is passed on changes both alike, and whatever else changes the fold returns
 its readers in the same way.
 """
 
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple, TypedDict
 
 import msgspec
 
@@ -56,7 +56,7 @@ _CHAT_ENDS: Final[dict[str, Status]] = {
 }
 
 
-class _Wire(msgspec.Struct, gc=False):
+class _MessageData(msgspec.Struct, gc=False):
     """What the fold needs of a message. Coze sends null for any of them."""
 
     id: str = ""
@@ -67,7 +67,7 @@ class _Wire(msgspec.Struct, gc=False):
 
 
 _DELTA_FRAME: Final = b"event: conversation.message.delta\ndata: %b\n\n"
-_decode_wire: Final = msgspec.json.Decoder(_Wire).decode
+_decode_message: Final = msgspec.json.Decoder(_MessageData).decode
 
 
 class _Text(NamedTuple):
@@ -78,7 +78,7 @@ class _Text(NamedTuple):
     content_type: str = "text"
 
 
-class _Answer:
+class _AnswerMessage:
     """One message of the answer, as the parts that came. ``complete``: readers were told that it is."""
 
     __slots__ = ("complete", "content", "content_type", "id", "reasoning")
@@ -103,7 +103,7 @@ class _Answer:
         if content_type:
             self.content_type = content_type
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> dict[str, str]:
         return {
             "id": self.id,
             "type": "answer",
@@ -120,13 +120,20 @@ def _join(parts: list[str]) -> str:
     return parts[0] if parts else ""
 
 
+class Snapshot(TypedDict):
+    """Replaces what a reader has. A message is what ``Fold.answers`` gives."""
+
+    messages: list[dict[str, str]]
+    follow_up_questions: list[str]
+
+
 class Fold:
     """The answer so far.
 
     ``status`` is ``in_progress`` until a terminal event. ``error`` is an upstream ``error`` event or a failed
     chat, and wins over a later ``completed``. ``done``: the stream said that nothing more comes.
     ``final_data``: Coze's data of the terminal chat event, for completed, canceled and requires_action.
-    ``logid``: Coze's, for errors; ``dropped``: events whose data was not readable.
+    ``logid``: Coze's, for errors. Events whose data is not readable are passed over.
     """
 
     def __init__(self, *, logid: str | None = None) -> None:
@@ -139,8 +146,7 @@ class Fold:
         self.done = False
         self.final_data: bytes | None = None
         self.logid = logid
-        self.dropped = 0
-        self._answers: dict[str, _Answer] = {}
+        self._answers: dict[str, _AnswerMessage] = {}
         self._follow_ups: list[str] = []
 
     @property
@@ -187,19 +193,18 @@ class Fold:
     def follow_ups(self) -> list[str]:
         return list(self._follow_ups)
 
-    def answers(self) -> list[dict[str, Any]]:
+    def answers(self) -> list[dict[str, str]]:
         """``{"id", "type", "content", "content_type", "reasoning_content"}`` of each answer."""
         return [answer.view() for answer in self._answers.values()]
 
-    def snapshot(self) -> dict[str, Any]:
-        """``{"messages": answers(), "follow_up_questions": [...]}``: replaces what a reader has."""
+    def snapshot(self) -> Snapshot:
         return {"messages": self.answers(), "follow_up_questions": self.follow_ups()}
 
     def snapshot_frame(self) -> bytes:
         """The answer so far by message id; it replaces what a reader has."""
         return frame(SNAPSHOT, msgspec.json.encode(self.snapshot()))
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Takes what ``snapshot`` gave as the answer so far."""
         self._answers = {}
         for message in snapshot.get("messages") or []:
@@ -274,10 +279,10 @@ class Fold:
         rest["reasoning_content"] = now.reasoning[len(had.reasoning) :]
         return [self._frame(DELTA, rest)]
 
-    def _frame(self, name: str, message: dict[str, Any]) -> bytes:
+    def _frame(self, name: str, message: Mapping[str, str]) -> bytes:
         """An event of ours in Coze's shape."""
         ids = {"conversation_id": self.conversation_id, "chat_id": self.coze_chat_id, "role": "assistant"}
-        return frame(name, msgspec.json.encode(ids | message))
+        return frame(name, msgspec.json.encode({**ids, **message}))
 
     def _adopt_chat(self, chat: ChatState) -> None:
         self.coze_chat_id = self.coze_chat_id or chat.id or None
@@ -291,7 +296,7 @@ class Fold:
         elif chat.status in _CHAT_ENDS.values():
             self.status = chat.status
 
-    def _answer(self, message_id: str) -> _Answer | None:
+    def _answer(self, message_id: str) -> _AnswerMessage | None:
         answer = self._answers.get(message_id)
         if answer is None:
             if len(self._answers) >= MAX_ANSWERS:
@@ -301,7 +306,7 @@ class Fold:
                     )
                 )
                 return None
-            answer = self._answers[message_id] = _Answer(message_id)
+            answer = self._answers[message_id] = _AnswerMessage(message_id)
         return answer
 
     def feed_all(self, events: Iterable[SSEEvent]) -> list[bytes]:
@@ -320,24 +325,23 @@ class Fold:
                 break
         return frames
 
-    def _read(self, data: bytes) -> _Wire | None:
+    def _read(self, data: bytes) -> _MessageData | None:
         try:
-            return _decode_wire(data)
+            return _decode_message(data)
         except msgspec.ValidationError:
             parsed = Message.parse(json_object(data))
         except UNREADABLE:
             parsed = None
         if parsed is None:
-            self.dropped += 1
             return None
-        return _Wire(
+        return _MessageData(
             parsed.id, parsed.type, parsed.content, parsed.reasoning_content, parsed.content_type or None
         )
 
     def _delta(self, event: SSEEvent) -> bytes | None:
         data = event.data
         try:
-            wire: _Wire | None = _decode_wire(data)
+            wire: _MessageData | None = _decode_message(data)
         except UNREADABLE:
             wire = self._read(data)
         if wire is None:
@@ -380,8 +384,6 @@ class Fold:
 
     def _chat(self, event: SSEEvent) -> bytes | None:
         data = json_object(event.data)
-        if data is None:
-            self.dropped += 1
         chat = ChatState.parse(data, logid=self.logid)
         self.coze_chat_id = self.coze_chat_id or chat.id or None
         self.conversation_id = chat.conversation_id or self.conversation_id

@@ -63,11 +63,11 @@ class Credentials(Protocol):
         """The token alone, without ``Bearer``, for a call about this conversation."""
         ...
 
-    async def refused(self, bearer: str) -> bool:
+    async def token_refused(self, bearer: str) -> bool:
         """Told once per call that Coze did not accept ``bearer``; True: ask ``bearer`` again, it differs."""
         ...
 
-    def failed(self, error: UpstreamError) -> bool:
+    def call_failed(self, error: UpstreamError) -> bool:
         """Told of every other failure; True: ask ``bearer`` again, it is another identity's turn."""
         ...
 

@@ -9,7 +9,7 @@ The rule (Coze's pages, confirmed by what its SDKs had to repair): a JSON object
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -28,8 +28,8 @@ _DATA_KEYS: Final = ("data", "ChatV3ChatDetail", "Messages", "ConversationData")
 class Reply(msgspec.Struct, frozen=True):
     """A successful answer. ``body`` is the whole object (paging keys sit beside the payload)."""
 
-    body: dict[str, Any]
-    data: Any
+    body: dict[str, object]
+    data: object
     logid: str | None
 
 
@@ -67,7 +67,7 @@ def read_reply(head: Head, body: bytes) -> Reply:
     """
     found = json_object(body.removeprefix(_BOM))
     if found is not None:
-        raise_for_code(found, head)
+        _raise_for_code(found, head)
     if not head.is_success:
         raise coze_error(
             None,
@@ -83,7 +83,7 @@ def read_reply(head: Head, body: bytes) -> Reply:
     return Reply(found, data, _logid(found, head))
 
 
-def raise_for_code(found: Mapping[str, Any], head: Head) -> None:
+def _raise_for_code(found: Mapping[str, object], head: Head) -> None:
     """Raises where the object says that the request failed. Coze has then not started anything."""
     code = integer(found.get("code"))
     older_form = code is None and "data" not in found and isinstance(found.get("error"), dict)
@@ -128,7 +128,7 @@ def parse_retry_after(value: str) -> int | None:
     return None if seconds is None else min(max(seconds, 0), _MAX_RETRY_AFTER)
 
 
-def _logid(found: Mapping[str, Any], head: Head) -> str | None:
+def _logid(found: Mapping[str, object], head: Head) -> str | None:
     for key in ("detail", "error"):
         part = found.get(key)
         if isinstance(part, dict) and (logid := identifier(text(part.get("logid")))):

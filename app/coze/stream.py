@@ -19,7 +19,7 @@ from app.coze.replies import Head, Reply, error_in_tail, read_reply
 from app.coze.transport import NETWORK_ERRORS, network_error
 from app.coze.wire import ChatState
 from app.exceptions import CozeApiError, CozeTimeout
-from app.signals import Pulse
+from app.signals import IdleTimer
 
 _BOM: Final = b"\xef\xbb\xbf"
 _NEWLINE: Final = re.compile(rb"\r\n|\r|\n")
@@ -169,7 +169,7 @@ def frame(name: str, data: bytes) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
 
 
-class Answer:
+class CozeResponse:
     """The answer to one request, from its headers on. Always ``close`` it.
 
     ``late_at`` is the loop's time at which the first byte of a stream, or the end of a JSON answer, is late.
@@ -258,29 +258,29 @@ class CozeStream:
     bare JSON line; past a deadline the block of ``deadlines`` is broken off with ``CozeTimeout``.
     """
 
-    _pulse: Pulse
+    _pulse: IdleTimer
 
-    def __init__(self, answer: Answer, *, first: bytes = b"", chat: ChatState | None = None) -> None:
+    def __init__(self, response: CozeResponse, *, first: bytes = b"", chat: ChatState | None = None) -> None:
         """
         Args:
-            answer: what is read.
+            response: what is read.
             first: the bytes that were read of it to see that it is a stream.
             chat: the chat that it brought instead of a stream.
         """
-        options = answer.options
+        options = response.options
         self.chat = chat
-        self.logid = answer.head.logid
-        self._answer = answer
+        self.logid = response.head.logid
+        self._response = response
         self._first = first
         self._begun = bool(first)
         self._idle_timeout = options.idle_timeout
         self._decoder = SSEDecoder(
             max_event_bytes=options.max_event_bytes, max_stream_bytes=options.max_stream_bytes
         )
-        self._over = chat is not None
+        self._ended = chat is not None
         self._too_large: StreamTooLarge | None = None
         self._had_events = False
-        self._said_done = False
+        self._had_done = False
 
     @property
     def idle_timeout(self) -> float:
@@ -298,13 +298,13 @@ class CozeStream:
     async def deadlines(self) -> AsyncIterator[None]:
         """Holds the block to the first-byte and the idle deadline while the stream is read in it. One timer
         for all reads. Raises ``CozeTimeout``."""
-        if self._over:
+        if self._ended:
             yield
             return
         now = asyncio.get_running_loop().time
-        patience = self._idle_timeout if self._begun else max(0.0, self._answer.late_at - now())
+        patience = self._idle_timeout if self._begun else max(0.0, self._response.late_at - now())
         async with deadline(None, self._late) as scope:
-            self._pulse = Pulse(patience, lambda: scope.reschedule(now()))
+            self._pulse = IdleTimer(patience, lambda: scope.reschedule(now()))
             try:
                 yield
             finally:
@@ -312,7 +312,7 @@ class CozeStream:
 
     def _late(self) -> CozeTimeout:
         if not self._begun:
-            return self._answer.no_first_byte()
+            return self._response.no_first_byte()
         text = f"Coze sent nothing more for {self._idle_timeout:g} s (COZE_IDLE_TIMEOUT)"
         return CozeTimeout(text, logid=self.logid, maybe_started=True)
 
@@ -320,8 +320,8 @@ class CozeStream:
         return self
 
     async def __anext__(self) -> list[SSEEvent]:
-        while not self._over:
-            chunk = self._first or await self._answer.read()
+        while not self._ended:
+            chunk = self._first or await self._response.read()
             self._first = b""
             self._pulse.beat()
             if not self._begun:
@@ -330,7 +330,7 @@ class CozeStream:
             events = self._end() if chunk is None else self._feed(chunk)
             if events:
                 self._had_events = True
-                self._said_done = events[-1].name in _STREAM_ENDS
+                self._had_done = events[-1].name in _STREAM_ENDS
                 return events
         if self._too_large is not None:
             raise StreamTooLarge(self._too_large.message, [], logid=self.logid)
@@ -341,23 +341,23 @@ class CozeStream:
             return self._decoder.feed(chunk)
         except StreamTooLarge as error:
             # First what was complete, then the error.
-            self._over = True
+            self._ended = True
             self._too_large = error
             return error.events
 
     def _end(self) -> list[SSEEvent]:
-        self._over = True
-        error_in_tail(self._decoder.tail(), self._answer.head, started=self._had_events)
+        self._ended = True
+        error_in_tail(self._decoder.tail(), self._response.head, started=self._had_events)
         return []
 
     async def finish(self) -> None:
         """After a reading that ended as it should: lets the connection be used again. Leaving the block calls
         it; a second call does nothing."""
-        if self._said_done and not self._over:
-            self._over = True
+        if self._had_done and not self._ended:
+            self._ended = True
             self._pulse.stop()
-            await self._answer.drain()
+            await self._response.drain()
 
     async def close(self) -> None:
         """Gives the connection back to the pool after ``finish``; else drops it."""
-        await self._answer.close()
+        await self._response.close()

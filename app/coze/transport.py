@@ -75,11 +75,15 @@ def build_http_client(
 ) -> PooledClient:
     """A pooled client; call it inside the event loop and ``aclose`` it there.
 
-    ``connect_timeout`` in seconds (also for the wait for a free connection); ``pool_size`` bounds the open
-    connections, and so the chats that run at once; ``ssl_context`` replaces certifi's list of authorities.
     Redirects are not followed: a POST must not be sent twice, nor a token to another host. The environment
     (proxies, .netrc, SSL_CERT_FILE) is not consulted, so that what is set is what happens. Cookies are not
     kept: all chats share this client.
+
+    Args:
+        connect_timeout: seconds, also for the wait for a free connection.
+        pool_size: how many connections may be open, and so how many chats run at once.
+        transport: what is under httpx' interface.
+        ssl_context: instead of certifi's list of authorities.
     """
     limits = httpx.Limits(
         max_connections=pool_size,

@@ -6,7 +6,6 @@ types and statuses; the shapes of coze-studio, the self-hosted server.
 """
 
 from typing import Any, Final, Literal, Self
-from urllib.parse import quote
 
 import msgspec
 
@@ -40,8 +39,7 @@ _STATUS_SPELLINGS: Final[dict[str, Status]] = {
 
 
 class Endpoints(msgspec.Struct, frozen=True):
-    """Coze's addresses. All but ``chat`` are ``base`` plus a path, by plain concatenation: a prefix such
-    as ``/coze`` in front of the API survives, which it would not with ``urljoin``."""
+    """Coze's addresses: where chats are POSTed to, and the base of all others, without ``/v3``."""
 
     chat: str
     base: str
@@ -61,36 +59,10 @@ class Endpoints(msgspec.Struct, frozen=True):
             raise ValueError("the chat address does not end in /v3/chat, so the base address must be given")
         return cls(chat, chat.removesuffix("/v3/chat").rstrip("/"))
 
-    @property
-    def retrieve(self) -> str:
-        return f"{self.base}/v3/chat/retrieve"
-
-    @property
-    def messages(self) -> str:
-        return f"{self.base}/v3/chat/message/list"
-
-    @property
-    def cancel(self) -> str:
-        return f"{self.base}/v3/chat/cancel"
-
-    @property
-    def tool_outputs(self) -> str:
-        return f"{self.base}/v3/chat/submit_tool_outputs"
-
-    @property
-    def file_upload(self) -> str:
-        return f"{self.base}/v1/files/upload"
-
-    @property
-    def conversation_create(self) -> str:
-        return f"{self.base}/v1/conversation/create"
-
-    @property
-    def conversation_messages(self) -> str:
-        return f"{self.base}/v1/conversation/message/list"
-
-    def conversation_clear(self, conversation_id: str) -> str:
-        return f"{self.base}/v1/conversations/{quote(conversation_id, safe='')}/clear"
+    def url(self, path: str) -> str:
+        """Plain concatenation: a prefix such as ``/coze`` in front of the API survives, which it would not
+        with ``urljoin``."""
+        return self.base + path
 
 
 class EnterMessage(msgspec.Struct, frozen=True):
@@ -103,8 +75,8 @@ class EnterMessage(msgspec.Struct, frozen=True):
     type: str | None = None
     meta_data: dict[str, str] | None = None
 
-    def to_wire(self) -> dict[str, Any]:
-        wire: dict[str, Any] = {
+    def to_wire(self) -> dict[str, object]:
+        wire: dict[str, object] = {
             "role": self.role,
             "type": self.type or ("question" if self.role == "user" else "answer"),
             "content": self.content,
@@ -135,7 +107,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def body(self, *, stream: bool) -> bytes:
         """JSON. ``stream`` is always written out: the defaults of Coze and coze-studio differ."""
-        wire: dict[str, Any] = {
+        wire: dict[str, object] = {
             "bot_id": self.bot_id,
             "user_id": self.user_id,
             "stream": stream,
@@ -215,7 +187,7 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
             status=status,
             usage=Usage.parse(data.get("usage")),
             last_error=last_error,
-            required_action=real_action(data.get("required_action")),
+            required_action=required_action_of(data.get("required_action")),
             meta_data={key: text(item) for key, item in meta.items()} if isinstance(meta, dict) else {},
             created_at=integer(data.get("created_at")),
             completed_at=integer(data.get("completed_at")),
@@ -241,7 +213,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_content: str = ""
     chat_id: str = ""
     conversation_id: str = ""
-    meta_data: dict[str, Any] = {}
+    meta_data: dict[str, object] = {}
     created_at: int | None = None
 
     @classmethod
@@ -284,7 +256,7 @@ def normal_status(value: object) -> Status:
     return _STATUS_SPELLINGS.get(value, "unknown") if isinstance(value, str) else "unknown"
 
 
-def real_action(value: object) -> dict[str, Any] | None:
+def required_action_of(value: object) -> dict[str, Any] | None:
     """``required_action`` if it asks for something; Coze puts empty shells of it on ordinary events."""
     if not isinstance(value, dict):
         return None
@@ -293,7 +265,7 @@ def real_action(value: object) -> dict[str, Any] | None:
     return value if isinstance(calls, list) and calls else None
 
 
-def json_object(data: bytes) -> dict[str, Any] | None:
+def json_object(data: bytes) -> dict[str, object] | None:
     """The JSON object in ``data``; None for anything else."""
     try:
         value = msgspec.json.decode(data)

@@ -6,43 +6,37 @@ from app.config import Settings
 from app.coze import Endpoints
 from app.credentials.accounts import Accounts
 from app.credentials.oauth import TOKEN_PATH, OAuthApp, OAuthToken
-from app.credentials.sources import FileToken, Source, StaticToken, bare
+from app.credentials.sources import FileToken, StaticToken, TokenSource, without_bearer
 
 __all__ = ["Accounts", "OAuthApp", "OAuthToken", "build_accounts", "build_sources"]
 
 
-def build_sources(settings: Settings, http: httpx.AsyncClient) -> list[tuple[str, Source]]:
-    """One for each credential, with a text that names its identity.
+def build_sources(settings: Settings, http: httpx.AsyncClient) -> list[tuple[str, TokenSource]]:
+    """One for each credential that is set, with a text that names its identity.
 
     The first is the one that was there before there were several: conversations without a mark are its.
+
+    Args:
+        settings: COZE_API_TOKEN, COZE_API_TOKENS, COZE_API_TOKEN_FILE, COZE_AUTHORIZATION, COZE_OAUTH_*.
+        http: for the OAuth token endpoint.
     """
-    sources: list[tuple[str, Source]] = []
+    sources: list[tuple[str, TokenSource]] = []
     if settings.api_token_file is not None:
         # The identity is the file's: what is in it is replaced by a new token of the same one.
         sources.append((str(settings.api_token_file), FileToken(settings.api_token_file)))
     elif (single := settings.api_token or settings.authorization) is not None:
-        token = bare(single.get_secret_value())
+        token = without_bearer(single.get_secret_value())
         sources.append((token, StaticToken(token)))
     for token in settings.several_tokens():
         if all(token != text for text, _ in sources):
             sources.append((token, StaticToken(token)))
-    app = oauth_app(settings)
-    if app is not None:
+    if settings.oauth_app_id and settings.oauth_key_id and settings.oauth_private_key_file:
+        base = Endpoints.derive(settings.chat_url, settings.base_url or None).base
+        app = OAuthApp(
+            settings.oauth_app_id, settings.oauth_key_id, settings.oauth_private_key_file, base + TOKEN_PATH
+        )
         sources.append((app.app_id, OAuthToken(app, http)))
     return sources
-
-
-def oauth_app(settings: Settings) -> OAuthApp | None:
-    """The app of COZE_OAUTH_*, if it is set."""
-    app_id, key_id, key_file = (
-        settings.oauth_app_id,
-        settings.oauth_key_id,
-        settings.oauth_private_key_file,
-    )
-    if not (app_id and key_id and key_file):
-        return None
-    base = Endpoints.derive(settings.chat_url, settings.base_url or None).base
-    return OAuthApp(app_id, key_id, key_file, base + TOKEN_PATH)
 
 
 def build_accounts(settings: Settings, http: httpx.AsyncClient) -> Accounts:

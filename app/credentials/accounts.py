@@ -9,22 +9,22 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from loguru import logger
 
-from app.credentials.sources import Source
+from app.credentials.sources import TokenSource
 from app.exceptions import CozeRateLimited, UpstreamError
 
-_LIMITS: Final = frozenset({4011, 4013, 4019, 4020, 4022, 4027, 4028, 788788103})
+_ACCOUNT_LIMITS: Final = frozenset({4011, 4013, 4019, 4020, 4022, 4027, 4028, 788788103})
 """Codes that are about the account behind a token, not about one user or one request."""
-_COOL_DOWN_AT_MOST: Final = 600.0
+_LONGEST_COOL_DOWN: Final = 600.0
 """Seconds. Whoever tops an account up does not want to wait for an hour."""
-_REFUSED_SECONDS: Final = 60.0
+_REFUSED_COOL_DOWN: Final = 60.0
 
 
 def fingerprint(secret: str) -> str:
-    """Tells credentials apart and gives none away: 32 bits of a hash."""
+    """Identifies a credential without revealing it: 32 bits of a hash."""
     return hashlib.sha256(f"coze-credential\0{secret}".encode()).hexdigest()[:8]
 
 
@@ -33,22 +33,26 @@ class Account:
     """One credential. ``name`` is ``<place in the settings>-<fingerprint>``."""
 
     name: str
-    source: Source
+    source: TokenSource
     cool_until: float = 0.0
     refused: bool = False
-    """Why it cools: Coze does not accept its token."""
+    """Why it is cooling: Coze does not accept its token."""
     last_code: int | None = None
     opened: int = 0
     """How often it was chosen for something new."""
 
 
 class Accounts:
-    """All credentials that are set. ``ticks`` is a clock that only goes forward."""
+    """All credentials that are set."""
 
     def __init__(
-        self, sources: Sequence[tuple[str, Source]], *, ticks: Callable[[], float] = time.monotonic
+        self, sources: Sequence[tuple[str, TokenSource]], *, ticks: Callable[[], float] = time.monotonic
     ) -> None:
-        """``sources``: for each a text that stays the same as long as its identity does, and the source."""
+        """
+        Args:
+            sources: for each a text that stays the same as long as its identity does, and the source.
+            ticks: seconds of a clock that only goes forward.
+        """
         self._ticks = ticks
         self._accounts = [
             Account(f"{place}-{fingerprint(text)}", source) for place, (text, source) in enumerate(sources)
@@ -80,31 +84,35 @@ class Accounts:
         chosen.opened += 1
         return chosen
 
-    def cools(self, account: Account) -> bool:
+    def is_cooling(self, account: Account) -> bool:
         return account.cool_until > self._ticks()
 
-    def has_another(self, account: Account) -> bool:
+    def has_other(self, account: Account) -> bool:
         """Whether one that works could take this one's place."""
-        return any(other is not account and not self.cools(other) for other in self._accounts)
+        return any(other is not account and not self.is_cooling(other) for other in self._accounts)
 
-    def note(self, account: Account, error: UpstreamError) -> bool:
+    def cool_if_limited(self, account: Account, error: UpstreamError) -> bool:
         """Whether the failure sent the account into a cool-down."""
         code = error.coze_code
-        if code not in _LIMITS and not (code is None and isinstance(error, CozeRateLimited)):
+        if code not in _ACCOUNT_LIMITS and not (code is None and isinstance(error, CozeRateLimited)):
             return False
-        self.cool(account, min(float(error.retry_after or 60), _COOL_DOWN_AT_MOST), code)
+        self.cool(account, min(float(error.retry_after or 60), _LONGEST_COOL_DOWN), code)
         return True
 
     def cool(self, account: Account, seconds: float, code: int | None, *, refused: bool = False) -> None:
-        if not self.cools(account) and len(self._accounts) > 1:
+        if not self.is_cooling(account) and len(self._accounts) > 1:
             logger.warning("Coze credential {} rests for {:.0f} s (code {})", account.name, seconds, code)
         account.cool_until = self._ticks() + seconds
         account.last_code, account.refused = code, refused
 
-    def states(self) -> list[dict[str, Any]]:
+    def expiry_times(self) -> dict[str, int | None]:
+        """By the credential's place in the settings, unix seconds at which it expires; None: not known."""
+        return {str(place): account.source.expires_at for place, account in enumerate(self._accounts)}
+
+    def states(self) -> list[dict[str, object]]:
         """Of each credential its state, never its value. ``cool_down_seconds``: what is left of it.
         ``expires_at``: unix seconds, where it is known."""
-        states = []
+        states: list[dict[str, object]] = []
         for account in self._accounts:
             left = max(0.0, account.cool_until - self._ticks())
             state = "ready" if left == 0 else "refused" if account.refused else "cooling"
@@ -128,8 +136,8 @@ class AccountCredentials:
     def __init__(self, accounts: Accounts, account: Account | None) -> None:
         self._accounts = accounts
         self._account = account
-        self._free = account is None
-        self._movable = self._free
+        self._may_choose = account is None
+        self._may_switch = self._may_choose
         """Whether what was asked for last may go to another credential."""
 
     @property
@@ -141,25 +149,25 @@ class AccountCredentials:
         return self._accounts.named(name)
 
     async def bearer(self, conversation_id: str | None) -> str:
-        self._movable = self._free and conversation_id is None
+        self._may_switch = self._may_choose and conversation_id is None
         account = self._account
-        if account is None or (self._movable and self._accounts.cools(account)):
+        if account is None or (self._may_switch and self._accounts.is_cooling(account)):
             account = self._account = self._accounts.choose()
         return await account.source.bearer()
 
-    async def refused(self, bearer: str) -> bool:
+    async def token_refused(self, bearer: str) -> bool:
         """Coze did not accept the token. True: ask again, there is a new one, or another credential's."""
         account = self._account
         if account is None:
             return False
         if await account.source.renew(bearer):
             return True
-        self._accounts.cool(account, _REFUSED_SECONDS, 4100, refused=True)
-        return self._movable and self._accounts.has_another(account)
+        self._accounts.cool(account, _REFUSED_COOL_DOWN, 4100, refused=True)
+        return self._may_switch and self._accounts.has_other(account)
 
-    def failed(self, error: UpstreamError) -> bool:
+    def call_failed(self, error: UpstreamError) -> bool:
         """A call, or an answer, failed. True: ask again, it is another credential's turn."""
         account = self._account
-        if account is None or not self._accounts.note(account, error):
+        if account is None or not self._accounts.cool_if_limited(account, error):
             return False
-        return self._movable and self._accounts.has_another(account)
+        return self._may_switch and self._accounts.has_other(account)

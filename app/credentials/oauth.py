@@ -1,4 +1,4 @@
-"""Coze's OAuth JWT flow, from server to server: a JWT signed with the app's key buys a token for a while.
+"""Coze's OAuth JWT flow, from server to server: a JWT signed with the app's key is exchanged for a token.
 
 Each JWT counts once, so every request signs a new one. There is no refresh token. ``expires_in`` of the
 answer is an instant (unix seconds by Coze's clock), not a duration. Source: Coze's page "OAuth JWT".
@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import jwt
@@ -26,25 +26,25 @@ from app.exceptions import CozeApiError, CozeRateLimited, UpstreamError
 from app.stopping import end_tasks
 
 TOKEN_PATH: Final = "/api/permission/oauth2/token"  # noqa: S105  # a path
-_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-_DURATION: Final = 900
+_GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_TOKEN_SECONDS: Final = 900
 """Seconds that a token is asked for: Coze's own default."""
 _JWT_SECONDS: Final = 600
-_EARLY: Final = 60.0
+_RENEW_EARLY_SECONDS: Final = 60.0
 """Seconds before its end in which a token is replaced (a tenth of its life, where that is less)."""
-_PAUSE: Final = 5.0
+_RETRY_PAUSE: Final = 5.0
 """Seconds between two tries while the old token still works."""
 _FORCED_PAUSE: Final = 1.0
 """Seconds between two replacements of tokens that Coze refused: one may be refused for another reason."""
-_SECONDS_AT_MOST: Final = 15.0
+_LONGEST_ATTEMPT: Final = 15.0
 """For one replacement with all that it tries: nobody waits for a token longer than that."""
-_REMEMBERED: Final = 2.0
+_FAILURE_SHARED_FOR: Final = 2.0
 """Seconds for which a failure that may pass is everybody's answer, so that not each caller waits anew."""
-_INSTANT: Final = 100_000_000
+_SMALLEST_INSTANT: Final = 100_000_000
 """A larger ``expires_in`` is an instant, a smaller one a duration."""
 _CLOCK_TOLERANCE: Final = 5.0
 _TRIES: Final = 2
-_CODE: Final = re.compile(r"[a-z_]{1,40}")
+_ERROR_CODE: Final = re.compile(r"[a-z_]{1,40}")
 _HINTS: Final = {
     "invalid_client": "Check COZE_OAUTH_APP_ID, COZE_OAUTH_KEY_ID and COZE_OAUTH_PRIVATE_KEY_FILE.",
     "access_deny": "The OAuth app belongs to the other region, or may not do this: check COZE_API_URL.",
@@ -62,7 +62,7 @@ class OAuthApp:
 
     def sign(self, now: float) -> str:
         """A JWT for one use. Raises ``CozeApiError`` where the key cannot be used."""
-        claims: dict[str, Any] = {
+        claims: dict[str, str | int] = {
             "iss": self.app_id,
             "aud": httpx.URL(self.token_url).netloc.decode(),
             "iat": int(now),
@@ -120,10 +120,10 @@ class OAuthToken:
     async def bearer(self) -> str:
         if self._ticks() < self._renew_at:
             return self._token
-        if self._works and (self._attempt is not None or self._ticks() < self._not_before):
+        if self._still_valid and (self._attempt is not None or self._ticks() < self._not_before):
             return self._token
-        failure = await self._replaced()
-        if failure is not None and not self._works:
+        failure = await self._wait_for_token()
+        if failure is not None and not self._still_valid:
             raise failure
         return self._token
 
@@ -135,7 +135,7 @@ class OAuthToken:
                 return False
             self._forced_at = self._ticks()
             self._token, self._renew_at, self._ends_at = "", 0.0, 0.0
-        await self._replaced()
+        await self._wait_for_token()
         return self._token not in ("", refused)
 
     async def aclose(self) -> None:
@@ -144,59 +144,59 @@ class OAuthToken:
             await end_tasks([self._attempt])
 
     @property
-    def _works(self) -> bool:
+    def _still_valid(self) -> bool:
         return bool(self._token) and self._ticks() < self._ends_at
 
-    async def _replaced(self) -> UpstreamError | None:
+    async def _wait_for_token(self) -> UpstreamError | None:
         """Waits for the one attempt; its failure, for each caller an exception of its own."""
         if self._failure is not None and self._ticks() < self._not_before:
             return copy(self._failure)
         if self._attempt is None:
-            self._attempt = asyncio.create_task(self._replace(), name="oauth-token")
-            self._attempt.add_done_callback(self._over)
+            self._attempt = asyncio.create_task(self._get_token(), name="oauth-token")
+            self._attempt.add_done_callback(self._attempt_ended)
         attempt = self._attempt
         # wait() leaves the task alone when this caller is cancelled: others may be waiting for it.
         await asyncio.wait([attempt])
         failure = _unreachable("closed") if attempt.cancelled() else attempt.result()
         return copy(failure) if failure is not None else None
 
-    def _over(self, _: object) -> None:
+    def _attempt_ended(self, _: object) -> None:
         self._attempt = None
 
-    async def _replace(self) -> UpstreamError | None:
+    async def _get_token(self) -> UpstreamError | None:
         try:
-            async with asyncio.timeout(_SECONDS_AT_MOST):
-                await self._fetch()
+            async with asyncio.timeout(_LONGEST_ATTEMPT):
+                await self._fetch_token()
         except UpstreamError as error:
             failure = error
         except TimeoutError:
-            failure = _unreachable(f"no answer within {_SECONDS_AT_MOST:g} s")
+            failure = _unreachable(f"no answer within {_LONGEST_ATTEMPT:g} s")
         else:
             self._failure = None
             return None
         self._failure = failure if failure.retryable else None
-        self._not_before = self._ticks() + (_PAUSE if self._works else _REMEMBERED)
+        self._not_before = self._ticks() + (_RETRY_PAUSE if self._still_valid else _FAILURE_SHARED_FOR)
         logger.warning("no new Coze token: {}", failure.message)
         return failure
 
-    async def _fetch(self) -> None:
+    async def _fetch_token(self) -> None:
         """Asks again once after a failure of the network, or where our clock was the reason."""
         for attempt in range(1, _TRIES + 1):
             offset = self._offset
             try:
-                answer = await self._ask()
+                answer = await self._ask_once()
             except UpstreamError as error:
                 clock_was_wrong = abs(self._offset - offset) > _CLOCK_TOLERANCE
                 if attempt == _TRIES or not (error.retryable or clock_was_wrong):
                     raise
             else:
-                self._take(answer)
+                self._store(answer)
                 return
 
-    async def _ask(self) -> dict[str, Any]:
+    async def _ask_once(self) -> dict[str, object]:
         assertion = self._app.sign(self._clock() + self._offset)
         headers = httpx.Headers({"authorization": f"Bearer {assertion}", "accept": "application/json"})
-        body = {"grant_type": _GRANT, "duration_seconds": _DURATION}
+        body = {"grant_type": _GRANT_TYPE, "duration_seconds": _TOKEN_SECONDS}
         try:
             response = await self._http.post(self._app.token_url, json=body, headers=headers)
         except NETWORK_ERRORS as error:
@@ -223,7 +223,9 @@ class OAuthToken:
 
     def _refusal(self, response: httpx.Response, answer: object) -> UpstreamError:
         code = answer.get("error_code") if isinstance(answer, dict) else None
-        code = code if isinstance(code, str) and _CODE.fullmatch(code) else f"HTTP {response.status_code}"
+        code = (
+            code if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else f"HTTP {response.status_code}"
+        )
         hint = _HINTS.get(code)
         if self._offset:
             hint = f"{hint or ''} This machine's clock differs from Coze's by {self._offset:.0f} s.".strip()
@@ -236,15 +238,15 @@ class OAuthToken:
             retryable=True if response.status_code >= 500 else None,
         )
 
-    def _take(self, answer: dict[str, Any]) -> None:
+    def _store(self, answer: dict[str, object]) -> None:
         expires = answer.get("expires_in")
         now = self._clock() + self._offset
-        seconds = float(_DURATION)
+        seconds = float(_TOKEN_SECONDS)
         if isinstance(expires, int | float) and not isinstance(expires, bool):
-            left = expires - now if expires > _INSTANT else float(expires)
+            left = expires - now if expires > _SMALLEST_INSTANT else float(expires)
             # Never longer than was asked for, whatever the clocks say.
-            seconds = min(seconds, left) if left > 0 else min(seconds, _EARLY)
+            seconds = min(seconds, left) if left > 0 else min(seconds, _RENEW_EARLY_SECONDS)
         self._token = str(answer["access_token"])
         self._ends_at = self._ticks() + seconds
-        self._renew_at = self._ends_at - min(_EARLY, seconds / 10)
+        self._renew_at = self._ends_at - min(_RENEW_EARLY_SECONDS, seconds / 10)
         self.expires_at = int(self._clock() + seconds)

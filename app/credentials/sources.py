@@ -10,7 +10,7 @@ from app.exceptions import CozeApiError
 Kind = Literal["token", "file", "oauth"]
 
 
-class Source(Protocol):
+class TokenSource(Protocol):
     """``expires_at``: unix seconds, where it is known when the token ends."""
 
     kind: Kind
@@ -49,7 +49,7 @@ class StaticToken:
 
 
 class FileToken:
-    """A ``stat`` for each call, a read for each change; the last good token outlives a bad moment."""
+    """Reads the file whenever it has changed. While it cannot be read, the last token stays in use."""
 
     kind: Kind = "file"
     expires_at: int | None = None
@@ -77,7 +77,7 @@ class FileToken:
             stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if stamp == self._stamp:
                 return
-            token = bare(self._path.read_text(encoding="utf-8"))
+            token = without_bearer(self._path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as exc:
             logger.error("COZE_API_TOKEN_FILE cannot be read: {}", type(exc).__name__)
             token, stamp = "", None
@@ -87,7 +87,7 @@ class FileToken:
             raise CozeApiError("The Coze token is missing", hint="COZE_API_TOKEN_FILE", maybe_started=False)
 
 
-def bare(text: str) -> str:
+def without_bearer(text: str) -> str:
     """Without ``Bearer`` and white space."""
     text = text.strip()
     return text[7:].strip() if text[:7].lower() == "bearer " else text

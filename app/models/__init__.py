@@ -199,8 +199,8 @@ class AssistantMessage(BaseModel):
 
 
 class Chat(BaseModel):
-    """One message and its answer. ``status`` stands before everything that a caller wrote: the store's
-    scripts replace the first ``"status":"..."`` of the stored JSON."""
+    """One message and its answer. ``status`` stands before everything that a caller wrote: scripts of the
+    version before replace the first ``"status":"..."`` of the stored JSON."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_CHAT_EXAMPLE]})
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from app.metrics import Metrics
-from app.redis_client.commands import Arg, Command, Key, Script, pairs
+from app.redis_client.commands import Arg, Command, Fields, Key, Number, Script, Text, Texts, pairs
 from app.redis_client.gate import RedisGate
 from app.redis_client.keys import Keys, SessionKeys, UsageKeys
 from app.redis_client.servers import (
@@ -21,12 +21,16 @@ from app.tracing import Tracing
 __all__ = [
     "Arg",
     "Command",
+    "Fields",
     "Key",
     "Keys",
+    "Number",
     "RedisGate",
     "Script",
     "Servers",
     "SessionKeys",
+    "Text",
+    "Texts",
     "UsageKeys",
     "open_embedded",
     "open_redis",

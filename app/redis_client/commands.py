@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Generic, NewType, ParamSpec, TypeVar, cast, get_origin
+from typing import Final, Generic, NewType, ParamSpec, TypeVar, cast, get_origin, get_type_hints
 
 Arg = str | bytes | int
 Key = NewType("Key", str)
@@ -25,7 +25,7 @@ _READERS: Final[dict[object, str]] = {
     bytes: "next_argument()",
     int: "tonumber(next_argument())",
     bool: "next_argument() == '1'",
-    Sequence: "next_list()",
+    list: "next_list()",
 }
 """How Lua reads an argument that Python declares so."""
 
@@ -52,15 +52,21 @@ class Command(Generic[_T_co]):
         return self.parts
 
 
+Number = Command[int]
+Text = Command[bytes | None]
+Texts = Command[list[bytes]]
+Fields = Command[list[bytes | None]]
+
+
 class ScriptCall(Command[_T_co]):
     """A script with its keys and arguments: its digest is what travels."""
 
     __slots__ = ("_source",)
 
-    def __init__(self, name: str, source: str, sha: str, keys: list[Key], arguments: list[Arg]) -> None:
+    def __init__(self, name: str, source: str, sha: str, parts: list[Arg], *, keys: int) -> None:
         self.name = name
-        self.key = keys[0]
-        self.parts = ("EVALSHA", sha, len(keys), *keys, *arguments)
+        self.key = cast(Key, parts[0])
+        self.parts = ("EVALSHA", sha, keys, *parts)
         self._source = source
 
     @property
@@ -71,27 +77,25 @@ class ScriptCall(Command[_T_co]):
 class Script(Generic[_P, _T]):
     """A Lua script with the signature of a function; calling it makes the command that runs it.
 
-    Used as a decorator. The function has no body, and keyword-only parameters, whose names are those of local
-    variables in the Lua file of the same name. A ``Key``, or a NamedTuple of them, is a key; ``int`` arrives
-    in Lua as a number, ``bool`` as a boolean, a ``Sequence`` as a table, and all else as a string.
+    Used as a decorator of a function without a body. Its parameters, all of them keyword-only, are local
+    variables in the Lua file of the same name: a ``Key`` a key, an ``int`` a number, a ``bool`` a boolean, a
+    ``list`` a table, and all else a string. A NamedTuple stands for its fields.
     """
 
     def __init__(self, signature: Callable[_P, _T]) -> None:
         self.name: Final = signature.__name__
-        self._keys: list[str] = []
-        self._arguments: list[str] = []
-        locals_of_keys: list[str] = []
-        header: list[str] = []
-        for name, parameter in inspect.signature(signature).parameters.items():
-            kind = get_origin(parameter.annotation) or parameter.annotation
-            names = (name,) if kind is Key else getattr(kind, "_fields", ())
-            if names:
-                self._keys.append(name)
-                locals_of_keys += names
-            else:
-                self._arguments.append(name)
-                header.append(f"local {name} = {_READERS[kind]}\n")
-        self._header = f"local {', '.join(locals_of_keys)} = unpack(KEYS)\n{''.join(header)}"
+        self._parameters: Final = [*inspect.signature(signature).parameters]
+        keys: list[str] = []
+        readers: list[str] = []
+        for name, kind in get_type_hints(signature).items():
+            fields = get_type_hints(kind) if hasattr(kind, "_fields") else {name: kind}
+            for field, hint in fields.items() if name != "return" else ():
+                if hint is Key:
+                    keys.append(field)
+                else:
+                    readers.append(f"local {field} = {_READERS[get_origin(hint) or hint]}\n")
+        self._header: Final = f"local {', '.join(keys)} = unpack(KEYS)\n{''.join(readers)}"
+        self._keys: Final = len(keys)
 
     @cached_property
     def _source(self) -> str:
@@ -105,18 +109,17 @@ class Script(Generic[_P, _T]):
         return hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, *_: _P.args, **given: _P.kwargs) -> Command[_T]:
-        keys: list[Key] = []
-        for name in self._keys:
-            key = cast("Key | tuple[Key, ...]", given[name])
-            keys += key if isinstance(key, tuple) else (key,)
-        arguments: list[Arg] = []
-        for name in self._arguments:
-            value = cast("Arg | Sequence[Arg]", given[name])
+        parts: list[Arg] = []
+        for name in self._parameters:
+            value = cast("Arg | tuple[Arg, ...] | list[Arg]", given[name])
             if isinstance(value, str | bytes | int):
-                arguments.append(int(value) if isinstance(value, bool) else value)
+                parts.append(value)
+            elif isinstance(value, tuple):
+                parts += value
             else:
-                arguments += (len(value), *value)
-        return ScriptCall(self.name, self._source, self._sha, keys, arguments)
+                parts += (len(value), *value)
+        parts = [int(part) if isinstance(part, bool) else part for part in parts]
+        return ScriptCall(self.name, self._source, self._sha, parts, keys=self._keys)
 
 
 def pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -8,7 +8,8 @@ from fastapi import Response
 from app.http.dependencies import RequestContext
 from app.models import success_json, task_status_of
 from app.sse import EventStream, result_json
-from app.tasks import ChatFeed, error_of
+from app.tasks.frames import error_of
+from app.tasks.reader import Reader
 
 
 def success(data: Any, *, message: str, logid: str | None = None) -> Response:
@@ -48,13 +49,13 @@ def chat_answer(record: bytes, headers: dict[str, str]) -> Response:
     )
 
 
-def stream(context: RequestContext, feed: ChatFeed, chat_id: str) -> Response:
+def stream(context: RequestContext, reader: Reader, chat_id: str) -> Response:
     """The chat's events. Ask ``resources.streams.check`` before anything is begun."""
     resources = context.resources
     return EventStream(
-        feed,
+        reader,
         chat_id=chat_id,
         heartbeat=resources.settings.heartbeat_seconds,
-        farewell=resources.tasks.farewell,
+        shutdown=resources.shutdown,
         on_close=resources.streams.take(context.identity.owner),
     )

@@ -24,7 +24,7 @@ async def get_result(
     context: ContextDep,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds", allow_inf_nan=False)] = 0,
 ) -> Response:
-    return chat_as_it_stands(await context.resources.tasks.result(context.identity, chat_id, wait))
+    return chat_as_it_stands(await context.resources.chats.result(context.identity, chat_id, wait))
 
 
 @router.get(
@@ -35,7 +35,7 @@ async def get_result(
 )
 async def get_events(chat_id: str, context: ContextDep, after: CursorDep) -> Response:
     context.resources.streams.check(context.identity.owner)
-    return stream(context, await context.resources.tasks.follow(context.identity, chat_id, after), chat_id)
+    return stream(context, await context.resources.chats.follow(context.identity, chat_id, after), chat_id)
 
 
 @router.post(
@@ -45,7 +45,7 @@ async def get_events(chat_id: str, context: ContextDep, after: CursorDep) -> Res
     responses=errors(ChatNotFound),
 )
 async def cancel_chat(chat_id: str, context: ContextDep) -> Response:
-    chat = await context.resources.tasks.cancel(context.identity, chat_id)
+    chat = await context.resources.chats.cancel(context.identity, chat_id)
     return chat_as_it_stands(chat, asked_coze=True)
 
 
@@ -63,10 +63,10 @@ async def submit_tool_outputs(
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     body = await context.json(SubmitToolOutputs)
-    tasks, identity = context.resources.tasks, context.identity
+    chats, identity = context.resources.chats, context.identity
     if body.stream:
         context.resources.streams.check(identity.owner)
-    started = await tasks.submit_tool_outputs(identity, chat_id, body, context.request_id, idempotency_key)
+    started = await chats.submit_tool_outputs(identity, chat_id, body, context.request_id, idempotency_key)
     if body.stream:
-        return stream(context, tasks.feed(identity, started), chat_id)
-    return chat_answer(await tasks.answer(identity, chat_id, patience.seconds), patience.headers)
+        return stream(context, chats.read(identity, started), chat_id)
+    return chat_answer(await chats.answer(identity, chat_id, patience.seconds), patience.headers)

@@ -10,7 +10,7 @@ from app.http.openapi import BEGINS, BODY, COZE, SESSION, errors
 from app.http.uploads import UPLOAD_BODY, open_upload
 from app.models import USER_ID_PATTERN, StoredFile, SuccessEnvelope
 from app.routes.answers import success
-from app.tasks import file_view
+from app.tasks.files import file_view
 
 router = APIRouter(prefix="/coze/files", tags=["files"])
 

@@ -33,7 +33,7 @@ async def health(resources: ResourcesDep) -> Response:
             "version": __version__,
             "redis": "connected",
             "redis_mode": "memory" if resources.settings.embedded_redis else "server",
-            "running_chats": resources.tasks.running,
+            "running_chats": resources.chats.running,
             "uptime_seconds": resources.uptime,
         }
     )
@@ -48,7 +48,7 @@ async def live() -> Response:
     "/coze/health/ready", summary="Would take traffic", responses=only_errors(RedisUnavailable, ShuttingDown)
 )
 async def ready(resources: ResourcesDep) -> Response:
-    if resources.tasks.draining.is_set():
+    if resources.shutdown.begun:
         raise ShuttingDown
     if not await resources.redis.ping():
         raise RedisUnavailable

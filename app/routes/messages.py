@@ -26,12 +26,12 @@ async def send_message(
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     body = await context.json(SendMessage)
-    tasks, identity = context.resources.tasks, context.identity
+    chats, identity = context.resources.chats, context.identity
     if body.stream:
         context.resources.streams.check(identity.owner)
-    started = await tasks.send(
+    started = await chats.send(
         identity, session_id, body, request_id=context.request_id, idempotency_key=idempotency_key
     )
     if body.stream:
-        return stream(context, tasks.feed(identity, started), started.chat_id)
-    return chat_answer(await tasks.answer(identity, started.chat_id, patience.seconds), patience.headers)
+        return stream(context, chats.read(identity, started), started.chat_id)
+    return chat_answer(await chats.answer(identity, started.chat_id, patience.seconds), patience.headers)

@@ -30,7 +30,7 @@ _MessageId = Query(pattern=r"^([1-9][0-9]{0,31})?$", description="A message_id o
 )
 async def create_session(context: ContextDep, idempotency_key: IdempotencyKeyHeader = None) -> Response:
     body = await context.json(CreateSession)
-    session = await context.resources.tasks.create_session(context.identity, body, idempotency_key)
+    session = await context.resources.sessions.create(context.identity, body, idempotency_key)
     return success(session, message="session created")
 
 
@@ -43,7 +43,7 @@ async def create_session(context: ContextDep, idempotency_key: IdempotencyKeyHea
 async def get_session(
     session_id: str, context: ContextDep, history_limit: Annotated[int, Query(ge=0, le=100)] = 20
 ) -> Response:
-    session = await context.resources.tasks.get_session(context.identity, session_id, history_limit)
+    session = await context.resources.sessions.get(context.identity, session_id, history_limit)
     return success(session, message="session found")
 
 
@@ -54,7 +54,7 @@ async def get_session(
     responses=errors(SessionNotFound, SessionExpired),
 )
 async def end_session(session_id: str, context: ContextDep) -> Response:
-    session = await context.resources.tasks.end_session(context.identity, session_id)
+    session = await context.resources.sessions.end(context.identity, session_id)
     return success(session, message="session terminated")
 
 
@@ -70,7 +70,7 @@ async def list_chats(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     before: Annotated[str, Query(max_length=100, description="chat_id that ended the last page")] = "",
 ) -> Response:
-    records, has_more = await context.resources.tasks.list_chats(
+    records, has_more = await context.resources.sessions.chats(
         context.identity, session_id, limit=limit, before=before
     )
     last = orjson.loads(records[-1])["chat_id"] if has_more else None

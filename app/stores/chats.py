@@ -13,8 +13,8 @@ from app.exceptions import (
 )
 from app.models import Identity
 from app.records import as_it_stands, head_of, with_waits_until
-from app.redis_client import Command, Keys, RedisGate, pairs
-from app.stores.open_log import LogPolicy
+from app.redis_client import Fields, Keys, RedisGate, Text, pairs
+from app.stores.limits import LogPolicy
 from app.stores.scripts import chat_create
 from app.stores.sessions import IdempotencyKey, SessionRecord, raise_unless_active
 from app.utils import is_chat_id
@@ -109,9 +109,7 @@ class ChatStore:
             queued_frame=chat.queued_frame,
             request=chat.request,
             process=self._process,
-            lease=self.policy.lease,
-            ttl=self.policy.session_ttl,
-            hold=self.policy.hold,
+            policy=self.policy,
             on_busy=on_busy,
             max_queued=max_queued,
             max_records=MAX_RECORDS,
@@ -147,8 +145,8 @@ class ChatStore:
         keys = self._keys
         (owner, stored), [state] = await self._redis.pipeline(
             [
-                Command[list[bytes | None]]("HMGET", keys.chats(chat_id), "owner", chat_id),
-                Command[list[bytes | None]]("HMGET", keys.run(chat_id), "state"),
+                Fields("HMGET", keys.chats(chat_id), "owner", chat_id),
+                Fields("HMGET", keys.run(chat_id), "state"),
             ]
         )
         if owner is None or stored is None or not identity.may_see(owner.decode()):
@@ -157,9 +155,7 @@ class ChatStore:
         head = head_of(record)
         if head.status != "requires_action":
             return record
-        expires = await self._redis.run(
-            Command[bytes | None]("HGET", keys.session(head.session_id), "expires")
-        )
+        expires = await self._redis.run(Text("HGET", keys.session(head.session_id), "expires"))
         return with_waits_until(record, int(expires)) if expires is not None else record
 
     async def continuation(self, chat_id: str, session_id: str, key: IdempotencyKey) -> Continuation | None:
@@ -167,9 +163,7 @@ class ChatStore:
 
         Raises ``IdempotencyKeyReused``.
         """
-        used = await self._redis.run(
-            Command[bytes | None]("GET", self._keys.idempotency(session_id, key.digest(chat_id)))
-        )
+        used = await self._redis.run(Text("GET", self._keys.idempotency(session_id, key.digest(chat_id))))
         if used is None:
             return None
         fingerprint, epoch, content, reasoning = used.decode().split()

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from app.exceptions import ConversationNotFound
 from app.models import Identity
-from app.redis_client import Command, Key, Keys, RedisGate
+from app.redis_client import Key, Keys, Number, RedisGate
 from app.stores.index import name_key, user_key
 from app.stores.scripts import (
     conversation_forget,
@@ -81,7 +81,7 @@ class ConversationStore:
         """Its session was erased while the conversation was being written down."""
         record, index = self._places(session.owner, session.user_id, conversation_id)
         member = f"{session.text(b'user')}:{record.rpartition(':')[2]}"
-        await self._redis.pipeline([Command[int]("DEL", record), Command[int]("ZREM", index, member)])
+        await self._redis.pipeline([Number("DEL", record), Number("ZREM", index, member)])
 
     async def forget(self, identity: Identity, user_id: str) -> None:
         """Forgets all of the user's; for an admin, of everybody of that name in the root."""

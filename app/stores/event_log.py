@@ -20,8 +20,9 @@ from app.records import with_waits_until
 from app.redis_client import Command, Keys, RedisGate
 from app.stopping import end_tasks
 from app.stores.index import owner_key
+from app.stores.limits import LogPolicy
 from app.stores.loops import forever
-from app.stores.open_log import ChatEnd, LogPolicy, OpenLog
+from app.stores.open_log import ChatEnd, OpenLog
 from app.stores.scripts import chat_end, chat_ids, log_rewrite
 from app.stores.usage import usage_row
 from app.utils import shard_of
@@ -73,7 +74,7 @@ class LogWriter:
             log.frames.append(frame)
             log.size += len(frame)
         log.visible = log.last
-        log.wake()
+        log.grown.notify()
         self._mark(log)
 
     def snapshot(self, log: OpenLog, frame: bytes) -> None:
@@ -82,7 +83,7 @@ class LogWriter:
         log.sent, log.trim, log.earlier = None, True, []
         log.committed = max(log.committed, log.first - 1)
         log.visible = log.last
-        log.wake()
+        log.grown.notify()
         self._mark(log)
 
     def commit_ids(self, log: OpenLog, coze_chat_id: str, conversation_id: str, credential: str = "") -> None:
@@ -91,7 +92,7 @@ class LogWriter:
         self._mark(log, urgent=True)
 
     def finish(self, log: OpenLog, frames: Iterable[bytes], end: ChatEnd) -> None:
-        """The last frames and the end, in one script; ``log.settled`` tells when that is decided."""
+        """The last frames and the end, in one script; ``log.settled`` calls when that is decided."""
         if log.state == "fenced":
             return
         log.frames.extend(frames)
@@ -235,7 +236,7 @@ class LogWriter:
         )
 
     def _end_command(self, log: OpenLog, end: ChatEnd) -> Command[tuple[bytes, bytes, bytes, int]]:
-        keys, policy, session = self._keys, self._policy, log.origin.session
+        keys, session = self._keys, log.origin.session
         frames = log.since(log.committed) if end.waiting else end.brief
         shard, root = shard_of(log.session_id), session.owner.partition("|")[0]
         return chat_end(
@@ -250,15 +251,10 @@ class LogWriter:
             last_frame=str(log.last),
             frames=b"".join(frames),
             packed=end.packed,
-            ttl=policy.session_ttl,
-            hold=policy.hold,
-            log_ttl=policy.log_ttl,
-            lease=policy.lease,
+            policy=self._policy,
             draining=self.draining,
             counts=end.usage,
             row=usage_row(session),
-            usage_ttl=policy.usage_ttl,
-            quota=policy.quota,
         )
 
     # -- replies ---------------------------------------------------------------------------------------
@@ -339,7 +335,7 @@ class LogWriter:
 
     async def _write_again(self, log: OpenLog) -> None:
         """The whole log from memory, but not the end's frames: those go with the end."""
-        policy, origin = self._policy, log.origin
+        origin = log.origin
         last = log.last if log.end is None else log.last - log.end.frames
         verdict = await self._redis.run(
             log_rewrite(
@@ -349,9 +345,7 @@ class LogWriter:
                 first_frame=str(log.first),
                 last_frame=str(last),
                 frames=b"".join(log.since(0, last)),
-                lease=policy.lease,
-                ttl=policy.session_ttl,
-                hold=policy.hold,
+                policy=self._policy,
                 record=origin.record,
                 owner=origin.session.owner,
                 session_fields=origin.session.flat(),

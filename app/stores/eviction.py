@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 from app.exceptions import SessionLimitReached
-from app.redis_client import Command, Keys, RedisGate
+from app.redis_client import Fields, Keys, RedisGate
 from app.stores.index import IndexedSessions, SessionIndex, may_be_opening
 
 _AT_ONCE: Final = 100
@@ -60,7 +60,7 @@ class Eviction:
         for begin in range(0, len(indexed.sessions), _AT_ONCE):
             some = indexed.sessions[begin : begin + _AT_ONCE]
             states = await self._redis.pipeline(
-                [Command[list[bytes | None]]("HMGET", self._keys.session(s), *_FIELDS) for s, _ in some]
+                [Fields("HMGET", self._keys.session(s), *_FIELDS) for s, _ in some]
             )
             idle: list[tuple[int, str]] = []
             for (session_id, entered), state in zip(some, states, strict=True):

@@ -12,7 +12,7 @@ import orjson
 
 from app.exceptions import FileNotFound
 from app.models import FileType, Identity
-from app.redis_client import Command, Keys, RedisGate
+from app.redis_client import Command, Keys, Number, RedisGate, Text, Texts
 from app.stores.index import name_key, user_key
 from app.stores.scripts import file_index
 from app.utils import SHARDS, now_ms, random_token
@@ -93,17 +93,15 @@ class FileStore:
         """Raises ``FileNotFound`` for one that is unknown, expired or somebody else's."""
         if not all(_FILE_ID.fullmatch(file_id) for file_id in file_ids):
             raise FileNotFound
-        replies = await self._redis.pipeline(
-            [Command[bytes | None]("GET", self._keys.file(file_id)) for file_id in file_ids]
-        )
+        replies = await self._redis.pipeline([Text("GET", self._keys.file(file_id)) for file_id in file_ids])
         records = [FileRecord.parse(reply) for reply in replies if reply is not None]
         if len(records) < len(file_ids) or not all(identity.may_see(record.owner) for record in records):
             raise FileNotFound
         return records
 
     async def forget(self, record: FileRecord) -> None:
-        await self._redis.run(Command[int]("DEL", self._keys.file(record.file_id)))
-        await self._redis.run(Command[int]("ZREM", self._keys.files(record.user), record.file_id))
+        await self._redis.run(Number("DEL", self._keys.file(record.file_id)))
+        await self._redis.run(Number("ZREM", self._keys.files(record.user), record.file_id))
 
     async def erase(self, identity: Identity, user_id: str) -> tuple[int, bool]:
         """Erases the records of a user's files; of everybody of that name in the root for an admin. Returns
@@ -111,20 +109,18 @@ class FileStore:
         owners = [user_key(identity.owner, user_id)]
         uploaders = self._keys.uploaders(name_key(identity.owner, user_id))
         if identity.admin:
-            users = await self._redis.run(Command[list[bytes]]("ZRANGE", uploaders, 0, -1))
+            users = await self._redis.run(Texts("ZRANGE", uploaders, 0, -1))
             owners = [user.decode() for user in users]
         erased = 0
         for user in owners:
             key = self._keys.files(user)
-            some = Command[list[bytes]]("ZRANGE", key, 0, _ERASED_AT_ONCE - 1)
+            some = Texts("ZRANGE", key, 0, _ERASED_AT_ONCE - 1)
             while ids := await self._redis.run(some):
                 if erased >= _ERASED_PER_CALL:
                     return erased, True
                 names = [file_id.decode() for file_id in ids]
-                gone = await self._redis.pipeline(
-                    [Command[int]("DEL", self._keys.file(name)) for name in names]
-                )
-                await self._redis.run(Command[int]("ZREM", key, *names))
+                gone = await self._redis.pipeline([Number("DEL", self._keys.file(name)) for name in names])
+                await self._redis.run(Number("ZREM", key, *names))
                 erased += sum(gone)
-            await self._redis.run(Command[int]("ZREM", uploaders, user))
+            await self._redis.run(Number("ZREM", uploaders, user))
         return erased, False

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from app.exceptions import SessionLimitReached
-from app.redis_client import Command, Keys, RedisGate, pairs
+from app.redis_client import Keys, Number, RedisGate, Texts, pairs
 from app.stores.limits import SessionLimits
 from app.stores.scripts import index_admit, index_drop, index_prune, index_single
 from app.utils import now_ms
@@ -132,22 +132,19 @@ class SessionIndex:
 
     async def remove_erased(self, session_id: str, user: str) -> None:
         """Takes a session of which nothing is left out of the last index."""
-        await self._redis.run(Command[int]("ZREM", self._keys.remaining_sessions(user), session_id))
+        await self._redis.run(Number("ZREM", self._keys.remaining_sessions(user), session_id))
 
     async def users_named(self, root: str, user_id: str) -> list[str]:
         """All users of that name in a root, for its admins."""
         key = self._keys.users_by_name(name_key(root, user_id))
-        users = await self._redis.run(Command[list[bytes]]("ZRANGEBYSCORE", key, now_ms(), "+inf"))
+        users = await self._redis.run(Texts("ZRANGEBYSCORE", key, now_ms(), "+inf"))
         return [user.decode() for user in users]
 
     async def live(self, users: Sequence[str]) -> list[str]:
         """Sessions of these users, the one that lives longest first."""
         now = now_ms()
         replies = await self._redis.pipeline(
-            [
-                Command[list[bytes]]("ZREVRANGEBYSCORE", self._keys.user_sessions(user), "+inf", now)
-                for user in users
-            ]
+            [Texts("ZREVRANGEBYSCORE", self._keys.user_sessions(user), "+inf", now) for user in users]
         )
         return [session_id.decode() for reply in replies for session_id in reply]
 
@@ -155,7 +152,7 @@ class SessionIndex:
         """Live sessions and users."""
         now, keys = now_ms(), self._keys
         sessions, users = await self._redis.pipeline(
-            [Command[int]("ZCOUNT", key, now, "+inf") for key in (keys.all_sessions, keys.all_users)]
+            [Number("ZCOUNT", key, now, "+inf") for key in (keys.all_sessions, keys.all_users)]
         )
         return sessions, users
 

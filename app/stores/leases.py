@@ -7,8 +7,8 @@ from typing import Final, Literal, cast
 import orjson
 
 from app.exceptions import IdempotencyKeyReused
-from app.redis_client import Command, Key, Keys, RedisGate, pairs
-from app.stores.open_log import LogPolicy
+from app.redis_client import Command, Fields, Key, Keys, Number, RedisGate, Text, pairs
+from app.stores.limits import LogPolicy
 from app.stores.scripts import chat_cancel, chat_claim, lease_release, lease_renew, lease_scan
 from app.stores.sessions import IdempotencyKey, SessionRecord
 from app.utils import random_token
@@ -114,7 +114,7 @@ class LeaseStore:
 
     async def drop(self, chat_id: str, epoch: int) -> None:
         """Takes a lease away whose chat is no more."""
-        await self._redis.run(Command[int]("ZREM", self._keys.leases_of(chat_id), f"{chat_id}:{epoch}"))
+        await self._redis.run(Number("ZREM", self._keys.leases_of(chat_id), f"{chat_id}:{epoch}"))
 
     async def claim(
         self,
@@ -144,9 +144,7 @@ class LeaseStore:
                 chat=chat_id,
                 epoch="" if epoch is None else str(epoch),
                 process=self.process,
-                lease=self._policy.lease,
-                ttl=self._policy.session_ttl,
-                hold=self._policy.hold,
+                policy=self._policy,
                 force=force,
                 expected=expect or "",
                 max_claims=MAX_CLAIMS,
@@ -166,18 +164,18 @@ class LeaseStore:
     async def _processing(self, chat_id: str) -> bytes:
         """The record of a chat that waits, as that of one that goes on: replicas of the version before this
         one look for the status in there."""
-        record = await self._redis.run(Command[bytes | None]("HGET", self._keys.chats(chat_id), chat_id))
+        record = await self._redis.run(Text("HGET", self._keys.chats(chat_id), chat_id))
         return orjson.dumps(orjson.loads(record) | {"status": "processing"}) if record is not None else b""
 
     async def session_of(self, chat_id: str) -> str | None:
         """The session of a chat that is not over."""
-        session_id = await self._redis.run(Command[bytes | None]("HGET", self._keys.run(chat_id), "sid"))
+        session_id = await self._redis.run(Text("HGET", self._keys.run(chat_id), "sid"))
         return session_id.decode() if session_id else None
 
     async def run_ids(self, chat_id: str) -> tuple[int, str]:
         """Epoch (0: the chat is over) and Coze's chat id, as the present owner committed them."""
         epoch, coze_chat_id = await self._redis.run(
-            Command[list[bytes | None]]("HMGET", self._keys.run(chat_id), "epoch", "coze_chat_id")
+            Fields("HMGET", self._keys.run(chat_id), "epoch", "coze_chat_id")
         )
         return int(epoch or 0), (coze_chat_id or b"").decode()
 
@@ -185,7 +183,7 @@ class LeaseStore:
         """How many chats wait in their sessions' queues."""
         return sum(
             await self._redis.pipeline(
-                [Command[int]("ZCARD", self._keys.queued(shard)) for shard in self._keys.shards]
+                [Number("ZCARD", self._keys.queued(shard)) for shard in self._keys.shards]
             )
         )
 

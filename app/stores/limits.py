@@ -1,6 +1,7 @@
 """How long and how many: the numbers that sessions live by."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +19,18 @@ class SessionLimits:
     @property
     def expire_ms(self) -> int:
         return self.expire * 1000
+
+
+class LogPolicy(NamedTuple):
+    """What the scripts about chats need to know of the settings. All in milliseconds.
+
+    ``hold``: what a running chat adds to the life of its session and log. ``usage_ttl``: how long a day's
+    usage is kept. ``quota``: what a user spends in a day is counted, too.
+    """
+
+    lease: int
+    session_ttl: int
+    log_ttl: int
+    hold: int
+    usage_ttl: int
+    quota: bool = False

@@ -5,11 +5,9 @@ its keys: a new reader rings it, so that the read starts again with the new log 
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Final
 
-from app.exceptions import Overloaded, RedisUnavailable
 from app.models import Cursor
 from app.redis_client import Command, Key, Keys, RedisGate
 from app.stopping import end_tasks
@@ -75,8 +73,7 @@ class _ShardTail:
         self._places: dict[Key, Cursor] = {}
         self._listeners: dict[Key, dict[Callable[[], None], None]] = {}
         self._task: asyncio.Task[None] | None = None
-        self._bell_task: asyncio.Task[None] | None = None
-        self._ring_again = False
+        self._listeners_changed = asyncio.Event()
         self._interrupted = False
         """The last round did not get to its end: something may have been missed."""
 
@@ -86,11 +83,8 @@ class _ShardTail:
         self._listeners.setdefault(key, {})[ring] = None
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._follow(), name=f"tail:{self._bell}")
-        elif self._bell_task is None or self._bell_task.done():
-            self._bell_task = asyncio.create_task(self._ring_bell())
         else:
-            # What is under way may wake the read before this log is in its list.
-            self._ring_again = True
+            self._listeners_changed.set()
 
         def stop() -> None:
             listeners = self._listeners.get(key)
@@ -101,26 +95,29 @@ class _ShardTail:
 
         return stop
 
-    async def _ring_bell(self) -> None:
-        commands = [
-            Command[object]("XADD", self._bell, "MAXLEN", 1, "*", "", ""),
-            Command[object]("PEXPIRE", self._bell, _BELL_TTL_MS),
-        ]
-        with contextlib.suppress(RedisUnavailable, Overloaded):
-            self._ring_again = True
-            while self._ring_again:
-                self._ring_again = False
-                await self._redis.pipeline(commands)
-
     async def _follow(self) -> None:
-        await forever(self._round, self._redis, wanted=lambda: bool(self._listeners))
+        while self._listeners:
+            async with asyncio.TaskGroup() as group:
+                waking = group.create_task(forever(self._wake_read, self._redis))
+                await forever(self._read, self._redis, wanted=lambda: bool(self._listeners))
+                waking.cancel()
 
-    async def _round(self) -> None:
+    async def _wake_read(self) -> None:
+        """The read that is under way does not know the newcomer's log: it has to begin again."""
+        await self._listeners_changed.wait()
+        self._listeners_changed.clear()  # before the bell: what comes while it is rung rings it once more
+        await self._redis.pipeline(
+            [
+                Command[object]("XADD", self._bell, "MAXLEN", 1, "*", "", ""),
+                Command[object]("PEXPIRE", self._bell, _BELL_TTL_MS),
+            ]
+        )
+
+    async def _read(self) -> None:
         if self._interrupted:
-            # Whatever came meanwhile: everybody found for themselves.
-            for listeners in list(self._listeners.values()):
-                for ring in list(listeners):
-                    ring()
+            # Whatever came meanwhile: everybody looks for themselves.
+            for key in list(self._listeners):
+                self._notify(key)
         self._interrupted = True
         places = {key: str(place) for key, place in self._places.items()}
         streams = await self._redis.read_streams(
@@ -133,9 +130,13 @@ class _ShardTail:
             elif key in self._places:
                 epoch, frame = newest.split("-")
                 self._places[key] = max(self._places[key], Cursor(int(epoch), int(frame)))
-                for ring in list(self._listeners[key]):
-                    ring()
+                self._notify(key)
         self._interrupted = False
 
+    def _notify(self, key: Key) -> None:
+        for ring in list(self._listeners.get(key, ())):
+            ring()
+
     async def stop(self) -> None:
-        await end_tasks(task for task in (self._task, self._bell_task) if task is not None)
+        if self._task is not None:
+            await end_tasks([self._task])

@@ -1,28 +1,14 @@
 """A running chat's log as its owner holds it, and what its end brings. No I/O."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app.signals import Signal
+from app.signals import Notifier
 from app.stores.log_entries import Entry
 from app.stores.sessions import SessionRecord
 
 LogState = Literal["open", "committed", "unsaved", "fenced"]
-
-
-@dataclass(frozen=True, slots=True)
-class LogPolicy:
-    """All in milliseconds. ``hold``: what a running chat adds to the life of its session and log.
-    ``usage_ttl``: how long a day's usage is kept. ``quota``: what a user spends in a day is counted, too."""
-
-    lease: int
-    session_ttl: int
-    log_ttl: int
-    hold: int
-    usage_ttl: int
-    quota: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +66,10 @@ class OpenLog:
     """Its lease has run out from the start, since this process drained: others claim it at once."""
     index_due: bool = False
     """The end made the session live longer than the indexes know."""
-    wakers: dict[asyncio.Event, None] = field(default_factory=dict)
-    """Readers' bells, woken in the order in which they came."""
-    settled: Signal = field(default_factory=Signal)
-    """Set once ``state`` is not "open" any more."""
+    grown: Notifier = field(default_factory=Notifier)
+    """There is more to read, or ``state`` has changed."""
+    settled: Notifier = field(default_factory=Notifier)
+    """``state`` has changed: it is not "open" any more."""
     ids: tuple[str, str, str] | None = None
     """Coze's chat and conversation id and whose they are there, waiting to be committed."""
     known_ids: tuple[str, str, str] | None = None
@@ -108,14 +94,10 @@ class OpenLog:
         stop = None if until is None else max(0, until - self.first + 1)
         return self.frames[max(0, number - self.first + 1) : stop]
 
-    def wake(self) -> None:
-        for event in self.wakers:
-            event.set()
-
     def settle(self, state: LogState) -> None:
         """What readers were waiting for is known: the end is committed, unsaved, or somebody else's."""
         self.state = state
         if state != "fenced":
             self.visible = self.last
-        self.settled.set()
-        self.wake()
+        self.settled.notify()
+        self.grown.notify()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from app.exceptions import RateLimited, SessionNotFound
-from app.redis_client import Command, Keys, RedisGate
+from app.redis_client import Fields, Keys, RedisGate
 from app.stores.scripts import rate_take
 from app.utils import is_session_id
 
@@ -62,7 +62,7 @@ class RateStore:
         known = self._users.get(session_id)
         if known is None or not owner_matches(known[0]):
             owner, user = await self._redis.run(
-                Command[list[bytes | None]]("HMGET", self._keys.session(session_id), "owner", "user")
+                Fields("HMGET", self._keys.session(session_id), "owner", "user")
             )
             if owner is None or user is None or not owner_matches(owner.decode()):
                 raise SessionNotFound

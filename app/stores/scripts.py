@@ -6,25 +6,23 @@ owner, ``admin_prefix`` what the owners begin with whom he may see as an admin (
 Idempotency-Key the fingerprint is empty, and any key of the slot stands in its place.
 """
 
-from collections.abc import Sequence
+# fmt: off
 
 from app.redis_client import Arg, Key, Script, SessionKeys, UsageKeys
+from app.stores.limits import LogPolicy
 
 # -- sessions ------------------------------------------------------------------------------------------
 
-
 @Script
-def session_open(*, at: SessionKeys, ttl: int, owner: str, fields: Sequence[Arg]) -> list[bytes]:
+def session_open(*, at: SessionKeys, session_ttl: int, owner: str, fields: list[Arg]) -> list[bytes]:
     """-> the session's fields and values. Repeating it with the same id changes nothing."""
-
 
 @Script
 def session_read(
-    *, at: SessionKeys, mine: str, admin_prefix: str, limit: int, touch: bool, ttl: int, hold: int
+    *, at: SessionKeys, mine: str, admin_prefix: str, limit: int, touch: bool, session_ttl: int, hold: int
 ) -> tuple[bytes, list[bytes], list[bytes | None], list[bytes], int]:
     """-> state of the session, its fields, its newest records, the states of their runs, whether its index
     entry is due."""
-
 
 @Script
 def session_page(
@@ -33,7 +31,6 @@ def session_page(
     """-> state of the session, records newest first, the states of their runs, whether more follow, when the
     session expires. An unknown ``before`` gives an empty page."""
 
-
 @Script
 def session_end(
     *, at: SessionKeys, mine: str, admin_prefix: str, idle_only: bool, reason: str
@@ -41,11 +38,9 @@ def session_end(
     """-> state before ('busy': ``idle_only`` has spared it), its fields afterwards, the running chat or '',
     queued chats."""
 
-
 @Script
 def session_erase(*, at: SessionKeys) -> int:
     """-> how many chats went with it."""
-
 
 @Script
 def session_conversation(
@@ -53,65 +48,31 @@ def session_conversation(
 ) -> bytes | None:
     """-> the conversation that holds, which is the first; None where the session is gone."""
 
-
 @Script
 def session_remembered(*, session: Key, conversation: str, remembered_at: str) -> int:
     """-> 0 where no session has that conversation any more."""
-
 
 @Script
 def idempotency_claim(*, key: Key, fingerprint: str, session_id: str) -> tuple[bytes, bytes]:
     """-> 'new' | 'same' | 'reused', and the session that the key stands for."""
 
-
 # -- chats ---------------------------------------------------------------------------------------------
-
 
 @Script
 def chat_create(
-    *,
-    at: SessionKeys,
-    idempotency_key: Key,
-    mine: str,
-    admin_prefix: str,
-    chat: str,
-    record: bytes,
-    first_frame: bytes,
-    queued_frame: bytes,
-    request: bytes,
-    process: str,
-    lease: int,
-    ttl: int,
-    hold: int,
-    on_busy: str,
-    max_queued: int,
-    max_records: int,
-    fingerprint: str,
+    *, at: SessionKeys, idempotency_key: Key, mine: str, admin_prefix: str, chat: str, record: bytes,
+    first_frame: bytes, queued_frame: bytes, request: bytes, process: str, policy: LogPolicy, on_busy: str,
+    max_queued: int, max_records: int, fingerprint: str
 ) -> tuple[bytes, bytes, list[bytes], bytes, int]:
     """-> 'started' | 'queued', the chat in the way, the session's fields, the chat that was displaced,
     whether the session's index entry is due
     | 'same' | 'busy' | 'full', the chat that is meant, ... | 'reused' | 'gone' | 'none' | 'terminated' |
     'expired'."""
 
-
 @Script
 def chat_claim(
-    *,
-    at: SessionKeys,
-    idempotency_key: Key,
-    chat: str,
-    epoch: str,
-    process: str,
-    lease: int,
-    ttl: int,
-    hold: int,
-    force: bool,
-    expected: str,
-    max_claims: int,
-    record: bytes,
-    outputs: bytes,
-    said: str,
-    fingerprint: str,
+    *, at: SessionKeys, idempotency_key: Key, chat: str, epoch: str, process: str, policy: LogPolicy,
+    force: bool, expected: str, max_claims: int, record: bytes, outputs: bytes, said: str, fingerprint: str
 ) -> tuple[bytes, bytes, list[bytes], list[bytes], bytes, bytes]:
     """``epoch`` '' is whichever, ``expected`` '' any state. ``force``: the lease may still run. ``record``,
     if given, takes the place of a waiting chat's. ``said``: how much the chat had said before ``outputs``.
@@ -119,113 +80,61 @@ def chat_claim(
     -> 'start' | 'claimed' | 'exhausted' | 'expired', epoch, fields of run and session, record, state before
     | 'no' | 'reused', ..."""
 
-
 @Script
 def chat_ids(
     *, at: SessionKeys, chat: str, epoch: str, coze_chat: str, conversation: str, credential: str
 ) -> int:
     """-> 0 where somebody else owns the chat."""
 
-
 @Script
 def chat_cancel(*, at: SessionKeys, chat: str, lease: int) -> tuple[bytes, bytes, bytes]:
     """-> 'gone' | 'ready' (it was queued: the caller claims and ends it) | 'waiting' | 'started', epoch, the
     owner's process."""
 
-
 @Script
 def chat_end(
-    *,
-    at: SessionKeys,
-    counted: UsageKeys,
-    spent: Key,
-    chat: str,
-    epoch: str,
-    record: bytes,
-    waiting: bool,
-    first_frame: str,
-    last_frame: str,
-    frames: bytes,
-    packed: bytes,
-    ttl: int,
-    hold: int,
-    log_ttl: int,
-    lease: int,
-    draining: bool,
-    counts: str,
-    row: str,
-    usage_ttl: int,
-    quota: bool,
+    *, at: SessionKeys, counted: UsageKeys, spent: Key, chat: str, epoch: str, record: bytes, waiting: bool,
+    first_frame: str, last_frame: str, frames: bytes, packed: bytes, policy: LogPolicy, draining: bool,
+    counts: str, row: str
 ) -> tuple[bytes, bytes, bytes, int]:
     """``waiting``: for tool outputs, so that it is not over. ``packed``: the whole log; '' while it waits.
     ``counted`` and ``spent`` lack the number of a day. ``counts``: 'tokens input output'
-    for ``row`` of ``usage``; ``quota``: ``spent`` is counted, too.
+    for ``row`` of ``usage``.
 
     -> 'ok', the next chat or '', when the session expires, whether its index entry is due
     | 'fenced' | 'lost', ..."""
 
-
 @Script
 def log_rewrite(
-    *,
-    at: SessionKeys,
-    chat: str,
-    epoch: str,
-    first_frame: str,
-    last_frame: str,
-    frames: bytes,
-    lease: int,
-    ttl: int,
-    hold: int,
-    record: bytes,
-    owner: str,
-    session_fields: Sequence[Arg],
-    run_fields: Sequence[Arg],
+    *, at: SessionKeys, chat: str, epoch: str, first_frame: str, last_frame: str, frames: bytes,
+    policy: LogPolicy, record: bytes, owner: str, session_fields: list[bytes], run_fields: list[bytes]
 ) -> bytes:
     """-> 'ok' | 'fenced'."""
 
-
 # -- leases --------------------------------------------------------------------------------------------
-
 
 @Script
 def lease_scan(*, leases: Key, limit: int) -> list[bytes]:
     """-> members whose lease has run out, oldest first."""
 
-
 @Script
-def lease_renew(*, leases: Key, lease: int, members: Sequence[str]) -> list[bytes]:
+def lease_renew(*, leases: Key, lease: int, members: list[str]) -> list[bytes]:
     """-> the members that are gone."""
 
-
 @Script
-def lease_release(*, leases: Key, members: Sequence[str]) -> list[bytes]:
-    """-> the members that are gone."""
-
+def lease_release(*, leases: Key, members: list[str]) -> int:
+    """-> how many were still there."""
 
 # -- indexes -------------------------------------------------------------------------------------------
 
-
 @Script
 def index_admit(
-    *,
-    user_sessions: Key,
-    sessions: Key,
-    users: Key,
-    remaining_sessions: Key,
-    users_by_name: Key,
-    session_id: str,
-    user: str,
-    ttl: int,
-    per_user: int,
-    total: int,
-    max_users: int,
-    over: str,
+    *, user_sessions: Key, sessions: Key, users: Key, remaining_sessions: Key, users_by_name: Key,
+    session_id: str, user: str, ttl: int, per_user: int, total: int, max_users: int, over: str
 ) -> tuple[bytes, int, list[bytes]]:
     """``over``: one of the user's sessions that is over, '' if none.
 
     -> 'ok' | 'evict', now, the user's own sessions and their scores, least recently active first | 'full'."""
-
 
 @Script
 def index_single(
@@ -233,57 +142,46 @@ def index_single(
 ) -> None:
     """For a session of a single chat: it can be erased with its user, but is neither listed nor counted."""
 
-
 @Script
 def index_drop(*, user_sessions: Key, sessions: Key, users: Key, session_id: str, user: str) -> None:
     """A session is over."""
 
-
 @Script
 def index_forget_user(*, remaining_sessions: Key, users: Key, users_by_name: Key, user: str) -> int:
     """-> 1 if nothing is left of the user, who then leaves the indexes."""
-
 
 @Script
 def index_prune(*, sessions: Key, users: Key, limit: int) -> tuple[int, int, int, list[bytes]]:
     """-> how many sessions and users were taken out since their time is up, now, the sessions that expire
     soonest and their scores."""
 
-
 @Script
 def file_index(*, files: Key, uploaders: Key, file_id: str, user: str, expires: str, ttl: int) -> None:
     """Enters a file that is about to be written."""
 
-
 # -- conversations, rates, usage -----------------------------------------------------------------------
-
 
 @Script
 def conversation_remember(*, record: Key, conversations: Key, ttl: int, user: str, value: str) -> None:
     """Writes down whose a conversation is; ``value``: bot and credential."""
 
-
 @Script
 def conversation_use(*, record: Key, conversations: Key, ttl: int, user: str) -> bytes | None:
     """-> bot and credential, None where this user has had no such conversation."""
-
 
 @Script
 def conversation_forget(*, conversations: Key, records: Key, user: str) -> int:
     """``records``: what their names begin with; ``user`` '' is everybody of that name. -> how many went."""
 
-
 @Script
 def rate_take(*, bucket: Key, per_minute: int) -> tuple[int, int, int]:
     """-> whether a token was taken, how many are left, milliseconds until there is one."""
-
 
 @Script
 def usage_read(
     *, at: UsageKeys, owner: str, root: str, first_day: int, last_day: int
 ) -> list[tuple[int, list[bytes]]]:
     """``owner`` '' is all of the root. -> days, with names and sums of their rows."""
-
 
 @Script
 def usage_erase(*, at: UsageKeys, owner: str, root: str, first_day: int, last_day: int, row: str) -> int:

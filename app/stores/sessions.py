@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import orjson
 
@@ -16,7 +16,7 @@ from app.exceptions import (
 )
 from app.models import Identity, SessionStatus
 from app.records import as_it_stands, with_waits_until
-from app.redis_client import Arg, Command, Keys, RedisGate, pairs
+from app.redis_client import Arg, Keys, Number, RedisGate, pairs
 from app.stores.eviction import Eviction
 from app.stores.index import SessionIndex, user_key
 from app.stores.limits import SessionLimits
@@ -29,6 +29,8 @@ from app.stores.scripts import (
     session_read,
 )
 from app.utils import is_session_id, iso, now_ms
+
+JsonObject = dict[str, object]
 
 _GONE: Final[dict[bytes, type[ServiceError]]] = {
     b"none": SessionNotFound,
@@ -83,13 +85,13 @@ class SessionRecord:
         return b"single" in self._fields
 
     @property
-    def opening_messages(self) -> list[dict[str, Any]]:
+    def opening_messages(self) -> list[JsonObject]:
         """``additional_messages`` of the session; empty once Coze has them."""
         return [] if self._fields.get(b"seeded") else self.additional_messages
 
     @property
-    def additional_messages(self) -> list[dict[str, Any]]:
-        messages: list[dict[str, Any]] = orjson.loads(self._fields.get(b"messages") or b"[]")
+    def additional_messages(self) -> list[JsonObject]:
+        messages: list[JsonObject] = orjson.loads(self._fields.get(b"messages") or b"[]")
         return messages
 
     @property
@@ -107,7 +109,7 @@ class SessionRecord:
             return "expired"
         return "inactive" if now - self.number(b"activity") > inactive_ms else "active"
 
-    def view(self, limits: SessionLimits, history: Sequence[bytes] = ()) -> dict[str, Any]:
+    def view(self, limits: SessionLimits, history: Sequence[bytes] = ()) -> JsonObject:
         """The session object of the contract, ready for orjson."""
         return {
             "session_id": self.session_id,
@@ -169,7 +171,7 @@ class SessionStore:
         user_id: str,
         bot_id: str,
         auto_save_history: bool,
-        additional_messages: list[dict[str, Any]],
+        additional_messages: list[JsonObject],
         metadata: dict[str, str],
         idempotency: str = "",
         single: bool = False,
@@ -203,7 +205,7 @@ class SessionStore:
         flat = await self._redis.run(
             session_open(
                 at=self._keys.of_session(session_id),
-                ttl=self.limits.expire_ms,
+                session_ttl=self.limits.expire_ms,
                 owner=identity.owner,
                 fields=[part for pair in fields.items() for part in pair],
             )
@@ -235,7 +237,7 @@ class SessionStore:
 
     async def forget_key(self, identity: Identity, key: IdempotencyKey) -> None:
         name = self._keys.session_idempotency(key.digest(identity.owner))
-        await self._redis.run(Command[int]("DEL", name))
+        await self._redis.run(Number("DEL", name))
 
     async def renew_index(self, session: SessionRecord) -> None:
         """Moves the session's expiry in the indexes to where its hash has it."""
@@ -254,7 +256,7 @@ class SessionStore:
                 admin_prefix=identity.admin_prefix,
                 limit=history,
                 touch=touch,
-                ttl=self.limits.expire_ms,
+                session_ttl=self.limits.expire_ms,
                 hold=self.limits.hold,
             )
         )

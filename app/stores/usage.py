@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from app.exceptions import QuotaExceeded
 from app.models import Identity, Usage
-from app.redis_client import Command, Keys, RedisGate, pairs
+from app.redis_client import Keys, RedisGate, Text, pairs
 from app.stores.index import owner_key
 from app.stores.scripts import usage_erase, usage_read
 from app.stores.sessions import SessionRecord
@@ -77,7 +77,7 @@ class UsageStore:
         day, of_day = divmod(now_ms(), _DAY_MS)
         keys = self._keys
         replies = await self._redis.pipeline(
-            [Command[bytes | None]("GET", keys.spent(shard, user, day)) for shard in keys.shards]
+            [Text("GET", keys.spent(shard, user, day)) for shard in keys.shards]
         )
         spent = sum(int(reply) for reply in replies if reply is not None)
         if spent >= self._daily_tokens:

@@ -7,7 +7,7 @@ from typing import Final, TypedDict
 from redis import exceptions as redis_errors
 
 from app.models import Identity
-from app.redis_client import Command, Key, Keys, RedisGate
+from app.redis_client import Key, Keys, Number, RedisGate, Texts
 from app.stores.index import SessionIndex, may_be_opening, name_key, user_key
 from app.stores.scripts import index_forget_user, session_erase
 from app.stores.sessions import SessionRecord, SessionStore
@@ -76,9 +76,9 @@ class UserStore:
         everyone = await self._users(identity, user_id)
         users, now = everyone[:limit], now_ms()
         keys = [self._keys.remaining_sessions(user) for user in users]
-        found = sum(await self._redis.pipeline([Command[int]("ZCOUNT", key, now, "+inf") for key in keys]))
+        found = sum(await self._redis.pipeline([Number("ZCOUNT", key, now, "+inf") for key in keys]))
         newest = await self._redis.pipeline(
-            [Command[list[bytes]]("ZREVRANGEBYSCORE", key, "+inf", now, "LIMIT", 0, limit) for key in keys]
+            [Texts("ZREVRANGEBYSCORE", key, "+inf", now, "LIMIT", 0, limit) for key in keys]
         )
         owned = [
             (session_id.decode(), user) for user, ids in zip(users, newest, strict=True) for session_id in ids
@@ -111,20 +111,20 @@ class UserStore:
         keys, session_id, user = self._keys, session.session_id, session.text(b"user")
         # In portions: a session that lived long may have used more keys than one script call can name.
         at = keys.of_session(session_id)
-        some = Command[list[bytes]]("SPOP", at.used, _AT_ONCE)
+        some = Texts("SPOP", at.used, _AT_ONCE)
         while used := await self._redis.run(some):
             first, *others = (Key(name.decode()) for name in used)
-            await self._redis.run(Command[int]("DEL", first, *others))
+            await self._redis.run(Number("DEL", first, *others))
         erased = await self._redis.run(session_erase(at=at))
         if digest := session.text(b"idempotency"):
-            await self._redis.run(Command[int]("DEL", keys.session_idempotency(digest)))
+            await self._redis.run(Number("DEL", keys.session_idempotency(digest)))
         await self._index.remove(session_id, user)
         await self._index.remove_erased(session_id, user)
         return erased
 
     async def _records(self, ids: Sequence[str]) -> list[SessionRecord | None]:
         replies = await self._redis.pipeline(
-            [Command[list[bytes]]("HGETALL", self._keys.session(session_id)) for session_id in ids]
+            [Texts("HGETALL", self._keys.session(session_id)) for session_id in ids]
         )
         found = zip(ids, replies, strict=True)
         return [SessionRecord(session_id, reply) if reply else None for session_id, reply in found]
@@ -135,7 +135,7 @@ class UserStore:
         """From indexes alone: it costs the same however many sessions there are."""
         sessions, users = await self._index.counts()
         leases, queued, waiting = [
-            sum(await self._redis.pipeline([Command[int]("ZCARD", key(s)) for s in self._keys.shards]))
+            sum(await self._redis.pipeline([Number("ZCARD", key(s)) for s in self._keys.shards]))
             for key in (self._keys.leases, self._keys.queued, self._keys.waiting)
         ]
         running = max(0, leases - waiting)

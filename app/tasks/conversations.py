@@ -3,13 +3,13 @@
 import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Literal
+from typing import Final, Literal, TypedDict
 
 import orjson
 
 from app.coze import CozeClient, Message, MessagePage
-from app.coze.codes import NOT_THERE
-from app.exceptions import ConversationNotFound, SessionBusy, UpstreamError, ValidationFailed
+from app.coze.codes import NOT_FOUND
+from app.exceptions import ConversationNotFound, SessionBusy, UpstreamError, wrong_field
 from app.models import OUR_META_KEY, Identity
 from app.stores.sessions import SessionRecord, SessionStore
 from app.utils import iso
@@ -19,6 +19,16 @@ _SHOWN: Final = frozenset({"question", "answer", "follow_up", ""})
 _UNKNOWN_MESSAGE: Final = 4005
 _CHATS_KEPT: Final = 100
 _EMPTY: Final = MessagePage([])
+
+
+class History(TypedDict):
+    """A page of stored messages, as the contract has it."""
+
+    conversation_id: str | None
+    messages: list[dict[str, object]]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
 
 
 class ConversationService:
@@ -35,7 +45,7 @@ class ConversationService:
         order: Literal["asc", "desc"],
         before: str,
         after: str,
-    ) -> tuple[dict[str, Any], str | None]:
+    ) -> tuple[History, str | None]:
         """One page in the order asked for, behind the message ``after`` or up to the message ``before``, and
         Coze's logid. What belongs to a chat that the session still keeps says so.
 
@@ -43,7 +53,7 @@ class ConversationService:
         ``UpstreamError``.
         """
         if before and after:
-            raise _fault("before", "goes without `after`")
+            raise wrong_field("before", "goes without `after`")
         session, records, _ = await self._sessions.read(session_id, identity, history=_CHATS_KEPT)
         page = _EMPTY
         if session.conversation_id is not None:
@@ -52,12 +62,16 @@ class ConversationService:
                     session.conversation_id, order=order, limit=limit, before_id=before, after_id=after
                 )
         chats = _our_chats(records) if page.messages else {}
-        messages = [_view(message, chats) for message in page.messages if message.type in _SHOWN]
-        ends = {"first_id": page.first_id, "last_id": page.last_id} if page.messages else {}
-        listed = {"messages": messages, "has_more": page.has_more, "first_id": None, "last_id": None}
-        return listed | {"conversation_id": session.conversation_id} | ends, page.logid
+        history: History = {
+            "messages": [_view(message, chats) for message in page.messages if message.type in _SHOWN],
+            "has_more": page.has_more,
+            "first_id": page.first_id if page.messages else None,
+            "last_id": page.last_id if page.messages else None,
+            "conversation_id": session.conversation_id,
+        }
+        return history, page.logid
 
-    async def clear(self, identity: Identity, session_id: str) -> tuple[dict[str, Any], str | None]:
+    async def clear(self, identity: Identity, session_id: str) -> tuple[dict[str, str | None], str | None]:
         """Starts a new context: the bot forgets what was said, the messages stay. Clearing twice is clearing
         once. Raises ``SessionBusy``; a chat that begins at the same moment may fall on either side."""
         session, _, _ = await self._sessions.read(session_id, identity, history=0)
@@ -66,12 +80,8 @@ class ConversationService:
         section_id, logid = None, None
         if session.conversation_id is not None:
             section_id, logid = await self._clear(session, session.conversation_id)
-        view = {
-            "session_id": session_id,
-            "conversation_id": session.conversation_id,
-            "section_id": section_id,
-        }
-        return view, logid
+        view = {"session_id": session_id, "conversation_id": session.conversation_id}
+        return view | {"section_id": section_id}, logid
 
     async def _clear(self, session: SessionRecord, conversation_id: str) -> tuple[str, str | None]:
         with _told_to_callers():
@@ -85,13 +95,13 @@ def _told_to_callers(field: str = "") -> Iterator[None]:
         yield
     except UpstreamError as error:
         failure: Exception = error
-        if error.coze_code in NOT_THERE:
+        if error.coze_code in NOT_FOUND:
             failure = ConversationNotFound(
                 "Coze does not have this conversation any more",
                 details={"logid": error.logid} if error.logid else None,
             )
         elif error.coze_code == _UNKNOWN_MESSAGE and field:
-            failure = _fault(field, "is no message of this conversation")
+            failure = wrong_field(field, "is no message of this conversation")
         raise failure from None
 
 
@@ -105,7 +115,7 @@ def _our_chats(records: list[bytes]) -> dict[str, str]:
     return chats
 
 
-def _view(message: Message, chats: dict[str, str]) -> dict[str, Any]:
+def _view(message: Message, chats: dict[str, str]) -> dict[str, object]:
     return {
         "message_id": message.id,
         "role": message.role,
@@ -121,7 +131,3 @@ def _view(message: Message, chats: dict[str, str]) -> dict[str, Any]:
             if key != OUR_META_KEY and isinstance(value, str)
         },
     }
-
-
-def _fault(field: str, message: str) -> ValidationFailed:
-    return ValidationFailed(details={"fields": [{"field": field, "message": message}]})

@@ -1,63 +1,168 @@
-"""What the body of a request becomes: a chat and its record, an Idempotency-Key, tool call ids."""
+"""What a message becomes: a chat, and what is sent to Coze for it, with its ids in place of ours. Settled
+when the message comes, so that a queue or another replica needs nothing else."""
 
-import hashlib
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import msgspec
 import orjson
-from pydantic import BaseModel
 
-from app.exceptions import SessionNotFound
-from app.models import Chat, SendMessage, UserMessage
+from app.coze import EnterMessage
+from app.exceptions import FileNotFound, SessionNotFound, wrong_field
+from app.models import Attachment, Chat, Identity, SendMessage, SentAttachment, UserMessage
 from app.stores.chats import NewChat
-from app.stores.sessions import IdempotencyKey
-from app.tasks.attachments import PLAIN, Resolved
+from app.stores.files import FileRecord, FileStore
+from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.frames import chat_frame
 from app.utils import is_session_id, iso, new_chat_id
 
 
-def new_chat(session_id: str, body: SendMessage, files: Resolved = PLAIN) -> tuple[Chat, NewChat]:
-    """``files``: what goes along, with Coze's ids, kept with the request: the queue and a takeover need no
-    more."""
-    if not is_session_id(session_id):
-        raise SessionNotFound
+class Prompt(msgspec.Struct, omit_defaults=True):
+    """A message as it is kept with the chat's run. ``content``: with attachments, the message as Coze's
+    object_string, which then counts instead. ``credential``: whose the attachments are at Coze."""
+
+    message: str
+    content: str = ""
+    credential: str = ""
+    additional_messages: list[EnterMessage] = []
+    custom_variables: dict[str, str] | None = None
+    meta_data: dict[str, str] = {}
+    parameters: dict[str, object] | None = None
+
+    @property
+    def messages(self) -> list[EnterMessage]:
+        """The conversation so far, and the message itself."""
+        content_type = "object_string" if self.content else "text"
+        return [*self.additional_messages, EnterMessage("user", self.content or self.message, content_type)]
+
+
+class Draft(NamedTuple):
+    """A chat that is about to be created: for its task, and for the store."""
+
+    chat: Chat
+    prompt: Prompt
+    new: NewChat
+
+
+def _draft(session_id: str, prompt: Prompt, attachments: list[SentAttachment]) -> Draft:
     moment, chat_id = iso(), new_chat_id(session_id)
     chat = Chat(
         chat_id=chat_id,
         session_id=session_id,
         status="processing",
         user_message=UserMessage(
-            content=body.message,
+            content=prompt.message,
             timestamp=moment,
             message_id=f"msg_{chat_id[-20:]}",
-            metadata=body.meta_data or {},
-            attachments=files.shown or None,
+            metadata=prompt.meta_data,
+            attachments=attachments or None,
         ),
         created_at=moment,
         updated_at=moment,
     )
-    request = body.model_dump_json(exclude={"stream", "on_busy", "attachments"}, exclude_none=True).encode()
-    if files is not PLAIN:
-        resolved = {
-            "content": files.content,
-            "additional_messages": files.rewritten,
-            "credential": files.credential,
-        }
-        request = orjson.dumps(orjson.loads(request) | {k: v for k, v in resolved.items() if v})
     queued = chat.model_copy(update={"status": "pending"})
     record, frames = chat.model_dump_json().encode(), (chat_frame(chat), chat_frame(queued))
-    return chat, NewChat(chat_id, session_id, record, *frames, request)
+    new = NewChat(chat_id, session_id, record, *frames, msgspec.json.encode(prompt))
+    return Draft(chat, prompt, new)
 
 
-def idempotency_of(key: str | IdempotencyKey | None, body: BaseModel, *more: str) -> IdempotencyKey | None:
-    """The fingerprint leaves ``stream`` out: a streamed repeat of a call that was not is the same call.
-    ``more``: what the call means besides its body. A key that has its fingerprint keeps it."""
-    if key is None or isinstance(key, IdempotencyKey):
-        return key
-    canonical = orjson.dumps(body.model_dump(mode="json", exclude={"stream"}), option=orjson.OPT_SORT_KEYS)
-    return IdempotencyKey(key, hashlib.sha256(b"\0".join([canonical, *map(str.encode, more)])).hexdigest())
+class Drafts:
+    def __init__(self, files: FileStore, sessions: SessionStore) -> None:
+        self._files = files
+        self._sessions = sessions
+
+    async def of(self, identity: Identity, session_id: str, body: SendMessage) -> Draft:
+        """What the message becomes; one of text alone costs nothing here.
+
+        Raises ``SessionNotFound``, and ``FileNotFound`` and ``ValidationFailed``, so that Coze is not asked
+        in vain.
+        """
+        if not is_session_id(session_id):
+            raise SessionNotFound
+        prompt = Prompt(
+            message=body.message,
+            additional_messages=[
+                EnterMessage(each.role, each.content, each.content_type, each.type, each.meta_data)
+                for each in body.additional_messages or ()
+            ],
+            custom_variables=body.custom_variables,
+            meta_data=body.meta_data or {},
+            parameters=dict(body.parameters) if body.parameters is not None else None,
+        )
+        sent = await self._attach(identity, session_id, body, prompt) if carries_files(body) else []
+        return _draft(session_id, prompt, sent)
+
+    async def _attach(
+        self, identity: Identity, session_id: str, body: SendMessage, prompt: Prompt
+    ) -> list[SentAttachment]:
+        """Puts the files into the prompt; returns them as the chat's record tells of them, with our ids."""
+        session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
+        items = [
+            orjson.loads(each.content) if each.content_type == "object_string" else []
+            for each in prompt.additional_messages
+        ]
+        ids = [attachment.file_id for attachment in body.attachments or () if attachment.file_id is not None]
+        ids += [item["file_id"] for several in items for item in several if item.get("file_id")]
+        known = await self._known(identity, session, list(dict.fromkeys(ids)))
+        sent = [_sent(place, each, known) for place, each in enumerate(body.attachments or ())]
+        if sent:
+            text = [{"type": "text", "text": body.message}] if body.message.strip() else []
+            if not text and not body.says_it_without_words({each.type for each in sent}):
+                raise wrong_field("message", "is needed with images and files; only speech does without")
+            prompt.content = orjson.dumps([*text, *(_item(each, known) for each in sent)]).decode()
+        prompt.additional_messages = [
+            _with_coze_ids(message, several, known)
+            for message, several in zip(prompt.additional_messages, items, strict=True)
+        ]
+        prompt.credential = next((record.credential for record in known.values()), "")
+        return sent
+
+    async def _known(
+        self, identity: Identity, session: SessionRecord, ids: Sequence[str]
+    ) -> dict[str, FileRecord]:
+        if not ids:
+            return {}
+        records = await self._files.find(ids, identity)
+        if any(record.user_id and record.user != session.text(b"user") for record in records):
+            raise FileNotFound  # another end user's
+        if len({record.credential for record in records} | ({session.credential} - {""})) > 1:
+            # At Coze a file is only there for the identity that uploaded it.
+            raise wrong_field(
+                "attachments", "a file was uploaded for another session: upload it with this session_id"
+            )
+        return {record.file_id: record for record in records}
 
 
-def tool_call_ids(required_action: dict[str, Any] | None) -> list[str]:
-    """Of the tool calls that have to be answered."""
-    submit = (required_action or {}).get("submit_tool_outputs") or {}
-    return [str(call.get("id")) for call in submit.get("tool_calls") or [] if isinstance(call, dict)]
+def carries_files(body: SendMessage) -> bool:
+    """Whether the message has attachments, or may have them in its ``additional_messages``."""
+    return bool(body.attachments) or any(
+        message.content_type == "object_string" for message in body.additional_messages or ()
+    )
+
+
+def _sent(place: int, attachment: Attachment, known: dict[str, FileRecord]) -> SentAttachment:
+    if attachment.file_id is None:
+        return SentAttachment(type=attachment.type or "file", file_url=attachment.file_url)
+    record = known[attachment.file_id]
+    if attachment.type not in (None, "file", record.type):
+        raise wrong_field(f"attachments.{place}.type", f"the file is of the type {record.type}")
+    return SentAttachment(
+        type=attachment.type or record.type, file_id=record.file_id, file_name=record.name, mime=record.mime
+    )
+
+
+def _item(sent: SentAttachment, known: dict[str, FileRecord]) -> dict[str, str]:
+    if sent.file_id is None:
+        return {"type": sent.type, "file_url": sent.file_url or ""}
+    return {"type": sent.type, "file_id": known[sent.file_id].coze_id}
+
+
+def _with_coze_ids(
+    message: EnterMessage, items: list[dict[str, str]], known: dict[str, FileRecord]
+) -> EnterMessage:
+    if not items:
+        return message
+    for item in items:
+        if item.get("file_id"):
+            item["file_id"] = known[item["file_id"]].coze_id
+    return msgspec.structs.replace(message, content=orjson.dumps(items).decode())

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from app.coze import CozeClient
 from app.exceptions import (
@@ -12,18 +12,18 @@ from app.exceptions import (
     CozeApiError,
     FileNotFound,
     ServiceError,
-    ShuttingDown,
     UnsupportedMediaType,
     UpstreamError,
     ValidationFailed,
+    wrong_field,
 )
 from app.models import Identity
 from app.stores.files import FileRecord, FileStore, image_file_id, new_file_id
 from app.stores.index import user_key
 from app.stores.rates import RateStore
-from app.stores.sessions import SessionRecord, SessionStore
-from app.tasks.file_types import HEAD_BYTES, Kind, clean_name, sniff
-from app.tasks.service import TaskService
+from app.tasks.file_types import HEAD_BYTES, clean_name, sniff
+from app.tasks.sessions import SessionService
+from app.tasks.shutdown import Shutdown
 from app.utils import iso, now_ms
 
 _REFUSALS: Final[dict[int, type[ServiceError]]] = {
@@ -36,7 +36,7 @@ _REFUSALS: Final[dict[int, type[ServiceError]]] = {
 """What Coze does not like about the file itself is for the caller to change."""
 
 
-class Source(Protocol):
+class ArrivingFile(Protocol):
     """A file that is still arriving, to be read once. ``failure``: what broke the reading off, because behind
     the HTTP client it cannot be told from a failure of Coze's."""
 
@@ -50,8 +50,8 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Bytes that are here already, as a source."""
+class FileInMemory:
+    """Bytes that are here already, as a file that arrives."""
 
     name: str
     data: bytes
@@ -71,24 +71,31 @@ class FileOptions:
 
 
 class FileService:
+    """Uploads. Raises what ``FileStore`` raises."""
+
     def __init__(
         self,
         files: FileStore,
-        sessions: SessionStore,
         rates: RateStore,
-        tasks: TaskService,
+        sessions: SessionService,
+        shutdown: Shutdown,
         coze: CozeClient,
         options: FileOptions,
     ) -> None:
         self._files = files
         self._sessions = sessions
         self._rates = rates
-        self._tasks = tasks
+        self._shutdown = shutdown
         self._coze = coze
         self._options = options
 
     async def upload(
-        self, identity: Identity, source: Source, *, session_id: str | None = None, user_id: str | None = None
+        self,
+        identity: Identity,
+        file: ArrivingFile,
+        *,
+        session_id: str | None = None,
+        user_id: str | None = None,
     ) -> FileRecord:
         """Passes the file on and records it once Coze has all of it.
 
@@ -96,18 +103,16 @@ class FileService:
         conversation. ``user_id`` (the session's, where there is one) is whose it is when users are erased.
 
         Raises ``SessionNotFound`` and its kin, ``RateLimited``, ``ValidationFailed``, ``BodyTooLarge``,
-        ``UnsupportedMediaType``, ``UpstreamError``, and ``source.failure``.
+        ``UnsupportedMediaType``, ``UpstreamError``, ``ShuttingDown``, and ``file.failure``.
         """
-        if self._tasks.draining.is_set():
-            raise ShuttingDown
+        self._shutdown.refuse_if_begun()
         owner, credential = identity.owner, ""
         if session_id is not None:
-            session = await self._session(identity, session_id)
+            session = await self._sessions.with_conversation(identity, session_id)
             if user_id not in (None, session.user_id):
-                fault = {"field": "user_id", "message": "is not the session's user"}
-                raise ValidationFailed(details={"fields": [fault]})
+                raise wrong_field("user_id", "is not the session's user")
             owner, user_id, credential = session.owner, session.user_id, session.credential
-        return await self._keep(source, owner, user_id or "", credential, new_file_id())
+        return await self._pass_on(file, owner, user_id or "", credential, new_file_id())
 
     async def images(
         self, identity: Identity, images: Sequence[bytes], *, session_id: str | None, user_id: str
@@ -118,7 +123,7 @@ class FileService:
         """
         owner, credential = identity.owner, ""
         if session_id is not None:
-            session = await self._session(identity, session_id)
+            session = await self._sessions.with_conversation(identity, session_id)
             owner, user_id, credential = session.owner, session.user_id, session.credential
         credential = credential or self._coze.using("").credential
         records = []
@@ -127,72 +132,15 @@ class FileService:
             try:
                 [record] = await self._files.find([file_id], identity)
             except FileNotFound:
-                record = await self._keep(Held("image", data), owner, user_id, credential, file_id)
+                file = FileInMemory("image", data)
+                record = await self._pass_on(file, owner, user_id, credential, file_id)
             # Where none was chosen yet, the first picture's chooses: a message's files are one identity's.
             credential = credential or record.credential
             records.append(record)
         return records
 
-    async def _keep(
-        self, source: Source, owner: str, user_id: str, credential: str, file_id: str
-    ) -> FileRecord:
-        if self._tasks.draining.is_set():
-            raise ShuttingDown
-        user = user_key(owner, user_id)
-        await self._rates.take("files", user)
-        sent = await self._send(source, self._coze.using(credential))
-        now = now_ms()
-        record = FileRecord(
-            file_id=file_id,
-            owner=owner,
-            user=user,
-            user_id=user_id,
-            coze_id=sent.coze_id,
-            credential=sent.credential,
-            logid=sent.logid,
-            name=sent.name,
-            mime=sent.kind.mime,
-            type=sent.kind.type,
-            size=sent.size,
-            created=now,
-            expires=now + self._files.ttl_ms,
-        )
-        await self._files.add(record)
-        return record
-
-    async def _session(self, identity: Identity, session_id: str) -> SessionRecord:
-        """The session once it is known whose its conversation is; a stranger does not wait for that."""
-        session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
-        if session.conversation_id is None:
-            await self._tasks.opened(session_id)
-            session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
-        return session
-
-    async def _send(self, source: Source, coze: CozeClient) -> "_Sent":
-        chunks = aiter(source)
-        begun = time.monotonic()
-        try:
-            async with asyncio.timeout(self._options.seconds):
-                head = await _head(chunks)
-        except TimeoutError:
-            raise ValidationFailed("The file did not arrive in time (UPLOAD_TIMEOUT)") from None
-        if not head:
-            raise _nothing()
-        kind = sniff(head)
-        name = clean_name(source.name, kind)
-        counted = _Counted(head, chunks, self._options.max_bytes)
-        left = max(1.0, self._options.seconds - (time.monotonic() - begun))
-        try:
-            file = await coze.upload_file(name, kind.mime, counted, seconds=left)
-        except UpstreamError as error:
-            if (failure := counted.failure or source.failure) is not None:
-                raise failure from None
-            raise _refusal(error) from error
-        if file.bytes not in (None, counted.size):
-            raise CozeApiError("Coze has another number of bytes than was sent", logid=file.logid)
-        return _Sent(file.id, coze.credential, file.logid, name, kind, counted.size)
-
     async def get(self, identity: Identity, file_id: str) -> FileRecord:
+        """Raises ``FileNotFound``, also for what is somebody else's."""
         [record] = await self._files.find([file_id], identity)
         return record
 
@@ -202,8 +150,57 @@ class FileService:
         await self._files.forget(record)
         return record
 
+    async def _pass_on(
+        self, source: ArrivingFile, owner: str, user_id: str, credential: str, file_id: str
+    ) -> FileRecord:
+        self._shutdown.refuse_if_begun()
+        user = user_key(owner, user_id)
+        await self._rates.take("files", user)
+        coze, begun = self._coze.using(credential), time.monotonic()
+        upload = await self._begin(source)
+        left = max(1.0, self._options.seconds - (time.monotonic() - begun))
+        try:
+            file = await coze.upload_file(upload.name, upload.kind.mime, upload, seconds=left)
+        except UpstreamError as error:
+            if (failure := upload.failure or source.failure) is not None:
+                raise failure from None
+            raise _refusal(error) from error
+        if file.bytes not in (None, upload.size):
+            raise CozeApiError("Coze has another number of bytes than was sent", logid=file.logid)
+        now = now_ms()
+        record = FileRecord(
+            file_id=file_id,
+            owner=owner,
+            user=user,
+            user_id=user_id,
+            coze_id=file.id,
+            credential=coze.credential,
+            logid=file.logid,
+            name=upload.name,
+            mime=upload.kind.mime,
+            type=upload.kind.type,
+            size=upload.size,
+            created=now,
+            expires=now + self._files.ttl_ms,
+        )
+        await self._files.add(record)
+        return record
 
-def file_view(record: FileRecord) -> dict[str, Any]:
+    async def _begin(self, source: ArrivingFile) -> "_Upload":
+        """Reads as much of the file as is needed to tell what it is."""
+        chunks, head = aiter(source), b""
+        try:
+            async with asyncio.timeout(self._options.seconds):
+                while len(head) < HEAD_BYTES and (chunk := await anext(chunks, None)) is not None:
+                    head += chunk
+        except TimeoutError:
+            raise ValidationFailed("The file did not arrive in time (UPLOAD_TIMEOUT)") from None
+        if not head:
+            raise wrong_field("file", "is empty", "The file is empty")
+        return _Upload(source.name, head, chunks, self._options.max_bytes)
+
+
+def file_view(record: FileRecord) -> dict[str, object]:
     """The file object of the contract."""
     return {
         "file_id": record.file_id,
@@ -216,26 +213,17 @@ def file_view(record: FileRecord) -> dict[str, Any]:
     }
 
 
-class _Sent(NamedTuple):
-    """What Coze has now. ``credential``: the identity that it belongs to there."""
+class _Upload:
+    """A file on its way: what was read already and the rest, up to ``most`` bytes, counted."""
 
-    coze_id: str
-    credential: str
-    logid: str | None
-    name: str
-    kind: Kind
-    size: int
-
-
-class _Counted:
-    """What was read already and the rest, up to ``most`` bytes."""
-
-    def __init__(self, head: bytes, rest: AsyncIterator[bytes], most: int) -> None:
+    def __init__(self, name: str, head: bytes, rest: AsyncIterator[bytes], most: int) -> None:
+        self.kind = sniff(head)
+        self.name = clean_name(name, self.kind)
+        self.size = 0
+        self.failure: BodyTooLarge | None = None
         self._head = head
         self._rest = rest
         self._most = most
-        self.size = 0
-        self.failure: BodyTooLarge | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._count(self._head)
@@ -248,23 +236,6 @@ class _Counted:
             self.failure = BodyTooLarge(f"The file is larger than {self._most} bytes (MAX_FILE_BYTES)")
             raise self.failure
         return chunk
-
-
-async def _head(chunks: AsyncIterator[bytes]) -> bytes:
-    """As much of the file as is needed to tell what it is."""
-    head = b""
-    while len(head) < HEAD_BYTES:
-        chunk = await anext(chunks, None)
-        if chunk is None:
-            break
-        head += chunk
-    return head
-
-
-def _nothing() -> ValidationFailed:
-    return ValidationFailed(
-        "The file is empty", details={"fields": [{"field": "file", "message": "is empty"}]}
-    )
 
 
 def _refusal(error: UpstreamError) -> ServiceError:

@@ -1,7 +1,7 @@
 """Frames that we write ourselves, and the final chat: what a reader gets besides Coze's own events."""
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import orjson
 
@@ -28,9 +28,8 @@ def is_snapshot(frame_bytes: bytes) -> bool:
     return frame_bytes.startswith(b"event: snapshot\n")
 
 
-def stored_frames(record: bytes) -> list[bytes]:
+def stored_frames(chat: Chat) -> list[bytes]:
     """A snapshot and the end, from the record of a chat whose log has expired."""
-    chat = Chat.model_validate_json(record)
     fold = Fold()
     fold.coze_chat_id, fold.conversation_id = (
         chat.metadata.get("coze_chat_id"),
@@ -72,6 +71,13 @@ def fold_frames(frames: Iterable[bytes]) -> Fold:
     return fold
 
 
+def tool_call_ids(required_action: dict[str, object] | None) -> list[str]:
+    """Of the tool calls that have to be answered."""
+    submit = (required_action or {}).get("submit_tool_outputs")
+    calls = submit.get("tool_calls") if isinstance(submit, dict) else None
+    return [str(call.get("id")) for call in calls or [] if isinstance(call, dict)]
+
+
 def error_info(error: ServiceError) -> ErrorInfo:
     info = ErrorInfo(
         code=error.code, message=error.message, retryable=error.retryable, retry_after=error.retry_after
@@ -81,29 +87,30 @@ def error_info(error: ServiceError) -> ErrorInfo:
     return info
 
 
-def error_of(chat: dict[str, Any]) -> ServiceError:
+def error_of(chat: Mapping[str, object]) -> ServiceError:
     """The exception that a failed chat (as stored) stands for; ``details.chat_id`` names the chat."""
-    info = chat.get("error") or {}
-    cls = ERROR_CLASSES.get(info.get("code", ""), ServiceError)
-    error = cls(info.get("message"), retry_after=info.get("retry_after"))
-    error.retryable = bool(info.get("retryable"))
-    extra = {name: info.get(name) for name in ("coze_code", "logid", "hint")}
-    error.details = {"chat_id": chat["chat_id"], **{k: v for k, v in extra.items() if v is not None}}
-    if error.details.get("logid"):
-        error.headers["X-Coze-Logid"] = error.details["logid"]
+    info = ErrorInfo.model_validate(chat.get("error") or {"code": "", "message": ""})
+    error = ERROR_CLASSES.get(info.code, ServiceError)(info.message or None, retry_after=info.retry_after)
+    error.retryable = info.retryable
+    error.details = {"chat_id": chat["chat_id"], **_of_coze(info)}
+    if info.logid:
+        error.headers["X-Coze-Logid"] = info.logid
     return error
+
+
+def _of_coze(info: ErrorInfo) -> dict[str, object]:
+    return info.model_dump(include={"coze_code", "logid", "hint"}, exclude_none=True)
 
 
 def end_frames(chat: Chat, fold: Fold, request_id: str) -> list[bytes]:
     """The terminal frame; before that of a failed chat an ``error`` event with the envelope's error."""
     frames = []
     if chat.status == "failed" and chat.error is not None:
-        extra = chat.error.model_dump(include={"coze_code", "logid", "hint"}, exclude_none=True)
         error = {
             **chat.error.model_dump(include={"code", "message", "retryable"}),
             "timestamp": chat.updated_at,
             "request_id": request_id,
-            "details": {"chat_id": chat.chat_id, **extra},
+            "details": {"chat_id": chat.chat_id, **_of_coze(chat.error)},
         }
         frames.append(frame("error", orjson.dumps(error)))
     if fold.final_data is not None and not chat.recovered and chat.status != "failed":
@@ -113,9 +120,9 @@ def end_frames(chat: Chat, fold: Fold, request_id: str) -> list[bytes]:
     return [*frames, frame(_END_EVENTS[chat.status], data)]
 
 
-def _our_end(chat: Chat, fold: Fold) -> dict[str, Any]:
+def _our_end(chat: Chat, fold: Fold) -> dict[str, object]:
     """A chat object in Coze's shape where Coze sent none that can be passed on."""
-    end: dict[str, Any] = {
+    end: dict[str, object] = {
         "id": fold.coze_chat_id,
         "conversation_id": fold.conversation_id,
         "status": "canceled" if chat.status == "cancelled" else chat.status,

@@ -1,57 +1,119 @@
-"""A chat that runs in this process: what its task, its readers and its canceller share."""
+"""A chat as this process runs it: what it begins with, and all of its state."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Final
 
-import orjson
+import msgspec
 
-from app.coze import ChatRequest, CozeClient, EnterMessage, Fold
-from app.exceptions import ServiceError
-from app.models import OUR_META_KEY, Chat
-from app.signals import Signal
-from app.stores.chats import NewChat, run_field
+from app.coze import CozeClient, Fold
+from app.exceptions import ChatState, InternalError, ServiceError, SessionExpired
+from app.models import Chat
+from app.signals import Notifier
+from app.stores.chats import run_field
 from app.stores.leases import Claim
 from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord
+from app.tasks.drafts import Prompt
 from app.tasks.frames import chat_frame
+
+_read_prompt: Final = msgspec.json.Decoder(Prompt).decode
+_read_outputs: Final = msgspec.json.Decoder(list[dict[str, str]]).decode
+
+
+# -- what a job begins with ------------------------------------------------------------------------------
+# ``at_coze``: Coze may be at work on the chat already.
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Nobody has sent the message to Coze: it is sent."""
+
+    at_coze: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """Somebody has sent the message, or may have: it is never sent again, what Coze has of it counts."""
+
+    at_coze: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutputs:
+    """The chat goes on with these: ``tool_call_id`` and ``output`` of each. Where a former owner may have
+    handed them in (``at_coze``) Coze is looked at first, and gets them only if it still asks for these very
+    calls."""
+
+    outputs: list[dict[str, str]]
+    at_coze: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The chat ends at once, with this error."""
+
+    error: ServiceError
+    at_coze: bool
+
+
+Start = Fresh | Recover | ToolOutputs | GiveUp
+
+
+def start_of(claim: Claim) -> Start:
+    """What there is to do with a chat that was claimed."""
+    at_coze = claim.before == "started"
+    if claim.kind == "exhausted":
+        return GiveUp(InternalError("The chat was begun too often without an end"), at_coze)
+    if claim.kind == "expired":
+        return GiveUp(SessionExpired(), at_coze)
+    if outputs := run_field(claim.run, b"tool_outputs"):
+        return ToolOutputs(_read_outputs(outputs), at_coze)
+    if claim.before == "waiting":  # claimed to be cancelled: without outputs it cannot go on
+        return GiveUp(ChatState("The chat waits for tool outputs"), at_coze)
+    return Recover() if at_coze else Fresh()
+
+
+# -- the job ---------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, eq=False)
 class Job:
+    """All of a chat's state while it runs here. Its task changes it; others only ``cancel`` it."""
+
     chat: Chat
     session: SessionRecord
-    request: dict[str, Any]
-    """The body of the message: message, additional_messages, custom_variables, meta_data, parameters; with
-    attachments also ``content``, the message as an object_string, and ``credential``, whose its files are."""
+    prompt: Prompt
     log: OpenLog
+    start: Start
     request_id: str = ""
     fold: Fold = field(default_factory=Fold)
-    cancelled: Signal = field(default_factory=Signal)
+    changed: Notifier = field(default_factory=Notifier)
+    """It was cancelled, or its ids are known."""
+    cancelled: bool = False
     ids_known: bool = False
-    asked: bool = False
-    """A POST to Coze may have been sent."""
+    at_coze: bool = field(init=False)
+    """Coze may be at work on it, or have been."""
+    timed_out: bool = False
+    """Its time is over here, while Coze may still be at work on it."""
     trim_at: int = 0
     """Bytes of log in memory past which a snapshot takes its place."""
     credential: str = ""
     """Whose the chat and its conversation are at Coze; empty where they are still to be made."""
     coze: CozeClient | None = None
     """The client that acts for that credential."""
-    taken_over: bool = False
-    """Somebody has, or may have, POSTed it before: it is never POSTed again."""
-    let_go: bool = False
-    """It ended here while Coze may still be at work on it."""
-    tool_outputs: list[dict[str, str]] | None = None
-    """What to submit instead of a new message. After a takeover: only where Coze still waits for it."""
-    waited: bool = False
-    """It waited for tool outputs, which Coze itself does not cancel."""
-    give_up: ServiceError | None = None
-    """End it as failed with this, at once."""
     begun: float = field(default_factory=time.perf_counter)
     first_delta: float | None = None
     """Seconds from ``begun`` to the first delta of the answer."""
+
+    def __post_init__(self) -> None:
+        self.at_coze = self.start.at_coze
+
+    def cancel(self) -> None:
+        """Asks its task to end the chat as cancelled."""
+        self.cancelled = True
+        self.changed.notify()
 
     def log_fields(self) -> dict[str, str | None]:
         """What every log line about this chat carries, as far as it is known."""
@@ -72,6 +134,14 @@ class Job:
         """Unix seconds, by our clock."""
         return int(datetime.fromisoformat(self.chat.created_at).timestamp())
 
+    @property
+    def tool_outputs(self) -> list[dict[str, str]] | None:
+        return self.start.outputs if isinstance(self.start, ToolOutputs) else None
+
+    @property
+    def conversation_id(self) -> str | None:
+        return self.fold.conversation_id or self.session.conversation_id
+
     def resume_from(self, fold: Fold) -> None:
         """Goes on from what the log told; ids that were committed apart from it count, too."""
         fold.coze_chat_id = self.fold.coze_chat_id or fold.coze_chat_id
@@ -79,72 +149,8 @@ class Job:
         self.fold = fold
         self.ids_known = bool(fold.coze_chat_id and fold.conversation_id)
 
-    @property
-    def conversation_id(self) -> str | None:
-        return self.fold.conversation_id or self.session.conversation_id
 
-    def coze_request(self, user_id: str) -> ChatRequest:
-        """What is POSTed to Coze. The session's opening messages go along until Coze has them."""
-        session, body = self.session, self.request
-        messages = [*session.opening_messages, *(body.get("additional_messages") or [])]
-        return ChatRequest(
-            bot_id=session.bot_id,
-            user_id=user_id,
-            messages=[*map(_enter, messages), _message(body)],
-            conversation_id=session.conversation_id,
-            auto_save_history=session.auto_save_history,
-            custom_variables=body.get("custom_variables"),
-            meta_data={**(body.get("meta_data") or {}), OUR_META_KEY: self.chat.chat_id},
-            parameters=body.get("parameters"),
-        )
-
-
-def _message(body: dict[str, Any]) -> EnterMessage:
-    if content := body.get("content"):
-        return EnterMessage("user", content, "object_string")
-    return EnterMessage("user", body["message"])
-
-
-def _enter(message: dict[str, Any]) -> EnterMessage:
-    return EnterMessage(
-        role=message["role"],
-        content=message.get("content") or "",
-        content_type=message.get("content_type") or "text",
-        type=message.get("type"),
-        meta_data=message.get("meta_data"),
-    )
-
-
-def _open_log(
-    chat: Chat,
-    session: SessionRecord,
-    record: bytes,
-    run: Sequence[bytes],
-    *,
-    epoch: int,
-    frames: list[bytes],
-) -> OpenLog:
-    return OpenLog(
-        chat_id=chat.chat_id,
-        session_id=session.session_id,
-        epoch=epoch,
-        origin=Origin(session, record, list(run)),
-        frames=frames,
-        visible=len(frames),
-        committed=len(frames),
-    )
-
-
-def new_job(created: SessionRecord, new: NewChat, chat: Chat, request_id: str) -> Job:
-    """The chat that was just created here: epoch 1, frame 1 committed."""
-    run = [b"epoch", b"1", b"sid", created.session_id.encode(), b"request", new.request]
-    log = _open_log(chat, created, new.record, run, epoch=1, frames=[new.first_frame])
-    job = Job(chat, created, orjson.loads(new.request), log, request_id)
-    job.credential = created.credential or job.request.get("credential", "")
-    return job
-
-
-def claimed_job(claim: Claim) -> Job:
+def claimed_job(claim: Claim, start: Start, request_id: str = "") -> Job:
     """A chat that was claimed: from the queue (frame 1 is there), or from an owner that is gone."""
     chat = Chat.model_validate_json(claim.record)
     frames: list[bytes] = []
@@ -152,16 +158,20 @@ def claimed_job(claim: Claim) -> Job:
         chat.status = "pending"
         frames = [chat_frame(chat)]
     chat.status = "processing"
-    record = chat.model_dump_json().encode()
-    log = _open_log(chat, claim.session, record, claim.run, epoch=claim.epoch, frames=frames)
-    job = Job(chat, claim.session, orjson.loads(run_field(claim.run, b"request")), log)
-    job.taken_over = not claim.unowned
-    job.waited = claim.before == "waiting"
-    job.tool_outputs = orjson.loads(run_field(claim.run, b"tool_outputs") or b"null")
+    log = OpenLog(
+        chat_id=chat.chat_id,
+        session_id=claim.session.session_id,
+        epoch=claim.epoch,
+        origin=Origin(claim.session, chat.model_dump_json().encode(), list(claim.run)),
+        frames=frames,
+        visible=len(frames),
+        committed=len(frames),
+    )
+    prompt = _read_prompt(run_field(claim.run, b"request"))
+    job = Job(chat, claim.session, prompt, log, start, request_id)
+    job.cancelled = bool(run_field(claim.run, b"cancel"))
     job.fold.coze_chat_id = run_field(claim.run, b"coze_chat_id").decode() or None
     job.fold.conversation_id = run_field(claim.run, b"conversation_id").decode() or None
-    mine = claim.session.credential or job.request.get("credential", "")
+    mine = claim.session.credential or prompt.credential
     job.credential = run_field(claim.run, b"credential").decode() or mine
-    if run_field(claim.run, b"cancel"):
-        job.cancelled.set()
     return job

@@ -8,21 +8,20 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final, Literal
 
+import msgspec
 from loguru import logger
 
-from app.coze import DELTA, ENDED, ChatRequest, CozeClient, CozeStream
+from app.coze import DELTA, ENDED, ChatRequest, ChatState, CozeClient, CozeStream, EnterMessage
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
 from app.metrics import Metrics
 from app.models import OUR_META_KEY
-from app.signals import first_of
-from app.stopping import end_tasks
+from app.signals import interrupt_when, until
 from app.stores.event_log import LogWriter
 from app.stores.log_entries import pack
 from app.stores.open_log import ChatEnd
 from app.stores.usage import usage_of_end
-from app.tasks.drafts import tool_call_ids
-from app.tasks.frames import close_chat, end_frames
-from app.tasks.job import Job
+from app.tasks.frames import close_chat, end_frames, tool_call_ids
+from app.tasks.job import GiveUp, Job
 
 _BUSY_SECONDS: Final = 10.0
 """How long a 4016 is retried: no chat of ours runs in the conversation, so one is just being cancelled."""
@@ -63,43 +62,44 @@ class Runner:
 
         Broad on purpose: a fault of ours must end the chat as failed, never leave it "processing".
         """
-        if job.cancelled.is_set() and not job.taken_over:  # in the queue: Coze has not heard of it
-            job.fold.status = "canceled"
-            await self.finish(job)
-            return
-        answer = asyncio.create_task(self._answer(job), name=f"answer:{job.chat.chat_id}")
         try:
-            await first_of(job.cancelled, task=answer)
-            if not answer.done():
-                await end_tasks([answer])
+            if await self._is_cancelled_before_its_answer(job):
                 await self._cancel(job)
-            else:
-                answer.result()
-                if job.fold.error is not None:  # told by an event, not by a failed call
-                    self._coze_of(job).answer_failed(job.fold.error)
-                    code = job.fold.error.coze_code
-                    self._metrics.upstream_error(job.fold.error.code if code is None else str(code))
+            elif job.fold.error is not None:  # told by an event, not by a failed call
+                self._coze_of(job).answer_failed(job.fold.error)
+                code = job.fold.error.coze_code
+                self._metrics.upstream_error(job.fold.error.code if code is None else str(code))
         except ServiceError as error:
             self._fail(job, error)
         except Exception:  # noqa: BLE001  # the runner's last resort, one of three
             logger.opt(exception=True).error("chat {} broke", job.chat.chat_id)
             self._fail(job, InternalError())
-        finally:
-            await end_tasks([answer])
         await self.finish(job)
-        if job.let_go and not await self._is_fenced(job):
-            # Past the whole chat's deadline Coze must let go of the conversation, or the session's next
-            # message would meet 4016. The caller has its answer by then.
+        if job.timed_out and not await self._is_fenced(job):
+            # Coze must give the conversation free, or the session's next message would meet 4016. The caller
+            # has its answer by then.
             await self.cancel_at_coze(job)
 
     @staticmethod
     async def _is_fenced(job: Job) -> bool:
         """Whether another process owns the chat: one that was stopped past the deadline learns of it from
         Redis' answer to its end, and must not cancel what the new owner still waits for."""
+        log = job.log
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CANCEL_SECONDS):
-                await job.log.settled.wait()
-        return job.log.state == "fenced"
+                await until(lambda: log.state != "open", log.settled)
+        return log.state == "fenced"
+
+    async def _is_cancelled_before_its_answer(self, job: Job) -> bool:
+        if job.cancelled:  # in the queue, say: nothing is begun
+            return True
+        try:
+            async with interrupt_when(lambda: job.cancelled, job.changed) as scope:
+                await self._answer(job)
+        except ServiceError:  # of what was broken off: the cancel counts
+            if not scope.expired():
+                raise
+        return scope.expired()
 
     async def finish(self, job: Job) -> None:
         """Hands the last frames and the final record to the writer; of one that is over, its packed log."""
@@ -128,9 +128,9 @@ class Runner:
         """Leaves the outcome in ``job.fold``; raises ``UpstreamError`` where there is none."""
         try:
             async with self._coze.chat_deadline(self._chat_timeout):
-                if job.give_up is not None:
-                    raise job.give_up
-                repaired = await self._ask_and_repair(job, ask=job.waited or not job.taken_over)
+                if isinstance(job.start, GiveUp):
+                    raise job.start.error
+                repaired = await self._ask_and_repair(job, ask=not job.at_coze)
                 for _ in range(_SUBMIT_AGAIN):
                     if not repaired or not _waits_for_what_we_have(job):
                         break
@@ -141,7 +141,7 @@ class Runner:
             if not error.maybe_started:
                 raise
             if not _is_over(job):
-                job.let_go = True
+                job.timed_out = True
                 raise
 
     async def _ask_and_repair(self, job: Job, *, ask: bool) -> bool:
@@ -168,13 +168,14 @@ class Runner:
     async def _ask(self, job: Job) -> None:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + _BUSY_SECONDS
-        job.asked, job.trim_at = True, self._max_log_bytes
+        job.at_coze, job.trim_at = True, self._max_log_bytes
         while True:
             try:
                 if job.tool_outputs is not None or self._use_stream or not job.session.auto_save_history:
                     await self._stream(job)
                 else:
-                    await self._create_and_poll(job)
+                    chat = await self._coze_of(job).create_chat(self._request(job))
+                    await self._adopt_and_poll(job, chat)
             except CozeBusy as error:
                 if job.ids_known or error.coze_code is None or loop.time() >= give_up:
                     raise
@@ -188,9 +189,7 @@ class Runner:
         async with self._open_stream(job) as stream:
             fold.logid = stream.logid
             if stream.chat is not None:
-                fold.coze_chat_id, fold.conversation_id = stream.chat.id, stream.chat.conversation_id
-                self._learn(job)
-                await self._poll(job)
+                await self._adopt_and_poll(job, stream.chat)
                 return
             async for events in stream:
                 if frames := fold.feed_all(events):
@@ -208,10 +207,23 @@ class Runner:
             await stream.finish()
 
     def _request(self, job: Job) -> ChatRequest:
-        """Coze remembers things per user: the same user id of two roots must not be one user there."""
-        session = job.session
+        """What is POSTed to Coze. The session's opening messages go along until Coze has them.
+
+        Coze remembers things per user: the same user id of two roots must not be one user there.
+        """
+        session, prompt = job.session, job.prompt
         scoped = f"{session.owner.partition('|')[0]}:{session.user_id}"
-        return job.coze_request(scoped if self._user_id_scope == "root" else session.user_id)
+        opening = msgspec.convert(session.opening_messages, list[EnterMessage])
+        return ChatRequest(
+            bot_id=session.bot_id,
+            user_id=scoped if self._user_id_scope == "root" else session.user_id,
+            messages=[*opening, *prompt.messages],
+            conversation_id=session.conversation_id,
+            auto_save_history=session.auto_save_history,
+            custom_variables=prompt.custom_variables,
+            meta_data={**prompt.meta_data, OUR_META_KEY: job.chat.chat_id},
+            parameters=prompt.parameters,
+        )
 
     def _open_stream(self, job: Job) -> AbstractAsyncContextManager[CozeStream]:
         if job.tool_outputs is None:
@@ -227,16 +239,17 @@ class Runner:
         job.trim_at = max(self._max_log_bytes, 2 * len(snapshot))
         self._writer.snapshot(job.log, snapshot)
 
-    async def _create_and_poll(self, job: Job) -> None:
-        chat = await self._coze_of(job).create_chat(self._request(job))
+    async def _adopt_and_poll(self, job: Job, chat: ChatState) -> None:
+        """Of a chat that Coze has made without streaming it."""
         job.fold.coze_chat_id, job.fold.conversation_id = chat.id, chat.conversation_id
-        job.fold.logid = chat.logid
+        job.fold.logid = chat.logid or job.fold.logid
         self._learn(job)
         await self._poll(job)
 
     def _learn(self, job: Job) -> None:
         """Coze's ids are known now: whoever has to take the chat over must find them in Redis."""
         job.ids_known = True
+        job.changed.notify()
         self._writer.commit_ids(
             job.log,
             job.fold.coze_chat_id or "",
@@ -266,7 +279,7 @@ class Runner:
                 logid=job.fold.logid,
                 retryable=True,
             )
-        why = cause.message if cause is not None else "taken over" if job.taken_over else "no end"
+        why = cause.message if cause is not None else "taken over" if job.start.at_coze else "no end"
         logger.warning("repairing chat {}: {}", job.chat.chat_id, why)
         for attempt in itertools.count():
             try:
@@ -281,7 +294,7 @@ class Runner:
                 job.chat.recovered = True
                 return
         raise cause or CozeApiError(
-            "Coze has not begun this chat" if job.taken_over else "Coze ended the stream without a word",
+            "Coze has not begun this chat" if job.start.at_coze else "Coze ended the stream without a word",
             logid=job.fold.logid,
             retryable=True,
         )
@@ -315,18 +328,13 @@ class Runner:
         fold = job.fold
         if _is_over(job):
             return
-        if not job.asked and (job.waited or not job.taken_over):  # Coze has nothing to cancel
+        if not job.at_coze:  # it has nothing to cancel, or what waits for tool outputs, which it cannot
             fold.status = "canceled"
             return
-        state = await self.cancel_at_coze(job)
-        if state == "completed":
-            messages = []
+        if await self.cancel_at_coze(job) == "completed":
             with contextlib.suppress(UpstreamError, TimeoutError):
                 async with asyncio.timeout(_CANCEL_SECONDS):
-                    coze = self._coze_of(job)
-                    chat = await coze.retrieve_chat(fold.conversation_id or "", fold.coze_chat_id or "")
-                    messages = await coze.stored_answer(fold.conversation_id or "", fold.coze_chat_id or "")
-                    self._writer.append(job.log, fold.adopt(messages, chat))
+                    await self._poll(job)
                     job.chat.recovered = True
                     return
         fold.status, fold.error, fold.final_data = "canceled", None, None

@@ -4,21 +4,23 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine, Iterator
-from typing import Any, Final
+from typing import Final
 
 from loguru import logger
 
-from app.exceptions import InternalError, Overloaded, RedisUnavailable, ServiceError, SessionExpired
+from app.exceptions import Overloaded, RedisUnavailable, ServiceError
 from app.metrics import Metrics
-from app.signals import Signal, first_of
+from app.signals import Notifier, until
 from app.stopping import end_tasks
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.leases import Claim, LeaseStore, RunState
 from app.stores.log_reader import LogReader
+from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord, SessionStore
+from app.tasks.drafts import Draft
 from app.tasks.frames import fold_frames
-from app.tasks.job import Job, claimed_job
+from app.tasks.job import Fresh, Job, Start, claimed_job, start_of
 from app.tasks.runner import Runner
 from app.tracing import Span, Tracing
 
@@ -26,10 +28,13 @@ _FENCED_SECONDS: Final = 10.0
 _FLUSH_SECONDS: Final = 2.0
 _CLAIM_SECONDS: Final = 2.0
 _RELEASE_SECONDS: Final = 3.0
+_OWNER_ANSWERS_WITHIN: Final = 1.0
+_CANCEL_SECONDS: Final = 10.0
 
 
 class RunningChats:
-    """Every task is named, kept and awaited; each chat of ours has exactly one."""
+    """Starts and supervises chats, takes over, cancels and hands over. Each chat of ours has one task, which
+    is named, kept and awaited."""
 
     def __init__(
         self,
@@ -37,7 +42,7 @@ class RunningChats:
         runner: Runner,
         writer: LogWriter,
         leases: LeaseStore,
-        reader: LogReader,
+        logs: LogReader,
         metrics: Metrics,
         tracing: Tracing,
         conversations: ConversationStore,
@@ -50,20 +55,22 @@ class RunningChats:
         self._runner = runner
         self._writer = writer
         self._leases = leases
-        self._reader = reader
+        self._logs = logs
         self._jobs: dict[str, Job] = {}
         self._chat_tasks: dict[str, asyncio.Task[None]] = {}
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._claims = 0
         """Chats that are just being claimed, and will be among the jobs in a moment."""
         self.handing_over = False
-        self.idle = Signal()
-        self.idle.set()
-        self.busy = asyncio.Event()
-        """The opposite of ``idle``."""
+        self.changed = Notifier()
+        """A chat, or the claim of one, has begun or ended."""
 
     def __len__(self) -> int:
         return len(self._jobs)
+
+    @property
+    def idle(self) -> bool:
+        return not self._jobs and not self._claims
 
     @property
     def leaving(self) -> bool:
@@ -79,25 +86,39 @@ class RunningChats:
 
     # -- starting ----------------------------------------------------------------------------------------
 
+    def start_new(self, session: SessionRecord, draft: Draft, request_id: str) -> None:
+        """The chat was just created here: epoch 1, frame 1 committed."""
+        chat, prompt, new = draft
+        run = [b"epoch", b"1", b"sid", session.session_id.encode(), b"request", new.request]
+        log = OpenLog(
+            chat_id=chat.chat_id,
+            session_id=session.session_id,
+            epoch=1,
+            origin=Origin(session, new.record, run),
+            frames=[new.first_frame],
+            visible=1,
+            committed=1,
+        )
+        credential = session.credential or prompt.credential
+        self.start(Job(chat, session, prompt, log, Fresh(), request_id, credential=credential))
+
     def start(self, job: Job) -> None:
         chat_id = job.log.chat_id
         self._jobs[chat_id] = job
-        self._metrics.running_chats.set(len(self._jobs))
-        self._look_idle()
         self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
+        self._jobs_changed()
 
-    async def start_claimed(self, claim: Claim, *, request_id: str = "") -> Job:
+    def _jobs_changed(self) -> None:
+        self._metrics.running_chats.set(len(self._jobs))
+        self.changed.notify()
+
+    async def start_claimed(self, claim: Claim, *, start: Start | None = None, request_id: str = "") -> Job:
         """Starts what was claimed; the new epoch opens with a snapshot of what the log tells so far."""
-        job = claimed_job(claim)
-        job.request_id = request_id
+        job = claimed_job(claim, start or start_of(claim), request_id)
         if not claim.unowned:
-            job.log.earlier = await self._reader.whole(claim.chat_id)
+            job.log.earlier = await self._logs.whole(claim.chat_id)
             job.resume_from(fold_frames(f for entry in job.log.earlier for f in entry.frames))
             self._writer.append(job.log, [job.fold.snapshot_frame()])
-        if claim.kind == "exhausted":
-            job.give_up = InternalError("The chat was begun too often without an end")
-        elif claim.kind == "expired":
-            job.give_up = SessionExpired()
         self.start(job)
         return job
 
@@ -109,9 +130,10 @@ class RunningChats:
         epoch: int | None = None,
         force: bool = False,
         expect: RunState | None = None,
+        start: Start | None = None,
     ) -> Job | None:
-        """Claims the chat and goes on with it; None where it is not to be had, or this process gives away
-        what it has."""
+        """Claims the chat (see ``LeaseStore.claim``) and goes on with it; as ``start`` says where the caller
+        knows more than the claim tells. None: it is not to be had, or this process gives its chats away."""
         if self.handing_over:
             return None
         with self.claiming():
@@ -121,47 +143,46 @@ class RunningChats:
             logger.warning("chat {} {} in epoch {}", chat_id, claim.kind, claim.epoch)
             if claim.kind in ("claimed", "exhausted") and expect is None:
                 self._metrics.takeover()
-            return await self.start_claimed(claim)
+            return await self.start_claimed(claim, start=start)
 
     @contextlib.contextmanager
     def claiming(self) -> Iterator[None]:
         """For the time from a claim until its chat runs here: whoever empties this process waits for it."""
         self._claims += 1
-        self._look_idle()
+        self.changed.notify()
         try:
             yield
         finally:
             self._claims -= 1
-            self._look_idle()
-
-    def _look_idle(self) -> None:
-        if self._jobs or self._claims:
-            self.idle.clear()
-            self.busy.set()
-        else:
-            self.busy.clear()
-            self.idle.set()
+            self.changed.notify()
 
     async def _supervise(self, job: Job) -> None:
         """Runs the chat, stays until its end is in Redis, then starts what that made ready."""
-        chat_id = job.log.chat_id
+        log = job.log
         try:
             with logger.contextualize(fields=job.log_fields), self._tracing.span("chat") as span:
-                await self._run_unless_fenced(job)
-                if job.log.state != "fenced":
-                    self._report(job, span)
-                await job.log.settled.wait()
-                await self._until_written(job)
-                if job.log.index_due:
-                    self.spawn(self.keep_indexed(job.session), f"index:{job.log.session_id}")
-                if self._conversations.is_due(job.session):
-                    self.spawn(self._keep_conversation(job), f"conversation:{job.log.session_id}")
+                async with asyncio.TaskGroup() as group:
+                    run = group.create_task(self._run(job, span), name=f"run:{log.chat_id}")
+                    await until(lambda: log.state != "open", log.settled)
+                    if log.state == "fenced" and not run.done():
+                        await self._leave(job, run)
+                await until(lambda: log.state != "unsaved", log.settled)
+                if log.index_due:
+                    self.move_in_indexes(job.session)
+                if log.state == "committed" and self._conversations.is_due(job.session):
+                    # A chat's end is always reached, by this process or by another one.
+                    recording = self.record_conversation(job.session, job)
+                    self.spawn(recording, f"conversation:{log.session_id}")
             await self._start_follower(job)
         finally:
-            if self._jobs.get(chat_id) is job:
-                del self._jobs[chat_id], self._chat_tasks[chat_id]
-            self._metrics.running_chats.set(len(self._jobs))
-            self._look_idle()
+            if self._jobs.get(log.chat_id) is job:
+                del self._jobs[log.chat_id], self._chat_tasks[log.chat_id]
+            self._jobs_changed()
+
+    async def _run(self, job: Job, span: Span) -> None:
+        await self._runner.run(job)
+        if job.log.state != "fenced":
+            self._report(job, span)
 
     async def _start_follower(self, job: Job) -> None:
         """The next of the queue. Until it runs here the chat before it is still among the jobs: a drain that
@@ -172,20 +193,28 @@ class RunningChats:
         with contextlib.suppress(RedisUnavailable, Overloaded):  # its lease runs out, somebody claims it
             await self.take_over(log.next_chat, log.session_id, force=True, expect="ready")
 
-    async def keep_indexed(self, session: SessionRecord) -> None:
-        """The session lives longer than the indexes know."""
+    # -- what a session's activity moves -------------------------------------------------------------------
+
+    def move_in_indexes(self, session: SessionRecord) -> None:
+        """In the background: the session lives longer than the indexes know."""
+        self.spawn(self._move_in_indexes(session), f"index:{session.session_id}")
+
+    async def _move_in_indexes(self, session: SessionRecord) -> None:
         with contextlib.suppress(ServiceError):
             await self._sessions.renew_index(session)
 
-    async def _keep_conversation(self, job: Job) -> None:
-        """Here for the first chat of a conversation that Coze made with it, and about once a day after that.
-        A chat's end is always reached, by this process or by another one."""
-        session, log = job.session, job.log
+    async def record_conversation(self, session: SessionRecord, job: Job | None = None) -> None:
+        """Writes down whose the session's conversation is, for the first time and about once a day after
+        that: whoever is shown its id can come back with it.
+        ``job``: a chat that has just ended in it, with which Coze may have made it."""
+        if not self._conversations.is_due(session):
+            return
         conversation, credential = session.conversation_id, session.credential
-        if conversation is None:
+        if conversation is None and job is not None:
+            ids = job.log.known_ids
             conversation = job.fold.conversation_id
-            credential = log.known_ids[2] if log.known_ids is not None else job.credential
-        if conversation is not None and log.state == "committed":
+            credential = ids[2] if ids is not None else job.credential
+        if conversation is not None:
             with contextlib.suppress(ServiceError):
                 await self._conversations.remember_again(session, conversation, credential)
 
@@ -211,28 +240,16 @@ class RunningChats:
         if chat.error is not None:
             span.fail(chat.error.code)
 
-    async def _run_unless_fenced(self, job: Job) -> None:
-        run = asyncio.create_task(self._runner.run(job), name=f"run:{job.log.chat_id}")
-        try:
-            await first_of(job.log.settled, task=run)
-            if job.log.state == "fenced" and not run.done():
-                await self._leave(job, run)
-            await asyncio.wait([run])  # not run itself: a cancel of ours must not look like the end of run
-        finally:
-            await end_tasks([run])
-        if not run.cancelled():
-            run.result()
-
-    async def _leave(self, job: Job, run: "asyncio.Task[None]") -> None:
+    async def _leave(self, job: Job, run: asyncio.Task[None]) -> None:
         """Fenced: stops quietly. A Coze chat that the new owner does not know of is cancelled there.
 
         Our POST may be under way: only when it has told its id can it be compared.
         """
         logger.warning("chat {} is owned by another process now", job.log.chat_id)
+        run.add_done_callback(lambda _: job.changed.notify())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FENCED_SECONDS):
-                while not job.ids_known and not run.done():  # noqa: ASYNC110  # rare, and bounded
-                    await asyncio.sleep(0.05)
+                await until(lambda: job.ids_known or run.done(), job.changed)
         await end_tasks([run])
         if job.ids_known:
             with contextlib.suppress(ServiceError):
@@ -240,20 +257,46 @@ class RunningChats:
                 if known != (job.fold.coze_chat_id or ""):
                     await self._runner.cancel_at_coze(job)
 
-    @staticmethod
-    async def _until_written(job: Job) -> None:
-        bell = asyncio.Event()
-        job.log.wakers[bell] = None
-        try:
-            while job.log.state == "unsaved":
-                await bell.wait()
-                bell.clear()
-        finally:
-            job.log.wakers.pop(bell, None)
-
-    def look_again(self, job: Job) -> None:
-        """Its lease is gone: has Redis lost data, or somebody claimed the chat?"""
+    def lease_is_gone(self, job: Job) -> None:
+        """Has Redis lost data, or somebody claimed the chat? The writer finds out."""
         self._writer.verify(job.log)
+
+    # -- cancelling --------------------------------------------------------------------------------------
+
+    async def cancel(self, chat_id: str, session_id: str) -> Job | None:
+        """Cancels a chat wherever it is: running here or elsewhere, queued, or waiting for tool outputs.
+        Returns its job where it ended here, and after a stated time even if it has not ended."""
+        job = self.get(chat_id)
+        if job is None:
+            ticket = await self._leases.cancel(chat_id, session_id)
+            if ticket.state == "gone":
+                return None
+            if ticket.state == "started":
+                if ticket.process:
+                    await self._leases.ring(ticket.process, chat_id)
+                if await self.ended_within(chat_id, _OWNER_ANSWERS_WITHIN):
+                    return None
+                job = await self.take_over(chat_id, session_id, force=True)
+            else:
+                job = await self.take_over(chat_id, session_id, force=True, expect=ticket.state)
+        if job is None:
+            await self.ended_within(chat_id, _CANCEL_SECONDS)
+            return None
+        job.cancel()
+        log = job.log
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                await until(lambda: log.state != "open", log.settled)
+        return job
+
+    async def ended_within(self, chat_id: str, seconds: float) -> bool:
+        """Whether the chat, which another process runs, is over in that time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while (await self._leases.run_ids(chat_id))[0]:  # noqa: ASYNC110  # another process' event
+                    await asyncio.sleep(0.03)
+                return True
+        return False
 
     # -- leaving -----------------------------------------------------------------------------------------
 
@@ -263,8 +306,8 @@ class RunningChats:
         self.handing_over = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLAIM_SECONDS):
-                while self._claims:  # noqa: ASYNC110  # what was claimed has to be given away, too
-                    await asyncio.sleep(0.01)
+                # What was claimed has to be given away, too.
+                await until(lambda: not self._claims, self.changed)
         jobs = list(self._jobs.values())
         await end_tasks(self._chat_tasks.values())
         with contextlib.suppress(TimeoutError):
@@ -286,7 +329,7 @@ class RunningChats:
     async def stop(self) -> None:
         await end_tasks(self._tasks)
 
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[object, None, None], name: str) -> asyncio.Task[None]:
         """A task that is neither lost nor fails in silence."""
         task = asyncio.create_task(work, name=name)
         self._tasks[task] = None

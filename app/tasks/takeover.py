@@ -8,6 +8,7 @@ from typing import Final
 from loguru import logger
 
 from app.redis_client import RedisGate
+from app.signals import until
 from app.stores.leases import LeaseStore
 from app.stores.loops import forever
 from app.tasks.running import RunningChats
@@ -50,14 +51,18 @@ class LeaseKeeper:
             self._running.spawn(forever(step, self._redis), f"leases:{name}")
 
     async def _renew(self) -> None:
-        await self._running.busy.wait()  # a process without chats costs nothing
+        await self._until_busy()
         lost = await self._leases.renew(self._running.held())
         for chat_id, epoch in lost:
             job = self._running.get(chat_id)
             if job is not None and job.log.epoch == epoch and job.log.end is None:
                 logger.warning("lease of {} is gone", chat_id)
-                self._running.look_again(job)
+                self._running.lease_is_gone(job)
         await asyncio.sleep(self._leases.lease_seconds / _RENEWALS_PER_LEASE)
+
+    async def _until_busy(self) -> None:
+        """A process without chats costs nothing."""
+        await until(lambda: not self._running.idle, self._running.changed)
 
     async def _claim(self) -> None:
         loop = asyncio.get_running_loop()
@@ -92,10 +97,8 @@ class LeaseKeeper:
         await self._running.take_over(chat_id, session_id, epoch=epoch)
 
     async def _inbox(self) -> None:
-        await (
-            self._running.busy.wait()
-        )  # only chats that run here are rung for; what came before is read then
+        await self._until_busy()  # only chats that run here are cancelled; what came before is read then
         for chat_id in await self._leases.read_inbox(_INBOX_SECONDS):
             job = self._running.get(chat_id)
             if job is not None:
-                job.cancelled.set()
+                job.cancel()

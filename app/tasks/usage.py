@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from datetime import date, timedelta
-from typing import Any, Final
+from typing import Final, TypedDict
 
-from app.exceptions import ValidationFailed
+from app.exceptions import wrong_field
 from app.models import Identity
 from app.stores.usage import UsageStore, Used, today
 
@@ -13,19 +13,23 @@ _FIRST_YEAR: Final = 2000
 _COLUMNS: Final = {"day": "day", "bot": "bot_id", "user": "user_id", "root": "root"}
 """What can be grouped by, and what it is called in a row; rows are sorted in this order."""
 _COUNTS: Final = ("chats", "tokens", "input", "output")
+Report = TypedDict(
+    "Report",
+    {"from": str, "to": str, "group_by": list[str], "rows": list[dict[str, object]], "total": dict[str, int]},
+)
 
 
 class UsageService:
     def __init__(self, usage: UsageStore) -> None:
         self._usage = usage
 
-    async def report(self, identity: Identity, first: str, last: str, group_by: str) -> dict[str, Any]:
+    async def report(self, identity: Identity, first: str, last: str, group_by: str) -> Report:
         """Sums of the caller's owner, an admin's of the root. ``first``, ``last``: ISO dates, "" = the last
         30 days; ``group_by``: names out of day, bot, user, root with commas between them."""
         until = _date("to", last) if last else today()
         since = _date("from", first) if first else until - timedelta(days=_DEFAULT_DAYS - 1)
         if since > until:
-            raise _fault("from", "is not after `to`")
+            raise wrong_field("from", "is not after `to`")
         chosen = [name for name in _COLUMNS if name in group_by.split(",")]
         sums: defaultdict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * len(_COUNTS))
         total = [0] * len(_COUNTS)
@@ -51,8 +55,8 @@ def _column(name: str, used: Used, root: str) -> str:
     return used.bot_id if name == "bot" else used.user_id
 
 
-def _row(chosen: list[str], group: tuple[str, ...], counts: list[int]) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(_COLUMNS.values())
+def _row(chosen: list[str], group: tuple[str, ...], counts: list[int]) -> dict[str, object]:
+    row: dict[str, object] = dict.fromkeys(_COLUMNS.values())
     row |= {_COLUMNS[name]: value for name, value in zip(chosen, group, strict=True)}
     return row | dict(zip(_COUNTS, counts, strict=True))
 
@@ -63,9 +67,5 @@ def _date(field: str, text: str) -> date:
     except ValueError:
         day = date.min
     if day.year < _FIRST_YEAR:
-        raise _fault(field, "is a date, as in 2026-11-22")
+        raise wrong_field(field, "is a date, as in 2026-11-22")
     return day
-
-
-def _fault(field: str, message: str) -> ValidationFailed:
-    return ValidationFailed(details={"fields": [{"field": field, "message": message}]})

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Final
 
 from app.coze import CozeClient
 from app.exceptions import AuthForbidden, ServiceError, SessionNotFound
@@ -14,7 +14,8 @@ from app.stores.files import FileStore
 from app.stores.sessions import SessionRecord
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
-from app.tasks.service import TaskService
+from app.tasks.sessions import SessionService
+from app.tasks.shutdown import Shutdown
 
 _ERASED_PER_CALL: Final = 20
 _CLEANED_PER_CALL: Final = 200
@@ -29,22 +30,25 @@ class UserService:
         files: FileStore,
         usage: UsageStore,
         conversations: ConversationStore,
-        tasks: TaskService,
+        sessions: SessionService,
+        shutdown: Shutdown,
         coze: CozeClient,
-        credentials: Callable[[], list[dict[str, Any]]],
+        credentials: Callable[[], list[dict[str, object]]],
     ) -> None:
         self._credentials = credentials
         self._users = users
         self._files = files
         self._usage = usage
         self._conversations = conversations
-        self._tasks = tasks
+        self._sessions = sessions
+        self._shutdown = shutdown
         self._coze = coze
 
-    async def sessions(self, identity: Identity, user_id: str, limit: int) -> list[dict[str, Any]]:
-        return [self._tasks.view(record) for record in await self._users.sessions(identity, user_id, limit)]
+    async def sessions(self, identity: Identity, user_id: str, limit: int) -> list[dict[str, object]]:
+        records = await self._users.sessions(identity, user_id, limit)
+        return [self._sessions.view(record) for record in records]
 
-    async def erase(self, identity: Identity, user_id: str) -> dict[str, Any]:
+    async def erase(self, identity: Identity, user_id: str) -> dict[str, object]:
         """Erases a bounded number of the user's sessions; ``remaining`` above zero: call again.
 
         A chat that runs is cancelled first: its owner would write it again otherwise.
@@ -69,7 +73,7 @@ class UserService:
 
     async def _erase(self, identity: Identity, session: SessionRecord) -> int | None:
         try:
-            if not await self._tasks.end_for_erasure(identity, session.session_id):
+            if not await self._sessions.end_for_erasure(identity, session.session_id):
                 return None
         except SessionNotFound:  # another call erases the same user and was first
             return None
@@ -79,17 +83,17 @@ class UserService:
                     await self._coze.using(session.credential).clear_conversation(session.conversation_id)
         return await self._users.erase(session)
 
-    async def stats(self, identity: Identity) -> dict[str, Any]:
+    async def stats(self, identity: Identity) -> dict[str, object]:
         """Numbers of the whole service, no ids: an operator's view."""
         _admins_only(identity)
         return {
             **await self._users.counts(),
             "redis": await self._users.memory(),
             "credentials": self._credentials(),
-            "process": {"running_chats": self._tasks.running, "draining": self._tasks.draining.is_set()},
+            "process": self._shutdown.view(),
         }
 
-    async def clean_up(self, identity: Identity) -> dict[str, Any]:
+    async def clean_up(self, identity: Identity) -> dict[str, object]:
         _admins_only(identity)
         return asdict(await self._users.clean_up(_CLEANED_PER_CALL))
 

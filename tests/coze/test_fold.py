@@ -229,11 +229,11 @@ def test_the_first_of_all_forms_of_done_ends_the_reading() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{", b"null", b"[1]", b"\xff", b'"x"', b'{"content":"\xff"}'])
 @pytest.mark.parametrize("name", [DELTA, MESSAGE, CHAT + b"created"])
-def test_unreadable_data_is_dropped_and_counted(name: bytes, data: bytes) -> None:
+def test_unreadable_data_is_passed_over(name: bytes, data: bytes) -> None:
     fold = Fold()
 
     assert fold.feed(SSEEvent(name.decode(), data)) == []
-    assert (fold.dropped, fold.status, fold.error) == (1, "in_progress", None)
+    assert (fold.answers(), fold.status, fold.error) == ([], "in_progress", None)
 
 
 def test_data_nested_without_end_is_dropped() -> None:
@@ -241,13 +241,13 @@ def test_data_nested_without_end_is_dropped() -> None:
     deep = b'{"x":' + b"[" * 100_000
 
     assert [fold.feed(SSEEvent(name.decode(), deep)) for name in (DELTA, CHAT + b"created")] == [[], []]
-    assert fold.dropped == 2
+    assert fold.answers() == []
 
 
 def test_a_broken_end_is_still_an_end() -> None:
     fold, _ = fold_of(event(CHAT + b"completed", b"{"))
 
-    assert (fold.status, fold.final_data, fold.dropped) == ("completed", None, 1)
+    assert (fold.status, fold.final_data, fold.error) == ("completed", None, None)
 
 
 def test_fields_of_unexpected_types_do_no_harm() -> None:

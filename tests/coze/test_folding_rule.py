@@ -142,7 +142,7 @@ def test_a_record_tells_a_reader_the_same_once_the_log_has_expired(steps: list[t
         updated_at="t",
     )
     close_chat(chat, world.fold, "1-9")
-    for event in events_of(stored_frames(chat.model_dump_json().encode())):
+    for event in events_of(stored_frames(chat)):
         world.reader.feed(event)
     assert (world.reader.content, world.reader.reasoning) == (chat.content, chat.reasoning_content)
     assert world.reader.follow_ups == chat.follow_up_questions

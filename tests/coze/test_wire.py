@@ -7,7 +7,7 @@ import pytest
 
 from app.coze.codes import CODES, coze_error, retries_before_start, retries_when_safe, rule_for
 from app.coze.replies import Head, looks_like, parse_retry_after, read_reply
-from app.coze.wire import ChatRequest, ChatState, Endpoints, EnterMessage, Message, Usage, real_action
+from app.coze.wire import ChatRequest, ChatState, Endpoints, EnterMessage, Message, Usage, required_action_of
 from app.exceptions import (
     CozeApiError,
     CozeBusy,
@@ -50,13 +50,7 @@ def test_all_addresses_hang_off_the_same_prefix(chat_url: str, base_url: str | N
 
     assert found.chat == chat_url.rstrip("/")
     assert found.base == base
-    assert found.retrieve == base + "/v3/chat/retrieve"
-    assert found.messages == base + "/v3/chat/message/list"
-    assert found.cancel == base + "/v3/chat/cancel"
-    assert found.tool_outputs == base + "/v3/chat/submit_tool_outputs"
-    assert found.conversation_create == base + "/v1/conversation/create"
-    assert found.conversation_messages == base + "/v1/conversation/message/list"
-    assert found.conversation_clear("5/x") == base + "/v1/conversations/5%2Fx/clear"
+    assert found.url("/v3/chat/retrieve") == base + "/v3/chat/retrieve"
 
 
 def test_a_chat_address_that_tells_no_base_needs_one() -> None:
@@ -189,9 +183,9 @@ def test_zero_usage_is_none_and_the_other_spelling_counts() -> None:
 
 
 def test_an_empty_tool_call_shell_is_no_action() -> None:
-    assert real_action({"type": "", "submit_tool_outputs": {"tool_calls": []}}) is None
-    assert real_action({"submit_tool_outputs": {"tool_calls": None}}) is None
-    assert real_action({"submit_tool_outputs": []}) is None
+    assert required_action_of({"type": "", "submit_tool_outputs": {"tool_calls": []}}) is None
+    assert required_action_of({"submit_tool_outputs": {"tool_calls": None}}) is None
+    assert required_action_of({"submit_tool_outputs": []}) is None
 
 
 def test_a_message_of_the_user_is_known_by_its_role() -> None:

@@ -75,7 +75,7 @@ async def test_after_a_limit_new_conversations_go_elsewhere_and_old_ones_stay(
     running = accounts.named("")
     assert await running.bearer(None) == "a"
     assert await running.bearer("7") == "a"
-    assert running.failed(error) is False, "a running conversation belongs to its identity"
+    assert running.call_failed(error) is False, "a running conversation belongs to its identity"
     assert await running.bearer("7") == "a"
     assert [await accounts.named("").bearer(None) for _ in range(3)] == ["b"] * 3
     assert [state["state"] for state in accounts.states()] == ["cooling", "ready"]
@@ -87,9 +87,9 @@ async def test_what_is_not_begun_yet_moves_at_once(ticks: Ticks) -> None:
     accounts = accounts_of("a", "b", ticks=ticks)
     mine = accounts.named("")
     assert await mine.bearer(None) == "a"
-    assert mine.failed(limited()) is True
+    assert mine.call_failed(limited()) is True
     assert await mine.bearer(None) == "b"
-    assert mine.failed(limited()) is False, "nobody is left"
+    assert mine.call_failed(limited()) is False, "nobody is left"
     assert mine.name == accounts.states()[1]["name"]
 
 
@@ -98,7 +98,7 @@ async def test_with_all_resting_the_one_that_is_back_first_is_taken(ticks: Ticks
     for seconds in (50, 20):
         mine = accounts.named("")
         await mine.bearer(None)
-        mine.failed(limited(retry_after=seconds))
+        mine.call_failed(limited(retry_after=seconds))
     assert await accounts.named("").bearer(None) == "b"
 
 
@@ -107,14 +107,14 @@ async def test_a_users_own_limit_is_no_reason_to_rest(ticks: Ticks) -> None:
     mine = accounts.named("")
     await mine.bearer(None)
     for error in (limited(4008), CozeApiError(coze_code=4015)):
-        assert mine.failed(error) is False
+        assert mine.call_failed(error) is False
     assert {state["state"] for state in accounts.states()} == {"ready"}
 
 
 async def test_a_refused_token_rests_and_another_takes_over_what_is_new(ticks: Ticks) -> None:
     accounts = accounts_of("a", "b", ticks=ticks)
     mine = accounts.named("")
-    assert await mine.refused(await mine.bearer(None)) is True
+    assert await mine.token_refused(await mine.bearer(None)) is True
     assert await mine.bearer(None) == "b"
     assert accounts.states()[0] | {"name": ""} == {
         "name": "",

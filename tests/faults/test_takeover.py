@@ -102,11 +102,13 @@ async def test_what_a_takeover_finds_is_told_by_deltas_and_snapshots_alone(
     words = {name: nonce() for name in STORED}
     near = {name: Reader(clients) for name in STORED}
     far = {name: Reader(clients) for name in STORED}
+    sessions = {name: await open_session(clients[0]) for name in STORED}
     sending, reading = [], []
+    # All at once: the first must still be under way when the last has begun.
     for name, knobs in STORED.items():
-        session_id = await open_session(clients[0])
-        message = f"{words[name]} [[sim:deltas=24;gap=0.05;reasoning=0{knobs.replace('WORD', words[name])}]]"
-        sending.append(asyncio.create_task(near[name].send(session_id, message)))
+        message = f"{words[name]} [[sim:deltas=40;gap=0.1;reasoning=0{knobs.replace('WORD', words[name])}]]"
+        sending.append(asyncio.create_task(near[name].send(sessions[name], message)))
+    for name in STORED:
         await near[name].started.wait()
         far[name].chat_id = near[name].chat_id
         reading.append(asyncio.create_task(far[name].resume(1)))

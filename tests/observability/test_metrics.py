@@ -6,7 +6,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -137,7 +136,7 @@ async def test_a_takeover_is_counted_where_it_happens(
     async with open_client(leaving.base_url) as client, open_client(staying.base_url) as other:
         chat_id = await client.start(await client.open_session(), "[[sim:delay=4]] taken over")
         await wait_until(lambda: simulator.requests(path="/v3/chat", contains="taken over"))
-        await asyncio.to_thread(leaving.call, leaving.resources.tasks.drain)
+        await asyncio.to_thread(leaving.call, leaving.resources.shutdown.drain)
         chat = await other.ended(chat_id)
     assert chat["status"] == "completed"
     counted = scrape(staying.base_url)
@@ -197,13 +196,10 @@ def test_the_number_of_labels_is_bounded() -> None:
 
 def test_the_credential_is_shown_once_its_end_is_known() -> None:
     metrics = Metrics()
-    states: list[dict[str, Any]] = [
-        {"name": "0-3f2a", "expires_at": None},
-        {"name": "1-77aa", "expires_at": None},
-    ]
-    metrics.watch_credentials(lambda: states)
+    times: dict[str, int | None] = {"0": None, "1": None}
+    metrics.watch_credentials(lambda: times)
     assert parse(metrics.render()[0].decode()).labels("coze_credential_expiry_seconds", "credential") == set()
-    states[1]["expires_at"] = time.time() + 900
+    times["1"] = int(time.time()) + 900
     counted = parse(metrics.render()[0].decode())
     assert counted.labels("coze_credential_expiry_seconds", "credential") == {"1"}
     left = counted("coze_credential_expiry_seconds")

@@ -13,7 +13,7 @@ from app.doors.openai.chunks import ChunkStream
 from app.doors.openai.texts import SentText
 from app.exceptions import CozeApiError, ServiceError
 from app.models import Cursor
-from app.tasks import Batch, Ending
+from app.tasks.reader import Batch, Ending
 
 CHAT_ID = "coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n"
 

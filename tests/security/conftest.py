@@ -56,10 +56,10 @@ def secured(
     yield shared_secured
 
     async def cancel_all() -> None:
-        running = shared_secured.resources.tasks._running
+        running = shared_secured.resources.chats._running
         for chat_id, _ in running.held():
             if (job := running.get(chat_id)) is not None:
-                job.cancelled.set()
+                job.cancel()
 
     shared_secured.call(cancel_all)
     shared_secured.wait_idle()

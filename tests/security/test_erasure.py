@@ -124,7 +124,7 @@ async def test_a_running_chat_is_cancelled_at_coze_before_it_is_erased_and_the_c
             if record["path"].endswith("/clear")
         }
         assert cleared == conversations
-        await wait_until(lambda: not secured.resources.tasks.running)
+        await wait_until(lambda: not secured.resources.chats.running)
 
 
 async def test_an_idempotency_key_of_before_the_erasure_makes_something_new_after_it(

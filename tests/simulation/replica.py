@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 
-from app import factory, main
 from app.config import Settings
+from app.factory import World, open_resources
+from app.main import create_app
 from tests.simulation.clock import OWNER, Owner, VirtualLoop, outside
 from tests.simulation.coze_network import CozeNetwork
 from tests.simulation.exchange import Broken, Exchange, Request, context_of
@@ -30,7 +31,7 @@ class Apps:
         self._free: list[FastAPI] = []
 
     def take(self, settings: Settings) -> FastAPI:
-        return self._free.pop() if self._free else main.create_app(settings)
+        return self._free.pop() if self._free else create_app(settings)
 
     def give_back(self, app: FastAPI) -> None:
         app.state.resources = None
@@ -88,19 +89,19 @@ class Replica(Owner):
     async def _live(self) -> None:
         """As the lifespan does it, without signals and logging."""
         assert self._app is not None
-        world = factory.World(
+        world = World(
             servers=self._redis.servers(
                 self, pool_size=self.settings.redis_pool_size, reply_timeout=self.settings.redis_timeout
             ),
             transport=self._coze.transport(self),
             scan_seconds=self._scan_seconds,
         )
-        async with factory.open_resources(self.settings, world) as resources:
+        async with open_resources(self.settings, world) as resources:
             self._app.state.resources = resources
             await resources.redis.ping()
             self._ready.set()
             await self._leave.wait()
-            await resources.tasks.drain()
+            await resources.shutdown.drain()
             for exchange in list(self._serving):  # the server waits for open streams, which say goodbye
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await asyncio.wait({exchange.task}, timeout=5.0)
@@ -128,7 +129,7 @@ class Replica(Owner):
         await asyncio.sleep(seconds)
         assert self._app is not None
         if self._app.state.resources is not None:
-            await self._app.state.resources.tasks.drain()
+            await self._app.state.resources.shutdown.drain()
 
     @property
     def failure(self) -> BaseException | None:

@@ -22,14 +22,15 @@ from fakeredis import FakeServer
 
 from app.models import Identity
 from app.redis_client import Command, Keys, RedisGate, pairs
+from app.signals import until
 from app.stores.chats import BusyPolicy, ChatStore, Created, NewChat
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.index import SessionIndex, name_key, owner_key, user_key
 from app.stores.leases import Claim, LeaseStore, RunState, ToolOutputs
-from app.stores.limits import SessionLimits
-from app.stores.open_log import ChatEnd, LogPolicy, OpenLog, Origin
+from app.stores.limits import LogPolicy, SessionLimits
+from app.stores.open_log import ChatEnd, OpenLog, Origin
 from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
 from app.stores.usage import UsageStore
@@ -133,7 +134,7 @@ class Place:
 
     async def with_quota(self) -> None:
         await self.writer.stop()
-        self._choose(replace(self.policy, quota=True))
+        self._choose(self.policy._replace(quota=True))
         self.writer.start()
 
     # -- names -------------------------------------------------------------------------------------------
@@ -342,7 +343,7 @@ class Place:
         end = ChatEnd(self.record(chat, status), 1, waiting, usage, packed, brief)
         self.writer.finish(log, [told], end)
         async with asyncio.timeout(BOUND):
-            await log.settled.wait()
+            await until(lambda: log.state != "open", log.settled)
         return log
 
     async def written(self) -> None:

@@ -117,7 +117,7 @@ async def test_redis_tells_nothing_of_a_session_to_whoever_may_not_see_it(at: Pl
         "admin_prefix": "",
         "limit": 5,
     }
-    read = await at.redis.run(session_read(**who, touch=True, ttl=SESSION, hold=HOLD))
+    read = await at.redis.run(session_read(**who, touch=True, session_ttl=SESSION, hold=HOLD))
     page = await at.redis.run(session_page(**who, before=""))
     assert (read, page) == ([b"none", [], [], [], 0], [b"none", [], [], 0, b""])
 

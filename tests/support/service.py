@@ -138,7 +138,7 @@ class RunningApp:
 
     def wait_idle(self, timeout: float = 20.0) -> None:
         """Until no chat runs here; fails after ``timeout`` seconds."""
-        block_until(lambda: not self.resources.tasks.running, timeout, pause=0.01)
+        block_until(lambda: not self.resources.chats.running, timeout, pause=0.01)
 
     def keys_without_ttl(self) -> list[str]:
         """Keys that would stay for ever, in whatever store this service has."""

@@ -55,7 +55,7 @@ class HeldClaims:
 
     def __init__(self, service: RunningApp) -> None:
         self._service = service
-        self._leases = service.resources.tasks._running._leases
+        self._leases = service.resources.chats._leases
         self.waiting = 0
         self._go: asyncio.Event | None = None
 
@@ -96,9 +96,10 @@ async def test_a_drain_waits_for_the_queued_chat_that_is_just_being_claimed(
         await asyncio.to_thread(service.call, claims.hold)
         await wait_until(lambda: claims.waiting, BOUND)
         assert data_of(await client.result(first))["status"] == "completed"
-        assert service.resources.tasks.running == 1, "it counts while it is being claimed"
-        draining = asyncio.create_task(asyncio.to_thread(service.call, service.resources.tasks.drain, BOUND))
-        await wait_until(service.resources.tasks.draining.is_set, BOUND)
+        assert service.resources.chats.running == 1, "it counts while it is being claimed"
+        drain = service.resources.shutdown.drain
+        draining = asyncio.create_task(asyncio.to_thread(service.call, drain, BOUND))
+        await wait_until(lambda: service.resources.shutdown.begun, BOUND)
         await asyncio.to_thread(service.call, claims.let_through)
         await draining
         assert data_of(await client.result(second))["status"] == "completed"
@@ -115,8 +116,9 @@ async def test_what_was_just_being_claimed_is_handed_over_like_all_else(
         _, second = await queue_two(client, "second [[sim:delay=60]]")
         await asyncio.to_thread(service.call, claims.hold)
         await wait_until(lambda: claims.waiting, BOUND)
-        draining = asyncio.create_task(asyncio.to_thread(service.call, service.resources.tasks.drain, BOUND))
-        await wait_until(lambda: service.resources.tasks._running.handing_over, BOUND)
+        drain = service.resources.shutdown.drain
+        draining = asyncio.create_task(asyncio.to_thread(service.call, drain, BOUND))
+        await wait_until(lambda: service.resources.chats._running.handing_over, BOUND)
         await asyncio.to_thread(service.call, claims.let_through)
         await draining
         with redis.client() as store:

@@ -9,7 +9,8 @@ from app.doors.openai.errors import openai_error
 from app.doors.openai.texts import SentText
 from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
-from app.tasks import Batch, Ending, error_of
+from app.tasks.frames import error_of
+from app.tasks.reader import Batch, Ending
 
 ID_PREFIX: Final = "chatcmpl-"
 _DELTA: Final = b"event: conversation.message.delta\n"
@@ -126,7 +127,7 @@ class ChunkStream:
         self.finished = True
         return b"data: %s\n\n" % orjson.dumps(openai_error(error))
 
-    def farewell(self) -> bytes:
+    def reconnect(self) -> bytes:
         text = (
             "This process is shutting down; the same call with the same Idempotency-Key gets the whole answer"
         )

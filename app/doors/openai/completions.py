@@ -26,7 +26,8 @@ from app.http.dependencies import RequestContext
 from app.models import Attachment, CreateSession, EnterMessage, SendMessage
 from app.sse import EventStream
 from app.stopping import end_tasks
-from app.tasks import Started, idempotency_of
+from app.tasks.chats import Started
+from app.tasks.sessions import idempotency_of
 
 _REPAIR_SECONDS: Final = 60.0
 """What a chat may take beyond COZE_CHAT_TIMEOUT until its end is written."""
@@ -71,9 +72,9 @@ async def begin(call: CompletionCall) -> StartedCompletion:
 
 
 async def _go_on(call: CompletionCall, chat_id: str, outputs: Any) -> StartedCompletion:
-    tasks = call.context.resources.tasks
-    chat = orjson.loads(await tasks.result(call.context.identity, chat_id, 0))
-    started = await tasks.submit_tool_outputs(
+    chats = call.context.resources.chats
+    chat = orjson.loads(await chats.result(call.context.identity, chat_id, 0))
+    started = await chats.submit_tool_outputs(
         call.context.identity, chat_id, outputs, call.context.request_id, call.idempotency_key
     )
     content, reasoning = started.said or (0, 0)
@@ -85,7 +86,7 @@ async def _go_on(call: CompletionCall, chat_id: str, outputs: Any) -> StartedCom
 
 
 async def _ask(call: CompletionCall, bot_id: str) -> StartedCompletion:
-    body, tasks, identity = call.body, call.context.resources.tasks, call.context.identity
+    body, chats, identity = call.body, call.context.resources.chats, call.context.identity
     question = question_of(body)
     # Where the request names nobody: the person, the API key's name, or the root.
     user_id = body.user or call.user_id or identity.hty_id or identity.root.rpartition(":")[2]
@@ -105,11 +106,11 @@ async def _ask(call: CompletionCall, bot_id: str) -> StartedCompletion:
         "messages",
     )
     if body.session_id is not None:
-        started = await tasks.send(
+        started = await chats.send(
             identity, body.session_id, message, request_id=call.context.request_id, idempotency_key=key
         )
         return StartedCompletion(started, None, connection_bound=False)
-    started = await call.context.resources.singles.begin(
+    started = await chats.send_single(
         identity, who, message, request_id=call.context.request_id, idempotency_key=key
     )
     return StartedCompletion(started, None, connection_bound=key is None)
@@ -166,13 +167,13 @@ def stream_of(call: CompletionCall, started: StartedCompletion) -> Response:
     def close() -> None:
         give_back()
         if started.connection_bound and not dialect.finished:
-            resources.tasks.let_go(identity, chat_id)
+            resources.chats.cancel_in_background(identity, chat_id)
 
     return EventStream(
-        resources.tasks.feed(identity, started.chat),
+        resources.chats.read(identity, started.chat),
         chat_id=chat_id,
         heartbeat=resources.settings.heartbeat_seconds,
-        farewell=resources.tasks.farewell,
+        shutdown=resources.shutdown,
         on_close=close,
         dialect=dialect,
     )
@@ -182,13 +183,13 @@ async def whole_answer(call: CompletionCall, started: StartedCompletion) -> Resp
     """Waits until the chat is over: OpenAI knows no answer that is still to come."""
     resources, chat_id = call.context.resources, started.chat.chat_id
     patience = resources.settings.chat_timeout + _REPAIR_SECONDS
-    answer = asyncio.ensure_future(resources.tasks.answer(call.context.identity, chat_id, patience))
+    answer = asyncio.ensure_future(resources.chats.answer(call.context.identity, chat_id, patience))
     gone = asyncio.ensure_future(_client_gone(call.context.request))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
             if started.connection_bound:
-                resources.tasks.let_go(call.context.identity, chat_id)
+                resources.chats.cancel_in_background(call.context.identity, chat_id)
             raise ClientDisconnect
         chat = orjson.loads(answer.result())
     finally:
@@ -213,7 +214,7 @@ def _unfinished(call: CompletionCall, chat: dict[str, Any]) -> ServiceError | No
     or it would be a second one."""
     if chat["status"] not in ("pending", "processing"):
         return None
-    leaving = call.context.resources.tasks.farewell.is_set()
+    leaving = call.context.resources.shutdown.streams_end
     error: ServiceError = ShuttingDown() if leaving else CozeTimeout("The chat is not over yet")
     if call.idempotency_key is None:
         error.details["chat_id"] = chat["chat_id"]

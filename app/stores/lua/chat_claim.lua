@@ -62,7 +62,7 @@ end
 live_at_least(run, hold)
 live_at_least(log, hold)
 if lives and s.running == chat and kind ~= 'expired' then
-  renew_session(session, chats, s, now, ttl, hold)
+  renew_session(session, chats, s, now, session_ttl, hold)
 end
 local _, flat_run = hash(run)
 return {kind, epoch, flat_run, flatten(s), stored or '', state}

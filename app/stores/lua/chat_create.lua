@@ -66,6 +66,6 @@ else
 end
 s.count = int(redis.call('HINCRBY', session, 'count', 1))
 redis.call('HSET', session, 'updated', int(now))
-renew_session(session, chats, s, now, ttl, hold)
+renew_session(session, chats, s, now, session_ttl, hold)
 if fingerprint ~= '' then remember_key(used, idempotency_key, fingerprint .. ' ' .. chat) end
 return {in_the_way == '' and 'started' or 'queued', in_the_way, flatten(s), displaced, index_due(session, s, now)}

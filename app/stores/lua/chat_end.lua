@@ -50,7 +50,7 @@ if waiting then
   redis.call('HSET', run, 'state', 'waiting')
   redis.call('HDEL', run, 'tool_outputs')
   if s.owner and s.status == 'active' and s.running == chat then
-    renew_session(session, chats, s, now, ttl, hold)
+    renew_session(session, chats, s, now, session_ttl, hold)
   else
     -- Its session was ended meanwhile: whoever finds this lease due ends it, too.
     set_lease(leases, chat .. ':' .. epoch, now + 2000)
@@ -100,5 +100,5 @@ else
   redis.call('LREM', queue, 0, chat)
 end
 redis.call('HSET', session, 'updated', int(now), 'ended', chat)
-renew_session(session, chats, s, now, ttl, hold)
+renew_session(session, chats, s, now, session_ttl, hold)
 return answer('ok', follower, index_due(session, s, now))

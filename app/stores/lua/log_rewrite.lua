@@ -15,7 +15,7 @@ if not known then
   redis.call('HSET', run, unpack(run_fields))
   redis.call('HSET', run, 'epoch', epoch, 'state', 'started')
   set_lease(leases, chat .. ':' .. epoch, now + lease)
-  renew_session(session, chats, hash(session), now, ttl, hold)
+  renew_session(session, chats, hash(session), now, session_ttl, hold)
 end
 redis.call('DEL', log)
 redis.call('XADD', log, epoch .. '-' .. last_frame, 'n', first_frame, 'f', frames)

@@ -2,11 +2,11 @@ local now = now_ms()
 if redis.call('EXISTS', session) == 0 then
   redis.call('HSET', session, 'owner', owner, 'status', 'active',
     'created', int(now), 'updated', int(now), 'activity', int(now), 'indexed', int(now),
-    'expires', int(now + ttl), 'conversation_id', '', 'running', '', 'seeded', '', 'count', '0')
+    'expires', int(now + session_ttl), 'conversation_id', '', 'running', '', 'seeded', '', 'count', '0')
   redis.call('HSET', session, unpack(fields))
-  redis.call('PEXPIRE', session, int(ttl + TOMBSTONE))
+  redis.call('PEXPIRE', session, int(session_ttl + TOMBSTONE))
   redis.call('HSET', chats, 'owner', owner)
-  redis.call('PEXPIRE', chats, int(ttl))
+  redis.call('PEXPIRE', chats, int(session_ttl))
 end
 local _, flat = hash(session)
 return flat

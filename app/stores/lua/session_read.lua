@@ -4,7 +4,7 @@ local state = session_state(s, mine, admin_prefix, now)
 if state == 'none' then return {state, {}, {}, {}, 0} end
 local due = 0
 if state == 'active' and touch then
-  renew_session(session, chats, s, now, ttl, hold)
+  renew_session(session, chats, s, now, session_ttl, hold)
   due = index_due(session, s, now)
 end
 local ids = limit > 0 and redis.call('LRANGE', order, 0, limit - 1) or {}

@@ -46,7 +46,7 @@ class Answer:
         """What the final chat adds; of one that did not get to its end, what was read stays."""
         if chat.status not in ("completed", "requires_action"):
             return ""
-        return self._become(chat.content, last=True)
+        return self._replace_text(chat.content, last=True)
 
     def _delta(self, message: Json) -> str:
         if (message.get("type") or "answer") != "answer":
@@ -71,9 +71,9 @@ class Answer:
         return self._rebuilt()
 
     def _rebuilt(self) -> str:
-        return self._become("\n".join(filter(None, map("".join, self._messages.values()))))
+        return self._replace_text("\n".join(filter(None, map("".join, self._messages.values()))))
 
-    def _become(self, text: str, *, last: bool = False) -> str:
+    def _replace_text(self, text: str, *, last: bool = False) -> str:
         have = self.text
         self._behind = len(text) < len(have) and not last and have.startswith(text)
         if text == have or self._behind or (not self._whole and text.endswith(have)):

@@ -10,12 +10,12 @@ from ._calls import Calls
 from ._errors import ConnectionLost
 from ._flows import (
     Flow,
-    Machine,
     Open,
     Opened,
     Pause,
     Read,
     Reply,
+    RunningFlow,
     Send,
     Settings,
     Step,
@@ -43,7 +43,7 @@ _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=10
 """A stream is a connection for as long as it lasts."""
 
 
-class AsyncSteps:
+class AsyncStepRunner:
     """Carries out one flow's steps, and holds its open stream."""
 
     def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
@@ -87,26 +87,26 @@ class AsyncSteps:
             self._response, self._chunks = None, None
 
 
-class AsyncDriver:
+class AsyncFlowRunner:
     """Runs flows over one pool of connections."""
 
     def __init__(self, http: httpx.AsyncClient, settings: Settings) -> None:
         self._http = http
         self._settings = settings
 
-    def steps(self) -> AsyncSteps:
-        return AsyncSteps(self._http, self._settings)
+    def steps(self) -> AsyncStepRunner:
+        return AsyncStepRunner(self._http, self._settings)
 
     async def run(self, flow: Flow[T]) -> T:
-        machine, steps = Machine(flow), self.steps()
-        while machine.step is not None:
+        running, steps = RunningFlow(flow), self.steps()
+        while running.step is not None:
             try:
-                outcome = await steps.perform(machine.step)
+                outcome = await steps.perform(running.step)
             except ConnectionLost as lost:
-                machine.fail(lost)
+                running.fail(lost)
             else:
-                machine.answer(outcome)
-        value: T = machine.value  # type: ignore[assignment]  # it is over, so it has returned one
+                running.answer(outcome)
+        value: T = running.value  # type: ignore[assignment]  # it is over, so it has returned one
         return value
 
 
@@ -118,9 +118,9 @@ class AsyncStream(StreamView):
     Raises StreamBroken when that did not help within ``patience``.
     """
 
-    def __init__(self, driver: AsyncDriver, state: StreamState) -> None:
+    def __init__(self, runner: AsyncFlowRunner, state: StreamState) -> None:
         super().__init__(state)
-        self._steps = driver.steps()
+        self._steps = runner.steps()
 
     async def __aenter__(self) -> Self:
         await self._next()
@@ -130,7 +130,7 @@ class AsyncStream(StreamView):
         await self.close()
 
     async def close(self) -> None:
-        self._machine.close()
+        self._running.close()
         await self._steps.close()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -146,17 +146,17 @@ class AsyncStream(StreamView):
         return item
 
     async def _next(self) -> Event | Opened | None:
-        machine = self._machine
-        if isinstance(machine.step, Event | Opened):
-            machine.answer()
-        while isinstance(machine.step, Step):
+        running = self._running
+        if isinstance(running.step, Event | Opened):
+            running.answer()
+        while isinstance(running.step, Step):
             try:
-                outcome = await self._steps.perform(machine.step)
+                outcome = await self._steps.perform(running.step)
             except ConnectionLost as lost:
-                machine.fail(lost)
+                running.fail(lost)
             else:
-                machine.answer(outcome)
-        item: Event | Opened | None = machine.step
+                running.answer(outcome)
+        item: Event | Opened | None = running.step
         return item
 
     async def text_deltas(self) -> AsyncIterator[str]:
@@ -175,25 +175,25 @@ class AsyncStream(StreamView):
 
 
 class AsyncSessions:
-    def __init__(self, driver: AsyncDriver, calls: Calls) -> None:
-        self._driver = driver
+    def __init__(self, runner: AsyncFlowRunner, calls: Calls) -> None:
+        self._runner = runner
         self._calls = calls
 
     async def create(self, user_id: str, **options: Unpack[SessionOptions]) -> Session:
         """Opens a session for one of your users."""
-        return await self._driver.run(self._calls.create_session(user_id, options))
+        return await self._runner.run(self._calls.create_session(user_id, options))
 
     async def get(self, session_id: str, *, history_limit: int = 20) -> Session:
         """The session with its newest chats (0 to 100). Looking counts as activity."""
-        return await self._driver.run(self._calls.get_session(session_id, history_limit))
+        return await self._runner.run(self._calls.get_session(session_id, history_limit))
 
     async def list(self, user_id: str, *, limit: int = 100) -> tuple[Session, ...]:
         """The user's live sessions, newest activity first."""
-        return await self._driver.run(self._calls.list_sessions(user_id, limit))
+        return await self._runner.run(self._calls.list_sessions(user_id, limit))
 
     async def delete(self, session_id: str) -> Session:
         """Ends the session; its running chats are cancelled. A second time answers the same."""
-        return await self._driver.run(self._calls.delete_session(session_id))
+        return await self._runner.run(self._calls.delete_session(session_id))
 
     async def history(
         self,
@@ -205,16 +205,16 @@ class AsyncSessions:
         after: str | None = None,
     ) -> HistoryPage:
         """A page of the conversation's messages as Coze keeps them, newest first unless ``order`` is asc."""
-        return await self._driver.run(self._calls.history(session_id, limit, order, before, after))
+        return await self._runner.run(self._calls.history(session_id, limit, order, before, after))
 
     async def clear(self, session_id: str) -> ClearedContext:
         """The bot forgets what was said; the messages stay in the history."""
-        return await self._driver.run(self._calls.clear(session_id))
+        return await self._runner.run(self._calls.clear(session_id))
 
 
 class AsyncChats:
-    def __init__(self, driver: AsyncDriver, calls: Calls) -> None:
-        self._driver = driver
+    def __init__(self, runner: AsyncFlowRunner, calls: Calls) -> None:
+        self._runner = runner
         self._calls = calls
 
     async def send(
@@ -222,59 +222,59 @@ class AsyncChats:
     ) -> Chat:
         """The answer, or after ``wait`` seconds (at most 600) the chat as it stands: it goes on, and ``wait``
         or ``result`` has the rest. Raises the error of a chat that failed."""
-        return await self._driver.run(self._calls.send(session_id, message, wait, options))
+        return await self._runner.run(self._calls.send(session_id, message, wait, options))
 
     def stream(self, session_id: str, message: str, **options: Unpack[MessageOptions]) -> AsyncStream:
         """The answer as it comes. One chat, however often the connection has to be made anew."""
-        return AsyncStream(self._driver, self._calls.stream(session_id, message, options))
+        return AsyncStream(self._runner, self._calls.stream(session_id, message, options))
 
     def follow(self, chat_id: str, *, after: str | None = None) -> AsyncStream:
         """A chat's stream from its start, or behind an event id."""
-        return AsyncStream(self._driver, self._calls.follow(chat_id, after))
+        return AsyncStream(self._runner, self._calls.follow(chat_id, after))
 
     async def list(self, session_id: str, *, limit: int = 20, before: str | None = None) -> ChatPage:
         """A page of the session's chats, newest first."""
-        return await self._driver.run(self._calls.list_chats(session_id, limit, before))
+        return await self._runner.run(self._calls.list_chats(session_id, limit, before))
 
     async def result(self, chat_id: str, *, wait: float = 0.0) -> Chat:
         """The chat as it stands, or once it is settled, within ``wait`` seconds (at most 60)."""
-        return await self._driver.run(self._calls.result(chat_id, wait))
+        return await self._runner.run(self._calls.result(chat_id, wait))
 
     async def wait(self, chat_id: str, *, timeout: float | None = None) -> Chat:  # noqa: ASYNC109  # as blocking
         """The chat once it is settled. Raises WaitTimeout."""
-        return await self._driver.run(self._calls.wait(chat_id, timeout))
+        return await self._runner.run(self._calls.wait(chat_id, timeout))
 
     async def cancel(self, chat_id: str) -> Chat:
         """Cancels, here and at Coze; a chat that is over answers as it is."""
-        return await self._driver.run(self._calls.cancel(chat_id))
+        return await self._runner.run(self._calls.cancel(chat_id))
 
     async def submit_tool_outputs(
         self, chat_id: str, outputs: Mapping[str, str], *, wait: float = 30.0
     ) -> Chat:
         """Answers all of ``chat.tool_calls`` (call id -> output); the chat goes on under its id."""
-        return await self._driver.run(self._calls.submit_tool_outputs(chat_id, outputs, wait))
+        return await self._runner.run(self._calls.submit_tool_outputs(chat_id, outputs, wait))
 
     def stream_tool_outputs(
         self, chat_id: str, outputs: Mapping[str, str], *, after: str | None = None
     ) -> AsyncStream:
         """The same, streamed. ``after``: the chat's ``last_event_id``; its text so far comes again as one
         piece."""
-        return AsyncStream(self._driver, self._calls.stream_tool_outputs(chat_id, outputs, after))
+        return AsyncStream(self._runner, self._calls.stream_tool_outputs(chat_id, outputs, after))
 
 
 class AsyncUsers:
-    def __init__(self, driver: AsyncDriver, calls: Calls) -> None:
-        self._driver = driver
+    def __init__(self, runner: AsyncFlowRunner, calls: Calls) -> None:
+        self._runner = runner
         self._calls = calls
 
     async def erase(self, user_id: str) -> Erased:
         """Erases all that is kept of the user."""
-        return await self._driver.run(self._calls.erase_user(user_id))
+        return await self._runner.run(self._calls.erase_user(user_id))
 
 
 class AsyncFiles:
-    def __init__(self, driver: AsyncDriver, calls: Calls) -> None:
-        self._driver = driver
+    def __init__(self, runner: AsyncFlowRunner, calls: Calls) -> None:
+        self._runner = runner
         self._calls = calls
 
     async def upload(
@@ -288,14 +288,14 @@ class AsyncFiles:
     ) -> StoredFile:
         """Passes a file on to Coze, to go along with messages: ``attachments=[{"file_id": file.file_id}]``.
         It is sent again only where it was refused before it was read: a second one would be another file."""
-        return await self._driver.run(self._calls.upload(name, content, content_type, session_id, user_id))
+        return await self._runner.run(self._calls.upload(name, content, content_type, session_id, user_id))
 
     async def get(self, file_id: str) -> StoredFile:
-        return await self._driver.run(self._calls.get_file(file_id))
+        return await self._runner.run(self._calls.get_file(file_id))
 
     async def delete(self, file_id: str) -> StoredFile:
         """The service forgets it; Coze deletes it when its time is up."""
-        return await self._driver.run(self._calls.delete_file(file_id))
+        return await self._runner.run(self._calls.delete_file(file_id))
 
 
 class AsyncCozeClient:
@@ -323,23 +323,23 @@ class AsyncCozeClient:
         settings = Settings(base_url, token, host, timeout, max_retries, patience, heartbeat)
         self._own = http is None
         self._http = http or httpx.AsyncClient(limits=_LIMITS)
-        self._driver = AsyncDriver(self._http, settings)
+        self._runner = AsyncFlowRunner(self._http, settings)
         self._calls = Calls(settings)
-        self.sessions = AsyncSessions(self._driver, self._calls)
-        self.chats = AsyncChats(self._driver, self._calls)
-        self.users = AsyncUsers(self._driver, self._calls)
-        self.files = AsyncFiles(self._driver, self._calls)
+        self.sessions = AsyncSessions(self._runner, self._calls)
+        self.chats = AsyncChats(self._runner, self._calls)
+        self.users = AsyncUsers(self._runner, self._calls)
+        self.files = AsyncFiles(self._runner, self._calls)
 
     async def health(self) -> Health:
         """Raises Unavailable where the service cannot reach its Redis."""
-        return await self._driver.run(self._calls.health())
+        return await self._runner.run(self._calls.health())
 
     async def usage(
         self, *, since: str | None = None, to: str | None = None, group_by: str = "day"
     ) -> UsageReport:
         """Chats and tokens of the caller (an admin: of the root). Days as ``2026-11-22`` (UTC, inclusive; by
         default the last 30); ``group_by``: of day, bot, user and root, with commas."""
-        return await self._driver.run(self._calls.usage(since, to, group_by))
+        return await self._runner.run(self._calls.usage(since, to, group_by))
 
     async def close(self) -> None:
         if self._own:

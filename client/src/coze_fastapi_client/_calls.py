@@ -107,7 +107,7 @@ class Calls:
             path("/coze/sessions/{}/messages", session_id),
             json=body,
             headers=headers if stream else headers | _prefer(wait),
-            silence=wait + self._settings.timeout,
+            read_timeout=wait + self._settings.timeout,
         )
 
     def send(self, session_id: str, message: str, wait: float, options: MessageOptions) -> Flow[Chat]:
@@ -133,7 +133,7 @@ class Calls:
             "GET",
             path("/coze/chats/{}/result", chat_id),
             params={"wait": f"{wait:g}"},
-            silence=wait + self._settings.timeout,
+            read_timeout=wait + self._settings.timeout,
         )
         return self._fetch(Chat, request)
 
@@ -160,7 +160,7 @@ class Calls:
             path("/coze/chats/{}/tool_outputs", chat_id),
             json={"tool_outputs": _outputs(outputs), "stream": stream},
             headers=headers if stream else headers | _prefer(wait),
-            silence=wait + self._settings.timeout,
+            read_timeout=wait + self._settings.timeout,
         )
 
     def submit_tool_outputs(self, chat_id: str, outputs: Mapping[str, str], wait: float) -> Flow[Chat]:
@@ -181,7 +181,7 @@ class Calls:
             "/coze/files",
             params={key: value for key, value in whose.items() if value},
             files={"file": (name, content, content_type)},
-            silence=_UPLOAD,
+            read_timeout=_UPLOAD,
             repeatable=False,
         )
         return self._fetch(StoredFile, request)

@@ -10,12 +10,12 @@ from ._calls import Calls
 from ._errors import ConnectionLost
 from ._flows import (
     Flow,
-    Machine,
     Open,
     Opened,
     Pause,
     Read,
     Reply,
+    RunningFlow,
     Send,
     Settings,
     Step,
@@ -43,7 +43,7 @@ _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=10
 """A stream is a connection for as long as it lasts."""
 
 
-class Steps:
+class StepRunner:
     """Carries out one flow's steps, and holds its open stream."""
 
     def __init__(self, http: httpx.Client, settings: Settings) -> None:
@@ -85,26 +85,26 @@ class Steps:
             self._response, self._chunks = None, None
 
 
-class Driver:
+class FlowRunner:
     """Runs flows over one pool of connections."""
 
     def __init__(self, http: httpx.Client, settings: Settings) -> None:
         self._http = http
         self._settings = settings
 
-    def steps(self) -> Steps:
-        return Steps(self._http, self._settings)
+    def steps(self) -> StepRunner:
+        return StepRunner(self._http, self._settings)
 
     def run(self, flow: Flow[T]) -> T:
-        machine, steps = Machine(flow), self.steps()
-        while machine.step is not None:
+        running, steps = RunningFlow(flow), self.steps()
+        while running.step is not None:
             try:
-                outcome = steps.perform(machine.step)
+                outcome = steps.perform(running.step)
             except ConnectionLost as lost:
-                machine.fail(lost)
+                running.fail(lost)
             else:
-                machine.answer(outcome)
-        value: T = machine.value  # type: ignore[assignment]  # it is over, so it has returned one
+                running.answer(outcome)
+        value: T = running.value  # type: ignore[assignment]  # it is over, so it has returned one
         return value
 
 
@@ -116,9 +116,9 @@ class Stream(StreamView):
     Raises StreamBroken when that did not help within ``patience``.
     """
 
-    def __init__(self, driver: Driver, state: StreamState) -> None:
+    def __init__(self, runner: FlowRunner, state: StreamState) -> None:
         super().__init__(state)
-        self._steps = driver.steps()
+        self._steps = runner.steps()
 
     def __enter__(self) -> Self:
         self._next()
@@ -128,7 +128,7 @@ class Stream(StreamView):
         self.close()
 
     def close(self) -> None:
-        self._machine.close()
+        self._running.close()
         self._steps.close()
 
     def __iter__(self) -> Iterator[Event]:
@@ -144,17 +144,17 @@ class Stream(StreamView):
         return item
 
     def _next(self) -> Event | Opened | None:
-        machine = self._machine
-        if isinstance(machine.step, Event | Opened):
-            machine.answer()
-        while isinstance(machine.step, Step):
+        running = self._running
+        if isinstance(running.step, Event | Opened):
+            running.answer()
+        while isinstance(running.step, Step):
             try:
-                outcome = self._steps.perform(machine.step)
+                outcome = self._steps.perform(running.step)
             except ConnectionLost as lost:
-                machine.fail(lost)
+                running.fail(lost)
             else:
-                machine.answer(outcome)
-        item: Event | Opened | None = machine.step
+                running.answer(outcome)
+        item: Event | Opened | None = running.step
         return item
 
     def text_deltas(self) -> Iterator[str]:
@@ -173,25 +173,25 @@ class Stream(StreamView):
 
 
 class Sessions:
-    def __init__(self, driver: Driver, calls: Calls) -> None:
-        self._driver = driver
+    def __init__(self, runner: FlowRunner, calls: Calls) -> None:
+        self._runner = runner
         self._calls = calls
 
     def create(self, user_id: str, **options: Unpack[SessionOptions]) -> Session:
         """Opens a session for one of your users."""
-        return self._driver.run(self._calls.create_session(user_id, options))
+        return self._runner.run(self._calls.create_session(user_id, options))
 
     def get(self, session_id: str, *, history_limit: int = 20) -> Session:
         """The session with its newest chats (0 to 100). Looking counts as activity."""
-        return self._driver.run(self._calls.get_session(session_id, history_limit))
+        return self._runner.run(self._calls.get_session(session_id, history_limit))
 
     def list(self, user_id: str, *, limit: int = 100) -> tuple[Session, ...]:
         """The user's live sessions, newest activity first."""
-        return self._driver.run(self._calls.list_sessions(user_id, limit))
+        return self._runner.run(self._calls.list_sessions(user_id, limit))
 
     def delete(self, session_id: str) -> Session:
         """Ends the session; its running chats are cancelled. A second time answers the same."""
-        return self._driver.run(self._calls.delete_session(session_id))
+        return self._runner.run(self._calls.delete_session(session_id))
 
     def history(
         self,
@@ -203,16 +203,16 @@ class Sessions:
         after: str | None = None,
     ) -> HistoryPage:
         """A page of the conversation's messages as Coze keeps them, newest first unless ``order`` is asc."""
-        return self._driver.run(self._calls.history(session_id, limit, order, before, after))
+        return self._runner.run(self._calls.history(session_id, limit, order, before, after))
 
     def clear(self, session_id: str) -> ClearedContext:
         """The bot forgets what was said; the messages stay in the history."""
-        return self._driver.run(self._calls.clear(session_id))
+        return self._runner.run(self._calls.clear(session_id))
 
 
 class Chats:
-    def __init__(self, driver: Driver, calls: Calls) -> None:
-        self._driver = driver
+    def __init__(self, runner: FlowRunner, calls: Calls) -> None:
+        self._runner = runner
         self._calls = calls
 
     def send(
@@ -220,57 +220,57 @@ class Chats:
     ) -> Chat:
         """The answer, or after ``wait`` seconds (at most 600) the chat as it stands: it goes on, and ``wait``
         or ``result`` has the rest. Raises the error of a chat that failed."""
-        return self._driver.run(self._calls.send(session_id, message, wait, options))
+        return self._runner.run(self._calls.send(session_id, message, wait, options))
 
     def stream(self, session_id: str, message: str, **options: Unpack[MessageOptions]) -> Stream:
         """The answer as it comes. One chat, however often the connection has to be made anew."""
-        return Stream(self._driver, self._calls.stream(session_id, message, options))
+        return Stream(self._runner, self._calls.stream(session_id, message, options))
 
     def follow(self, chat_id: str, *, after: str | None = None) -> Stream:
         """A chat's stream from its start, or behind an event id."""
-        return Stream(self._driver, self._calls.follow(chat_id, after))
+        return Stream(self._runner, self._calls.follow(chat_id, after))
 
     def list(self, session_id: str, *, limit: int = 20, before: str | None = None) -> ChatPage:
         """A page of the session's chats, newest first."""
-        return self._driver.run(self._calls.list_chats(session_id, limit, before))
+        return self._runner.run(self._calls.list_chats(session_id, limit, before))
 
     def result(self, chat_id: str, *, wait: float = 0.0) -> Chat:
         """The chat as it stands, or once it is settled, within ``wait`` seconds (at most 60)."""
-        return self._driver.run(self._calls.result(chat_id, wait))
+        return self._runner.run(self._calls.result(chat_id, wait))
 
     def wait(self, chat_id: str, *, timeout: float | None = None) -> Chat:
         """The chat once it is settled. Raises WaitTimeout."""
-        return self._driver.run(self._calls.wait(chat_id, timeout))
+        return self._runner.run(self._calls.wait(chat_id, timeout))
 
     def cancel(self, chat_id: str) -> Chat:
         """Cancels, here and at Coze; a chat that is over answers as it is."""
-        return self._driver.run(self._calls.cancel(chat_id))
+        return self._runner.run(self._calls.cancel(chat_id))
 
     def submit_tool_outputs(self, chat_id: str, outputs: Mapping[str, str], *, wait: float = 30.0) -> Chat:
         """Answers all of ``chat.tool_calls`` (call id -> output); the chat goes on under its id."""
-        return self._driver.run(self._calls.submit_tool_outputs(chat_id, outputs, wait))
+        return self._runner.run(self._calls.submit_tool_outputs(chat_id, outputs, wait))
 
     def stream_tool_outputs(
         self, chat_id: str, outputs: Mapping[str, str], *, after: str | None = None
     ) -> Stream:
         """The same, streamed. ``after``: the chat's ``last_event_id``; its text so far comes again as one
         piece."""
-        return Stream(self._driver, self._calls.stream_tool_outputs(chat_id, outputs, after))
+        return Stream(self._runner, self._calls.stream_tool_outputs(chat_id, outputs, after))
 
 
 class Users:
-    def __init__(self, driver: Driver, calls: Calls) -> None:
-        self._driver = driver
+    def __init__(self, runner: FlowRunner, calls: Calls) -> None:
+        self._runner = runner
         self._calls = calls
 
     def erase(self, user_id: str) -> Erased:
         """Erases all that is kept of the user."""
-        return self._driver.run(self._calls.erase_user(user_id))
+        return self._runner.run(self._calls.erase_user(user_id))
 
 
 class Files:
-    def __init__(self, driver: Driver, calls: Calls) -> None:
-        self._driver = driver
+    def __init__(self, runner: FlowRunner, calls: Calls) -> None:
+        self._runner = runner
         self._calls = calls
 
     def upload(
@@ -284,14 +284,14 @@ class Files:
     ) -> StoredFile:
         """Passes a file on to Coze, to go along with messages: ``attachments=[{"file_id": file.file_id}]``.
         It is sent again only where it was refused before it was read: a second one would be another file."""
-        return self._driver.run(self._calls.upload(name, content, content_type, session_id, user_id))
+        return self._runner.run(self._calls.upload(name, content, content_type, session_id, user_id))
 
     def get(self, file_id: str) -> StoredFile:
-        return self._driver.run(self._calls.get_file(file_id))
+        return self._runner.run(self._calls.get_file(file_id))
 
     def delete(self, file_id: str) -> StoredFile:
         """The service forgets it; Coze deletes it when its time is up."""
-        return self._driver.run(self._calls.delete_file(file_id))
+        return self._runner.run(self._calls.delete_file(file_id))
 
 
 class CozeClient:
@@ -319,21 +319,21 @@ class CozeClient:
         settings = Settings(base_url, token, host, timeout, max_retries, patience, heartbeat)
         self._own = http is None
         self._http = http or httpx.Client(limits=_LIMITS)
-        self._driver = Driver(self._http, settings)
+        self._runner = FlowRunner(self._http, settings)
         self._calls = Calls(settings)
-        self.sessions = Sessions(self._driver, self._calls)
-        self.chats = Chats(self._driver, self._calls)
-        self.users = Users(self._driver, self._calls)
-        self.files = Files(self._driver, self._calls)
+        self.sessions = Sessions(self._runner, self._calls)
+        self.chats = Chats(self._runner, self._calls)
+        self.users = Users(self._runner, self._calls)
+        self.files = Files(self._runner, self._calls)
 
     def health(self) -> Health:
         """Raises Unavailable where the service cannot reach its Redis."""
-        return self._driver.run(self._calls.health())
+        return self._runner.run(self._calls.health())
 
     def usage(self, *, since: str | None = None, to: str | None = None, group_by: str = "day") -> UsageReport:
         """Chats and tokens of the caller (an admin: of the root). Days as ``2026-11-22`` (UTC, inclusive; by
         default the last 30); ``group_by``: of day, bot, user and root, with commas."""
-        return self._driver.run(self._calls.usage(since, to, group_by))
+        return self._runner.run(self._calls.usage(since, to, group_by))
 
     def close(self) -> None:
         if self._own:

@@ -1,7 +1,7 @@
 """What calls do, without doing it: generators that say which step comes next and are told how it went.
 
-A ``Flow`` yields steps; the sync and the async client each have a few lines that carry them out (``Machine``
-holds one flow's place). So retries, waiting and resuming are written once.
+A ``Flow`` yields steps; the sync and the async client each have a few lines that carry them out, and a
+``RunningFlow`` says which is next. So retries, waiting and resuming are written once.
 """
 
 import json
@@ -59,15 +59,22 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``silence``: how long it may take until the next byte of the answer. ``repeatable``: the service takes
-    a second one of it for the first, so it may be sent again although it may have arrived."""
+    """One request to the service.
+
+    Attributes:
+        path: with its leading slash.
+        read_timeout: seconds until the next byte of the answer, where that is not the client's ``timeout``.
+        repeatable: the service takes a second one of it for the first, so it may be sent again although it
+            may have arrived.
+        files: by field: name, content, type.
+    """
 
     method: str
     path: str
     json: Json | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    silence: float | None = None
+    read_timeout: float | None = None
     repeatable: bool = True
     files: Mapping[str, tuple[str, bytes, str]] | None = None
 
@@ -80,7 +87,7 @@ class Request:
             "params": self.params or None,
             "headers": {**settings.headers(), **self.headers},
             "files": self.files,
-            "timeout": httpx.Timeout(settings.timeout, read=self.silence or settings.timeout),
+            "timeout": httpx.Timeout(settings.timeout, read=self.read_timeout or settings.timeout),
         }
 
 
@@ -138,7 +145,7 @@ Step = Send | Open | Read | Pause
 Flow = Generator[Step, Any, T]
 
 
-class Machine(Generic[T]):
+class RunningFlow(Generic[T]):
     """One flow. ``step`` is to be carried out next; None: it is over, and ``value`` is what it returned.
 
     A step stays until it was answered: whoever is cancelled in the middle of one may carry it out again.
@@ -208,7 +215,7 @@ def data_of(reply: Reply) -> Any:
         raise UnexpectedAnswer(f"HTTP status {reply.status} without the service's envelope") from None
 
 
-def may_pass(error: CozeServiceError) -> bool:
+def is_transient(error: CozeServiceError) -> bool:
     """Whether the same call may succeed a moment later. A chat that failed has failed: only a new message,
     which the caller has to pay for and so has to decide on, can help."""
     return error.retryable and error.status in _TRANSIENT and "chat_id" not in error.details
@@ -217,7 +224,7 @@ def may_pass(error: CozeServiceError) -> bool:
 # -- calls ------------------------------------------------------------------------------------------------
 
 
-class Trouble:
+class RetryState:
     """Counts what goes wrong in a row: how long to pause before the next try, and when to give up."""
 
     def __init__(self, settings: Settings) -> None:
@@ -225,12 +232,12 @@ class Trouble:
         self._since: float | None = None
         self.tries = 0
 
-    def over(self) -> None:
+    def reset(self) -> None:
         """Something went well."""
         self._since, self.tries = None, 0
 
     @property
-    def lasting(self) -> float:
+    def seconds(self) -> float:
         """Seconds since it began."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
@@ -243,12 +250,12 @@ class Trouble:
         self.tries += 1
         asked = error.retry_after if isinstance(error, CozeServiceError) else None
         pause += asked or 0.0
-        return Pause(pause) if self.lasting + pause <= self._settings.patience else None
+        return Pause(pause) if self.seconds + pause <= self._settings.patience else None
 
 
-def call(settings: Settings, request: Request, trouble: Trouble | None = None) -> Flow[Reply]:
+def call(settings: Settings, request: Request, retries: RetryState | None = None) -> Flow[Reply]:
     """One call, repeated while that may help and cannot harm."""
-    trouble = trouble or Trouble(settings)
+    retries = retries or RetryState(settings)
     while True:
         problem: CozeError
         try:
@@ -260,8 +267,8 @@ def call(settings: Settings, request: Request, trouble: Trouble | None = None) -
                 return reply
             problem = refusal = error_of(reply)
             # The first two are said before anything has begun; a proxy's 502 and 504 are not.
-            again = may_pass(refusal) and (request.repeatable or refusal.status in (429, 503))
-        pause = trouble.pause(problem) if again and trouble.tries < settings.max_retries else None
+            again = is_transient(refusal) and (request.repeatable or refusal.status in (429, 503))
+        pause = retries.pause(problem) if again and retries.tries < settings.max_retries else None
         if pause is None:
             raise problem
         yield pause

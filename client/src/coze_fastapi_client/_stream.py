@@ -14,7 +14,19 @@ from ._errors import (
     UnexpectedAnswer,
     service_error,
 )
-from ._flows import Open, Opened, Read, Reply, Request, Settings, Step, Trouble, error_of, may_pass, path
+from ._flows import (
+    Open,
+    Opened,
+    Read,
+    Reply,
+    Request,
+    RetryState,
+    Settings,
+    Step,
+    error_of,
+    is_transient,
+    path,
+)
 from ._models import Chat
 from ._sse import Event, SSEDecoder
 
@@ -22,7 +34,7 @@ _REWRITING: Final = 5.0
 """Seconds. A store that has lost its newest writes does not know a chat until its owner writes it again."""
 
 
-def _place(event_id: str | None) -> tuple[int, int] | None:
+def _position(event_id: str | None) -> tuple[int, int] | None:
     """``<epoch>-<frame>``."""
     epoch, _, frame = (event_id or "").partition("-")
     return (int(epoch), int(frame)) if epoch.isdigit() and frame.isdigit() else None
@@ -45,10 +57,10 @@ class StreamState:
         whole: bool = True,
     ) -> None:
         self._settings = settings
-        self._first = replace(first, silence=settings.longest_silence)
+        self._first = replace(first, read_timeout=settings.longest_silence)
         self._opened = False
         self._ended = False
-        self._trouble = Trouble(settings)
+        self._retries = RetryState(settings)
         self.chat_id = chat_id
         self.last_event_id = after
         self.answer = Answer(whole=whole)
@@ -70,7 +82,7 @@ class StreamState:
             except ConnectionLost as lost:
                 problem = lost
             except CozeServiceError as refusal:
-                if not self._may_come_back(refusal):
+                if not self._may_retry(refusal):
                     raise
                 problem = refusal
             if not self._ended:
@@ -81,7 +93,7 @@ class StreamState:
             return self._first
         headers = {"Last-Event-ID": self.last_event_id} if self.last_event_id else {}
         where = path("/coze/chats/{}/events", self.chat_id)
-        return Request("GET", where, headers=headers, silence=self._settings.longest_silence)
+        return Request("GET", where, headers=headers, read_timeout=self._settings.longest_silence)
 
     def _check(self, reply: Reply) -> None:
         if reply.status >= 400:
@@ -92,22 +104,22 @@ class StreamState:
         self._opened = True
         self.chat_id = reply.headers.get("x-coze-chat-id") or self.chat_id
 
-    def _may_come_back(self, refusal: CozeServiceError) -> bool:
-        if isinstance(refusal, NotFound) and self._opened and self._trouble.lasting < _REWRITING:
+    def _may_retry(self, refusal: CozeServiceError) -> bool:
+        if isinstance(refusal, NotFound) and self._opened and self._retries.seconds < _REWRITING:
             return True
-        return may_pass(refusal)
+        return is_transient(refusal)
 
     def _pause(self, problem: CozeError | None) -> Step:
         """Raises what went wrong when patience is over."""
         unsure = isinstance(problem, ConnectionLost) and problem.request_sent and not self._opened
-        given_up = not self._opened and self._trouble.tries >= self._settings.max_retries
-        pause = self._trouble.pause(problem)
+        given_up = not self._opened and self._retries.tries >= self._settings.max_retries
+        pause = self._retries.pause(problem)
         if pause is not None and not given_up and (self._first.repeatable or not unsure):
             return pause
         if self.chat_id is None or not self._opened:
             raise problem or ConnectionLost("the service was leaving")
         raise StreamBroken(
-            f"gave up after {self._trouble.lasting:.0f} s: {problem or 'the service was leaving'}",
+            f"gave up after {self._retries.seconds:.0f} s: {problem or 'the service was leaving'}",
             chat_id=self.chat_id,
             last_event_id=self.last_event_id,
         ) from problem
@@ -128,12 +140,12 @@ class StreamState:
                     raise service_error(event.json(), status=503)
                 taken = self._take(event)
                 if taken is not None:
-                    self._trouble.over()
+                    self._retries.reset()
                     yield taken
             if decoder.comments > heartbeats:
-                # A bot that thinks for minutes behind a proxy that cuts: silence, but no trouble.
+                # A bot that thinks for minutes behind a proxy that cuts: read_timeout, but no retries.
                 heartbeats = decoder.comments
-                self._trouble.over()
+                self._retries.reset()
         raise ConnectionLost("the stream ended in the middle")
 
     def _take(self, event: Event) -> Event | None:
@@ -141,7 +153,7 @@ class StreamState:
         if event.name == "result":
             self.chat = Chat.parse(event.json()["data"]["task_result"]["data"])
             return replace(event, text=self.answer.end(self.chat))
-        place, before = _place(event.id), _place(self.last_event_id)
+        place, before = _position(event.id), _position(self.last_event_id)
         if place is None:
             return event if event.name != "done" else None
         if before is not None:

@@ -1,6 +1,6 @@
 """What a stream shows, however it is read."""
 
-from ._flows import Machine
+from ._flows import RunningFlow
 from ._models import Chat
 from ._stream import StreamState
 
@@ -10,7 +10,7 @@ class StreamView:
 
     def __init__(self, state: StreamState) -> None:
         self._state = state
-        self._machine = Machine(state.flow())
+        self._running = RunningFlow(state.flow())
 
     @property
     def chat_id(self) -> str | None:

@@ -1,0 +1,348 @@
+"""Chats: begun, gone on with, read, answered and cancelled."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import orjson
+
+from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
+from app.models import (
+    SETTLED_STATUSES,
+    TERMINAL_STATUSES,
+    Chat,
+    CreateSession,
+    Cursor,
+    Identity,
+    SendMessage,
+    SubmitToolOutputs,
+)
+from app.signals import interrupt_when
+from app.stores.chats import ChatStore, status_of
+from app.stores.index import user_key
+from app.stores.leases import LeaseStore, ToolOutputs
+from app.stores.log_reader import LogReader
+from app.stores.open_log import OpenLog
+from app.stores.rates import RateStore
+from app.stores.sessions import IdempotencyKey
+from app.stores.usage import UsageStore
+from app.tasks.drafts import Drafts, carries_files
+from app.tasks.frames import tool_call_ids
+from app.tasks.job import Fresh
+from app.tasks.reader import Ending, Reader
+from app.tasks.running import RunningChats
+from app.tasks.sessions import SessionService, idempotency_of
+from app.tasks.shutdown import Shutdown
+
+_SHORTEST_WAIT: Final = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A chat to read, and behind which place. ``said``: how many characters of content and of reasoning it
+    had before the tool outputs with which it goes on."""
+
+    chat_id: str
+    after: Cursor
+    said: tuple[int, int] | None = None
+
+
+class ChatService:
+    """What is done with chats. A task owns each upstream; a request only reads.
+
+    ``max_length``: characters of a message; ``max_queued``: messages in a session's queue; ``max_running``:
+    chats in this process. Where a method raises ``ChatNotFound``, the chat may be somebody else's.
+    """
+
+    def __init__(
+        self,
+        *,
+        sessions: SessionService,
+        chats: ChatStore,
+        rates: RateStore,
+        usage: UsageStore,
+        drafts: Drafts,
+        leases: LeaseStore,
+        logs: LogReader,
+        running: RunningChats,
+        shutdown: Shutdown,
+        max_length: int,
+        max_queued: int,
+        max_running: int,
+    ) -> None:
+        self._sessions = sessions
+        self._chats = chats
+        self._rates = rates
+        self._usage = usage
+        self._drafts = drafts
+        self._leases = leases
+        self._logs = logs
+        self._running = running
+        self._shutdown = shutdown
+        self._max_length = max_length
+        self._max_queued = max_queued
+        self._max_running = max_running
+        self._arriving = 0
+        """Messages on their way to becoming chats."""
+
+    @property
+    def running(self) -> int:
+        """How many chats run here."""
+        return len(self._running)
+
+    async def queued(self) -> float:
+        """Messages that wait in queues, of all replicas; NaN while Redis is away."""
+        try:
+            return await self._leases.queued()
+        except (RedisUnavailable, Overloaded):
+            return math.nan
+
+    # -- sending -----------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        identity: Identity,
+        session_id: str,
+        body: SendMessage,
+        *,
+        request_id: str,
+        idempotency_key: str | IdempotencyKey | None,
+    ) -> Started:
+        """Creates the chat and starts it, or puts it into the session's queue. With an Idempotency-Key that
+        was used before it leads to the chat of then; ``request_id`` is for the log.
+
+        Raises ``ValidationFailed``, ``FileNotFound``, ``IdempotencyKeyReused``, ``SessionNotFound`` and its
+        kin, ``SessionBusy``, ``ChatExpired``, ``RateLimited``, ``QuotaExceeded``, ``Overloaded``,
+        ``ShuttingDown``, ``RedisUnavailable``.
+        """
+        with self._arrival(body):
+            await self._rates.take_message(session_id, identity.may_see)
+            return await self._create(identity, session_id, body, request_id, idempotency_key)
+
+    async def send_single(
+        self,
+        identity: Identity,
+        who: CreateSession,
+        body: SendMessage,
+        *,
+        request_id: str,
+        idempotency_key: IdempotencyKey | None,
+    ) -> Started:
+        """A chat without a session of the caller's: it lives in one of its own that nobody has to open, and
+        is recorded, taken over, cancelled and erased as any other. Arguments and errors as for ``send``.
+
+        It takes a message's token, and only what got one writes anything.
+        """
+        with self._arrival(body):
+            await self._rates.take("messages", user_key(identity.owner, who.user_id))
+            session_id = await self._sessions.create_single(
+                identity, who, idempotency_key, carries_files=carries_files(body)
+            )
+            return await self._create(identity, session_id, body, request_id, idempotency_key)
+
+    @contextlib.contextmanager
+    def _arrival(self, body: SendMessage) -> Iterator[None]:
+        """Refuses what can be refused before anything is written. What is let in is counted: a burst must not
+        slip through while each of it waits for Redis."""
+        self._shutdown.refuse_if_begun()
+        if len(body.message) > self._max_length:
+            problem = f"at most {self._max_length} characters, {len(body.message)} given"
+            raise wrong_field("message", problem, "The message is too long")
+        if self.running + self._arriving >= self._max_running:
+            raise Overloaded(f"This process runs {self._max_running} chats already")
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
+
+    async def _create(
+        self,
+        identity: Identity,
+        session_id: str,
+        body: SendMessage,
+        request_id: str,
+        idempotency_key: str | IdempotencyKey | None,
+    ) -> Started:
+        if self._usage.has_quota:
+            await self._usage.check_quota(await self._rates.user_of(session_id, identity.may_see))
+        await self._sessions.conversation_made(session_id)
+        draft = await self._drafts.of(identity, session_id, body)
+        if self._chats.away:
+            raise RedisUnavailable
+        try:
+            created = await self._chats.create(
+                draft.new,
+                identity,
+                on_busy=body.on_busy,
+                max_queued=self._max_queued,
+                idempotency=idempotency_of(idempotency_key, body),
+            )
+        except RedisUnavailable:
+            # Redis may have done it and only its answer be lost: then nobody would own the chat.
+            chat_id = draft.chat.chat_id
+            adopting = self._adopt(chat_id, session_id, wanted=idempotency_key is not None)
+            self._running.spawn(adopting, f"adopt:{chat_id}")
+            raise
+        if created.index_due:
+            self._running.move_in_indexes(created.session)
+        if created.kind == "started":
+            self._running.start_new(created.session, draft, request_id)
+        for other in (created.displaced, created.in_the_way if body.on_busy == "interrupt" else None):
+            if other is not None:
+                self._running.spawn(self._make_way(other, session_id), f"cancel:{other}")
+        return Started(created.chat_id, Cursor(0, 0))
+
+    async def _make_way(self, chat_id: str, session_id: str) -> None:
+        """Nobody else remembers that this chat is to end: while Redis is away it is tried again."""
+        while True:
+            try:
+                await self._running.cancel(chat_id, session_id)
+                return
+            except RedisUnavailable:
+                await self._chats.wait_open()
+
+    async def _adopt(self, chat_id: str, session_id: str, *, wanted: bool) -> None:
+        """Nobody knows of it, so it is cancelled; but a caller with an Idempotency-Key repeats the call and
+        is then led to this very chat, so it is begun (and if it was queued, it stays in the queue)."""
+        await self._chats.wait_open()
+        with contextlib.suppress(ServiceError):
+            if wanted:  # only we could have sent it, and we have not
+                await self._running.take_over(
+                    chat_id, session_id, epoch=1, force=True, expect="started", start=Fresh()
+                )
+            elif (job := await self._running.take_over(chat_id, session_id, force=True)) is not None:
+                job.cancel()
+
+    async def submit_tool_outputs(
+        self,
+        identity: Identity,
+        chat_id: str,
+        body: SubmitToolOutputs,
+        request_id: str,
+        idempotency_key: str | None = None,
+    ) -> Started:
+        """The chat goes on under its id, in its next epoch. Of two submissions one wins; whoever repeats one
+        with its Idempotency-Key is led to what that began.
+
+        Raises ``ChatState`` where the chat does not ask for these, ``ChatNotFound``,
+        ``IdempotencyKeyReused``, ``ShuttingDown``, ``RedisUnavailable``.
+        """
+        self._shutdown.refuse_if_begun()
+        chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
+        key = idempotency_of(idempotency_key, body)
+        if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
+            return Started(chat_id, Cursor(before.epoch, 0), before.said)
+        _check_outputs(chat, body)
+        said = len(chat.content), len(chat.reasoning_content)
+        given = orjson.dumps([output.model_dump() for output in body.tool_outputs])
+        with self._running.claiming():
+            claim = await self._leases.claim(
+                chat_id,
+                chat.session_id,
+                epoch=None,
+                force=True,
+                expect="waiting",
+                outputs=ToolOutputs(given, said, key),
+            )
+            if claim is not None:
+                await self._running.start_claimed(claim, request_id=request_id)
+                return Started(chat_id, Cursor(claim.epoch, 0), said)
+        if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
+            return Started(chat_id, Cursor(before.epoch, 0), before.said)
+        raise ChatState("Tool outputs have been submitted already")
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    async def follow(self, identity: Identity, chat_id: str, after: Cursor) -> Reader:
+        """A reader from just behind ``after``. Raises ``ChatNotFound``, and ``ValidationFailed`` where there
+        is no such place."""
+        record = await self._chats.record(chat_id, identity)
+        log = self._log_of(chat_id)
+        epoch = log.epoch if log is not None else 0
+        if after.epoch > epoch:
+            # Not ours, or not any more: a process that was taken for dead may not know it yet.
+            epoch = (await self._leases.run_ids(chat_id))[0]
+        if epoch == 0:
+            last = Cursor.parse(orjson.loads(record)["metadata"].get("last_event_id", "")) or Cursor(1, 0)
+            epoch = last.epoch
+        if after.epoch > epoch:
+            raise wrong_field("Last-Event-ID", "names an epoch that the chat has not reached")
+        return self.read(identity, Started(chat_id, after))
+
+    def read(self, identity: Identity, started: Started, *, only_end: bool = False) -> Reader:
+        """A reader of a chat that the caller may see. ``only_end``: its frames are of no interest."""
+        chat_id = started.chat_id
+        return Reader(
+            chat_id,
+            started.after,
+            local=partial(self._log_of, chat_id),
+            logs=self._logs,
+            record=partial(self._chats.record, chat_id, identity),
+            only_end=only_end,
+        )
+
+    def _log_of(self, chat_id: str) -> OpenLog | None:
+        job = self._running.get(chat_id)
+        return job.log if job is not None else None
+
+    async def result(self, identity: Identity, chat_id: str, wait: float) -> bytes:
+        """The chat's JSON as it stands; with ``wait`` (seconds) as soon as it is over or waits for tools.
+        Raises ``ChatNotFound``."""
+        record = await self._chats.record(chat_id, identity)
+        if wait <= 0 or status_of(record) in SETTLED_STATUSES:
+            return record
+        return await self.answer(identity, chat_id, wait)
+
+    async def answer(self, identity: Identity, chat_id: str, wait: float) -> bytes:
+        """The same for a chat that has just been begun; knows an end that Redis does not have yet, too, and
+        does not wait where this process leaves."""
+        reader = self.read(identity, Started(chat_id, Cursor(0, 0)), only_end=True)
+        leaving = interrupt_when(lambda: self._shutdown.streams_end, self._shutdown.changed)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(wait, _SHORTEST_WAIT)), leaving:
+                    async for found in reader:
+                        if isinstance(found, Ending):
+                            return found.record
+        finally:
+            reader.close()
+        return await self._chats.record(chat_id, identity)
+
+    # -- cancelling --------------------------------------------------------------------------------------
+
+    async def cancel(self, identity: Identity, chat_id: str) -> bytes:
+        """Cancels here and at Coze; a chat that is over answers as it is. Raises ``ChatNotFound``."""
+        record = await self._chats.record(chat_id, identity)
+        if status_of(record) in TERMINAL_STATUSES:
+            return record
+        job = await self._running.cancel(chat_id, orjson.loads(record)["session_id"])
+        if job is not None and job.log.end is not None and job.log.state != "fenced":
+            return job.log.end.record
+        return await self._chats.record(chat_id, identity)
+
+    def cancel_in_background(self, identity: Identity, chat_id: str) -> None:
+        """Its one reader has left for good. Not where this process leaves, too: then somebody else has it."""
+        if not self._shutdown.begun:
+            self._running.spawn(self._cancel_in_background(identity, chat_id), f"cancel:{chat_id}")
+
+    async def _cancel_in_background(self, identity: Identity, chat_id: str) -> None:
+        with contextlib.suppress(ServiceError):
+            record = await self._chats.record(chat_id, identity)
+            await self._make_way(chat_id, orjson.loads(record)["session_id"])
+
+
+def _check_outputs(chat: Chat, body: SubmitToolOutputs) -> None:
+    asked = tool_call_ids(chat.required_action)
+    given = [output.tool_call_id for output in body.tool_outputs]
+    if chat.status != "requires_action" or not asked:
+        raise ChatState("The chat does not ask for tool outputs", details={"status": chat.status})
+    if sorted(given) != sorted(asked):
+        raise ChatState(
+            "All of the chat's tool calls have to be answered in one call",
+            details={"tool_call_ids": asked},
+        )

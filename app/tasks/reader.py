@@ -1,0 +1,221 @@
+"""Reading a chat: its frames from a place on, then its end, whoever runs it."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from app.exceptions import Overloaded, RedisUnavailable
+from app.models import SETTLED_STATUSES, Chat, Cursor
+from app.records import head_of
+from app.stores.log_entries import Entry
+from app.stores.log_reader import LogReader
+from app.stores.open_log import OpenLog
+from app.tasks.frames import ends_reading, is_snapshot, stored_frames
+
+
+class Batch(NamedTuple):
+    """``frames[i]`` has the id ``<epoch>-<first + i>``. No frames: nothing new, the reader was woken."""
+
+    epoch: int
+    first: int
+    frames: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The chat's record once reading is over. ``resumable`` False: Redis is away and does not have it."""
+
+    record: bytes
+    resumable: bool = True
+
+
+_NOTHING: Final = Batch(0, 0, [])
+_AWAY_SECONDS: Final = 0.2
+_LOOK_SECONDS: Final = 5.0
+"""How long a reader that waits for Redis trusts that there is still somebody to write more."""
+
+
+class Reader:
+    """One reading of a chat: an async iterator of ``Batch``, and of an ``Ending`` at last.
+
+    It reads from memory while the chat runs in this process, by frame number, so that a slow reader costs
+    nothing; else from Redis, by its own place. Where the chat goes to another process, so does the reading.
+
+    Args:
+        chat_id: the chat.
+        after: the place behind which reading begins.
+        local: the chat's log, if it runs here.
+        logs: reads from Redis.
+        record: the chat's record from Redis.
+        only_end: frames are of no interest, and do not wake it. It may still bring some.
+    """
+
+    def __init__(
+        self,
+        chat_id: str,
+        after: Cursor,
+        *,
+        local: Callable[[], OpenLog | None],
+        logs: LogReader,
+        record: Callable[[], Awaitable[bytes]],
+        only_end: bool = False,
+    ) -> None:
+        self.last = after
+        """Id of what was read last."""
+        self._chat_id = chat_id
+        self._local = local
+        self._logs = logs
+        self._record = record
+        self._only_end = only_end
+        self._bell = asyncio.Event()
+        self._woken = self._over = False
+        self._log: OpenLog | None = None
+        """Where it reads from memory."""
+        self._stop_listening: Callable[[], object] | None = None
+        self._entries: list[Entry] = []
+        self._at_end = self._skipping = False
+        self._looked_at = 0.0
+
+    def __aiter__(self) -> "Reader":
+        return self
+
+    async def __anext__(self) -> Batch | Ending:
+        """What there is, as soon as there is something; a batch without frames after ``wake``.
+
+        Raises:
+            ServiceError: the chat is gone, or no longer the caller's. While Redis is away it waits.
+        """
+        if self._over:
+            raise StopAsyncIteration
+        while True:
+            self._bell.clear()  # before looking: what comes meanwhile rings again
+            if self._log is None or self._log.state == "fenced":
+                self._attach()
+            found = self._from_memory(self._log) if self._log is not None else await self._from_redis()
+            if found is not None:
+                self._over = isinstance(found, Ending)
+                return found
+            if self._woken:
+                self._woken = False
+                return _NOTHING
+            if self._log is not None:
+                await self._bell.wait()
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await self._bell.wait()
+
+    def wake(self) -> None:
+        """Whoever iterates gets a batch soon, if one without frames."""
+        self._woken = True
+        self._bell.set()
+
+    def close(self) -> None:
+        """Ends listening; iterate no further."""
+        if self._stop_listening is not None:
+            self._stop_listening()
+            self._stop_listening = None
+
+    # -- from memory ---------------------------------------------------------------------------------------
+
+    def _attach(self) -> None:
+        """Goes on from memory where the chat runs here, and has not been left for another owner."""
+        log = self._local()
+        if log is not None and (log.state == "fenced" or self.last.epoch > log.epoch or self._skipping):
+            log = None
+        if log is None and self._log is None:
+            return
+        self.close()
+        self._log, self._entries, self._at_end = log, [], False
+        if log is not None:
+            news = log.settled if self._only_end else log.grown
+            self._stop_listening = news.watch(self._bell.set)
+
+    def _from_memory(self, log: OpenLog) -> Batch | Ending | None:
+        # A place in an earlier epoch is before the snapshot that opened this one.
+        place = self.last.frame if self.last.epoch == log.epoch else 0
+        if place < log.visible:
+            frames = log.since(place, log.visible)
+            self.last = Cursor(log.epoch, log.visible)
+            return Batch(log.epoch, log.visible - len(frames) + 1, frames)
+        if log.state == "open" or log.end is None:
+            return None
+        self.last = Cursor(log.epoch, log.last)
+        return Ending(log.end.record, resumable=log.state == "committed")
+
+    # -- from Redis ----------------------------------------------------------------------------------------
+
+    async def _from_redis(self) -> Batch | Ending | None:
+        """While Redis is away there is nothing: the reader waits, it is not sent away."""
+        try:
+            while True:
+                if not self._entries:
+                    self._entries = await self._logs.after(self._chat_id, self.last)
+                if not self._entries:
+                    return await self._at_the_end()
+                if (batch := self._unread(self._entries.pop(0))) is not None:
+                    return batch
+        except (RedisUnavailable, Overloaded):
+            await asyncio.sleep(_AWAY_SECONDS)
+            self._bell.set()
+        return None
+
+    def _unread(self, entry: Entry) -> Batch | None:
+        """The frames of an entry that this reader does not have."""
+        first, frames = entry.first, entry.frames
+        expected = self.last.frame + 1 if entry.epoch == self.last.epoch else 1
+        last = Cursor(entry.epoch, max(0, first + len(frames) - 1))
+        if last <= self.last:
+            return None
+        if first < expected:
+            first, frames = expected, frames[expected - first :]
+        elif first > expected:
+            # Its place was trimmed away: a snapshot stands for what is missing.
+            self._skipping = True
+        while self._skipping and frames:
+            if is_snapshot(frames[0]):
+                self._skipping = False
+                break
+            first, frames = first + 1, frames[1:]
+        self.last = last
+        self._at_end = bool(frames) and ends_reading(frames[-1])
+        return Batch(entry.epoch, first, frames) if frames else None
+
+    async def _at_the_end(self) -> Batch | Ending | None:
+        """Nothing more in the log: it is over, or gone, or more is to come.
+
+        A log can be gone while a slow client held this reader up, so the record is looked at now and then.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._stop_listening is None or self._at_end or now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            record = await self._record()
+            if head_of(record).status in SETTLED_STATUSES:
+                # The end may have come between the look at the log and this one: then it is in the log now.
+                self._entries = [] if self._at_end else await self._logs.after(self._chat_id, self.last)
+                if not self._entries:
+                    return self._end_of(record)
+                self._bell.set()
+                return None
+        if self._stop_listening is None:
+            self._stop_listening = self._logs.listen(self._chat_id, self.last, self._bell.set)
+            self._bell.set()  # something may have come before it listened
+        return None
+
+    def _end_of(self, record: bytes) -> Batch | Ending:
+        """The log has expired where it does not hold the end: a snapshot and the end, made of the record,
+        stand for it. Who had everything up to the end gets only what is missing of that, so that no id comes
+        twice."""
+        chat = Chat.model_validate_json(record)
+        end = Cursor.parse(chat.metadata.get("last_event_id", ""))
+        if self._at_end or end is None or self.last >= end:
+            self.last = end or self.last
+            return Ending(record)
+        frames = stored_frames(chat)
+        first = max(1, end.frame - len(frames) + 1)
+        if self.last.epoch == end.epoch and self.last.frame >= first:
+            first, frames = self.last.frame + 1, frames[self.last.frame + 1 - first :]
+        self.last, self._at_end = end, True
+        return Batch(end.epoch, first, frames)

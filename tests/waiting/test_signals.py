@@ -1,0 +1,120 @@
+"""Waking up: conditions that are waited for, and blocks that are broken off."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from app.signals import Notifier, interrupt_when, until
+
+BOUND = 20.0
+"""Seconds that nothing here takes unless it hangs."""
+
+
+class Thing:
+    def __init__(self) -> None:
+        self.done = False
+        self.changed = Notifier()
+
+    def finish(self) -> None:
+        self.done = True
+        self.changed.notify()
+
+
+async def a_few_turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_wait_ends_when_its_condition_holds_and_not_before() -> None:
+    thing, other = Thing(), Thing()
+    waiting = asyncio.create_task(until(lambda: thing.done, thing.changed, other.changed))
+    await a_few_turns()
+    thing.changed.notify()
+    other.changed.notify()
+    await a_few_turns()
+    assert not waiting.done()
+    thing.done = True
+    other.changed.notify()  # whichever calls, it is looked at
+    async with asyncio.timeout(BOUND):
+        await waiting
+
+
+async def test_whoever_does_not_wait_any_more_is_not_called() -> None:
+    thing = Thing()
+    waiting = asyncio.create_task(until(lambda: thing.done, thing.changed))
+    await a_few_turns()
+    waiting.cancel()
+    await a_few_turns()
+    assert thing.changed._calls == {}
+    await until(lambda: True, thing.changed)
+    assert thing.changed._calls == {}
+
+
+async def test_two_that_watch_with_the_same_call_end_each_for_itself() -> None:
+    notifier, calls = Notifier(), list[int]()
+
+    def call() -> None:
+        calls.append(1)
+
+    first, second = notifier.watch(call), notifier.watch(call)
+    first()
+    notifier.notify()
+    assert len(calls) == 1
+    second()
+    notifier.notify()
+    assert len(calls) == 1
+
+
+async def test_a_block_that_is_broken_off_ends_here_and_its_task_goes_on() -> None:
+    thing = Thing()
+    asyncio.get_running_loop().call_soon(thing.finish)
+    async with asyncio.timeout(BOUND), interrupt_when(lambda: thing.done, thing.changed) as scope:
+        await asyncio.sleep(600)
+    assert scope.expired()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await a_few_turns()
+
+
+async def test_a_block_that_ends_by_itself_is_not_broken_off_later() -> None:
+    thing = Thing()
+    async with interrupt_when(lambda: thing.done, thing.changed) as scope:
+        await asyncio.sleep(0)
+    thing.finish()
+    await a_few_turns()
+    assert not scope.expired()
+
+
+@pytest.mark.parametrize("order", ["ours first", "theirs first"])
+async def test_a_callers_cancel_goes_upward_even_together_with_ours(order: str) -> None:
+    thing = Thing()
+
+    async def work() -> None:
+        async with interrupt_when(lambda: thing.done, thing.changed):
+            await asyncio.sleep(600)
+
+    task = asyncio.create_task(work())
+    await a_few_turns()
+    if order == "ours first":
+        thing.finish()
+        asyncio.get_running_loop().call_soon(task.cancel)
+    else:
+        task.cancel()
+        thing.finish()
+    async with asyncio.timeout(BOUND):
+        await asyncio.wait({task})
+    assert task.cancelled()
+
+
+async def test_a_time_out_of_the_block_itself_goes_upward() -> None:
+    thing = Thing()
+
+    async def work() -> None:
+        async with interrupt_when(lambda: thing.done, thing.changed), asyncio.timeout(0):
+            await asyncio.sleep(600)
+
+    with pytest.raises(TimeoutError):
+        await work()
