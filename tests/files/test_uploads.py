@@ -284,7 +284,7 @@ async def test_another_credential_gets_the_next_upload_and_not_the_rest_of_this_
 
 async def _keys(service: RunningApp) -> list[str]:
     """What is kept of files."""
-    client = service.resources.redis.client
+    client = service.resources.redis._servers._client
     found = [key.decode() async for key in client.scan_iter("*file*")]
     return [key for key in found if ":rate:" not in key]
 

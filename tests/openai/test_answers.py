@@ -19,8 +19,8 @@ def record(door: RunningApp, chat_id: str) -> dict[str, Any]:
     """The chat as the service keeps it; nobody but its owner sees it through the routes."""
 
     async def read() -> Any:
-        keys = [key async for key in door.resources.redis.client.scan_iter("*:chats:*")]
-        found = [await door.resources.redis.client.hget(key, chat_id) for key in keys]
+        keys = [key async for key in door.resources.redis._servers._client.scan_iter("*:chats:*")]
+        found = [await door.resources.redis._servers._client.hget(key, chat_id) for key in keys]
         return json.loads(next(filter(None, found)))
 
     chat: dict[str, Any] = door.call(read)
@@ -93,7 +93,7 @@ def test_usage_that_coze_does_not_tell_is_not_made_up(ai: OpenAI) -> None:
 
 def every_key(door: RunningApp) -> list[str]:
     async def read() -> list[str]:
-        return [key.decode() async for key in door.resources.redis.client.scan_iter(count=1000)]
+        return [key.decode() async for key in door.resources.redis._servers._client.scan_iter(count=1000)]
 
     found: list[str] = door.call(read)
     return found
@@ -103,7 +103,7 @@ def keys_with(door: RunningApp, chat_id: str) -> list[str]:
     """Where something of the chat is kept."""
 
     async def read() -> list[str]:
-        client = door.resources.redis.client
+        client = door.resources.redis._servers._client
         records = [key async for key in client.scan_iter("*:chats:*") if await client.hexists(key, chat_id)]
         return [key.decode() for key in records] + [key for key in every if chat_id in key]
 

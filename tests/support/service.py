@@ -134,7 +134,7 @@ class RunningApp:
 
     def flush(self) -> None:
         """Empties the store."""
-        self.call(self.resources.redis.client.flushall)
+        self.call(self.resources.redis._servers._client.flushall)
 
     def wait_idle(self, timeout: float = 20.0) -> None:
         """Until no chat runs here; fails after ``timeout`` seconds."""
@@ -144,7 +144,7 @@ class RunningApp:
         """Keys that would stay for ever, in whatever store this service has."""
 
         async def look() -> list[str]:
-            client = self.resources.redis.client
+            client = self.resources.redis._servers._client
             return sorted(
                 [k.decode() async for k in client.scan_iter(count=1000) if await client.ttl(k) == -1]
             )
