@@ -44,7 +44,7 @@ from app.utils import now_ms
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """All that lives as long as the process: what routes work with."""
+    """All that lives as long as the process. Opened by the lifespan, closed in reverse order."""
 
     settings: Settings
     redis: RedisGate
@@ -57,10 +57,10 @@ class Resources:
     conversations: ConversationService
     streams: OpenStreams
     verifier: Verifier
-    api_keys: ApiKeys
+    started_ms: int
     metrics: Metrics
     tracing: Tracing
-    started_ms: int
+    api_keys: ApiKeys
 
     @property
     def uptime(self) -> int:
@@ -97,7 +97,7 @@ def api_keys(settings: Settings) -> ApiKeys:
 async def _open_verifier(
     settings: Settings,
     stack: AsyncExitStack,
-    meters: Metrics,
+    metrics: Metrics,
     transport: httpx.AsyncBaseTransport | None,
 ) -> Verifier:
     if not settings.enable_auth:
@@ -108,7 +108,7 @@ async def _open_verifier(
         if transport is None
         else httpx.AsyncClient(transport=transport, trust_env=False)
     )
-    verifier = HtyVerifier(await stack.enter_async_context(http), options, metrics=meters)
+    verifier = HtyVerifier(await stack.enter_async_context(http), options, metrics=metrics)
     stack.push_async_callback(verifier.aclose)
     return verifier
 
@@ -126,11 +126,11 @@ class World:
     scan_seconds: Callable[[], float] = scan_seconds
 
 
-_OUTSIDE: Final = World()
+_REAL_WORLD: Final = World()
 
 
 async def _open_redis(
-    settings: Settings, stack: AsyncExitStack, meters: Metrics, tracing: Tracing, servers: Servers | None
+    settings: Settings, stack: AsyncExitStack, metrics: Metrics, tracing: Tracing, servers: Servers | None
 ) -> RedisGate:
     return await stack.enter_async_context(
         open_redis(
@@ -138,7 +138,7 @@ async def _open_redis(
             pool_size=settings.redis_pool_size,
             reply_timeout=settings.redis_timeout,
             prefix=settings.redis_prefix,
-            metrics=meters,
+            metrics=metrics,
             tracing=tracing,
             servers=servers,
         )
@@ -159,14 +159,14 @@ def _coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None) -
 async def _open_coze(
     settings: Settings,
     stack: AsyncExitStack,
-    meters: Metrics,
+    metrics: Metrics,
     tracing: Tracing,
     transport: httpx.AsyncBaseTransport | None,
 ) -> tuple[CozeClient, Accounts]:
     http = await stack.enter_async_context(_coze_http(settings, transport))
     accounts = build_accounts(settings, http)
     stack.push_async_callback(accounts.aclose)
-    meters.watch_credentials(accounts.expiry_times)
+    metrics.watch_credentials(accounts.expiry_times)
     options = CozeOptions(
         endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
         connect_timeout=settings.connect_timeout,
@@ -175,7 +175,7 @@ async def _open_coze(
         max_retries=settings.max_retries,
         poll_interval=settings.poll_interval,
     )
-    api = CozeApi(http, options, metrics=meters, tracing=tracing)
+    api = CozeApi(http, options, metrics=metrics, tracing=tracing)
     return CozeClient(api, accounts.named("")), accounts
 
 
@@ -201,7 +201,7 @@ def _session_limits(settings: Settings) -> SessionLimits:
     )
 
 
-def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, meters: Metrics) -> Runner:
+def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, metrics: Metrics) -> Runner:
     return Runner(
         coze,
         writer,
@@ -209,7 +209,7 @@ def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, meters: Met
         chat_timeout=settings.chat_timeout,
         max_log_bytes=settings.max_chat_log_bytes,
         user_id_scope=settings.user_id_scope,
-        metrics=meters,
+        metrics=metrics,
     )
 
 
@@ -249,7 +249,7 @@ def _open_running(
     redis: RedisGate,
     coze: CozeClient,
     stores: Stores,
-    meters: Metrics,
+    metrics: Metrics,
     tracing: Tracing,
 ) -> tuple[LogReader, RunningChats, Shutdown]:
     """What runs chats and reads those of others. Closed in reverse order: chats first, the writer last."""
@@ -260,11 +260,11 @@ def _open_running(
     logs = LogReader(redis, keys, leases.process)
     stack.push_async_callback(logs.stop)
     running = RunningChats(
-        runner=_runner(settings, coze, writer, meters),
+        runner=_runner(settings, coze, writer, metrics),
         writer=writer,
         leases=leases,
         logs=logs,
-        metrics=meters,
+        metrics=metrics,
         tracing=tracing,
         conversations=stores.conversations,
         sessions=stores.sessions,
@@ -301,16 +301,16 @@ def _rates(settings: Settings) -> dict[RateKind, int]:
 
 
 @asynccontextmanager
-async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIterator[Resources]:
-    """The one place that names everything: opens it in order, closes it in reverse."""
+async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> AsyncIterator[Resources]:
+    """Raises ``ValueError``: a setting cannot work, which only the part that uses it can tell."""
     async with AsyncExitStack() as stack:
-        meters = stack.enter_context(closing(Metrics(__version__)))
+        metrics = stack.enter_context(closing(Metrics(__version__)))
         open_trace = open_tracing(settings.otel_endpoint, service=settings.otel_service)
         tracing = await stack.enter_async_context(open_trace)
-        redis = await _open_redis(settings, stack, meters, tracing, world.servers)
-        coze, accounts = await _open_coze(settings, stack, meters, tracing, world.transport)
+        redis = await _open_redis(settings, stack, metrics, tracing, world.servers)
+        coze, accounts = await _open_coze(settings, stack, metrics, tracing, world.transport)
         stores = _stores(settings, redis)
-        logs, running, shutdown = _open_running(settings, stack, redis, coze, stores, meters, tracing)
+        logs, running, shutdown = _open_running(settings, stack, redis, coze, stores, metrics, tracing)
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
         sessions = SessionService(
             sessions=stores.sessions,
@@ -345,10 +345,10 @@ async def open_resources(settings: Settings, world: World = _OUTSIDE) -> AsyncIt
             files=_files(settings, stores, sessions, shutdown, coze),
             usage=UsageService(stores.usage),
             conversations=ConversationService(sessions=stores.sessions, coze=coze),
-            streams=OpenStreams(settings.max_open_streams_per_caller, meters),
-            verifier=await _open_verifier(settings, stack, meters, world.transport),
+            streams=OpenStreams(settings.max_open_streams_per_caller, metrics),
+            verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),
-            metrics=meters,
+            metrics=metrics,
             tracing=tracing,
             api_keys=api_keys(settings),
         )
