@@ -39,16 +39,16 @@ def render(batch: Batch) -> bytes:
     return b"".join(b"id: %d-%d\n%s" % (epoch, n, frame) for n, frame in enumerate(batch.frames, batch.first))
 
 
-def result_json(record: bytes, *, resumable: bool = True) -> bytes:
+def result_json(found: Ending) -> bytes:
     """The envelope with the whole chat; ``resumable`` is only written where it is false."""
-    chat = head_of(record)
+    chat = head_of(found.record)
     body = success_json(
-        orjson.Fragment(record),
+        orjson.Fragment(found.record),
         message=f"chat {chat.status}",
         task_id=chat.chat_id,
         status=task_status_of(chat.status),
     )
-    if resumable:
+    if found.resumable:
         return body
     envelope = orjson.loads(body)
     envelope["data"]["resumable"] = False
@@ -56,7 +56,7 @@ def result_json(record: bytes, *, resumable: bool = True) -> bytes:
 
 
 def render_ending(ending: Ending, last: Cursor) -> bytes:
-    result = result_json(ending.record, resumable=ending.resumable)
+    result = result_json(ending)
     return b'id: %s\nevent: result\ndata: %s\n\nid: %s\nevent: done\ndata: "[DONE]"\n\n' % (
         str(last).encode(),
         result,

@@ -9,7 +9,7 @@ from app.http.dependencies import RequestContext
 from app.models import success_json, task_status_of
 from app.sse import EventStream, result_json
 from app.tasks.frames import error_of
-from app.tasks.reader import Reader
+from app.tasks.reader import Ending, Reader
 
 
 def success(data: Any, *, message: str, logid: str | None = None) -> Response:
@@ -17,9 +17,10 @@ def success(data: Any, *, message: str, logid: str | None = None) -> Response:
     return _json(success_json(data, message=message), logid)
 
 
-def chat_as_it_stands(record: bytes, *, asked_coze: bool = False) -> Response:
+def chat_as_it_stands(found: Ending, *, asked_coze: bool = False) -> Response:
     """200 with the chat, failed ones too; with Coze's logid where the call went to Coze."""
-    return _json(result_json(record), orjson.loads(record)["metadata"].get("logid") if asked_coze else None)
+    logid = orjson.loads(found.record)["metadata"].get("logid") if asked_coze else None
+    return _json(result_json(found), logid)
 
 
 def _json(body: bytes, logid: str | None) -> Response:
@@ -27,9 +28,9 @@ def _json(body: bytes, logid: str | None) -> Response:
     return Response(body, headers=headers, media_type="application/json")
 
 
-def chat_answer(record: bytes, headers: dict[str, str]) -> Response:
+def chat_answer(found: Ending, headers: dict[str, str]) -> Response:
     """The answer to a message: 200 with the whole chat, 202 while it is at work, or its error."""
-    chat = orjson.loads(record)
+    chat = orjson.loads(found.record)
     status = chat["status"]
     headers["X-Coze-Chat-Id"] = chat["chat_id"]
     if status == "failed":
@@ -42,7 +43,7 @@ def chat_answer(record: bytes, headers: dict[str, str]) -> Response:
     if under_way:
         headers["Location"] = f"/coze/chats/{chat['chat_id']}/result"
     return Response(
-        result_json(record),
+        result_json(found),
         status_code=202 if under_way else 200,
         headers=headers,
         media_type="application/json",

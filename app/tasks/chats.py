@@ -290,15 +290,15 @@ class ChatService:
         job = self._running.get(chat_id)
         return job.log if job is not None else None
 
-    async def result(self, identity: Identity, chat_id: str, wait: float) -> bytes:
-        """The chat's JSON as it stands; with ``wait`` (seconds) as soon as it is over or waits for tools.
-        Raises ``ChatNotFound``."""
+    async def result(self, identity: Identity, chat_id: str, wait: float) -> Ending:
+        """The chat as it stands; with ``wait`` (seconds) as soon as it is over or waits for tools. Raises
+        ``ChatNotFound``."""
         record = await self._chats.record(chat_id, identity)
         if wait <= 0 or status_of(record) in SETTLED_STATUSES:
-            return record
+            return Ending(record)
         return await self.answer(identity, chat_id, wait)
 
-    async def answer(self, identity: Identity, chat_id: str, wait: float) -> bytes:
+    async def answer(self, identity: Identity, chat_id: str, wait: float) -> Ending:
         """The same for a chat that has just been begun; knows an end that Redis does not have yet, too, and
         does not wait where this process leaves."""
         reader = self.read(identity, Started(chat_id, Cursor(0, 0)), only_end=True)
@@ -308,22 +308,22 @@ class ChatService:
                 async with asyncio.timeout(max(wait, _SHORTEST_WAIT)), leaving:
                     async for found in reader:
                         if isinstance(found, Ending):
-                            return found.record
+                            return found
         finally:
             reader.close()
-        return await self._chats.record(chat_id, identity)
+        return Ending(await self._chats.record(chat_id, identity))
 
     # -- cancelling --------------------------------------------------------------------------------------
 
-    async def cancel(self, identity: Identity, chat_id: str) -> bytes:
+    async def cancel(self, identity: Identity, chat_id: str) -> Ending:
         """Cancels here and at Coze; a chat that is over answers as it is. Raises ``ChatNotFound``."""
         record = await self._chats.record(chat_id, identity)
         if status_of(record) in TERMINAL_STATUSES:
-            return record
+            return Ending(record)
         job = await self._running.cancel(chat_id, orjson.loads(record)["session_id"])
         if job is not None and job.log.end is not None and job.log.state != "fenced":
-            return job.log.end.record
-        return await self._chats.record(chat_id, identity)
+            return Ending(job.log.end.record, resumable=job.log.state == "committed")
+        return Ending(await self._chats.record(chat_id, identity))
 
     def cancel_in_background(self, identity: Identity, chat_id: str) -> None:
         """Its one reader has left for good. Not where this process leaves, too: then somebody else has it."""

@@ -322,9 +322,12 @@ class RunningChats:
         ]
         if held:
             logger.info("handing over {} chats", len(held))
-            with contextlib.suppress(RedisUnavailable, Overloaded, TimeoutError):
-                async with asyncio.timeout(_RELEASE_SECONDS):
-                    await self._leases.release(held)
+            # A refusal must not end the process before its time: the leases then run out by themselves.
+            await asyncio.wait({self.spawn(self._release(held), "hand over")}, timeout=_RELEASE_SECONDS)
+
+    async def _release(self, held: list[tuple[str, int]]) -> None:
+        with contextlib.suppress(RedisUnavailable, Overloaded):
+            await self._leases.release(held)
 
     async def stop(self) -> None:
         await end_tasks(self._tasks)

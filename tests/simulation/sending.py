@@ -115,9 +115,7 @@ class Senders(Doing):
         if chat_id:
             self._accepted(chat, chat_id)
             if answer.status in (200, 202) and answer.body.get("data"):
-                # Told from memory while Redis is away: it does not say so.
-                resumable = not self._book.troubled("redis", "odd")
-                chat.see("answer", answer.data, resumable=resumable)
+                chat.see("answer", answer.data, resumable=answer.body["data"].get("resumable", True))
             return True
         if answer.status in (500, 502, 503, 504):
             # 503 at a moment when Redis was lost says nothing of whether it was done.

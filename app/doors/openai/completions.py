@@ -73,7 +73,7 @@ async def begin(call: CompletionCall) -> StartedCompletion:
 
 async def _go_on(call: CompletionCall, chat_id: str, outputs: Any) -> StartedCompletion:
     chats = call.context.resources.chats
-    chat = orjson.loads(await chats.result(call.context.identity, chat_id, 0))
+    chat = orjson.loads((await chats.result(call.context.identity, chat_id, 0)).record)
     started = await chats.submit_tool_outputs(
         call.context.identity, chat_id, outputs, call.context.request_id, call.idempotency_key
     )
@@ -191,7 +191,7 @@ async def whole_answer(call: CompletionCall, started: StartedCompletion) -> Resp
             if started.connection_bound:
                 resources.chats.cancel_in_background(call.context.identity, chat_id)
             raise ClientDisconnect
-        chat = orjson.loads(answer.result())
+        chat = orjson.loads(answer.result().record)
     finally:
         await end_tasks((answer, gone))
     headers = {"X-Coze-Chat-Id": chat_id}
