@@ -153,7 +153,7 @@ class Copy:
             shutil.copytree(ROOT / name, self.directory / name, ignore=ignored)
         shutil.copy(ROOT / "pyproject.toml", self.directory)
         self._worker = subprocess.Popen(
-            [sys.executable, "scripts/mutant_worker.py"],
+            [sys.executable, "scripts/mutant_worker.py", *DECISIONS],
             cwd=self.directory,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -188,11 +188,9 @@ class Copy:
 
     def store_tests(self, mutant: Mutant) -> str:
         """Which of them fails, or "". The mutant has to be written before."""
-        asked: dict[str, Any] = {"seconds": _STORE_SECONDS}
+        asked: dict[str, Any] = {"seconds": _STORE_SECONDS, "uses": mutant.function or mutant.name}
         if mutant.function:
             asked["function"] = [mutant.path.removesuffix(".py").replace("/", "."), mutant.function]
-        else:
-            asked["script"] = mutant.name
         assert self._worker.stdin is not None
         self._worker.stdin.write(json.dumps(asked) + "\n")
         self._worker.stdin.flush()
