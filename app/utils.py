@@ -53,8 +53,8 @@ def new_chat_id(session_id: str) -> str:
 
 
 def shard_of(any_id: str) -> int:
-    """Shard number, 0-31, of a well-formed session or chat id."""
-    return _BASE32.index(any_id.rsplit("_", 1)[1][0])
+    """Shard number, below ``SHARDS``, of a well-formed session or chat id."""
+    return _BASE32.index(any_id.rsplit("_", 1)[1][0]) % SHARDS
 
 
 def group_of(any_id: str) -> str:

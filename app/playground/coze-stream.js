@@ -114,11 +114,10 @@ export class SseParser {
 
   #dispatch() {
     this.lastEventId = this.#id;
+    const hadData = this.#data.length > 0;
     const event = { id: this.#id, event: this.#event || "message", data: this.#data.join("\n") };
-    const empty = this.#data.length === 0;
-    this.#event = "";
-    this.#data = [];
-    return empty ? null : event;
+    [this.#event, this.#data] = ["", []];
+    return hadData ? event : null;
   }
 }
 

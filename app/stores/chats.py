@@ -63,6 +63,10 @@ class Continuation(NamedTuple):
     content: int
     reasoning: int
 
+    @property
+    def said(self) -> tuple[int, int]:
+        return self.content, self.reasoning
+
 
 class ChatStore:
     def __init__(self, redis: RedisGate, keys: Keys, policy: LogPolicy, process: str) -> None:

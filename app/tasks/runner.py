@@ -87,10 +87,19 @@ class Runner:
         finally:
             await end_tasks([answer])
         await self.finish(job)
-        if job.let_go:
+        if job.let_go and not await self._is_fenced(job):
             # Past the whole chat's deadline Coze must let go of the conversation, or the session's next
             # message would meet 4016. The caller has its answer by then.
             await self.cancel_at_coze(job)
+
+    @staticmethod
+    async def _is_fenced(job: Job) -> bool:
+        """Whether another process owns the chat: one that was stopped past the deadline learns of it from
+        Redis' answer to its end, and must not cancel what the new owner still waits for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                await job.log.settled.wait()
+        return job.log.state == "fenced"
 
     async def finish(self, job: Job) -> None:
         """Hands the last frames and the final record to the writer; of one that is over, its packed log."""

@@ -30,7 +30,7 @@ from app.models import (
     SubmitToolOutputs,
 )
 from app.signals import Signal, first_of
-from app.stores.chats import ChatStore, Continuation, status_of
+from app.stores.chats import ChatStore, status_of
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.leases import LeaseStore, ToolOutputs
@@ -46,8 +46,7 @@ from app.tasks.opening import SessionOpener
 from app.tasks.running import RunningChats
 
 _POLL_ELSEWHERE: Final = 0.2
-_OWNER_ANSWERS_WITHIN: Final = 1.0
-_CANCEL_WAIT: Final = 10.0
+_OWNER_ANSWERS_WITHIN, _CANCEL_WAIT = 1.0, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +227,13 @@ class TaskService:
         self._opener.begin(session)
 
     async def _make_way(self, chat_id: str, session_id: str) -> None:
-        await self._cancel(chat_id, session_id)
+        """Nobody else remembers that this chat is to end: while Redis is away it is tried again."""
+        while True:
+            try:
+                await self._cancel(chat_id, session_id)
+                return
+            except RedisUnavailable:
+                await self._chats.wait_open()
 
     async def _abandon(self, chat_id: str, session_id: str, *, keyed: bool) -> None:
         """Nobody knows of it, so it is cancelled; but a caller with an Idempotency-Key repeats the call and
@@ -273,7 +278,7 @@ class TaskService:
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
         key = idempotency_of(idempotency_key, body)
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
-            return _continued(chat_id, before)
+            return Started(chat_id, Cursor(before.epoch, 0), before.said)
         self._check_outputs(chat, body)
         said = len(chat.content), len(chat.reasoning_content)
         outputs = ToolOutputs(orjson.dumps([output.model_dump() for output in body.tool_outputs]), said, key)
@@ -285,7 +290,7 @@ class TaskService:
                 await self._running.start_claimed(claim, request_id=request_id)
                 return Started(chat_id, Cursor(claim.epoch, 0), said)
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
-            return _continued(chat_id, before)
+            return Started(chat_id, Cursor(before.epoch, 0), before.said)
         raise ChatState("Tool outputs have been submitted already")
 
     @staticmethod
@@ -373,7 +378,8 @@ class TaskService:
 
     async def _let_go(self, identity: Identity, chat_id: str) -> None:
         with contextlib.suppress(ServiceError):
-            await self.cancel(identity, chat_id)
+            record = await self._chats.record(chat_id, identity)
+            await self._make_way(chat_id, orjson.loads(record)["session_id"])
 
     async def _cancel(self, chat_id: str, session_id: str) -> Job | None:
         """Wherever the chat is: running here or elsewhere, queued, or waiting for tool outputs."""
@@ -442,7 +448,3 @@ class TaskService:
             await self._running.hand_over()
         finally:
             self.farewell.set()  # or whoever asked again would wait for ever
-
-
-def _continued(chat_id: str, before: Continuation) -> Started:
-    return Started(chat_id, Cursor(before.epoch, 0), (before.content, before.reasoning))

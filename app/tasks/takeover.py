@@ -92,6 +92,9 @@ class LeaseKeeper:
         await self._running.take_over(chat_id, session_id, epoch=epoch)
 
     async def _inbox(self) -> None:
+        await (
+            self._running.busy.wait()
+        )  # only chats that run here are rung for; what came before is read then
         for chat_id in await self._leases.read_inbox(_INBOX_SECONDS):
             job = self._running.get(chat_id)
             if job is not None:

@@ -17,7 +17,8 @@ from tests.support import free_port
 
 from .helpers import HOST, YES, Asked, Clock, calling, make_options, pretending, tls, token_for, verifying
 
-TIMEOUT = 0.5
+TIMEOUT = 3.0
+"""Seconds: two tests wait that long, the others have to get their answer within it."""
 FOR_EVER = 20.0
 """Seconds. What hangs here hangs until it is given up, so this only bounds a test that fails."""
 YES_BYTES = json.dumps(YES).encode()

@@ -94,12 +94,16 @@ class Cluster:
         self.simulator.reset()
 
     def leases(self) -> list[tuple[str, float]]:
-        """Every lease in Redis with its expiry."""
+        """Every lease in Redis with its expiry, but for those of chats that wait for tool outputs: these have
+        one for as long as their session lives."""
         with self.redis.client() as client:
+            sets = list(client.scan_iter("*waiting", count=1000))
+            waiting = {member for key in sets for member in client.zrange(key, 0, -1)}
             return [
                 (member.decode(), score)
                 for key in client.scan_iter("*leases", count=1000)
                 for member, score in client.zrange(key, 0, -1, withscores=True)
+                if member.rpartition(b":")[0] not in waiting
             ]
 
     def leftovers(self) -> list[str]:

@@ -29,7 +29,7 @@ DEFAULT_RESULT_SECONDS = 1800
 def stored(pair: Cluster, chat_id: str | None) -> list[tuple[str, dict[bytes, bytes]]]:
     """The entries of a chat's log in Redis."""
     with pair.redis.client() as client:
-        [key] = client.scan_iter(f"*:log:{chat_id}", count=1000)
+        [key] = set(client.scan_iter(f"*:log:{chat_id}", count=1000))  # a scan may tell a key twice
         entries: Any = client.xrange(key)
         return [(entry_id.decode(), fields) for entry_id, fields in entries]
 

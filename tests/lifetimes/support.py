@@ -7,6 +7,8 @@ from typing import Any
 
 from tests.support import RedisServer
 
+PREFIX = "lifetimes:"
+"""Apart from services that other tests share on this Redis, which have other settings."""
 OTHERWISE = (
     *(":idem:", ":used:", ":bell:", ":usage:", ":owners:", ":queued", ":waiting"),
     *("inbox:", "rate:", "{index}", ":conversation"),

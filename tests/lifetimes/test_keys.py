@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import Client, RedisServer, RunningApp, data_of, open_client, outputs_for, wait_until
 
-from .support import lives, too_short
+from .support import PREFIX, lives, too_short
 
 MONTH = 30 * 86_400
 DAY_MS = 86_400_000
@@ -38,7 +38,12 @@ async def replicas(
 ) -> AsyncIterator[tuple[Client, Client]]:
     """The brief one and the long one."""
     services = [
-        start_app(REDIS_URL=redis.url, COZE_SESSION_EXPIRE=str(seconds), COZE_CHAT_TIMEOUT="60")
+        start_app(
+            REDIS_URL=redis.url,
+            COZE_REDIS_PREFIX=PREFIX,
+            COZE_SESSION_EXPIRE=str(seconds),
+            COZE_CHAT_TIMEOUT="60",
+        )
         for seconds in (5, MONTH)
     ]
     async with AsyncExitStack() as stack:

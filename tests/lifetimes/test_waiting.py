@@ -22,7 +22,7 @@ from tests.support import (
     wait_until,
 )
 
-from .support import expired
+from .support import PREFIX, expired
 
 MESSAGE = "[[sim:requires_action=function]] weather?"
 MOMENT = timedelta(milliseconds=2)
@@ -49,7 +49,9 @@ async def open_place(
 
     async def start(session_seconds: int, **values: str) -> Place:
         url = redis.url if request.param == "redis-server" else "memory://"
-        service = start_app(REDIS_URL=url, COZE_SESSION_EXPIRE=str(session_seconds), **values)
+        service = start_app(
+            REDIS_URL=url, COZE_REDIS_PREFIX=PREFIX, COZE_SESSION_EXPIRE=str(session_seconds), **values
+        )
         opened = open_client(service.base_url)
         place = Place(service, await opened.__aenter__())
         places.append((opened, place))
@@ -231,7 +233,9 @@ def error_in(events: list[Any]) -> str:
 async def test_the_record_of_such_an_end_stays_readable_for_its_stated_time(
     redis: RedisServer, simulator: SimControl, start_app: Callable[..., RunningApp]
 ) -> None:
-    service = start_app(REDIS_URL=redis.url, COZE_SESSION_EXPIRE="1", COZE_RESULT_EXPIRE="900")
+    service = start_app(
+        REDIS_URL=redis.url, COZE_REDIS_PREFIX=PREFIX, COZE_SESSION_EXPIRE="1", COZE_RESULT_EXPIRE="900"
+    )
     async with open_client(service.base_url) as client:
         chat = await waiting(client, await client.open_session())
         assert expired(await over(client, chat["chat_id"]))
@@ -240,7 +244,10 @@ async def test_the_record_of_such_an_end_stays_readable_for_its_stated_time(
             [left] = [store.pttl(key) for key in found]
         assert isinstance(left, int)
         assert 890_000 < left <= 900_000
-    brief = start_app(REDIS_URL=redis.url, COZE_SESSION_EXPIRE="1", COZE_RESULT_EXPIRE="1")
+    # A prefix of its own: any replica may end the chat, and the first one would give it its own 900 s.
+    brief = start_app(
+        REDIS_URL=redis.url, COZE_REDIS_PREFIX="brief:", COZE_SESSION_EXPIRE="1", COZE_RESULT_EXPIRE="1"
+    )
     async with open_client(brief.base_url) as client:
         chat = await waiting(client, await client.open_session())
 
@@ -255,7 +262,7 @@ async def test_deleting_a_session_whose_chat_waits_leaves_no_key_without_a_time_
     lost: bool, redis: RedisServer, simulator: SimControl, start_app: Callable[..., RunningApp]
 ) -> None:
     """``lost``: the chat's run has gone from Redis before, for whatever reason."""
-    service = start_app(REDIS_URL=redis.url)
+    service = start_app(REDIS_URL=redis.url, COZE_REDIS_PREFIX=PREFIX)
     async with open_client(service.base_url) as client:
         session_id = await client.open_session()
         chat = await waiting(client, session_id)
@@ -279,7 +286,12 @@ async def test_tool_outputs_that_come_as_the_session_ends_are_taken_or_refused_b
     redis: RedisServer, simulator: SimControl, start_app: Callable[..., RunningApp]
 ) -> None:
     """Twelve sessions of a second each; outputs come from a little before their ends to a little after."""
-    service = start_app(REDIS_URL=redis.url, COZE_SESSION_EXPIRE="1", COZE_MAX_SESSIONS_PER_USER="20")
+    service = start_app(
+        REDIS_URL=redis.url,
+        COZE_REDIS_PREFIX=PREFIX,
+        COZE_SESSION_EXPIRE="1",
+        COZE_MAX_SESSIONS_PER_USER="20",
+    )
     async with open_client(service.base_url) as client:
 
         async def one(number: int) -> None:

@@ -31,7 +31,7 @@ async def test_workers_are_counted_together_and_the_dead_leave_no_gauges(
     process = start_process(REDIS_URL=redis.url, WORKERS="2", LEASE_SECONDS="1", TMPDIR=str(tmp_path))
     url = process.base_url
     [directory] = tmp_path.glob("coze-metrics-*")
-    await wait_until(lambda: len({file.stem.split("_")[-1] for file in directory.glob("counter_*")}) == 2)
+    await wait_until(lambda: len({file.stem.split("_")[-1] for file in directory.glob("counter_*")}) == 2, 60)
     before = len(workers_of(process))
     assert before == 2
 
@@ -50,7 +50,7 @@ async def test_workers_are_counted_together_and_the_dead_leave_no_gauges(
                 assert scrape(url)("coze_running_chats") == 1
             for pid in workers_of(process):
                 os.kill(pid, signal.SIGKILL)
-    await wait_until(lambda: _answers(url), timeout=20)
+    await wait_until(lambda: _answers(url), 60)
     counted = scrape(url)
     assert counted("coze_http_requests_total", route="/coze/sessions", status="200") == 21
     assert counted("coze_open_streams") == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import statistics
 import time
 from typing import Any
 
@@ -298,34 +300,44 @@ async def test_somebody_elses_id_costs_the_store_as_much_as_an_unknown_one(
                 assert await cost(operation, foreign) == await cost(operation, UNKNOWN), str(operation)
 
 
-async def test_somebody_elses_id_takes_as_long_as_an_unknown_one(
-    secured: RunningApp, auth: RunningAuth
+async def test_somebody_elses_id_is_as_much_work_as_an_unknown_one(
+    secured: RunningApp, auth: RunningAuth, simulator: Any
 ) -> None:
+    """Measured in CPU time of the service's thread, which does not see what else this machine does. Waiting
+    is not in it; that is for Redis, whose commands are counted above, or for Coze, who must not be asked."""
+
+    async def spent() -> float:
+        return time.thread_time()
+
     async with calling(secured, auth, ALICE, BOB) as [alice, bob]:
         session_id = await alice.open_session()
         chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
         file_id = data_of(await alice.post("/coze/files", files=A_FILE))["file_id"]
         foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id}
 
-        async def least(operation: Operation) -> list[float]:
+        asked = len(simulator.requests())
+
+        async def medians(operation: Operation) -> list[float]:
             took: tuple[list[float], list[float]] = ([], [])
             for _ in range(40):
                 for times, values in zip(took, (foreign, UNKNOWN), strict=True):
-                    began = time.perf_counter()
+                    before = await asyncio.to_thread(secured.call, spent)
                     await ask(bob, operation, operation.body, **values)
-                    times.append(time.perf_counter() - began)
-            # Whatever else this machine does only adds to a time; what a look-up costs is in the least, too.
-            return [min(times) for times in took]
+                    times.append(await asyncio.to_thread(secured.call, spent) - before)
+            return [statistics.median(times) for times in took]
 
         for operation in WITH_IDS:
             if operation.ids[0] not in NOT_FOUND:
                 continue
-            for _attempt in range(4):  # a busy machine gets another try; a real difference stays
-                a, b = await least(operation)
+            for _attempt in range(
+                4
+            ):  # a task in the background may have been at work; a real difference stays
+                a, b = await medians(operation)
                 if abs(a - b) < 0.0005 + 0.25 * min(a, b):
                     break
             else:
                 pytest.fail(f"{operation}: {a * 1000:.2f} ms for somebody else's, {b * 1000:.2f} ms for none")
+        assert len(simulator.requests()) == asked, "Coze was not asked"
 
 
 async def test_a_stranger_does_not_wait_for_the_conversation_that_is_just_being_made(

@@ -145,9 +145,13 @@ class Caller:
         """5xx have causes: Redis or a replica for 503, Coze for 502 and 504, something odd for 500."""
         if status < 500:
             return
-        causes = {500: ("odd",), 503: ("redis", "replica", "coze", "odd"), 502: ("coze", "replica", "redis")}
+        causes = {
+            500: ("odd",),
+            503: ("redis", "replica", "coze", "odd"),
+            502: ("coze", "replica", "redis", "odd"),
+        }
         causes[504] = ("coze", "redis", "replica")
-        if not self.book.troubled(*causes.get(status, ())) and not _coze_asked_for_it(body):
+        if not self.book.troubled(*causes.get(status, ())) and not _coze_asked_for_it(request, body):
             error = body.get("error") or body
             self.book.violated("refused", f"{request.method} {request.path}: {status} {error}")
 
@@ -190,8 +194,10 @@ class Caller:
                 continue
             if status == 200:
                 watch = outside(self._let_go_of(exchange, replica), "watch")
-                await self.read(exchange, reading)
-                watch.cancel()
+                try:
+                    await self.read(exchange, reading)
+                finally:
+                    watch.cancel()
                 if reading.done and not reading.results and not _is_gone(reading.error):
                     reading.done = False  # only the reading failed
             elif status in (404, 410):
@@ -218,7 +224,9 @@ def _is_gone(error: dict[str, Any] | None) -> bool:
     return code in ("COZE_CHAT_NOT_FOUND", "COZE_SESSION_NOT_FOUND", "COZE_CHAT_EXPIRED")
 
 
-def _coze_asked_for_it(body: dict[str, Any]) -> bool:
+def _coze_asked_for_it(request: Request, body: dict[str, Any]) -> bool:
     """The bot itself failed, as the message's knobs wanted."""
+    if b";http=" in b"".join(request.body):
+        return True
     error = body.get("error") or {}
     return (error.get("details") or {}).get("coze_code") is not None

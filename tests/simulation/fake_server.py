@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+import hiredis
 from fakeredis import FakeServer
 from fakeredis._clients._tcp_server import encode_reply
 from fakeredis._core._database import Database
@@ -139,6 +140,19 @@ class QuickSocket(PlainSocket):
     _server: Server
     idle: list[bytes] | None = None
     replies: list[bytes]
+
+    def __init__(self, server: Server, reply: Callable[[bytes], None]) -> None:
+        super().__init__(server, reply)
+        self._requests = hiredis.Reader()  # fakeredis' own copies the rest of a packet at each line
+
+    def sendall(self, data: Any) -> None:
+        self._requests.feed(data)
+        while not self._paused and (fields := self._requests.gets()) is not False:
+            self._process_command(fields)
+
+    def resume(self) -> None:
+        self._paused = False
+        self.sendall(b"")
 
     def put_response(self, msg: Any) -> None:
         reply = encode_reply(msg, 2)

@@ -264,7 +264,7 @@ class Oracle:
             return  # its POST never arrived
         if self._book.troubled("odd", since=chat.sent_at, until=end):
             return
-        unknown = chat.session.single and chat.key is None  # its conversation: nobody can look for it at Coze
+        unknown = chat.session.single  # its conversation may be: then nobody can look for it at Coze
         if unknown and self._book.troubled("coze", since=chat.sent_at, until=end):
             return
         if self._book.troubled("coze", since=chat.sent_at, until=end) and not any(
@@ -317,10 +317,12 @@ class Oracle:
             return
         records = answer.data["chat_history"]
         self._check_order(session, records)
+        tries = 3
         for record in records:
             if record["status"] == "requires_action":
                 await self._free(session, record["chat_id"], replicas[0])
-        status = await self._say_next(session, replicas[-1])
+                tries = 60  # what was queued behind it is answered first
+        status = await self._say_next(session, replicas[-1], tries)
         if status != "completed":
             self._book.violated("next", f"{session.label}: the next message is {status}")
 
@@ -338,8 +340,8 @@ class Oracle:
         if answer.status != 200 or answer.data["status"] == "requires_action":
             self._book.violated("cancel", f"{session.label}: {chat_id} cannot be cancelled: {answer.status}")
 
-    async def _say_next(self, session: SessionNote, replica: Replica) -> str:
-        for _ in range(3):
+    async def _say_next(self, session: SessionNote, replica: Replica, tries: int) -> str:
+        for _ in range(tries):
             request = self._caller.request(
                 "POST", f"/coze/sessions/{session.id}/messages", session.who, {"message": _NEXT}
             )

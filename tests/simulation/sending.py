@@ -115,7 +115,9 @@ class Senders(Doing):
         if chat_id:
             self._accepted(chat, chat_id)
             if answer.status in (200, 202) and answer.body.get("data"):
-                chat.see("answer", answer.data, resumable=answer.body["data"].get("resumable", True))
+                # Told from memory while Redis is away: it does not say so.
+                resumable = not self._book.troubled("redis", "odd")
+                chat.see("answer", answer.data, resumable=resumable)
             return True
         if answer.status in (500, 502, 503, 504):
             # 503 at a moment when Redis was lost says nothing of whether it was done.

@@ -124,11 +124,14 @@ class World:
 
     def _scan_seconds(self) -> float:
         """Looks for lost leases are what waiting costs: where nothing has happened for long they are rare."""
-        busy = any(step.at - 5.0 <= CLOCK.now <= step.at + 150.0 for step in self.scenario.steps)
-        return float(self._chosen["scan_seconds"]) if busy or self._recovering() else 60.0
-
-    def _recovering(self) -> bool:
-        return self.scenario.calm_after <= CLOCK.now <= self.scenario.calm_after + 120.0
+        now, calm = CLOCK.now, self.scenario.calm_after
+        moments = [calm, *(step.at for step in self.scenario.steps)]
+        since = min((now - moment for moment in moments if now > moment - 5.0), default=0.0)
+        if since <= 40.0:
+            return float(self._chosen["scan_seconds"])
+        if since <= 150.0:
+            return 5.0
+        return 60.0 if now < calm else 240.0
 
     # -- the course ----------------------------------------------------------------------------------------
 

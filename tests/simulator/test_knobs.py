@@ -254,7 +254,8 @@ def test_the_whole_upstream_can_be_away(sim_cloud: SimClient) -> None:
     sim_cloud.control("POST", "upstream", json={"mode": "html502"})
     assert sim_cloud.chat("x").status_code == 502
     sim_cloud.control("POST", "upstream", json={"mode": "refuse"})
-    with pytest.raises(httpx.RemoteProtocolError):
+    # Closed with the body unread, the connection may be reset before the client has seen it close.
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         sim_cloud.chat("x")
     sim_cloud.control("POST", "upstream", json={"mode": "hang"})
     with pytest.raises(httpx.ReadTimeout):

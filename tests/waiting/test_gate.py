@@ -15,7 +15,7 @@ from app.redis_client import Keys, RedisGate, open_redis
 from app.stopping import end_tasks
 from app.stores.leases import LeaseStore
 from app.stores.open_log import LogPolicy
-from app.tasks import LeaseKeeper
+from app.tasks import LeaseKeeper, scan_seconds
 from tests.support import RedisServer, redis_server, wait_until
 
 BOUND = 30.0
@@ -120,7 +120,8 @@ async def test_after_trouble_with_redis_nothing_is_claimed_for_the_length_of_a_l
     policy = LogPolicy(lease=3_600_000, session_ttl=60_000, log_ttl=60_000, hold=60_000, usage_ttl=60_000)
     loop = asyncio.get_running_loop()
     async with gate_to(own_redis, reply_timeout=2) as gate:
-        keeper = LeaseKeeper(gate, LeaseStore(gate, Keys("coze:"), policy), NoChats())  # type: ignore[arg-type]
+        leases = LeaseStore(gate, Keys("coze:"), policy)
+        keeper = LeaseKeeper(gate, leases, NoChats(), scan_seconds=scan_seconds)  # type: ignore[arg-type]
         if trouble == "gone":
             own_redis.kill()
             with pytest.raises(RedisUnavailable):

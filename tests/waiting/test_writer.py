@@ -20,7 +20,8 @@ from tests.support import RedisServer, RunningApp, open_client, wait_until
 BOUND = 30.0
 """Seconds that nothing here takes unless it hangs."""
 MIB = 1 << 20
-KEYS = Keys("coze:")
+KEYS = Keys("waiting:")
+"""Apart from those of services that other tests share: these would claim what is to be had."""
 POLICY = LogPolicy(lease=60_000, session_ttl=60_000, log_ttl=60_000, hold=60_000, usage_ttl=60_000)
 
 
@@ -73,7 +74,7 @@ async def writing(gate: RedisGate) -> AsyncIterator[LogWriter]:
 async def test_after_an_outage_new_chats_cost_no_look_of_their_own(
     own_redis: RedisServer, start_app: Callable[..., RunningApp]
 ) -> None:
-    service = start_app(REDIS_URL=own_redis.url)
+    service = start_app(REDIS_URL=own_redis.url, COZE_REDIS_PREFIX=KEYS.prefix)
     own_redis.stop()
     async with open_client(service.base_url) as client:
 
