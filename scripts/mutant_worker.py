@@ -1,8 +1,9 @@
 """Runs the store tests again and again, each time with other scripts: imports and collection are paid once.
 
-Started by ``scripts/mutants.py`` in a copy of the sources. It reads a line of JSON for each run: the script
-or the Python function that was changed, and answers with a line. A run is a fork of this process, so that it
-begins with nothing that another run has left, and can be ended whatever it does.
+Started by ``scripts/mutants.py`` in a copy of the sources, with the Python files that are changed. It reads
+a line of JSON for each run: the script or the Python function that was changed, and answers with a line. A
+run is a fork of this process, so that it begins with nothing that another run has left, and can be ended
+whatever it does.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ WITHOUT = ("test_survivors.py",)
 class Runs:
     """A pytest plugin: instead of running the tests once it runs them as often as it is asked to."""
 
-    def __init__(self, answers: int) -> None:
+    def __init__(self, answers: int, files: set[str]) -> None:
         self._answers = answers
+        self._files = files
         self._kills: dict[str, dict[str, int]] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -39,14 +41,14 @@ class Runs:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        used = self._scripts_of(session.items)
+        used = self._used_by(session.items)
         self._say({"tests": len(session.items)})
         for line in sys.stdin:
             asked = json.loads(line)
-            items = self._items(session.items, asked.get("script", ""), used)
+            items = self._items(session.items, asked["uses"], used)
             by = self._in_a_fork(items, asked.get("function"), asked["seconds"])
             if by:
-                kills = self._kills.setdefault(asked.get("script", ""), {})
+                kills = self._kills.setdefault(asked["uses"], {})
                 kills[by] = kills.get(by, 0) + 1
             self._say({"by": by})
         return True
@@ -54,34 +56,24 @@ class Runs:
     def _say(self, answer: dict[str, Any]) -> None:
         os.write(self._answers, (json.dumps(answer) + "\n").encode())
 
-    def _items(self, items: list[pytest.Item], script: str, used: dict[str, list[str]]) -> list[pytest.Item]:
-        """Those that run the script. First come those that have noticed something in it, then those that run
-        it last of all: what comes before is mostly how a test gets where it wants to be."""
-        kills = self._kills.get(script, {})
-        everything = script in ("", "prelude")
-        chosen = [item for item in items if everything or script in used[item.nodeid]]
+    def _items(self, items: list[pytest.Item], what: str, used: dict[str, list[str]]) -> list[pytest.Item]:
+        """Those that use the script or function. First come those that have noticed something in it, then
+        those that use it last of all: what comes before is mostly how a test gets where it wants to be."""
+        kills, everything = self._kills.get(what, {}), what == "prelude"
+        chosen = [item for item in items if everything or what in used[item.nodeid]]
 
         def place(item: pytest.Item) -> tuple[int, int]:
-            scripts = used[item.nodeid]
-            return -kills.get(item.nodeid, 0), 0 if everything else len(scripts) - scripts.index(script)
+            names = used[item.nodeid]
+            return -kills.get(item.nodeid, 0), 0 if everything else len(names) - names.index(what)
 
         return sorted(chosen, key=place)
 
-    def _scripts_of(self, items: list[pytest.Item]) -> dict[str, list[str]]:
-        """Which scripts each test runs, in the order in which it first does: found out by running all of them
-        without any change."""
+    def _used_by(self, items: list[pytest.Item]) -> dict[str, list[str]]:
+        """Which scripts and functions each test uses, in the order in which it first does: found out by
+        running all of them without any change."""
         reading, writing = os.pipe()
         if os.fork() == 0:
-            from app.redis_client import Script
-
-            names: dict[str, None] = {}
-            call = Script.__call__
-
-            def recorded(script: Script[..., Any], **given: Any) -> Any:
-                names[script.name] = None
-                return call(script, **given)
-
-            Script.__call__ = recorded  # type: ignore[method-assign]
+            names = _note_uses(self._files)
             for item, following in _in_order(items):
                 names.clear()
                 failed = _fails(item, following)
@@ -124,6 +116,26 @@ class Runs:
         return by or ("" if done[1] == 0 else "it ended")
 
 
+def _note_uses(files: set[str]) -> dict[str, None]:
+    """From now on the names of scripts that run, and of functions of these files, are put in here."""
+    from app.redis_client import Script
+
+    names: dict[str, None] = {}
+    call = Script.__call__
+
+    def recorded(script: Script[..., Any], **given: Any) -> Any:
+        names[script.name] = None
+        return call(script, **given)
+
+    def called(frame: types.FrameType, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_filename in files:
+            names[frame.f_code.co_qualname] = None
+
+    Script.__call__ = recorded  # type: ignore[method-assign]
+    sys.setprofile(called)
+    return names
+
+
 def _in_order(items: list[pytest.Item]) -> list[tuple[pytest.Item, pytest.Item | None]]:
     return list(zip(items, [*items[1:], None], strict=True))
 
@@ -162,7 +174,8 @@ def main() -> int:
     sys.path.insert(0, str(Path.cwd()))
     with contextlib.suppress(BrokenPipeError):
         arguments = [TESTS, "-q", "-s", "-p", "no:cacheprovider"]
-        return int(pytest.main(arguments, plugins=[Runs(answers)]))
+        files = {str(Path.cwd() / name) for name in sys.argv[1:]}
+        return int(pytest.main(arguments, plugins=[Runs(answers, files)]))
     return 1
 
 

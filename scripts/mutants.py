@@ -29,10 +29,11 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -152,7 +153,7 @@ class Copy:
             shutil.copytree(ROOT / name, self.directory / name, ignore=ignored)
         shutil.copy(ROOT / "pyproject.toml", self.directory)
         self._worker = subprocess.Popen(
-            [sys.executable, "scripts/mutant_worker.py"],
+            [sys.executable, "scripts/mutant_worker.py", *DECISIONS],
             cwd=self.directory,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -160,7 +161,19 @@ class Copy:
             text=True,
             start_new_session=True,
         )
-        self.tests = int(self._answer()["tests"])
+        self._simulation: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        """Returns when all store tests have passed without any change."""
+        try:
+            self._answer()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self._worker.stdout is not None
@@ -175,11 +188,9 @@ class Copy:
 
     def store_tests(self, mutant: Mutant) -> str:
         """Which of them fails, or "". The mutant has to be written before."""
-        asked: dict[str, Any] = {"seconds": _STORE_SECONDS}
+        asked: dict[str, Any] = {"seconds": _STORE_SECONDS, "uses": mutant.function or mutant.name}
         if mutant.function:
             asked["function"] = [mutant.path.removesuffix(".py").replace("/", "."), mutant.function]
-        else:
-            asked["script"] = mutant.name
         assert self._worker.stdin is not None
         self._worker.stdin.write(json.dumps(asked) + "\n")
         self._worker.stdin.flush()
@@ -188,16 +199,13 @@ class Copy:
     def simulation(self, seeds: Sequence[str]) -> str:
         """The first range of seeds that notices something, or ""."""
         for some in seeds:
-            if self._simulate(some, "--fail-fast") is None:
+            if not self._simulate(some, "--fail-fast")[0]:
                 return f"seeds {some}"
         return ""
 
     def clean_seeds(self, first: int, last: int) -> list[str]:
         """Ranges of those that violate nothing as things are, so that they can tell something."""
-        output = self._simulate(f"{first}-{last}")
-        bad: set[int] = set()
-        if output is None:
-            output = self._output
+        _, output = self._simulate(f"{first}-{last}")
         bad = {int(number) for number in re.findall(r"^seed (\d+) .*VIOLATED", output, re.MULTILINE)}
         ranges: list[list[int]] = []
         for seed in range(first, last + 1):
@@ -209,10 +217,11 @@ class Copy:
                 ranges.append([seed])
         return [f"{some[0]}-{some[-1]}" for some in ranges]
 
-    def _simulate(self, seeds: str, *options: str) -> str | None:
+    def _simulate(self, seeds: str, *options: str) -> tuple[bool, str]:
+        """Whether all is well, and what it printed."""
         first, last = map(int, seeds.split("-"))
         command = [sys.executable, "-m", "tests.simulation", "--seeds", seeds, "--shrink", "0", "--jobs", "1"]
-        process = subprocess.Popen(
+        process = self._simulation = subprocess.Popen(
             [*command, *options],
             cwd=self.directory,
             stdout=subprocess.PIPE,
@@ -221,18 +230,29 @@ class Copy:
             start_new_session=True,
         )
         try:
-            self._output, _ = process.communicate(timeout=_SEED_SECONDS * (last - first + 2))
+            output, _ = process.communicate(timeout=_SEED_SECONDS * (last - first + 2))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            self._output, _ = process.communicate()
-            return None
-        return self._output if process.returncode == 0 else None
+            _kill(process)
+            output, _ = process.communicate()
+            return False, output
+        return process.returncode == 0, output
+
+    def kill(self) -> None:
+        """Ends its processes."""
+        _kill(self._worker)
+        if self._simulation is not None:
+            _kill(self._simulation)
 
     def close(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self._worker.pid, signal.SIGKILL)
+        self.kill()
         self._worker.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @dataclass
@@ -256,30 +276,27 @@ class Trial:
         self._ends = ends
         self._lock = threading.Lock()
         self._clean: list[str] | None = None
+        self._copies: list[Copy] = []
         self.results: list[Result] = []
-        self.broken: list[BaseException] = []
 
     def run(self) -> None:
-        threads = [threading.Thread(target=self._work) for _ in range(self._jobs)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if self.broken:
-            raise self.broken[0]
+        """Whatever breaks a worker is raised; whoever interrupts it (SIGINT) leaves nothing behind."""
+        with ThreadPoolExecutor(self._jobs) as pool:
+            workers = [pool.submit(self._work) for _ in range(self._jobs)]
+            try:
+                for worker in workers:
+                    worker.result()
+            except BaseException:
+                self._ends = 0.0
+                for copy in self._copies:
+                    copy.kill()
+                raise
 
     def _work(self) -> None:
-        try:
-            copy = Copy()
-            try:
-                while self._ends is None or time.monotonic() < self._ends:
-                    self._try(copy, self._mutants.get_nowait())
-            finally:
-                copy.close()
-        except queue.Empty:
-            pass
-        except (RuntimeError, OSError) as error:
-            self.broken.append(error)
+        with Copy() as copy, suppress(queue.Empty):
+            self._copies.append(copy)
+            while self._ends is None or time.monotonic() < self._ends:
+                self._try(copy, self._mutants.get_nowait())
 
     def _seeds_of(self, copy: Copy) -> list[str]:
         with self._lock:
@@ -363,6 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(mutant.text())
         print(f"{len(mutants)} mutants")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     ends = None if chosen.minutes is None else began + chosen.minutes * 60
     trial = Trial(mutants, jobs=chosen.jobs, seeds=chosen.seeds, ends=ends)

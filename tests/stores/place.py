@@ -48,8 +48,9 @@ ADMIN = Identity("r.example", "admin", admin=True)
 FOREIGN_ADMIN = Identity("else.example", "admin", admin=True)
 NOON = 1_800_014_400_000
 """In milliseconds; twelve hours into a day."""
+_MOMENT = "2027-01-15T12:00:00+00:00"
 FOR_EVER = "for ever"
-BOUND = 20.0
+BOUND = 30.0
 """Seconds that nothing here takes unless it hangs."""
 _TIME = re.compile(r"1[78]\d{11}")
 _SLACK = 20 * SECOND
@@ -286,7 +287,11 @@ class Place:
         """What a caller wrote looks like a status, too."""
         session = self._sessions_of.get(chat, "S")
         head = f'"chat_id":"{self.cid(chat)}","session_id":"{self.sid(session)}","status":"{status}"'
-        return f'{{{head},"text":{{"status":"processing"}}}}'.encode()
+        times = f'"created_at":"{_MOMENT}","updated_at":"{_MOMENT}"'
+        said = (
+            f'"content":"hello","timestamp":"{_MOMENT}","message_id":"m","metadata":{{"status":"processing"}}'
+        )
+        return f'{{{head},{times},"user_message":{{{said}}}}}'.encode()
 
     def shown(self, chat: str, status: str = "processing") -> str:
         """The same as the dump shows it."""

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Sequence
+from typing import Any
 
+import pytest
+from redis.exceptions import ResponseError
+
+from app.redis_client import Command
 from app.stores.leases import CancelTicket
 from app.stores.scripts import chat_ids, lease_release
 
@@ -95,6 +100,34 @@ async def test_a_release_tells_how_many_leases_were_still_there(at: Place) -> No
     members = [f"{at.cid('A')}:1", f"{at.cid('B')}:1"]
     assert await at.redis.run(lease_release(leases=at.leases_key(), members=members)) == 1
     assert await at.redis.run(lease_release(leases=at.leases_key(), members=members[1:])) == 0
+
+
+async def test_what_redis_says_against_leases_is_raised(at: Place) -> None:
+    await at.redis.run(Command[bytes]("SET", at.leases_key(), "odd", "PX", DAY))
+    with pytest.raises(ResponseError):
+        await at.leases.renew([(at.cid("A"), 1)])
+    with pytest.raises(ResponseError):
+        await at.leases.release([(at.cid("A"), 1)])
+
+
+async def test_all_leases_of_a_process_are_renewed_in_one_pipeline(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await at.open()
+    await at.say("A")
+    await at.leases.renew([(at.cid("A"), 1)])  # Redis knows the script from here on
+    pipeline, sent = at.redis.pipeline, []
+
+    async def counted(commands: Sequence[Any]) -> list[Any]:
+        if commands:
+            sent.append(commands)
+        return await pipeline(commands)
+
+    monkeypatch.setattr(at.redis, "pipeline", counted)
+    await at.leases.renew([(at.cid("A"), 1), (at.cid("B"), 1)])
+    assert [len(commands) for commands in sent] == [1]
+    await at.leases.renew([])
+    assert len(sent) == 1
 
 
 async def test_the_session_of_a_chat_is_known_until_that_is_over(at: Place) -> None:

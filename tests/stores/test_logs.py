@@ -136,6 +136,25 @@ async def test_a_snapshot_that_comes_while_a_batch_is_under_way_is_what_counts(
     assert (log.committed, log.sent) == (3, None)
 
 
+async def test_a_log_that_is_dropped_while_its_end_is_under_way_stays_somebody_else_s(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await at.open()
+    await at.say("A")
+    log = await at.log("A")
+    attempt = at.redis.attempt
+
+    async def and_then_dropped(commands: Sequence[Any]) -> list[Any]:
+        replies = await attempt(commands)
+        at.writer.drop(log)
+        return replies
+
+    monkeypatch.setattr(at.redis, "attempt", and_then_dropped)
+    await at.end("A", log=log)
+    await at.written()
+    assert log.state == "fenced"
+
+
 async def test_a_batch_whose_fate_is_unknown_is_sent_again_before_the_end(at: Place) -> None:
     await at.open()
     await at.say("A")
