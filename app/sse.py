@@ -67,12 +67,15 @@ def render_ending(ending: Ending, last: Cursor) -> bytes:
 class Dialect(Protocol):
     """How frames are written for one client. It may keep what that has, so each stream has its own.
 
-    ``opening`` is written first, ``ending`` or ``error`` last, or ``reconnect`` where this process leaves.
+    ``opening`` is written first, ``heartbeat`` in silence, ``ending`` or ``error`` last, or ``reconnect``
+    where this process leaves.
     ``batch`` and ``ending`` may raise ``ServiceError``: then the stream ends with ``error``.
     """
 
     @property
     def opening(self) -> bytes: ...
+    @property
+    def heartbeat(self) -> bytes: ...
     def batch(self, batch: Batch) -> bytes: ...
     def ending(self, ending: Ending, last: Cursor) -> bytes: ...
     def error(self, error: ServiceError, request_id: str) -> bytes: ...
@@ -83,6 +86,7 @@ class CozeEvents:
     """The events as the log has them, then ``result`` and ``done``."""
 
     opening = _RETRY
+    heartbeat = _HEARTBEAT
     batch = staticmethod(render)
     ending = staticmethod(render_ending)
 
@@ -131,7 +135,7 @@ class EventStream(Response):
     Args:
         reader: closed at the end.
         chat_id: the chat, for a header.
-        heartbeat: seconds of silence after which a comment is written.
+        heartbeat: seconds of silence after which the dialect's sign of life is written.
         shutdown: tells when open streams have to go.
         on_close: called at the end, however it came.
         dialect: how frames are written.
@@ -192,7 +196,7 @@ class EventStream(Response):
                 if self._shutdown.streams_end and not found.frames:
                     return piece + dialect.reconnect()
                 if not piece and silence.due:
-                    piece = _HEARTBEAT
+                    piece = dialect.heartbeat
                 if piece:
                     silence.beat()
                     await send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -159,13 +159,22 @@ async def test_the_bytes_are_what_any_client_reads(door: RunningApp) -> None:
         json.loads(block[6:])
 
 
-async def test_silence_is_filled_with_comments(open_door: Any) -> None:
+@pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": True}}])
+async def test_silence_is_filled_with_chunks_that_say_nothing(options: Any, open_door: Any) -> None:
+    """No comments: some decoders read each blank line as the end of an event with data."""
     service = open_door(SSE_HEARTBEAT_SECONDS="0.1")
-    body = {"model": MODEL, "messages": [said("[[sim:delay=2]] hi")], "stream": True}
+    body = {"model": MODEL, "messages": [said("[[sim:delay=2]] hi")], "stream": True, **options}
     async with httpx.AsyncClient(base_url=service.base_url, trust_env=False) as http:
         text = (await http.post("/coze/openai/v1/chat/completions", json=body)).text
-    assert text.count(": keep-alive\n\n") >= 3
-    assert text.endswith("data: [DONE]\n\n")
+    blocks = text.split("\n\n")
+    assert (blocks.pop(), blocks.pop()) == ("", "data: [DONE]")
+    chunks = [json.loads(block.removeprefix("data: ")) for block in blocks]
+    silent = [n for n, chunk in enumerate(chunks) if chunk["choices"][:1] and is_silent(chunk["choices"][0])]
+    assert silent[:4] == [1, 2, 3, 4]
+
+
+def is_silent(choice: Any) -> bool:
+    return bool(choice["delta"] == {"content": ""} and choice["finish_reason"] is None)
 
 
 # -- what is asked ----------------------------------------------------------------------------------------

@@ -6,10 +6,29 @@ are read over. What would change the meaning of the answer is refused.
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+
+from app.doors.openai.values import (
+    ClearContent,
+    ClearMessages,
+    ClearObject,
+    ClearText,
+    ClearTexts,
+    Count,
+    Flag,
+)
 
 SESSION_KEY: Final = "session_id"
 """Key in ``metadata`` that names a session of ours."""
+MAX_MESSAGES: Final = 10_000
 
 Part = dict[str, JsonValue]
 
@@ -19,15 +38,16 @@ class _Body(BaseModel):
 
 
 class DialogMessage(_Body):
-    """``content``: a text, or parts of type ``text`` and ``image_url``."""
+    """``content``: a text, or parts; of an earlier message those that cannot be sent are passed over."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | Annotated[list[Part], Field(max_length=1000)] | None = None
-    tool_call_id: Annotated[str, StringConstraints(max_length=2000)] | None = None
+    content: Annotated[str | Annotated[list[Part], Field(max_length=1000)] | None, ClearContent] = None
+    tool_call_id: Annotated[Annotated[str, StringConstraints(max_length=2000)] | None, ClearText] = None
+    tool_calls: JsonValue = None
 
 
 class StreamOptions(_Body):
-    include_usage: bool | None = None
+    include_usage: Flag | None = None
 
 
 class ChatCompletionRequest(_Body):
@@ -43,16 +63,26 @@ class ChatCompletionRequest(_Body):
         },
     )
 
-    model: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    messages: Annotated[list[DialogMessage], Field(min_length=1, max_length=10_000)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    user: Annotated[str, StringConstraints(max_length=128)] | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
-    n: int | None = None
-    logprobs: bool | None = None
+    model: Annotated[str, StringConstraints(min_length=1, max_length=200), ClearText]
+    messages: Annotated[list[DialogMessage], Field(min_length=1), ClearMessages]
+    stream: Flag | None = None
+    stream_options: Annotated[StreamOptions | None, ClearObject] = None
+    user: Annotated[Annotated[str, StringConstraints(max_length=128)] | None, ClearText] = None
+    metadata: Annotated[Annotated[dict[str, str], Field(max_length=16)] | None, ClearTexts] = None
+    n: Count | None = None
+    logprobs: Flag | None = None
     tool_choice: JsonValue = None
     response_format: JsonValue = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metadata_by_our_own_name(cls, values: Any) -> Any:
+        """``meta_data``, as our own API and Coze call it: never dropped in silence."""
+        if not isinstance(values, dict) or values.get("meta_data") is None:
+            return values
+        if values.get("metadata") is not None:
+            raise ValueError("metadata and meta_data are the same: give one of them")
+        return {**values, "metadata": values["meta_data"]}
 
     @field_validator("n")
     @classmethod
@@ -71,14 +101,15 @@ class ChatCompletionRequest(_Body):
     @field_validator("tool_choice")
     @classmethod
     def _bots_choose_their_tools(cls, value: JsonValue) -> JsonValue:
-        if value not in (None, "auto", "none"):
+        chosen = value.get("type") if isinstance(value, dict) else value
+        if chosen not in (None, "auto", "none") or (chosen is None and value is not None):
             raise ValueError("which tools are used is set in the bot at Coze")
         return value
 
     @field_validator("response_format")
     @classmethod
     def _text_alone(cls, value: JsonValue) -> JsonValue:
-        if value is not None and not (isinstance(value, dict) and value.get("type") == "text"):
+        if value not in (None, "text") and not (isinstance(value, dict) and value.get("type") == "text"):
             raise ValueError("the form of the answer is set in the bot at Coze; only text can be asked for")
         return value
 

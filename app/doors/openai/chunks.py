@@ -1,13 +1,14 @@
 """A chat's frames as ``chat.completion.chunk`` objects, for one reader."""
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import orjson
 
-from app.doors.openai.errors import openai_error
+from app.doors.openai.errors import TOO_LONG, openai_error
 from app.doors.openai.texts import SentText
-from app.exceptions import ChatState, ServiceError, ShuttingDown
+from app.exceptions import ChatState, ServiceError, ShuttingDown, ValidationFailed
 from app.models import Cursor
 from app.tasks.frames import error_of
 from app.tasks.reader import Batch, Ending
@@ -18,6 +19,10 @@ _SNAPSHOT: Final = b"event: snapshot\n"
 _DONE: Final = b"data: [DONE]\n\n"
 _KINDS: Final = ("reasoning_content", "content")
 """In this order: who thinks first answers after it."""
+
+_PROMPT_TOO_LONG: Final = 4010
+"""Coze's code."""
+_KIND: Final = re.compile(r"[a-z][a-z_]{0,31}")
 
 TextByKind = dict[str, str]
 """The text of each of ``_KINDS``."""
@@ -46,30 +51,68 @@ def call_id(chat_id: str, coze_id: str) -> str:
 
 
 def tool_calls_of(chat: dict[str, Any]) -> list[dict[str, Any]]:
-    submit = (chat.get("required_action") or {}).get("submit_tool_outputs") or {}
-    calls = [call for call in submit.get("tool_calls") or [] if isinstance(call, dict)]
-    return [
-        {
-            "id": call_id(chat["chat_id"], str(call.get("id"))),
-            "type": "function",
-            "function": {
-                "name": str((call.get("function") or {}).get("name") or ""),
-                "arguments": str((call.get("function") or {}).get("arguments") or ""),
-            },
-        }
-        for call in calls
-    ]
+    """The functions that the bot asks for. None at all where it asks for anything else, too: outputs are only
+    taken for all calls at once, and a client that kept a call without a name could not go on."""
+    calls = [_function_of(chat["chat_id"], call) for call in _asked_calls(chat)]
+    return [call for call in calls if call is not None] if None not in calls else []
+
+
+def _asked_calls(chat: dict[str, Any]) -> list[Any]:
+    action = chat.get("required_action")
+    submit = action.get("submit_tool_outputs") if isinstance(action, dict) else None
+    calls = submit.get("tool_calls") if isinstance(submit, dict) else None
+    return calls if isinstance(calls, list) else []
+
+
+def _function_of(chat_id: str, call: Any) -> dict[str, Any] | None:
+    """None for what is no named function, or has no id by which it could be answered."""
+    call = call if isinstance(call, dict) else {}
+    function, coze_id = call.get("function"), call.get("id")
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str) or not name.strip() or not coze_id:
+        return None
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):
+        arguments = orjson.dumps(arguments or {}).decode()
+    return {
+        "id": call_id(chat_id, str(coze_id)),
+        "type": "function",
+        "function": {"name": name.strip(), "arguments": arguments if arguments.strip() else "{}"},
+    }
 
 
 def refusal_of(chat: dict[str, Any]) -> ServiceError | None:
     """Why there is no whole answer; None where there is one, or tools are asked for."""
-    if chat["status"] == "failed":
-        return error_of(chat)
-    if chat["status"] == "cancelled":
-        error = ChatState("The chat was cancelled", details={"chat_id": chat["chat_id"]})
-        error.details["openai_code"] = "chat_cancelled"
-        return error
+    status = chat["status"]
+    if status == "failed":
+        return _failure_of(chat)
+    if status == "cancelled":
+        return _state(chat, "The chat was cancelled", "chat_cancelled")
+    if status == "requires_action" and not tool_calls_of(chat):
+        kinds = {call.get("type") for call in _asked_calls(chat) if isinstance(call, dict)}
+        known = sorted(kind for kind in kinds if isinstance(kind, str) and _KIND.fullmatch(kind))
+        text = (
+            f"The bot waits for something that is no named function ({', '.join(known) or 'unknown'}); "
+            "OpenAI's clients cannot answer that. Use functions alone in the bot, or this service's own API"
+        )
+        return _state(chat, text, "unsupported_action")
     return None
+
+
+def _state(chat: dict[str, Any], message: str, code: str) -> ServiceError:
+    return ChatState(message, details={"chat_id": chat["chat_id"], "openai_code": code})
+
+
+def _failure_of(chat: dict[str, Any]) -> ServiceError:
+    error = error_of(chat)
+    if error.details.get("coze_code") == _PROMPT_TOO_LONG:
+        return ValidationFailed(
+            error.message, details=error.details | {"openai_code": TOO_LONG}, headers=error.headers
+        )
+    if (chat.get("metadata") or {}).get("coze_chat_id") or any(chat.get(kind) for kind in _KINDS):
+        # It had begun, so it may have been paid for, whatever it failed with later.
+        error.retryable, error.retry_after = False, None
+    return error
 
 
 class ChunkStream:
@@ -97,6 +140,12 @@ class ChunkStream:
     @property
     def opening(self) -> bytes:
         return self._chunk({"role": "assistant", "content": ""})
+
+    @property
+    def heartbeat(self) -> bytes:
+        """A chunk that says nothing. Comments are not for these clients: some take each blank line for the
+        end of an event with data, others drop the chunk before which a comment stands."""
+        return self._chunk({"content": ""})
 
     def batch(self, batch: Batch) -> bytes:
         """What arrived together is sent in as few chunks as its kinds allow. Raises ``ServiceError``."""

@@ -1,7 +1,7 @@
 """One completion: a chat that begins or goes on, and its answer, whole or as a stream."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,7 +19,16 @@ from app.doors.openai.chunks import (
     tool_calls_of,
     usage_of,
 )
-from app.doors.openai.dialog import Image, Question, Turn, checked, invalid, question_of, tool_outputs_of
+from app.doors.openai.dialog import (
+    Image,
+    Question,
+    Turn,
+    checked,
+    invalid,
+    question_of,
+    too_long,
+    tool_outputs_of,
+)
 from app.doors.openai.texts import rest_of
 from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
@@ -57,12 +66,18 @@ class StartedCompletion:
     connection_bound: bool
 
 
+def bot_of(bots: Mapping[str, str], model: str) -> str:
+    """The bot's id. Raises ``ModelNotFound``."""
+    bot_id = bots.get(model)
+    if bot_id is None:
+        text = f"The model {model!r} does not exist; GET /coze/openai/v1/models lists those that do"
+        raise ModelNotFound(text, details={"param": "model"})
+    return bot_id
+
+
 async def begin(call: CompletionCall) -> StartedCompletion:
     """Raises whatever can be refused before the first byte."""
-    bot_id = call.context.resources.settings.bots.get(call.body.model)
-    if bot_id is None:
-        text = f"The model {call.body.model!r} does not exist; GET /coze/openai/v1/models lists those that do"
-        raise ModelNotFound(text, details={"param": "model"})
+    bot_id = bot_of(call.context.resources.settings.bots, call.body.model)
     if call.body.stream:
         call.context.resources.streams.check(call.context.identity.owner)
     outputs = tool_outputs_of(call.body.messages)
@@ -87,7 +102,11 @@ async def _go_on(call: CompletionCall, chat_id: str, outputs: Any) -> StartedCom
 
 async def _ask(call: CompletionCall, bot_id: str) -> StartedCompletion:
     body, chats, identity = call.body, call.context.resources.chats, call.context.identity
-    question = question_of(body)
+    settings = call.context.resources.settings
+    question = question_of(body, settings.max_file_bytes)
+    if len(question.asked.text) > settings.max_message_length:
+        most = f"{settings.max_message_length} characters (COZE_MAX_MESSAGE_LENGTH)"
+        raise too_long("messages", f"the last one has at most {most}, {len(question.asked.text)} given")
     # Where the request names nobody: the person, the API key's name, or the root.
     user_id = body.user or call.user_id or identity.hty_id or identity.root.rpartition(":")[2]
     who = checked(CreateSession, {"user_id": user_id, "bot_id": bot_id}, "user")

@@ -1,21 +1,24 @@
 """OpenAI's messages as Coze's: what is asked, and what was said before.
 
 Coze v3 knows no system role, so system texts stand as one message of the user's before all others. Of a
-history longer than Coze takes, the newest messages go along.
+history longer than Coze takes, the newest messages go along. What cannot be sent is refused in the last
+message alone: in an earlier one it is passed over, or the dialog could never go on.
 """
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from app.doors.openai.bodies import ChatCompletionRequest, DialogMessage, Part
-from app.exceptions import ServiceError, ValidationFailed
+from app.doors.openai.bodies import MAX_MESSAGES, ChatCompletionRequest, DialogMessage, Part
+from app.doors.openai.data_urls import clean_url, data_of_url
+from app.doors.openai.errors import TOO_LONG
+from app.doors.openai.values import clear_text
+from app.exceptions import ServiceError, UnsupportedMediaType, ValidationFailed
 from app.models import SubmitToolOutputs
+from app.tasks.file_types import HEAD_BYTES, sniff
 from app.utils import is_chat_id
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -23,8 +26,13 @@ MAX_HISTORY: Final = 99
 """Coze takes 100 messages; the last one is the question itself."""
 _SYSTEM: Final = ("system", "developer")
 _TOOL: Final = ("tool", "function")
-_DATA_URL: Final = re.compile(r"data:image/[a-z0-9.+-]{1,64}(?:;[a-z0-9=_-]{1,64})*;base64,", re.IGNORECASE)
+_TEXTS: Final = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Parts with a text, and under which key it is. Some are of OpenAI's Responses API."""
+_IMAGES: Final = {"image_url": "image_url", "input_image": "image_url"}
 _HTTPS: Final = re.compile(r"https://[^\s]+", re.IGNORECASE)
+_MAX_ADDRESS: Final = 2048
+_PICTURE_ALONE: Final = "[image]"
+"""Coze takes no picture without a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +62,53 @@ def invalid(where: str, message: str) -> ServiceError:
     return ValidationFailed(details={"fields": [{"field": where, "message": message}]})
 
 
-def question_of(body: ChatCompletionRequest) -> Question:
-    """Raises ``ValidationFailed`` naming the message that cannot be sent."""
-    last = len(body.messages) - 1
-    if body.messages[last].role != "user":
-        raise invalid(f"messages.{last}.role", "the last message must be the user's, or the outputs of tools")
+def too_long(where: str, message: str) -> ServiceError:
+    """With the code at which clients shorten what they send."""
+    error = invalid(where, message)
+    error.details["openai_code"] = TOO_LONG
+    return error
+
+
+def question_of(body: ChatCompletionRequest, max_image: int) -> Question:
+    """Raises ``ValidationFailed`` naming the message that cannot be sent.
+
+    ``max_image``: bytes; a larger picture is passed over in an earlier message.
+    """
+    if len(body.messages) > MAX_MESSAGES:
+        raise too_long("messages", f"at most {MAX_MESSAGES} messages, {len(body.messages)} given")
+    last = _place_of_question(body.messages)
+    asked = _turn_of(body.messages[last], f"messages.{last}")
     if body.session_id is not None:  # what was said before is in the session's conversation
-        return Question(_turn_of(body.messages[last], last), [])
+        return Question(asked, [])
     system, history = [], []
-    for index, message in enumerate(body.messages[:-1]):
+    for message in body.messages[:last]:
         if message.role in _TOOL:
             continue  # the answer that they led to is in the history
-        turn = _turn_of(message, index)
+        turn = _earlier_turn(message, max_image)
         if message.role in _SYSTEM:
             system.append(turn.text)
-        elif turn.text.strip() or turn.images:
+        elif turn.text.strip():
             history.append(turn)
     head = [Turn("user", "\n\n".join(system))] if any(text.strip() for text in system) else []
-    return Question(_turn_of(body.messages[last], last), [*head, *history[len(head) - MAX_HISTORY :]])
+    return Question(asked, [*head, *history[len(head) - MAX_HISTORY :]])
+
+
+def _place_of_question(messages: Sequence[DialogMessage]) -> int:
+    """The last message that says something; a system text can be it, as in requests for a title."""
+    last = len(messages) - 1
+    while last and messages[last].role not in ("user", *_TOOL) and _is_silent(messages[last]):
+        last -= 1
+    if messages[last].role not in ("user", *_SYSTEM):
+        text = "the last message must be the user's, a system text, or the outputs of tools"
+        raise invalid(f"messages.{last}.role", text)
+    return last
+
+
+def _is_silent(message: DialogMessage) -> bool:
+    """An empty message, as clients put it where the answer is to come."""
+    content = message.content
+    blank = not content.strip() if isinstance(content, str) else not content
+    return blank and not message.tool_calls
 
 
 def tool_outputs_of(messages: Sequence[DialogMessage]) -> tuple[str, SubmitToolOutputs] | None:
@@ -90,7 +127,7 @@ def tool_outputs_of(messages: Sequence[DialogMessage]) -> tuple[str, SubmitToolO
         if not colon or not coze_id or not is_chat_id(chat_id):
             raise invalid(f"messages.{index}.tool_call_id", "is not the id of a tool call of this service")
         chat_ids.add(chat_id)
-        outputs.append({"tool_call_id": coze_id, "output": _turn_of(message, index).text})
+        outputs.append({"tool_call_id": coze_id, "output": _turn_of(message, f"messages.{index}").text})
     if len(chat_ids) > 1:
         raise invalid("messages", "the outputs at the end answer tool calls of several chats")
     return chat_ids.pop(), checked(SubmitToolOutputs, {"tool_outputs": outputs}, "messages")
@@ -103,36 +140,63 @@ def checked(model: type[_M], values: dict[str, Any], where: str) -> _M:
     except ValidationError as exc:
         faults = exc.errors(include_input=False, include_url=False, include_context=False)
         where = "metadata" if faults[0]["loc"][:1] == ("meta_data",) else where
-        raise invalid(
-            where, "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in faults[:3])
-        ) from None
+        words = "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in faults[:3])
+        long = where == "messages" and any(fault["type"] == "string_too_long" for fault in faults)
+        raise (too_long if long else invalid)(where, words) from None
 
 
-def _turn_of(message: DialogMessage, index: int) -> Turn:
-    if message.content is None or isinstance(message.content, str):
-        return Turn(_role(message), message.content or "")
-    texts: list[str] = []
-    images: list[Image] = []
-    for number, part in enumerate(message.content):
-        where = f"messages.{index}.content.{number}"
-        kind = part.get("type")
-        if kind in ("text", "refusal"):
-            texts.append(_text(part, str(kind), where))
-        elif kind == "image_url" and message.role == "user":
-            images.append(_image(part, f"{where}.image_url"))
-        else:
-            raise invalid(f"{where}.type", "only text, and images in the user's messages, can be sent")
-    return Turn(_role(message), "\n".join(texts), images)
+def _turn_of(message: DialogMessage, where: str) -> Turn:
+    """A message of which everything is to be sent. ``where``: its place in the request."""
+    turn = Turn(_role(message), "")
+    for number, part in enumerate(_parts_of(message)):
+        turn = _with_part(turn, message, part, f"{where}.content.{number}")
+    return _worded(turn)
+
+
+def _earlier_turn(message: DialogMessage, max_image: int) -> Turn:
+    """What can be sent of a message of the history."""
+    turn = Turn(_role(message), "")
+    for part in _parts_of(message):
+        try:
+            more = _with_part(turn, message, part, "")
+        except ValidationFailed:
+            continue
+        if not any(len(image.data) > max_image for image in more.images[len(turn.images) :]):
+            turn = more
+    return _worded(turn)
+
+
+def _worded(turn: Turn) -> Turn:
+    if turn.images and not turn.text.strip():
+        return replace(turn, text=_PICTURE_ALONE)
+    return turn
+
+
+def _parts_of(message: DialogMessage) -> list[Part]:
+    content = message.content
+    return content or [] if not isinstance(content, str) else [{"type": "text", "text": content}]
+
+
+def _with_part(turn: Turn, message: DialogMessage, part: Part, where: str) -> Turn:
+    """``turn`` and what ``part`` says. Raises ``ValidationFailed`` where that cannot be sent."""
+    kind = part.get("type") or next((kind for kind in (*_TEXTS, *_IMAGES) if kind in part), None)
+    if not isinstance(kind, str) or kind not in _TEXTS | _IMAGES or (kind in _IMAGES and turn.role != "user"):
+        raise invalid(f"{where}.type", "only text, and images in the user's messages, can be sent")
+    if kind in _IMAGES:
+        return replace(turn, images=[*turn.images, _image(part, f"{where}.{_IMAGES[kind]}")])
+    text = _text(part, _TEXTS[kind], where)
+    return replace(turn, text=f"{turn.text}\n{text}" if turn.text else text)
 
 
 def _role(message: DialogMessage) -> str:
     return "assistant" if message.role == "assistant" else "user"
 
 
-def _text(part: Part, kind: str, where: str) -> str:
-    text = part.get(kind)
+def _text(part: Part, key: str, where: str) -> str:
+    given = part.get(key)
+    text = clear_text(given.get("value") if isinstance(given, dict) else given)
     if not isinstance(text, str):
-        raise invalid(f"{where}.{kind}", "must be a text")
+        raise invalid(f"{where}.{key}", "must be a text")
     return text
 
 
@@ -141,15 +205,28 @@ def _image(part: Part, where: str) -> Image:
     url = given.get("url") if isinstance(given, dict) else given
     if not isinstance(url, str):
         raise invalid(f"{where}.url", "must be a text")
+    url = clean_url(url)
     if _HTTPS.fullmatch(url):
+        if len(url) > _MAX_ADDRESS:
+            raise invalid(f"{where}.url", f"at most {_MAX_ADDRESS} characters, {len(url)} given")
         return Image(url=url)
-    head = _DATA_URL.match(url)
-    if head is None:
-        raise invalid(f"{where}.url", "must be an https address, or data:image/...;base64,...")
     try:
-        data = base64.b64decode(url[head.end() :], validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid(f"{where}.url", "is not base64") from None
+        data = data_of_url(url)
+    except ValueError as error:
+        raise invalid(f"{where}.url", str(error)) from None
+    if data is None:
+        raise invalid(f"{where}.url", "must be an https address, or data:image/...;base64,...")
+    return Image(data=_checked_image(data, f"{where}.url"))
+
+
+def _checked_image(data: bytes, where: str) -> bytes:
+    """Its own bytes say what it is, as with uploads; the type that the URL names is not asked."""
     if not data:
-        raise invalid(f"{where}.url", "holds nothing")
-    return Image(data=data)
+        raise invalid(where, "holds nothing")
+    try:
+        kind = sniff(data[:HEAD_BYTES])
+    except UnsupportedMediaType as error:
+        raise invalid(where, error.message) from None
+    if kind.type != "image":
+        raise invalid(where, f"is no image but {kind.mime}")
+    return data

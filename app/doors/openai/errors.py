@@ -29,6 +29,8 @@ _CODES: Final = {
     "COZE_VALIDATION_ERROR": "invalid_request",
 }
 """Codes that these clients know by another name; all others are ours in lower case."""
+TOO_LONG: Final = "context_length_exceeded"
+"""At this code clients shorten what they send, and ask again."""
 _NOT_BEGUN: Final = frozenset({"COZE_RATE_LIMITED", "OVERLOADED", "COZE_SESSION_BUSY"})
 """Refusals by Coze itself: a chat that failed so was never begun there."""
 
@@ -37,7 +39,7 @@ def openai_error(error: ServiceError) -> dict[str, Any]:
     """``param`` and ``code`` may be given by ``error.details``; else the first wrong field, and our code."""
     fields = error.details.get("fields") or []
     wrong = "; ".join(f"{fault['field']}: {fault['message']}" for fault in fields)
-    message = f"{error.message} ({wrong})" if wrong else error.message
+    message = _with_advice(f"{error.message} ({wrong})" if wrong else error.message, error.details)
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     return {
         "error": {
@@ -47,6 +49,15 @@ def openai_error(error: ServiceError) -> dict[str, Any]:
             "code": error.details.get("openai_code") or _CODES.get(error.code, error.code.lower()),
         }
     }
+
+
+def _with_advice(message: str, details: dict[str, Any]) -> str:
+    """What the operator needs: there is no other place for it that these clients show."""
+    code, hint, logid = (details.get(name) for name in ("coze_code", "hint", "logid"))
+    notes = [f"Coze's code {code}"] if code is not None and str(code) not in message else []
+    notes += [str(hint)] if hint else []
+    notes += [f"logid {logid}"] if logid else []
+    return f"{message} ({'; '.join(notes)})" if notes else message
 
 
 def _retry_header(error: ServiceError) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Header, Response
 
 from app.doors.openai.bodies import BotModel, BotModels, ChatCompletion, ChatCompletionRequest
-from app.doors.openai.completions import CompletionCall, begin, stream_of, whole_answer
+from app.doors.openai.completions import CompletionCall, begin, bot_of, stream_of, whole_answer
 from app.doors.openai.errors import OPENAI_ERRORS
 from app.exceptions import (
     ChatExpired,
@@ -69,3 +69,14 @@ async def chat_completions(
 async def list_models(context: BearerContextDep) -> BotModels:
     created = context.resources.started_ms // 1000
     return BotModels(data=[BotModel(id=name, created=created) for name in context.resources.settings.bots])
+
+
+@router.get(
+    "/models/{model:path}",
+    summary="One bot of COZE_BOTS, as OpenAI's clients retrieve a model",
+    response_model=BotModel,
+    responses=errors(ModelNotFound, shape=OPENAI_ERRORS),
+)
+async def get_model(context: BearerContextDep, model: str) -> BotModel:
+    bot_of(context.resources.settings.bots, model)
+    return BotModel(id=model, created=context.resources.started_ms // 1000)
