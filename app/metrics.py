@@ -159,6 +159,9 @@ class Metrics:
             "coze_upstream_errors", "Failures of Coze by its code, without one by ours", ["code"]
         )
         self._retries = self._counter("coze_upstream_retries", "Requests to Coze that were sent again")
+        self._unreadable = self._counter(
+            "coze_upstream_unreadable", "What Coze sent and could not be read, or only in part", ["kind"]
+        )
         self._auth = self._counter("coze_auth", "Identifications by error code; OK: let in", ["outcome"])
         self._auth_cache = self._counter(
             "coze_auth_cache", "Tokens looked up: hit, joined (another's call) or miss", ["result"]
@@ -216,6 +219,10 @@ class Metrics:
     def upstream_error(self, code: str) -> None:
         """``code``: Coze's number, or our own code where Coze said none."""
         self._upstream_errors.labels(self._code(code)).inc()
+
+    def unreadable(self, kind: str, amount: int = 1) -> None:
+        """``kind``: ``reply``, ``message``, ``event`` (read in part) or ``lost_event``."""
+        self._unreadable.labels(kind).inc(amount)
 
     def upstream_retry(self) -> None:
         self._retries.inc()

@@ -72,7 +72,15 @@ class CozeApi:
                     error.maybe_started = True
                 raise
             span.set({"coze.logid": reply.logid})
+            if reply.mended:
+                self.note_unreadable("reply", reply.logid)
             return reply
+
+    def note_unreadable(self, kind: str, logid: str | None) -> None:
+        """Counts and logs what Coze sent and could not be read as it should be; ``kind``: ``reply`` or
+        ``message`` (one of a list)."""
+        self._metrics.unreadable(kind)
+        logger.warning("a part of a {} from Coze was not readable (logid {})", kind, logid)
 
     @asynccontextmanager
     async def stream(self, call: ApiCall, credentials: Credentials) -> AsyncIterator[CozeStream]:

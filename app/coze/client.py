@@ -232,11 +232,17 @@ class CozeClient:
         body.update({key: value for key, value in optional.items() if value})
         path, ids = "/v1/conversation/message/list", {"conversation_id": conversation_id}
         reply = await self._call_existing("POST", path, conversation_id, params=ids, body=body)
+        messages = self._messages(reply)
+        first_id = identifier(reply.body.get("first_id")) or (messages[0].id if messages else "")
+        last_id = identifier(reply.body.get("last_id")) or (messages[-1].id if messages else "")
+        # A page that leads nowhere is the last one, whatever Coze says: who follows it would never end.
+        further = (first_id, before_id) if before_id else (last_id, after_id)
+        leads_on = bool(messages) and further[0] not in ("", "0", further[1])
         return MessagePage(
-            self._messages(reply),
-            identifier(reply.body.get("first_id")) or None,
-            identifier(reply.body.get("last_id")) or None,
-            reply.body.get("has_more") is True,
+            messages,
+            first_id or None,
+            last_id or None,
+            leads_on and reply.body.get("has_more") in (True, "true"),
             reply.logid,
         )
 
@@ -346,13 +352,18 @@ class CozeClient:
         )
 
     def _messages(self, reply: Reply) -> list[Message]:
-        listed = reply.data if isinstance(reply.data, list) else []
+        listed = [] if reply.data is None else reply.data
+        if not isinstance(listed, list):
+            # Not an empty list: a cut answer must not be taken for all that Coze has stored.
+            raise CozeApiError("Coze's answer is no list of messages", logid=reply.logid, retryable=True)
         if len(listed) > self._options.max_messages:
             raise CozeApiError(
                 f"Coze listed more than {self._options.max_messages} messages", logid=reply.logid
             )
-        parsed = (Message.parse(item) for item in listed)
-        return [message for message in parsed if message is not None]
+        messages = [message for message in map(Message.parse, listed) if message is not None]
+        if len(messages) < len(listed):
+            self._api.note_unreadable("message", reply.logid)
+        return messages
 
 
 def _chat(reply: Reply, conversation_id: str, chat_id: str) -> ChatState:

@@ -144,8 +144,10 @@ CODES: Final[Mapping[int, CodeRule]] = MappingProxyType(
 )
 
 _STORE_TROUBLE: Final = CodeRule("server trouble", retries=1, retryable=True)
-_SERVER_SIDE: Final = CodeRule("unknown error", retries=1, retryable=True)
+_SERVER_SIDE: Final = CodeRule("unknown error", retryable=True)
 _UNKNOWN: Final = CodeRule("unknown error")
+"""What a code that nobody knows means is not known either: a refusal for unusual traffic gets worse by each
+repetition, so neither is repeated."""
 
 _NOT_PROCESSED: Final = frozenset({500, 502, 503})
 """Statuses without a JSON code after which a chat cannot have begun. 504 is not among them: a gateway that
@@ -158,7 +160,7 @@ def rule_for(code: int) -> CodeRule:
         return CODES[code]
     if 720700800 <= code <= 720700899:
         return _STORE_TROUBLE
-    if 5000 <= code <= 5999 or 100_000_000 <= code <= 999_999_999:
+    if 5000 <= code <= 5999:
         return _SERVER_SIDE
     return _UNKNOWN
 
@@ -245,6 +247,7 @@ def retries_when_safe(error: UpstreamError) -> int:
 
 
 def _retries(error: UpstreamError) -> int:
-    if error.coze_code is None or (error.coze_code not in CODES and error.status == 429):
+    code = error.coze_code
+    if code is None or (code not in CODES and code <= 9999 and error.status == 429):
         return UNLIMITED if error.retryable else 0
-    return rule_for(error.coze_code).retries
+    return rule_for(code).retries

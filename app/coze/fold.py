@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, TypedDict
 import msgspec
 
 from app.coze.codes import coze_error
+from app.coze.loose_json import loose_object, mended, split_half, whole
 from app.coze.stream import SSEEvent, frame
 from app.coze.wire import (
     UNREADABLE,
@@ -23,10 +24,11 @@ from app.coze.wire import (
     Message,
     Status,
     Usage,
-    identifier,
     integer,
     json_object,
-    text,
+    log_id,
+    shown_text,
+    strict_object,
 )
 from app.exceptions import CozeApiError, UpstreamError
 
@@ -133,7 +135,9 @@ class Fold:
     ``status`` is ``in_progress`` until a terminal event. ``error`` is an upstream ``error`` event or a failed
     chat, and wins over a later ``completed``. ``done``: the stream said that nothing more comes.
     ``final_data``: Coze's data of the terminal chat event, for completed, canceled and requires_action.
-    ``logid``: Coze's, for errors. Events whose data is not readable are passed over.
+    ``logid``: Coze's, for errors. ``mended``: how many events were read in part; ``lost``: how many could not
+    be read. Where text may be among those the answer never counts as completed by the stream alone: Coze's
+    stored one has to be asked for (``adopt``).
     """
 
     def __init__(self, *, logid: str | None = None) -> None:
@@ -148,6 +152,16 @@ class Fold:
         self.logid = logid
         self._answers: dict[str, _AnswerMessage] = {}
         self._follow_ups: list[str] = []
+        self.mended = self.lost = 0
+        self._has_gap = False
+        """Text of the answer may be missing."""
+        self._halves: dict[tuple[str, str], str] = {}
+        """By message id and field: the half of a character with which the last delta ended."""
+
+    @property
+    def begun(self) -> bool:
+        """Coze has begun the chat."""
+        return bool(self.coze_chat_id or self._answers)
 
     @property
     def settled(self) -> bool:
@@ -166,15 +180,14 @@ class Fold:
         if name == MESSAGE_COMPLETED:
             return self._message(event)
         if name.startswith(_CHAT):
-            shown = self._chat(event)
-            return [] if shown is None else [shown]
+            return self._chat(event)
         if name in DONE or (name == "message" and event.data.strip(b' "') == b"[DONE]"):
             self.done = True
             return []
         if name == ERROR:
             self._upstream_error(event.data)
             return []
-        return [frame(name, event.data)]
+        return [frame(name, self._passed_on(event.data))]
 
     def reopen(self) -> None:
         """The chat goes on after tool outputs, in a new stream."""
@@ -221,6 +234,7 @@ class Fold:
         Coze stored no answer at all. An error that the stream brought stays. Returns the frames for readers:
         what a stream would have brought, and a snapshot where they have what is not in the stored answer.
         """
+        self._halves.clear()  # what is stored has them whole
         self._adopt_chat(chat)
         stored = [message for message in messages if message.type == "answer" and message.role != "user"]
         asked = self.follow_ups()
@@ -229,6 +243,8 @@ class Fold:
             for message in messages:
                 if message.type == "follow_up":
                     self._add_follow_up(message.content)
+        if self._has_gap and not stored and not all(answer.complete for answer in self._answers.values()):
+            self._fail(CozeApiError("A part of Coze's answer could not be read", logid=self.logid))
         news = self._adopt_answers(stored) if stored else []
         if news is None or self._follow_ups[: len(asked)] != asked:
             news, asked = [self.snapshot_frame()], self._follow_ups
@@ -325,27 +341,67 @@ class Fold:
                 break
         return frames
 
-    def _read(self, data: bytes) -> _MessageData | None:
-        try:
-            return _decode_message(data)
-        except msgspec.ValidationError:
-            parsed = Message.parse(json_object(data))
-        except UNREADABLE:
-            parsed = None
-        if parsed is None:
+    def _read(self, data: bytes, *, delta: bool) -> tuple[_MessageData, bytes] | None:
+        """What a message says, and its data as it may be passed on, where a part of that is not as it should
+        be. None where it cannot be read; then text of the answer may be missing.
+
+        ``delta``: halves of characters wait for the next one, and come with it.
+        """
+        value = loose_object(data)
+        parsed = Message.parse(value)
+        if value is None or parsed is None:
+            self.lost += 1
+            self._has_gap = True
             return None
-        return _MessageData(
+        for name in ("content", "reasoning_content") if delta else ():
+            part = self._halves.pop((parsed.id, name), "") + shown_text(value.get(name))
+            value[name], half = split_half(part)
+            if half:
+                self._halves[parsed.id, name] = half
+        seen = mended(value)
+        parsed = Message.parse(seen)
+        assert parsed is not None and isinstance(seen, dict)  # noqa: S101, PT018  # it was one before
+        seen |= {"content": parsed.content, "reasoning_content": parsed.reasoning_content, "id": parsed.id}
+        wire = _MessageData(
             parsed.id, parsed.type, parsed.content, parsed.reasoning_content, parsed.content_type or None
         )
+        return wire, msgspec.json.encode(seen)
+
+    def _end_halves(self, message_id: str | None = None) -> list[bytes]:
+        """Halves whose rest never came, as U+FFFD: of one message, or of all."""
+        news: list[bytes] = []
+        for key in [key for key in self._halves if message_id in (None, key[0])]:
+            rest = whole(self._halves.pop(key))
+            answer = self._answers.get(key[0])
+            if answer is not None:
+                (answer.content if key[1] == "content" else answer.reasoning).append(rest)
+                texts = {"content": "", "reasoning_content": "", key[1]: rest}
+                news.append(self._frame(DELTA, {**answer.view(), **texts}))
+        return news
+
+    def _passed_on(self, data: bytes) -> bytes:
+        """The data of an event that is not read here, as readers of JSON and of UTF-8 can read it."""
+        if strict_object(data) is not None:
+            return data
+        if (found := json_object(data)) is not None:
+            self.mended += 1
+            return msgspec.json.encode(found)
+        return data if data.isascii() else data.decode("utf-8", "replace").encode()
 
     def _delta(self, event: SSEEvent) -> bytes | None:
         data = event.data
         try:
-            wire: _MessageData | None = _decode_message(data)
+            if self._halves:
+                raise UNREADABLE[0]  # this delta may bring the other half
+            # The decoder does not look at bytes of fields that it does not know.
+            _ = data.isascii() or data.decode()
+            wire = _decode_message(data)
         except UNREADABLE:
-            wire = self._read(data)
-        if wire is None:
-            return None
+            read = self._read(data, delta=True)
+            if read is None:
+                return None
+            wire, data = read
+            self.mended += 1
         kind = wire.type or "answer"
         if kind == "answer":
             answer = self._answers.get(wire.id) or self._answer(wire.id)
@@ -362,13 +418,28 @@ class Fold:
         return frame(DELTA, data) if b"\n" in data else _DELTA_FRAME % data
 
     def _message(self, event: SSEEvent) -> list[bytes]:
-        wire = self._read(event.data)
-        if wire is None or wire.type in _HIDDEN:
+        data = event.data
+        try:
+            if strict_object(data) is None:
+                raise UNREADABLE[0]
+            wire = _decode_message(data)
+        except UNREADABLE:
+            read = self._read(data, delta=False)
+            if read is None:
+                return []
+            wire, data = read
+            self.mended += 1
+        if wire.type in _HIDDEN:
             return []
         news: list[bytes] = []
         if wire.type == "answer":
+            # The whole text has the other half, too; a half of what it does not tell again ends here.
+            told = {"content": wire.content, "reasoning_content": wire.reasoning_content}
+            for name in [name for name, part in told.items() if part]:
+                self._halves.pop((wire.id, name), None)
+            news = self._end_halves(wire.id) if self._halves else []
             rest = self._put(wire.id, wire.content, wire.reasoning_content, wire.content_type)
-            news = [self.snapshot_frame()] if rest is None else rest
+            news = [self.snapshot_frame()] if rest is None else news + rest
             answer = self._answers.get(wire.id)
             if answer is not None:
                 answer.complete = True
@@ -376,37 +447,45 @@ class Fold:
                 return []  # one too many
         elif wire.type == "follow_up":
             self._add_follow_up(wire.content or "")
-        return [*news, frame(event.name, event.data)]
+        return [*news, frame(event.name, data)]
 
     def _add_follow_up(self, question: str) -> None:
         if question and question not in self._follow_ups and len(self._follow_ups) < MAX_FOLLOW_UPS:
             self._follow_ups.append(question)
 
-    def _chat(self, event: SSEEvent) -> bytes | None:
-        data = json_object(event.data)
+    def _chat(self, event: SSEEvent) -> list[bytes]:
+        data, told = strict_object(event.data), event.data
+        if data is None and (data := json_object(event.data)) is not None:
+            self.mended += 1
+            told = msgspec.json.encode(data)
         chat = ChatState.parse(data, logid=self.logid)
         self.coze_chat_id = self.coze_chat_id or chat.id or None
         self.conversation_id = chat.conversation_id or self.conversation_id
         self.usage = chat.usage or self.usage
         end = _CHAT_ENDS.get(event.name)
         if end is None:
-            return frame(event.name, event.data) if data is not None else None
+            if data is None:
+                self.lost += 1
+            return [frame(event.name, told)] if data is not None else []
+        news = self._end_halves()
         if end == "failed" or (end == "completed" and chat.last_error is not None):
             bare = integer((data or {}).get("code")) or None
             code = chat.last_error.code if chat.last_error else bare
             self._fail(coze_error(code, logid=self.logid, maybe_started=True))
+        elif end == "completed" and self._has_gap:
+            self.done = True  # of the stream; what the chat has said in full is stored
         elif self.error is None:
             self.status = end
             self.required_action = chat.required_action if end == "requires_action" else None
-            self.final_data = event.data if data is not None else None
-        return None
+            self.final_data = told if data is not None else None
+        return news
 
     def _upstream_error(self, data: bytes) -> None:
         found = json_object(data) or {}
         detail = found.get("detail")
-        logid = text(detail.get("logid")) if isinstance(detail, dict) else ""
+        logid = log_id(detail.get("logid")) if isinstance(detail, dict) else ""
         code = integer(found.get("code")) or None
-        self._fail(coze_error(code, logid=identifier(logid) or self.logid, maybe_started=True))
+        self._fail(coze_error(code, logid=logid or self.logid, maybe_started=True))
 
     def _fail(self, error: UpstreamError) -> None:
         # The first error is the cause; what follows it is its echo.

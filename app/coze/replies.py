@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from app.coze.codes import coze_error, status_may_have_started
-from app.coze.wire import identifier, integer, json_object, text
+from app.coze.loose_json import mended_object
+from app.coze.wire import integer, json_object, log_id, strict_object
 from app.exceptions import CozeApiError
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -31,6 +32,8 @@ class Reply(msgspec.Struct, frozen=True):
     body: dict[str, object]
     data: object
     logid: str | None
+    mended: bool = False
+    """A part of it was no JSON; the rest was read all the same."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -47,7 +50,7 @@ class Head(msgspec.Struct, frozen=True):
         return cls(
             status=status,
             content_type=headers.get("content-type", "").partition(";")[0].strip().lower(),
-            logid=identifier(logid) or None,
+            logid=log_id(logid) or None,
             retry_after=parse_retry_after(headers.get("retry-after", "")),
         )
 
@@ -65,7 +68,10 @@ def read_reply(head: Head, body: bytes) -> Reply:
 
     Raises the error of its code or status; ``CozeApiError`` for a success that is not a JSON object.
     """
-    found = json_object(body.removeprefix(_BOM))
+    found = strict_object(body.removeprefix(_BOM))
+    mended = found is None
+    if found is None:
+        found = mended_object(body)
     if found is not None:
         _raise_for_code(found, head)
     if not head.is_success:
@@ -80,7 +86,7 @@ def read_reply(head: Head, body: bytes) -> Reply:
         # Some middle box, or Coze cut short: it may well have done what was asked.
         raise CozeApiError("Coze's answer is not JSON", logid=head.logid, maybe_started=True, retryable=True)
     data = next((found[key] for key in _DATA_KEYS if found.get(key) is not None), None)
-    return Reply(found, data, _logid(found, head))
+    return Reply(found, data, _logid(found, head), mended)
 
 
 def _raise_for_code(found: Mapping[str, object], head: Head) -> None:
@@ -131,6 +137,6 @@ def parse_retry_after(value: str) -> int | None:
 def _logid(found: Mapping[str, object], head: Head) -> str | None:
     for key in ("detail", "error"):
         part = found.get(key)
-        if isinstance(part, dict) and (logid := identifier(text(part.get("logid")))):
+        if isinstance(part, dict) and (logid := log_id(part.get("logid"))):
             return head.logid or logid
     return head.logid

@@ -22,6 +22,9 @@ KEEPALIVE_SECONDS: Final = 15.0
 """How long an idle connection is kept; shorter than the usual 60 s of servers and balancers, so that a
 request rarely meets a connection that is just being closed."""
 
+MAX_HEADER_BYTES: Final = 64 * 1024
+"""Of one header line of an answer: cookies and traces of middle boxes exceed the usual 8 KiB."""
+
 NETWORK_ERRORS: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, aiohttp.ClientError, OSError)
 """All that a request or a read can raise. httpx-aiohttp lets some of aiohttp's own errors through, and both
 transports the system's; ``TimeoutError`` is an ``OSError``."""
@@ -99,7 +102,11 @@ def build_http_client(
                 limit=pool_size, keepalive_timeout=KEEPALIVE_SECONDS, ssl=ssl_context
             )
             return aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                max_line_size=MAX_HEADER_BYTES,
+                max_field_size=MAX_HEADER_BYTES,
             )
 
         chosen = AiohttpTransport(verify=ssl_context, trust_env=False, limits=limits, client=session)

@@ -8,11 +8,15 @@ types and statuses; the shapes of coze-studio, the self-hosted server.
 from typing import Any, Final, Literal, Self
 
 import msgspec
+import orjson
 
 from app.coze.codes import coze_error
+from app.coze.loose_json import mended_object
 from app.exceptions import UpstreamError
 
 MAX_ID_CHARS: Final = 128
+_MOST: Final = 2**53
+_MOST_SECONDS: Final = 100_000_000_000
 
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises on JSON that is broken, not UTF-8, or nested too deep."""
@@ -136,9 +140,9 @@ class Usage(msgspec.Struct, frozen=True):
         """None for absent, null and all zero, which is what Coze sends before the end."""
         if not isinstance(value, dict):
             return None
-        given = integer(value.get("input_count")) or integer(value.get("input_tokens")) or 0
-        made = integer(value.get("output_count")) or integer(value.get("output_tokens")) or 0
-        total = integer(value.get("token_count")) or given + made
+        given = count(value.get("input_count")) or count(value.get("input_tokens"))
+        made = count(value.get("output_count")) or count(value.get("output_tokens"))
+        total = count(value.get("token_count")) or given + made
         return cls(total, given, made) if total or given or made else None
 
 
@@ -189,8 +193,8 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
             last_error=last_error,
             required_action=required_action_of(data.get("required_action")),
             meta_data={key: text(item) for key, item in meta.items()} if isinstance(meta, dict) else {},
-            created_at=integer(data.get("created_at")),
-            completed_at=integer(data.get("completed_at")),
+            created_at=unix_seconds(data.get("created_at")),
+            completed_at=unix_seconds(data.get("completed_at")),
             logid=logid,
         )
 
@@ -226,13 +230,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
             id=identifier(value.get("id")),
             role=text(value.get("role")),
             type=text(value.get("type")),
-            content=text(value.get("content")),
+            content=shown_text(value.get("content")),
             content_type=text(value.get("content_type")),
-            reasoning_content=text(value.get("reasoning_content")),
+            reasoning_content=shown_text(value.get("reasoning_content")),
             chat_id=identifier(value.get("chat_id")),
             conversation_id=identifier(value.get("conversation_id")),
             meta_data=meta if isinstance(meta, dict) else {},
-            created_at=integer(value.get("created_at")),
+            created_at=unix_seconds(value.get("created_at")),
         )
 
     @property
@@ -265,31 +269,65 @@ def required_action_of(value: object) -> dict[str, Any] | None:
     return value if isinstance(calls, list) and calls else None
 
 
-def json_object(data: bytes) -> dict[str, object] | None:
-    """The JSON object in ``data``; None for anything else."""
+def strict_object(data: bytes) -> dict[str, object] | None:
+    """The JSON object in ``data``; None for anything else, and where a part of it is no JSON."""
     try:
-        value = msgspec.json.decode(data)
-    except UNREADABLE:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
 
 
+def json_object(data: bytes) -> dict[str, object] | None:
+    """The JSON object in ``data``, of which parts may be no JSON; None for anything else."""
+    found = strict_object(data)
+    return mended_object(data) if found is None else found
+
+
 def integer(value: object) -> int | None:
-    """An int, or a string of one (samples of Coze's documentation have both)."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str) and len(value) <= 20:
+    """A number, or a string of one (samples of Coze's documentation have both), as an integer.
+
+    None for anything else, and past 2**53: no count, code or time of Coze's is there.
+    """
+    found: int | None = None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        found = int(value)  # JSON has neither infinity nor NaN
+    elif isinstance(value, str) and len(value) <= 20:
         try:
-            return int(value)
+            found = int(value)
         except ValueError:
             return None
-    return None
+    return found if found is not None and abs(found) <= _MOST else None
+
+
+def unix_seconds(value: object) -> int | None:
+    """A time; a number past 1e11 has milliseconds. None where there is none, or no calendar has it."""
+    found = integer(value)
+    if found is not None and found > _MOST_SECONDS:
+        found //= 1000
+    return found if found is not None and 0 <= found <= _MOST_SECONDS else None
+
+
+def count(value: object) -> int:
+    """A number of tokens; 0 where there is none."""
+    return max(0, integer(value) or 0)
 
 
 def text(value: object) -> str:
     return value if isinstance(value, str) else ""
+
+
+def shown_text(value: object) -> str:
+    """What a message says: text, or what else Coze puts in its place, as the JSON that it is."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else msgspec.json.encode(value).decode()
+
+
+def log_id(value: object) -> str:
+    """A logid as it can stand in a header of ours, or empty."""
+    found = identifier(value)
+    return found if found.isascii() and found.isprintable() else ""
 
 
 def identifier(value: object) -> str:
