@@ -46,7 +46,7 @@ def create_app(
         _log_start(chosen)
         async with open_resources(chosen) as resources:
             app.state.resources = resources
-            if not await resources.redis.ping():
+            if not await resources.redis.works(thorough=True):
                 logger.warning("{}", RedisUnavailable.default_message)
             on_start(resources)
             yield

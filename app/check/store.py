@@ -1,6 +1,7 @@
-"""Redis: reachable, new enough, writable, written to disk, and without eviction."""
+"""Redis: reachable, new enough, with all rights, writable, written to disk, and without eviction."""
 
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from redis import exceptions as redis_errors
@@ -8,7 +9,7 @@ from redis import exceptions as redis_errors
 from app.check.lines import Line
 from app.config import Settings
 from app.exceptions import Overloaded, RedisUnavailable
-from app.redis_client import Keys, Number, RedisGate, open_redis
+from app.redis_client import RedisGate, open_redis
 from app.redis_url import parse_redis_url
 
 _OLDEST_VERSION: Final = (6, 2)
@@ -26,19 +27,27 @@ async def check_redis(settings: Settings, offsets: dict[str, float]) -> list[Lin
     async with open_redis(
         url, pool_size=4, reply_timeout=settings.redis_timeout, prefix=settings.redis_prefix
     ) as gate:
-        try:
-            servers = await gate.info()
-            before = time.time()
-            clocks = await gate.on_each("TIME")
-            await gate.run(Number("DEL", Keys(settings.redis_prefix).probes[0]))
-        except (RedisUnavailable, Overloaded, redis_errors.RedisError) as error:
-            return [_unusable(address.shown, error.__cause__ or error)]
-        offsets["Redis"] = max((_seconds(c) - before for c in clocks), key=abs)
-        return [
-            _version(servers, address.shown, address.kind),
-            await _persistence(gate, servers),
-            _memory(servers),
-        ]
+        servers = await _told(gate)
+        version = _version(servers, address.shown, address.kind)
+        if version.severity == "fail":
+            return [version]
+        if not await gate.works(thorough=True):
+            return [_unusable(address.shown, gate.why)]
+        before = time.time()
+        with suppress(RedisUnavailable, Overloaded, redis_errors.RedisError):
+            offsets["Redis"] = max((_seconds(c) - before for c in await gate.on_each("TIME")), key=abs)
+        if not servers:
+            text, fix = "INFO is refused: version, persistence and memory are not looked at", "allow +info"
+            return [version, Line("warn", "memory", text, fix, "没有 INFO 权限，无法检查内存策略")]
+        return [version, await _persistence(gate, servers), _memory(servers)]
+
+
+async def _told(gate: RedisGate) -> list[Any]:
+    """INFO of each server; nothing where that is refused, which the service can do without."""
+    try:
+        return await gate.info()
+    except (RedisUnavailable, Overloaded, redis_errors.RedisError):
+        return []
 
 
 def _seconds(clock: Any) -> float:
@@ -46,27 +55,51 @@ def _seconds(clock: Any) -> float:
     return int(seconds) + int(micros) / 1e6
 
 
-def _unusable(shown: str, cause: BaseException) -> Line:
-    fix, hint = "start it, or correct REDIS_URL", "无法连接 Redis"
-    if isinstance(cause, redis_errors.AuthenticationError | redis_errors.NoPermissionError):
-        fix, hint = "correct the user and password in REDIS_URL, or the user's rights", "Redis 账号或密码错误"
-    elif isinstance(cause, redis_errors.ReadOnlyError):
-        fix, hint = (
-            "REDIS_URL leads to a replica: give the master's, or redis+sentinel://",
-            "连接到了只读副本",
-        )
-    # Only its kind: a text could quote the address with its password.
-    return Line("fail", _NAME, f"{shown} cannot be used ({type(cause).__name__})", fix, hint)
+_RIGHTS: Final = "give the user the rights that docs/en/configuration.md names"
+_LOGIN: Final = "correct the user and password in REDIS_URL"
+_REMEDIES: Final = (
+    (("DENIED",), "set a password for Redis: protected mode is on", "Redis 处于保护模式"),
+    (("NoPermission", "NOPERM", "permissions", "can't run this command"), _RIGHTS, "Redis 账号缺少权限"),
+    (("Authentication", "NOAUTH", "WRONGPASS", "password"), _LOGIN, "Redis 账号或密码错误"),
+    (
+        ("READONLY", "ReadOnly"),
+        "REDIS_URL leads to a replica: give the master's, or redis+sentinel://",
+        "连接到了只读副本",
+    ),
+    (("OOM", "OutOfMemory"), "raise maxmemory: Redis is full", "Redis 内存已满"),
+    (("NOREPLICAS",), "start its replicas, or lower min-replicas-to-write", "Redis 副本数不足"),
+    (("MISCONF",), "look into its log: it cannot write to its disk", "Redis 无法写盘"),
+    (
+        ("undeclared", "non local key", "not declared"),
+        "use a Redis that lets scripts make the names of keys (not a proxy)",
+        "该 Redis 不允许脚本拼接键名",
+    ),
+    (
+        ("ResponseError",),
+        "use a Redis of 6.2 or newer that runs Lua scripts",
+        "需要支持 Lua 的 Redis 6.2+",
+    ),
+)
+"""What is in the reason, what helps, and the same in Chinese; the first that fits."""
+
+
+def _unusable(shown: str, why: str) -> Line:
+    """``why``: the server's own words, or the kind of the fault; nothing of the address."""
+    fitting = ((fix, hint) for words, fix, hint in _REMEDIES if any(word in why for word in words))
+    fix, hint = next(fitting, ("start it, or correct REDIS_URL", "无法连接 Redis"))
+    return Line("fail", _NAME, f"{shown} cannot be used ({why.rstrip('.')})", fix, hint)
 
 
 def _version(servers: list[Any], shown: str, kind: str) -> Line:
     versions = {str(info.get("redis_version", "")) for info in servers}
-    oldest = min(versions, key=_version_numbers)
-    what = f"Redis {oldest} at {shown}" + (f" ({len(servers)} masters)" if kind == "cluster" else "")
+    oldest = min(versions, key=_version_numbers, default="")
+    what = f"Redis{oldest and ' '}{oldest} at {shown}" + (
+        f" ({len(servers)} masters)" if kind == "cluster" else ""
+    )
     if oldest and _version_numbers(oldest) < _OLDEST_VERSION:
         fix = "update it: 6.2 is the oldest that works"
         return Line("fail", _NAME, f"{what} is too old", fix, "Redis 版本过低，至少需要 6.2")
-    return Line("ok", _NAME, f"{what} takes writes", "", "连接正常")
+    return Line("ok", _NAME, f"{what} takes writes and scripts", "", "连接正常")
 
 
 def _version_numbers(version: str) -> tuple[int, ...]:

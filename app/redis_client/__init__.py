@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 
 from app.metrics import Metrics
 from app.redis_client.commands import Arg, Command, Fields, Key, Number, Script, Text, Texts, pairs
-from app.redis_client.gate import RedisGate
+from app.redis_client.gate import RedisGate, RedisRefused
 from app.redis_client.keys import Keys, SessionKeys, UsageKeys
+from app.redis_client.refusals import reason
 from app.redis_client.servers import (
     AnyServers,
     Servers,
@@ -26,6 +27,7 @@ __all__ = [
     "Keys",
     "Number",
     "RedisGate",
+    "RedisRefused",
     "Script",
     "Servers",
     "SessionKeys",
@@ -35,6 +37,7 @@ __all__ = [
     "open_embedded",
     "open_redis",
     "pairs",
+    "reason",
 ]
 
 
@@ -67,7 +70,7 @@ async def open_redis(
     Args:
         reply_timeout: seconds for connecting, for a reply, and for a free connection of the pool.
         servers: what is behind the gate, instead of ``url``; closed with it.
-        prefix: of all keys; a key that stands for each shard is deleted to see whether writing works again.
+        prefix: of all keys; in each shard a probe writes on a key of its own.
 
     Raises:
         ValueError: the address cannot be used; the text does not quote it.

@@ -3,7 +3,8 @@
 Policy: one blocking pool of a stated size, short time-outs, no hidden retries. The first command that
 finds Redis away closes the gate: later ones fail at once with ``RedisUnavailable`` instead of each
 waiting for its own time-out, and a probe opens the gate again by itself when Redis answers. A time-out alone
-says less, since one slow script is enough for it: then a probe decides whether the gate is closed.
+says less, since one slow script is enough for it: then a probe decides whether the gate is closed. So it is
+where a command is refused, be it that a right is missing; whoever asked gets ``RedisRefused``.
 """
 
 import asyncio
@@ -16,8 +17,9 @@ from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.metrics import Metrics
-from app.redis_client.commands import Arg, Command, Key, ScriptCall
-from app.redis_client.servers import AnyServers, HandshakeRefused
+from app.redis_client.commands import Arg, Command, Key, Script, ScriptCall
+from app.redis_client.refusals import CAUGHT, is_away, is_read_only, reason
+from app.redis_client.servers import AnyServers
 from app.stopping import NoCancelLost, end_tasks
 from app.tracing import Tracing
 
@@ -27,35 +29,16 @@ Streams = list[tuple[bytes, list[tuple[bytes, list[bytes]]]]]
 _PROBE_SECONDS: Final = 0.2
 _SLOWEST_PROBE_SECONDS: Final = 2.0
 _AFTER_FAULT_SECONDS: Final = 1.0
-_AWAY: Final = (
-    redis_errors.ConnectionError,
-    redis_errors.TimeoutError,
-    redis_errors.BusyLoadingError,
-    redis_errors.ReadOnlyError,
-    redis_errors.OutOfMemoryError,
-    redis_errors.ClusterError,
-    redis_errors.AskError,  # MOVED, too: redirected so often that there is no end to it
-    redis_errors.TryAgainError,
-    redis_errors.SlotNotCoveredError,
-    OSError,
-)
-_AWAY_PREFIXES: Final = ("NOREPLICAS", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "UNBLOCKED", "BUSY ")
-"""First words of replies by which a server says that it cannot serve now. UNBLOCKED: it became a replica
-while a read waited there. BUSY: somebody's script has been running for so long that it refuses all else."""
 _TIMED_OUT: Final = (redis_errors.TimeoutError, TimeoutError)
 
-_OUR_FAULT: Final = ("same key slot", "No way to dispatch", "Invalid args", "Too many targets")
-_CAUGHT: Final = (*_AWAY, redis_errors.RedisClusterException, redis_errors.ResponseError)
+
+@Script
+def probe(*, key: Key, thorough: bool) -> int:  # type: ignore[empty-body]
+    """-> 1. Raises where anything that the service needs is refused."""
 
 
-def _is_away(error: BaseException) -> bool:
-    """Whether this says that Redis, or a part of it, cannot be used at the moment."""
-    if isinstance(error, _AWAY):
-        return True
-    text = str(error)
-    if isinstance(error, redis_errors.RedisClusterException):
-        return not any(words in text for words in _OUR_FAULT)
-    return isinstance(error, redis_errors.ResponseError) and text.startswith(_AWAY_PREFIXES)
+class RedisRefused(RedisUnavailable):
+    """Redis answers, and refused this command: a right is missing, or nobody knows why."""
 
 
 class RedisGate:
@@ -84,6 +67,8 @@ class RedisGate:
         self.outages = 0
         """How often Redis was found away; whoever kept state across a change must look again."""
         self._stalls = 0
+        self.why = ""
+        """What was the matter with Redis when it was last found away, in one line that holds no secret."""
 
     @property
     def away(self) -> bool:
@@ -111,18 +96,24 @@ class RedisGate:
         with NoCancelLost():
             try:
                 yield
-            except _CAUGHT as exc:
-                if not _is_away(exc):
+            except CAUGHT as exc:
+                if not is_away(exc):
                     raise
                 raise self._failed(exc) from exc
+
+    def refused(self, name: str, error: Exception) -> RedisRefused:
+        """What to raise for a command that was refused; a probe finds out whether all others are, too."""
+        logger.error("Redis refuses {}: {}", name, reason(error))
+        self._suspect()
+        return RedisRefused()
 
     async def run(self, command: Command[_T]) -> _T:
         """The reply.
 
         Raises:
             RedisUnavailable: Redis is away; at once, where that is known.
+            RedisRefused: Redis refused this command.
             Overloaded: no connection became free.
-            redis.exceptions.ResponseError: the command's own error.
         """
         if not isinstance(command, ScriptCall):
             [reply] = await self._without_errors(command.name, [command])
@@ -143,7 +134,9 @@ class RedisGate:
 
     async def _without_errors(self, name: str, commands: Sequence[Command[_T]]) -> list[_T]:
         replies = await self._send(name, commands)
-        for reply in replies:
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, redis_errors.ResponseError):
+                raise self.refused(command.name, reply) from reply
             if isinstance(reply, Exception):
                 raise reply
         return cast("list[_T]", replies)
@@ -152,19 +145,24 @@ class RedisGate:
         if not commands:
             return []
         with self._watched(), self._metrics.redis(name):
-            replies = [*await self._servers.send(commands)]
-            unknown = [n for n, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
-            if unknown:  # it has been restarted, or is new: these were not done
-                again = await self._servers.send([commands[n] for n in unknown], in_full=True)
-                for n, reply in zip(unknown, again, strict=True):
-                    replies[n] = reply
+            replies = await self._replies(commands)
             for reply in replies:
-                if isinstance(reply, Exception) and _is_away(reply):
+                if isinstance(reply, Exception) and is_away(reply):
                     raise reply
         return replies
 
+    async def _replies(self, commands: Sequence[Command[object]]) -> list[object]:
+        replies = [*await self._servers.send(commands)]
+        unknown = [n for n, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
+        if unknown:  # it has been restarted, or is new: these were not done
+            again = await self._servers.send([commands[n] for n in unknown], in_full=True)
+            for n, reply in zip(unknown, again, strict=True):
+                replies[n] = reply
+        return replies
+
     async def on_each(self, *parts: Arg) -> Sequence[object]:
-        """What every server that holds keys replies to a command without a key. Raises as ``run``."""
+        """What every server that holds keys replies to a command without a key. Raises as ``run``, but a
+        command's own error as redis-py's ResponseError: the service does without what it asks for here."""
         with self._watched(), self._metrics.redis(str(parts[0])):
             return await self._servers.on_each(*parts)
 
@@ -187,52 +185,77 @@ class RedisGate:
         """
         milliseconds = max(1, int(seconds * 1000))
         head = ("XREAD", "COUNT", count, "BLOCK", milliseconds, "STREAMS")
-        with self._watched():
-            reply = await self._servers.read(next(iter(places)), (*head, *places, *places.values()), seconds)
+        try:
+            with self._watched():
+                parts: tuple[Arg, ...] = (*head, *places, *places.values())
+                reply = await self._servers.read(next(iter(places)), parts, seconds)
+        except redis_errors.ResponseError as error:
+            raise self.refused("XREAD", error) from error
         return cast("Streams | None", reply) or []
 
-    async def ping(self) -> bool:
-        """Whether Redis answers now; a failure closes the gate, an odd answer is only logged."""
-        try:
-            await self.on_each("PING")
-        except RedisUnavailable:
+    async def works(self, *, thorough: bool = False) -> bool:
+        """Whether Redis takes a script that writes in each slot, now; a failure closes the gate.
+
+        Args:
+            thorough: with all that the service ever asks of it.
+        """
+        if self.away:
             return False
-        except redis_errors.RedisError as error:
-            logger.warning("Redis does not answer as it should: {}", type(error).__name__)
+        try:
+            with NoCancelLost():
+                await self._try(thorough=thorough)
+        except CAUGHT as exc:
+            if isinstance(exc, _TIMED_OUT) or _no_connection(exc):
+                self._failed(exc)
+            else:
+                self._close_gate(exc)
             return False
         return True
 
+    async def _try(self, *, thorough: bool) -> None:
+        """Raises what the first slot that does not work says."""
+        calls = [probe(key=key, thorough=thorough) for key in self._probe_keys]
+        replies = await self._replies(calls)
+        if thorough:  # a server that knows the scripts today may be new tomorrow
+            replies += await self._servers.send(calls[:1], in_full=True)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+
     def _failed(self, exc: Exception) -> RedisUnavailable | Overloaded:
-        if isinstance(exc, redis_errors.MaxConnectionsError) or "No connection available" in str(exc):
+        if _no_connection(exc):
             return Overloaded("All connections to the store are in use; try again shortly")
         if not isinstance(exc, _TIMED_OUT):
             self._close_gate(exc)
-        elif self._suspicion is None and not self._closed:
-            self._suspicion = asyncio.create_task(self._check_suspicion(), name="redis-doubt")
-            self._suspicion.add_done_callback(self._suspicion_checked)
+        else:
+            self._suspect(slow=True)
         return RedisUnavailable()
+
+    def _suspect(self, *, slow: bool = False) -> None:
+        if self._suspicion is None and not self._closed and not self.away:
+            self._suspicion = asyncio.create_task(self._check_suspicion(slow=slow), name="redis-doubt")
+            self._suspicion.add_done_callback(self._suspicion_checked)
 
     def _close_gate(self, exc: Exception) -> None:
         if self._open.is_set():
             self._open.clear()
             self.outages += 1
             self._metrics.redis_outage()
-            logger.warning(
-                "Redis is away: {}", exc if isinstance(exc, HandshakeRefused) else type(exc).__name__
-            )
+            self.why = reason(exc)
+            logger.warning("Redis is away: {}", self.why)
             self._start_probe()
 
-    async def _check_suspicion(self) -> None:
+    async def _check_suspicion(self, *, slow: bool) -> None:
         """Was it that command alone, or is Redis away?"""
         try:
             with NoCancelLost():
-                await self._servers.answers(self._probe_keys)
-        except _CAUGHT as exc:
-            if _is_away(exc):
-                self._close_gate(exc)
+                await self._try(thorough=not slow)
+        except CAUGHT as exc:
+            self._close_gate(exc)
         else:
-            self._stalls += 1
-            logger.warning("Redis was slow: a command timed out")
+            if slow:
+                self._stalls += 1
+                logger.warning("Redis was slow: a command timed out")
 
     def _suspicion_checked(self, doubt: "asyncio.Task[None]") -> None:
         self._suspicion = None
@@ -257,11 +280,13 @@ class RedisGate:
         while True:
             try:
                 with NoCancelLost():
-                    await self._servers.check(self._probe_keys)
-            except _CAUGHT as exc:
-                if not _is_away(exc):
-                    logger.warning("Redis answers again, though not as it should: {}", type(exc).__name__)
-                    break
+                    await self._servers.before_probe()
+                    await self._try(thorough=True)
+            except CAUGHT as exc:
+                with NoCancelLost():
+                    if is_read_only(exc):
+                        await self._servers.connect_anew()
+                self._still_away(exc)
                 # The longer it has been away, the less it matters whether it is found a moment later.
                 away = loop.time() - began
                 await asyncio.sleep(min(max(_PROBE_SECONDS, away / 20), _SLOWEST_PROBE_SECONDS))
@@ -270,7 +295,18 @@ class RedisGate:
         logger.warning("Redis is back")
         self._open.set()
 
+    def _still_away(self, exc: Exception) -> None:
+        """Says so where the reason is another one than before: what is to be done may be, too."""
+        if (why := reason(exc)) != self.why:
+            self.why = why
+            logger.warning("Redis is still away: {}", why)
+
     async def close(self) -> None:
         self._closed = True
         await end_tasks(task for task in (self._probe, self._suspicion) if task is not None)
         await self._servers.close()
+
+
+def _no_connection(exc: Exception) -> bool:
+    """Whether all of ours are in use, which says nothing of Redis."""
+    return isinstance(exc, redis_errors.MaxConnectionsError) or "No connection available" in str(exc)

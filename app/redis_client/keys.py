@@ -150,8 +150,9 @@ class Keys:
 
     @property
     def probes(self) -> tuple[Key, ...]:
-        """A key in each shard's slot. They are only ever deleted: to see whether writing works everywhere."""
-        return tuple(Key(f"{self._shard(shard)}probe") for shard in self.shards)
+        """A key in each slot that the service uses, for a script that finds out whether all works there."""
+        shards = (f"{self._shard(shard)}probe" for shard in self.shards)
+        return tuple(Key(key) for key in (*shards, f"{self.prefix}{{index}}:probe"))
 
     @property
     def all_sessions(self) -> Key:

@@ -29,6 +29,7 @@ from redis.asyncio.sentinel import (
 from redis.backoff import NoBackoff
 
 from app.redis_client.commands import Arg, Command, Key
+from app.redis_client.refusals import HandshakeRefused, is_away, said
 from app.redis_url import RedisAddress
 from app.stopping import NoCancelLost, end_tasks
 from app.utils import SHARDS
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 BLOCKING_READS: Final = SHARDS + 4
 """Reads that wait at the same time: one for each shard, the inbox, and some room."""
+
+_CLIENT_NAME: Final = "coze-fastapi"
 
 _AT_HAND: Final = 4
 """Connections that stay outside the pool, ready to be used."""
@@ -53,11 +56,6 @@ Reply = object
 """As the wire has it, or a command's own error."""
 AnyCommand = Command[object]
 Parts = tuple[Arg, ...]
-
-
-class HandshakeRefused(redis_errors.ConnectionError):
-    """The server answers and lets nobody in: it refuses a command of the handshake (CLIENT, SELECT). Its text
-    is the server's own."""
 
 
 class Servers:
@@ -175,21 +173,15 @@ class Servers:
             reply: Reply = await self._blocking.execute_command(*parts)  # type: ignore[no-untyped-call]
             return reply
 
-    async def answers(self, keys: Sequence[Key]) -> None:
-        """Raises unless every place answers and takes a write. Disturbs nothing that is under way."""
-        _without_errors(await self._exchange([_packed(("DEL", keys[0]))]))
-
-    async def check(self, keys: Sequence[Key]) -> None:
-        """The same after an outage. Connections are made anew where the server at their other end may have
-        become a replica."""
+    async def before_probe(self) -> None:
+        """After an outage: what was at hand is looked at by the pool again."""
         await self._give_back()
-        try:
-            await self.answers(keys)
-        except redis_errors.ReadOnlyError:
-            await self._give_back()
-            await self._client.connection_pool.disconnect(inuse_connections=False)
-            await self._blocking.connection_pool.disconnect(inuse_connections=False)
-            raise
+
+    async def connect_anew(self) -> None:
+        """The server at the other end has become a replica; the master may be elsewhere by now."""
+        await self._give_back()
+        await self._client.connection_pool.disconnect(inuse_connections=False)
+        await self._blocking.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         await end_tasks(self._batches)
@@ -272,13 +264,12 @@ class ClusterServers:
             reply: Reply = await self._blocking.execute_command(*parts, target_nodes=node)
             return reply
 
-    async def answers(self, keys: Sequence[Key]) -> None:
-        _without_errors(await self.send([Command[object]("DEL", key) for key in keys]))
-
-    async def check(self, keys: Sequence[Key]) -> None:
+    async def before_probe(self) -> None:
         # Asked for its slots again: redis-py does so only after some of the failures.
         await self._client.aclose()
-        await self.answers(keys)
+
+    async def connect_anew(self) -> None:
+        """Nothing: a Cluster tells where its masters are."""
 
     async def close(self) -> None:
         for client in (self._blocking, self._client):
@@ -289,12 +280,25 @@ AnyServers = Servers | ClusterServers
 
 
 async def _handshake(connection: AbstractConnection) -> None:
-    """redis-py's handshake. What is refused there says that the server cannot be used; redis-py would raise
-    it as the error of the command that happened to need the connection."""
+    """redis-py's handshake, and our name for whoever lists the clients. What is refused there says that the
+    server cannot be used; redis-py would raise it as the error of the command that happened to need the
+    connection. The name alone adorns: without the right to give one, or behind a proxy, it is left out."""
+    # Else it sends CLIENT SETINFO and ignores the reply, in which a server may say why it hangs up.
+    connection.driver_info = None
     try:
         await connection.on_connect_check_health(check_health=False)
     except redis_errors.ResponseError as error:
-        raise HandshakeRefused(f"it refuses connections: {str(error)[:200]}") from error
+        raise _handshake_refused(error) from error
+    try:
+        await connection.send_command("CLIENT", "SETNAME", _CLIENT_NAME, check_health=False)
+        await connection.read_response()
+    except redis_errors.ResponseError as error:
+        if is_away(error):
+            raise _handshake_refused(error) from error
+
+
+def _handshake_refused(error: Exception) -> HandshakeRefused:
+    return HandshakeRefused(f"it refuses connections: {said(error)[:200]}")
 
 
 def _packed(parts: Parts) -> bytes:
@@ -330,7 +334,6 @@ def connection_options(read_timeout: float | None, timeout: float) -> dict[str, 
         "health_check_interval": 30,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
-        "client_name": "coze-fastapi",
         "redis_connect_func": _handshake,
     }
 
@@ -350,6 +353,8 @@ def open_embedded(reply_timeout: float, server: "FakeServer | None" = None) -> S
 def open_single(address: RedisAddress, *, pool_size: int, reply_timeout: float) -> Servers:
     def client(size: int, read_timeout: float | None) -> Redis:
         options = connection_options(read_timeout, reply_timeout)
+        if address.url.startswith("unix:"):
+            del options["socket_keepalive"]  # a socket on this machine takes no such option
         return Redis.from_pool(
             BlockingConnectionPool.from_url(
                 address.url, max_connections=size, timeout=reply_timeout, **options

@@ -7,7 +7,7 @@ from typing import Final
 from loguru import logger
 
 from app.exceptions import Overloaded, RedisUnavailable
-from app.redis_client import RedisGate
+from app.redis_client import RedisGate, RedisRefused
 from app.stopping import NoCancelLost
 
 _AFTER_FAULT_SECONDS: Final = 1.0
@@ -24,6 +24,9 @@ async def forever(
         try:
             with NoCancelLost():
                 await step()
+        except RedisRefused:  # which has been logged
+            await asyncio.sleep(_AFTER_FAULT_SECONDS)
+            await redis.wait_open()
         except (RedisUnavailable, Overloaded):
             await asyncio.sleep(0.05)
             await redis.wait_open()

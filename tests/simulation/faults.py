@@ -137,7 +137,7 @@ class Faults:
         self._redis.cut_off.discard(name)
 
     async def redis_refuses_names(self, seconds: float) -> None:
-        """CLIENT SETNAME is refused, and with it each new connection."""
+        """Each new connection is refused, as in protected mode."""
         self._note("redis_refuses_names", "odd", seconds)
         self._redis.refuses_names = True
         self._redis.break_links()

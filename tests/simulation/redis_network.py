@@ -60,7 +60,7 @@ class RedisNetwork:
         """Replicas that do not reach it."""
         self.weather: list[Weather] = []
         self.refuses_names = False
-        """CLIENT SETNAME is refused, as by some proxies."""
+        """CLIENT SETNAME, the first command of each connection, is answered as protected mode answers it."""
         self.counts: Counter[str] = Counter()
         self.packets = 0
         self.dice = dice
@@ -227,7 +227,7 @@ class Link:
 
     def execute(self, data: bytes) -> None:
         if self._network.refuses_names and b"SETNAME" in data:
-            self._feed(b"-ERR unknown subcommand SETNAME\r\n")
+            self._feed(b"-DENIED Redis is running in protected mode\r\n")
             return
         self._socket.execute(data)
         self._network.executed(self, data)

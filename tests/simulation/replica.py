@@ -98,7 +98,7 @@ class Replica(Owner):
         )
         async with open_resources(self.settings, world) as resources:
             self._app.state.resources = resources
-            await resources.redis.ping()
+            await resources.redis.works()
             self._ready.set()
             await self._leave.wait()
             await resources.shutdown.drain()

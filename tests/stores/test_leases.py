@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
 
-from app.redis_client import Command
+from app.redis_client import Command, RedisRefused
 from app.stores.leases import CancelTicket
 from app.stores.scripts import chat_ids, lease_release
 
@@ -104,9 +103,9 @@ async def test_a_release_tells_how_many_leases_were_still_there(at: Place) -> No
 
 async def test_what_redis_says_against_leases_is_raised(at: Place) -> None:
     await at.redis.run(Command[bytes]("SET", at.leases_key(), "odd", "PX", DAY))
-    with pytest.raises(ResponseError):
+    with pytest.raises(RedisRefused):
         await at.leases.renew([(at.cid("A"), 1)])
-    with pytest.raises(ResponseError):
+    with pytest.raises(RedisRefused):
         await at.leases.release([(at.cid("A"), 1)])
 
 
