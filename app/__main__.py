@@ -40,6 +40,7 @@ def serve(settings: Settings) -> None:
     uvicorn.run(
         "app.process:build_app",
         factory=True,
+        http="app.http.protocol:HttpProtocol",  # each worker imports it
         host=settings.host,
         port=settings.port,
         workers=settings.workers,

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from app.exceptions import (
@@ -20,14 +21,17 @@ from app.exceptions import (
     ValidationFailed,
 )
 from app.models import ErrorEnvelope
+from app.models.faults import in_plain_words
 from app.utils import iso
 
 _BY_STATUS: dict[int, type[ServiceError]] = {
     404: RouteNotFound,
-    405: MethodNotAllowed,
     413: BodyTooLarge,
     415: UnsupportedMediaType,
 }
+
+_MOST_TOLD: Final = 3
+"""Wrong fields that an error's message names; ``details.fields`` has all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class ErrorShape:
         model: of the body, for the published OpenAPI.
         body: makes the body of an error, the request's id and the moment (ISO 8601).
         headers: makes the headers that go along, beside those that every failure has.
+        challenge: WWW-Authenticate of a 401.
     """
 
     name: str
@@ -47,6 +52,7 @@ class ErrorShape:
     model: type[BaseModel]
     body: Callable[[ServiceError, str, str], dict[str, Any]]
     headers: Callable[[ServiceError], dict[str, str]] = lambda _: {}
+    challenge: str = 'HtySudoerToken realm="coze-fastapi"'
 
     def is_for(self, path: str) -> bool:
         return path == self.prefix or path.startswith(self.prefix + "/")
@@ -56,12 +62,19 @@ def error_body(error: ServiceError, request_id: str, moment: str = "") -> dict[s
     """The ``error`` object of the envelope. ``moment``: ISO 8601, by default now."""
     return {
         "code": error.code,
-        "message": error.message,
+        "message": full_message(error),
         "timestamp": moment or iso(),
         "request_id": request_id,
         "retryable": error.retryable,
         "details": error.details,
     }
+
+
+def full_message(error: ServiceError) -> str:
+    """With the first wrong fields and what is wrong with them: many clients show nothing else."""
+    fields = error.details.get("fields") or []
+    wrong = "; ".join(f"{fault['field']}: {fault['message']}" for fault in fields[:_MOST_TOLD])
+    return f"{error.message} ({wrong})" if wrong else error.message
 
 
 def _envelope(error: ServiceError, request_id: str, moment: str) -> dict[str, Any]:
@@ -79,6 +92,8 @@ def error_response(error: ServiceError, scope: Scope) -> Response:
     shapes: Sequence[ErrorShape] = scope["app"].state.error_shapes
     shape = next((shape for shape in shapes if shape.is_for(path)), ENVELOPE)
     headers = error.headers | shape.headers(error)
+    if error.status == 401:  # RFC 9110, 11.6.1: says how to authenticate; browsers ask nobody for these two
+        headers["WWW-Authenticate"] = shape.challenge
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if logid := error.details.get("logid"):
@@ -91,16 +106,21 @@ def validation_error(faults: Sequence[Any]) -> ServiceError:
     """Without the input: it may be long, and may be a secret."""
     fields = [
         {
-            "field": ".".join(str(part) for part in fault["loc"][1:]) or str(fault["loc"][0]),
-            "message": fault["msg"],
+            "field": ".".join(str(part) for part in fault["loc"][1:] if part != "") or str(fault["loc"][0]),
+            "message": in_plain_words(fault),
         }
         for fault in faults[:20]
     ]
-    if any(fault["type"] == "json_invalid" for fault in faults):
-        return ValidationFailed(
-            "The body is not valid JSON", details={"fields": [{"field": "body", "message": "not valid JSON"}]}
-        )
     return ValidationFailed(details={"fields": fields})
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods that the path takes, by whatever route: the framework names those of one route."""
+    found: set[str] = set()
+    for route in request.app.router.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
 
 
 def add_error_handlers(app: FastAPI, shapes: Sequence[ErrorShape] = ()) -> None:
@@ -117,6 +137,10 @@ def add_error_handlers(app: FastAPI, shapes: Sequence[ErrorShape] = ()) -> None:
 
     @app.exception_handler(HTTPException)
     async def _framework(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            allowed = ", ".join(_allowed(request))
+            text = f"{MethodNotAllowed.default_message}: it takes {allowed}"
+            return error_response(MethodNotAllowed(text, headers={"Allow": allowed}), request.scope)
         known = _BY_STATUS.get(error.status_code)
         translated = known() if known else ValidationFailed(str(error.detail))
         translated.headers |= dict(error.headers or {})

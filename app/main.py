@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from loguru import logger
 
 from app import __version__
@@ -13,7 +14,7 @@ from app.doors.openai.errors import OPENAI_ERRORS
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
-from app.http.middleware import Cors, RequestMiddleware
+from app.http.middleware import Cors, Refusals, RequestMiddleware
 from app.http.openapi import add_openapi
 from app.routes import (
     admin,
@@ -66,6 +67,10 @@ def create_app(
     for module in (messages, chats, sessions, health, metrics, files, users, usage, admin, docs, playground):
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend(openai_door.router.routes)
+    for route in app.router.routes:
+        if isinstance(route, APIRoute) and route.methods == {"GET"}:
+            route.methods = {"GET", "HEAD"}  # RFC 9110, 9.1; the server leaves the body out
+    app.add_middleware(Refusals)
     app.add_middleware(Cors)
     app.add_middleware(RequestMiddleware)
     add_error_handlers(app, shapes=[OPENAI_ERRORS])

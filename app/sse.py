@@ -1,7 +1,8 @@
 """Events -> HTTP: what a reader brings as ``text/event-stream`` (WHATWG HTML, server-sent events).
 
-The last two events, ``result`` and ``done``, are made here
-for each reader: they are not in the log and carry the last frame's id.
+The last two events, ``result`` and ``done``, are made here for each reader: they are not in the log.
+``result`` carries the last frame's id, ``done`` the next one, which no frame ever has: who comes back with it
+has read all there is.
 """
 
 import asyncio
@@ -26,9 +27,9 @@ from app.tasks.shutdown import Shutdown
 _RETRY: Final = b"retry: 1000\n\n"
 _HEARTBEAT: Final = b": keep-alive\n\n"
 _RECONNECT: Final = b'event: reconnect\ndata: "come back with your last id"\n\n'
-_HEADERS: Final = {
+STREAM_HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-store",
+    "Cache-Control": "no-store, no-transform",  # a box that compresses would gather frames
     "X-Accel-Buffering": "no",
 }
 
@@ -60,7 +61,7 @@ def render_ending(ending: Ending, last: Cursor) -> bytes:
     return b'id: %s\nevent: result\ndata: %s\n\nid: %s\nevent: done\ndata: "[DONE]"\n\n' % (
         str(last).encode(),
         result,
-        str(last).encode(),
+        str(last.behind).encode(),
     )
 
 
@@ -151,7 +152,7 @@ class EventStream(Response):
         on_close: Callable[[], None],
         dialect: Dialect = _COZE_EVENTS,
     ) -> None:
-        super().__init__(headers={**_HEADERS, "X-Coze-Chat-Id": chat_id})
+        super().__init__(headers={**STREAM_HEADERS, "X-Coze-Chat-Id": chat_id})
         del self.headers["content-length"]
         self._reader = reader
         self._dialect = dialect

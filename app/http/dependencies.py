@@ -47,6 +47,11 @@ class RequestContext:
         request_id: str = self.request.scope["state"]["request_id"]
         return request_id
 
+    @property
+    def is_head(self) -> bool:
+        """Only the headers are wanted: nothing is waited for, opened or prolonged."""
+        return self.request.method == "HEAD"
+
     async def json(self, model: type[_M], limit: int | None = None) -> _M:
         """The body; see ``read_json``.
 

@@ -1,6 +1,7 @@
 """A request's JSON body: bounded in size and time, and read only when the caller is known."""
 
 import asyncio
+import codecs
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Final, TypeVar
@@ -9,12 +10,14 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from app.exceptions import BodyTooLarge, UnsupportedMediaType, ValidationFailed
+from app.exceptions import BodyTooLarge, UnsupportedMediaType, ValidationFailed, wrong_field
 
 _M = TypeVar("_M", bound=BaseModel)
 _BODY_SECONDS: Final = 30.0
 _LINGER_BYTES: Final = 16 * 1024 * 1024
 _LINGER_SECONDS: Final = 2.0
+_MAX_SHOWN: Final = 60
+_PLAIN: Final = frozenset({"identity", ""})
 CLOSE: Final = {"Connection": "close"}
 """With an answer that comes before the end of the body: the rest would be read for nothing."""
 
@@ -26,14 +29,16 @@ async def read_json(request: Request, model: type[_M], limit: int) -> _M:
         limit: bytes.
 
     Raises:
-        UnsupportedMediaType: it is not called JSON.
+        UnsupportedMediaType: it is not called JSON, or is compressed.
         BodyTooLarge: it is longer than ``limit``.
         ValidationFailed: it did not arrive in time.
-        RequestValidationError: it does not fit ``model``.
+        RequestValidationError: it does not fit ``model``, or is no JSON.
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        raise UnsupportedMediaType
+        given = f"`{kind[:_MAX_SHOWN]}`" if kind else "no Content-Type"
+        raise UnsupportedMediaType(f"{UnsupportedMediaType.default_message}; this came with {given}")
+    refuse_encoded(request)
     too_large = BodyTooLarge(f"The request body is larger than {limit} bytes", headers=CLOSE)
     if int(request.headers.get("content-length") or 0) > limit + _LINGER_BYTES:
         raise too_large
@@ -50,11 +55,36 @@ async def read_json(request: Request, model: type[_M], limit: int) -> _M:
     except TimeoutError:
         text = f"The body did not arrive within {_BODY_SECONDS:g} s"
         raise ValidationFailed(text, headers=CLOSE) from None
+    data = bytes(body).removeprefix(codecs.BOM_UTF8)  # RFC 8259, 8.1: may be ignored
     try:
-        return model.model_validate_json(bytes(body))
+        return model.model_validate_json(data)
     except ValidationError as exc:
-        faults = exc.errors(include_input=False, include_url=False, include_context=False)
+        if (fault := _undecodable(data)) is not None:
+            raise wrong_field("body", fault) from None
+        faults = exc.errors(include_input=False, include_url=False)
         raise RequestValidationError([{**f, "loc": ("body", *f["loc"])} for f in faults]) from None
+
+
+def refuse_encoded(request: Request) -> None:
+    """Raises ``UnsupportedMediaType`` for a body that is compressed, by whichever header says so."""
+    for name, plain in (("content-encoding", _PLAIN), ("transfer-encoding", _PLAIN | {"chunked"})):
+        for value in request.headers.getlist(name):
+            if coded := {each.strip().lower() for each in value.split(",")} - plain:
+                text = f"{name.title()} {min(coded)[:_MAX_SHOWN]} is not taken; send the body as it is"
+                raise UnsupportedMediaType(text, headers={"Accept-Encoding": "identity"} | CLOSE)
+
+
+def _undecodable(body: bytes) -> str | None:
+    """Why these bytes are no UTF-8 text; None where they are."""
+    if not body:
+        return "is empty"
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in body[:2]:
+        return "is UTF-16 or UTF-32 (by its byte order mark or its zeros); send UTF-8"
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return f"is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start}; send UTF-8"
+    return None
 
 
 async def ends_soon(chunks: AsyncIterator[bytes]) -> bool:

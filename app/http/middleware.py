@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.error_handlers import error_response
 from app.exceptions import InternalError, ValidationFailed
+from app.http.protocol import REFUSAL
 from app.metrics import begin_timings
 from app.tracing import Span, Tracing
 from app.utils import random_token
@@ -33,15 +34,6 @@ _API_HEADERS: Final = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 ]
-_ALLOWED_HEADERS: Final = [
-    "HtySudoerToken",
-    "HtyHost",
-    "Last-Event-ID",
-    "Idempotency-Key",
-    "Prefer",
-    "Content-Type",
-    "Authorization",
-]
 _EXPOSED_HEADERS: Final = [
     "X-Coze-Chat-Id",
     "X-Request-Id",
@@ -52,6 +44,8 @@ _EXPOSED_HEADERS: Final = [
     "RateLimit-Remaining",
     "RateLimit-Reset",
     "Preference-Applied",
+    "WWW-Authenticate",
+    "Allow",
 ]
 
 
@@ -93,6 +87,7 @@ class _Watched:
     def begin(self, message: Message, extra: list[tuple[bytes, bytes]]) -> None:
         """The headers are about to leave: adds ours."""
         self.status = message["status"]
+        self.state["begun"] = True
         self.headers_after = self.elapsed()
         present = dict(message["headers"])
         for header, name in ((b"x-coze-chat-id", "chat_id"), (b"x-coze-logid", "logid")):
@@ -164,8 +159,7 @@ def _from(scope: Scope, name: str) -> Any:
 
 class RequestMiddleware:
     """Outermost: each request's id (the caller's if sane, else ours) bound to its log lines and sent back,
-    one access line, metrics and a span, the security headers, a bound on the size of the headers, and the
-    answer to what nobody expected."""
+    one access line, metrics and a span, the security headers, and a bound on the size of the headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -205,25 +199,42 @@ class RequestMiddleware:
         span = tracing.span(scope["method"], kind="server", carrier=carrier)
         with logger.contextualize(fields=watched.fields), span:
             watched.answer["trace_id"] = span.trace_id
+            if size > _MAX_HEADER_BYTES:
+                text = f"The headers are too large: {size} bytes, at most {_MAX_HEADER_BYTES}"
+                watched.state[REFUSAL] = ValidationFailed(text)
             try:
-                if size > _MAX_HEADER_BYTES:
-                    refusal = error_response(ValidationFailed("The headers are too large"), scope)
-                    await refusal(scope, receive, send_with_headers)
-                else:
-                    await self._serve(watched, receive_watched, send_with_headers)
+                await self._app(scope, receive_watched, send_with_headers)
+            except ClientDisconnect:
+                watched.gone = True
             finally:
                 watched.finish(span)
 
-    async def _serve(self, watched: _Watched, receive: Receive, send: Send) -> None:
-        """What nobody expected is logged once, here: broad on purpose, the last resort of a request."""
+
+class Refusals:
+    """Innermost, so that its answers get all that the others add: the answer to what was refused on the way
+    in, and to what nobody expected."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if (refusal := scope["state"].pop(REFUSAL, None)) is not None:
+            await error_response(refusal, scope)(scope, receive, send)
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._app(watched.scope, receive, send)
+            await self._app(scope, receive, send)
         except ClientDisconnect:
-            watched.gone = True
-        except Exception as error:  # noqa: BLE001  # see above; what has begun can only be broken off
-            logger.opt(exception=error).error("request broke: {}", watched.route)
-            if not watched.status:
-                await error_response(InternalError(), watched.scope)(watched.scope, receive, send)
+            raise
+        except Exception as error:  # noqa: BLE001  # the last resort of a request; logged once, here
+            logger.opt(exception=error).error("request broke: {}", getattr(scope.get("route"), "path", None))
+            if not scope["state"].get("begun"):  # what has begun can only be broken off
+                await error_response(InternalError(), scope)(scope, receive, send)
 
 
 class Cors:
@@ -256,8 +267,10 @@ class Cors:
             self._cors[setting] = CORSMiddleware(
                 self._app,
                 allow_origins=origins,
-                allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=_ALLOWED_HEADERS,
+                allow_methods=["GET", "HEAD", "POST", "DELETE"],
+                # Whatever is asked for: SDKs and proxies add headers of their own, and without credentials
+                # that gives nothing away.
+                allow_headers=["*"],
                 expose_headers=_EXPOSED_HEADERS,
                 allow_credentials=False,
                 max_age=600,

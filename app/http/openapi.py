@@ -3,11 +3,13 @@
 Errors that many routes have are named groups here. All that every route has is added by ``errors``.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
@@ -96,6 +98,11 @@ def event_stream() -> Responses:
     return {200: {"description": "Server-sent events", "content": {"text/event-stream": {"schema": _EVENT}}}}
 
 
+AT_THE_END: Final[Responses] = {
+    204: {"description": "Nothing came behind the id of `done`: there is nothing more to read"}
+}
+
+
 def chat_answers() -> Responses:
     """``responses=`` of a route that starts a chat: whole, still at work, or a stream."""
     return {
@@ -121,8 +128,12 @@ def add_openapi(app: FastAPI, shapes: Sequence[ErrorShape] = ()) -> None:
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
+            routes = _published(app.routes)
             document = get_openapi(
-                title=app.title, version=app.version, description=app.description, routes=app.routes
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=routes,
             )
             components = document["components"]
             components["schemas"] |= _bodies(app.routes)
@@ -134,6 +145,15 @@ def add_openapi(app: FastAPI, shapes: Sequence[ErrorShape] = ()) -> None:
         return app.openapi_schema
 
     app.openapi = build  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _published(routes: Iterable[BaseRoute]) -> list[BaseRoute]:
+    """Without HEAD, which every GET has: it would say all a second time, under the same operation ids."""
+    published = [copy.copy(route) for route in routes]
+    for route in published:
+        if isinstance(route, APIRoute):
+            route.methods = set(route.methods or ()) - {"HEAD"}
+    return published
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:

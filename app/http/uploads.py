@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from app.exceptions import BodyTooLarge, ServiceError, ValidationFailed
 from app.http.dependencies import RequestContext
-from app.http.json_body import CLOSE, ends_soon
+from app.http.json_body import CLOSE, ends_soon, refuse_encoded
 from app.http.multipart import MAX_OVERHEAD, FormReader, broken
 
 
@@ -83,6 +83,7 @@ async def open_upload(context: RequestContext) -> AsyncIterator[Upload]:
     try:
         if int(request.headers.get("content-length") or 0) > limit + MAX_OVERHEAD:
             raise BodyTooLarge(f"The file is larger than {limit} bytes (MAX_FILE_BYTES)")
+        refuse_encoded(request)
         upload = Upload(request, idle_timeout=settings.upload_idle_timeout)
         await upload.open()
         if not upload.name and upload.failure is None:

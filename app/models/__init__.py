@@ -75,6 +75,11 @@ class Cursor(NamedTuple):
     def __str__(self) -> str:
         return f"{self.epoch}-{self.frame}"
 
+    @property
+    def behind(self) -> "Cursor":
+        """The id of ``done`` behind an end at this place. What is added later begins another epoch."""
+        return Cursor(self.epoch, self.frame + 1)
+
     @classmethod
     def parse(cls, text: str) -> "Cursor | None":
         """None if ``text`` is not ``<digits>-<digits>`` of a sane length."""

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
@@ -15,9 +15,11 @@ USER_ID_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+$"
 """Anything but control characters, line ends and changes of direction, which make a line read as another
 one: it goes to Coze, into keys (hashed) and into logs."""
 UserId = Annotated[str, StringConstraints(pattern=USER_ID_PATTERN, min_length=1, max_length=128)]
-ConversationId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,32}$")]
+CONVERSATION_ID_PATTERN: Final = r"^[0-9]{1,32}$"
+ConversationId = Annotated[str, StringConstraints(pattern=CONVERSATION_ID_PATTERN)]
 """As Coze numbers them; of a conversation that the same user has had before."""
-BotId = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+BOT_ID_PATTERN: Final = r"^[0-9A-Za-z_-]{1,64}$"
+BotId = Annotated[str, StringConstraints(pattern=BOT_ID_PATTERN)]
 
 
 _MAX_DEPTH: Final = 64
@@ -30,14 +32,28 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
-class EnterMessage(_Body):
+class _WithMetaData(_Body):
+    """Our answers say ``metadata``, Coze and our bodies ``meta_data``: both are taken as the latter."""
+
+    meta_data: MetaData | None = None
+    metadata: Annotated[MetaData | None, Field(description="Another name for `meta_data`")] = None
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        if self.metadata is not None:
+            if self.meta_data is not None and self.meta_data != self.metadata:
+                raise ValueError("give either meta_data or metadata, which are two names for one thing")
+            self.meta_data, self.metadata = self.metadata, None
+        return self
+
+
+class EnterMessage(_WithMetaData):
     """A message of the conversation so far, as Coze's ``additional_messages`` takes it."""
 
     role: Literal["user", "assistant"]
     content: Annotated[str, StringConstraints(max_length=100_000)] = ""
     content_type: Literal["text", "object_string"] = "text"
     type: Literal["question", "answer", "function_call", "tool_response", "tool_output"] | None = None
-    meta_data: MetaData | None = None
 
     @model_validator(mode="after")
     def _question_is_the_users(self) -> "EnterMessage":
@@ -103,7 +119,7 @@ def _check_object(item: dict[str, Any]) -> None:
 AdditionalMessages = Annotated[list[EnterMessage], Field(max_length=99)]
 
 
-class CreateSession(_Body):
+class CreateSession(_WithMetaData):
     """Body of POST /coze/sessions."""
 
     model_config = ConfigDict(
@@ -117,7 +133,6 @@ class CreateSession(_Body):
     conversation_id: ConversationId | None = None
     additional_messages: AdditionalMessages | None = None
     auto_save_history: bool = True
-    meta_data: MetaData | None = None
 
     @model_validator(mode="after")
     def _links_files(self) -> "CreateSession":
@@ -153,7 +168,7 @@ class Attachment(_Body):
         return self
 
 
-class SendMessage(_Body):
+class SendMessage(_WithMetaData):
     """Body of POST /coze/sessions/{session_id}/messages."""
 
     model_config = ConfigDict(
@@ -167,7 +182,6 @@ class SendMessage(_Body):
     stream: bool = False
     additional_messages: AdditionalMessages | None = None
     custom_variables: Annotated[dict[str, str], Field(max_length=100)] | None = None
-    meta_data: MetaData | None = None
     parameters: Annotated[dict[str, JsonValue], Field(max_length=100)] | None = None
     on_busy: Literal["reject", "interrupt", "enqueue"] = "reject"
 

@@ -361,6 +361,7 @@ class Reading {
         throw new Lost(String(error?.message ?? error));
       });
       if (!response.ok) await this.#refused(response, init.method === "POST");
+      if (response.status === 204) return; // read to its end before
       if (!response.headers.get("Content-Type")?.startsWith("text/event-stream") || !response.body) {
         throw new Lost("not an event stream");
       }

@@ -7,7 +7,7 @@ from fastapi import Response
 
 from app.http.dependencies import RequestContext
 from app.models import success_json, task_status_of
-from app.sse import EventStream, result_json
+from app.sse import STREAM_HEADERS, EventStream, result_json
 from app.tasks.frames import error_of
 from app.tasks.reader import Ending, Reader
 
@@ -48,6 +48,13 @@ def chat_answer(found: Ending, headers: dict[str, str]) -> Response:
         headers=headers,
         media_type="application/json",
     )
+
+
+def stream_head(chat_id: str) -> Response:
+    """What a HEAD of the chat's events gets."""
+    response = Response(headers={**STREAM_HEADERS, "X-Coze-Chat-Id": chat_id})
+    del response.headers["content-length"]
+    return response
 
 
 def stream(context: RequestContext, reader: Reader, chat_id: str) -> Response:

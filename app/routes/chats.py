@@ -6,11 +6,21 @@ from fastapi import APIRouter, Query, Response
 
 from app.exceptions import ChatNotFound, ChatState, RateLimited
 from app.http.dependencies import ContextDep, CursorDep, IdempotencyKeyHeader, PatienceDep
-from app.http.openapi import BEGINS_ONCE, BODY, COZE, JsonBody, chat_answers, errors, event_stream
+from app.http.openapi import (
+    AT_THE_END,
+    BEGINS_ONCE,
+    BODY,
+    COZE,
+    JsonBody,
+    chat_answers,
+    errors,
+    event_stream,
+)
+from app.http.raw_path import RawPathRoute
 from app.models import Chat, SubmitToolOutputs, SuccessEnvelope
-from app.routes.answers import chat_answer, chat_as_it_stands, stream
+from app.routes.answers import chat_answer, chat_as_it_stands, stream, stream_head
 
-router = APIRouter(prefix="/coze/chats", tags=["chats"])
+router = APIRouter(prefix="/coze/chats", tags=["chats"], route_class=RawPathRoute)
 
 
 @router.get(
@@ -24,18 +34,23 @@ async def get_result(
     context: ContextDep,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds", allow_inf_nan=False)] = 0,
 ) -> Response:
-    return chat_as_it_stands(await context.resources.chats.result(context.identity, chat_id, wait))
+    seconds = 0 if context.is_head else wait
+    return chat_as_it_stands(await context.resources.chats.result(context.identity, chat_id, seconds))
 
 
 @router.get(
     "/{chat_id}/events",
     summary="The chat's event stream, from the start or after an event id",
     response_class=Response,
-    responses=event_stream() | errors(ChatNotFound, RateLimited),
+    responses=event_stream() | AT_THE_END | errors(ChatNotFound, RateLimited),
 )
 async def get_events(chat_id: str, context: ContextDep, after: CursorDep) -> Response:
-    context.resources.streams.check(context.identity.owner)
-    return stream(context, await context.resources.chats.follow(context.identity, chat_id, after), chat_id)
+    if not context.is_head:
+        context.resources.streams.check(context.identity.owner)
+    reader = await context.resources.chats.follow(context.identity, chat_id, after)
+    if reader is None:
+        return Response(status_code=204, headers={"X-Coze-Chat-Id": chat_id})
+    return stream_head(chat_id) if context.is_head else stream(context, reader, chat_id)
 
 
 @router.post(

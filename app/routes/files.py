@@ -7,12 +7,13 @@ from fastapi import APIRouter, Query, Response
 from app.exceptions import FileNotFound
 from app.http.dependencies import ContextDep
 from app.http.openapi import BEGINS, BODY, COZE, SESSION, errors
+from app.http.raw_path import RawPathRoute
 from app.http.uploads import UPLOAD_BODY, open_upload
 from app.models import USER_ID_PATTERN, StoredFile, SuccessEnvelope
 from app.routes.answers import success
 from app.tasks.files import file_view
 
-router = APIRouter(prefix="/coze/files", tags=["files"])
+router = APIRouter(prefix="/coze/files", tags=["files"], route_class=RawPathRoute)
 
 
 @router.post(

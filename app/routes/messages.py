@@ -5,10 +5,11 @@ from fastapi import APIRouter, Response
 from app.exceptions import ChatExpired, FileNotFound, QuotaExceeded, SessionBusy
 from app.http.dependencies import ContextDep, IdempotencyKeyHeader, PatienceDep
 from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, chat_answers, errors
+from app.http.raw_path import RawPathRoute
 from app.models import Chat, SendMessage, SuccessEnvelope
 from app.routes.answers import chat_answer, stream
 
-router = APIRouter(prefix="/coze/sessions", tags=["messages"])
+router = APIRouter(prefix="/coze/sessions", tags=["messages"], route_class=RawPathRoute)
 
 
 @router.post(

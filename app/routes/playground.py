@@ -65,7 +65,6 @@ async def _file(name: str, request: Request) -> Response:
 
 
 @router.get("")
-@router.head("")
 async def page(request: Request) -> Response:
     return await _file("index.html", request)
 
@@ -77,6 +76,5 @@ async def page_with_a_slash() -> Response:
 
 
 @router.get("/{name:path}")
-@router.head("/{name:path}")
 async def file(name: str, request: Request) -> Response:
     return await _file(name, request)

@@ -14,11 +14,13 @@ from app.exceptions import (
 )
 from app.http.dependencies import ContextDep, IdempotencyKeyHeader
 from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, errors
+from app.http.raw_path import RawPathRoute
 from app.models import ChatPage, ClearedContext, CreateSession, HistoryPage, Session, SuccessEnvelope
+from app.models.faults import MESSAGE_ID_PATTERN
 from app.routes.answers import success
 
-router = APIRouter(prefix="/coze/sessions", tags=["sessions"])
-_MessageId = Query(pattern=r"^([1-9][0-9]{0,31})?$", description="A message_id of the page before")
+router = APIRouter(prefix="/coze/sessions", tags=["sessions"], route_class=RawPathRoute)
+_MessageId = Query(pattern=MESSAGE_ID_PATTERN, description="A message_id of the page before")
 
 
 @router.post(
@@ -43,7 +45,9 @@ async def create_session(context: ContextDep, idempotency_key: IdempotencyKeyHea
 async def get_session(
     session_id: str, context: ContextDep, history_limit: Annotated[int, Query(ge=0, le=100)] = 20
 ) -> Response:
-    session = await context.resources.sessions.get(context.identity, session_id, history_limit)
+    session = await context.resources.sessions.get(
+        context.identity, session_id, history_limit, touch=not context.is_head
+    )
     return success(session, message="session found")
 
 
@@ -92,6 +96,9 @@ async def history(
     before: Annotated[str, _MessageId] = "",
     after: Annotated[str, _MessageId] = "",
 ) -> Response:
+    if context.is_head:  # neither Coze nor the session's life is a matter of headers
+        await context.resources.sessions.get(context.identity, session_id, 0, touch=False)
+        return success({}, message="history")
     page, logid = await context.resources.conversations.history(
         context.identity, session_id, limit=limit, order=order, before=before, after=after
     )

@@ -7,11 +7,10 @@ from fastapi import APIRouter, Query, Response
 from app.http.dependencies import ContextDep
 from app.http.openapi import errors
 from app.models import SuccessEnvelope, UsageReport
+from app.models.faults import DATE_PATTERN, GROUPS_PATTERN
 from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/usage", tags=["usage"])
-_DATE = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$"
-_ONE = "(day|bot|user|root)"
 
 
 @router.get(
@@ -23,11 +22,11 @@ _ONE = "(day|bot|user|root)"
 async def usage(
     context: ContextDep,
     since: Annotated[
-        str, Query(alias="from", pattern=_DATE, description="UTC; by default 30 days back")
+        str, Query(alias="from", pattern=DATE_PATTERN, description="UTC; by default 30 days back")
     ] = "",
-    to: Annotated[str, Query(pattern=_DATE, description="UTC, inclusive; by default today")] = "",
+    to: Annotated[str, Query(pattern=DATE_PATTERN, description="UTC, inclusive; by default today")] = "",
     group_by: Annotated[
-        str, Query(pattern=f"^{_ONE}(,{_ONE}){{0,3}}$", description="With commas: day,bot,user,root")
+        str, Query(pattern=GROUPS_PATTERN, description="With commas: day,bot,user,root")
     ] = "day",
 ) -> Response:
     report = await context.resources.usage.report(context.identity, since, to, group_by)

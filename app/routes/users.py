@@ -6,17 +6,17 @@ from fastapi import APIRouter, Path, Query, Response
 
 from app.http.dependencies import BearerContextDep, ContextDep
 from app.http.openapi import errors
+from app.http.raw_path import RawPathRoute
 from app.models import USER_ID_PATTERN, Erased, SessionList, SuccessEnvelope
 from app.routes.answers import success
 
-router = APIRouter(prefix="/coze/users", tags=["users"])
+router = APIRouter(prefix="/coze/users", tags=["users"], route_class=RawPathRoute)
 
-# ":path" because a user id may hold a slash, and an escaped one arrives unescaped.
 UserIdPath = Annotated[str, Path(min_length=1, max_length=128, pattern=USER_ID_PATTERN)]
 
 
 @router.get(
-    "/{user_id:path}/sessions",
+    "/{user_id}/sessions",
     summary="The user's live sessions, newest activity first",
     response_model=SuccessEnvelope[SessionList],
     responses=errors(),
@@ -29,7 +29,7 @@ async def list_sessions(
 
 
 @router.delete(
-    "/{user_id:path}",
+    "/{user_id}",
     summary="Erase what is kept of the user; repeat while `remaining_sessions` is above zero",
     response_model=SuccessEnvelope[Erased],
     responses=errors(),

@@ -258,10 +258,14 @@ class ChatService:
 
     # -- reading -----------------------------------------------------------------------------------------
 
-    async def follow(self, identity: Identity, chat_id: str, after: Cursor) -> Reader:
-        """A reader from just behind ``after``. Raises ``ChatNotFound``, and ``ValidationFailed`` where there
-        is no such place."""
+    async def follow(self, identity: Identity, chat_id: str, after: Cursor) -> Reader | None:
+        """A reader from just behind ``after``; None for the id of ``done`` where nothing was added behind it.
+        Raises ``ChatNotFound``, and ``ValidationFailed`` where there is no such place."""
         record = await self._chats.record(chat_id, identity)
+        if status_of(record) in SETTLED_STATUSES:
+            end = Cursor.parse(orjson.loads(record)["metadata"].get("last_event_id", ""))
+            if end is not None and after == end.behind:
+                return None
         log = self._log_of(chat_id)
         epoch = log.epoch if log is not None else 0
         if after.epoch > epoch:

@@ -119,12 +119,17 @@ class SessionService:
             self._make_conversation(session)
         return session_id
 
-    async def get(self, identity: Identity, session_id: str, history: int) -> dict[str, object]:
-        """The session with its newest ``history`` chats. Reading it makes it live on."""
-        session, records, index_due = await self._sessions.read(session_id, identity, history=history)
+    async def get(
+        self, identity: Identity, session_id: str, history: int, *, touch: bool = True
+    ) -> dict[str, object]:
+        """The session with its newest ``history`` chats. Reading it makes it live on where ``touch``."""
+        session, records, index_due = await self._sessions.read(
+            session_id, identity, history=history, touch=touch
+        )
         if index_due:
             self._running.move_in_indexes(session)
-        await self._running.record_conversation(session)
+        if touch:
+            await self._running.record_conversation(session)
         return session.view(self._sessions.limits, records)
 
     async def chats(

@@ -23,6 +23,7 @@ from fastapi import FastAPI
 
 from app.config import Settings, load_settings
 from app.factory import Resources
+from app.http.protocol import HttpProtocol
 from app.main import create_app
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN
 
@@ -78,7 +79,12 @@ class _Server(uvicorn.Server):
     def __init__(self, app: FastAPI) -> None:
         super().__init__(
             uvicorn.Config(
-                app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=3
+                app,
+                http=HttpProtocol,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=3,
             )
         )
         self.ready = threading.Event()

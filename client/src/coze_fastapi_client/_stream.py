@@ -23,6 +23,8 @@ from ._flows import (
     RetryState,
     Settings,
     Step,
+    call,
+    data_of,
     error_of,
     is_transient,
     path,
@@ -74,6 +76,9 @@ class StreamState:
             problem: CozeError | None = None
             try:
                 reply: Reply = yield Open(self._request())
+                if reply.status == 204 and self.chat_id is not None:
+                    yield from self._read_before(self.chat_id)
+                    return
                 self._check(reply)
                 if not announced:
                     announced = True
@@ -103,6 +108,13 @@ class StreamState:
         self.connections += 1
         self._opened = True
         self.chat_id = reply.headers.get("x-coze-chat-id") or self.chat_id
+
+    def _read_before(self, chat_id: str) -> Generator[Step | Event | Opened, Any, None]:
+        """``after`` was the id of ``done``, and nothing came behind it: only the final chat is fetched."""
+        yield Opened()
+        found = yield from call(self._settings, Request("GET", path("/coze/chats/{}/result", chat_id)))
+        self.chat = Chat.parse(data_of(found))
+        self._ended = True
 
     def _may_retry(self, refusal: CozeServiceError) -> bool:
         if isinstance(refusal, NotFound) and self._opened and self._retries.seconds < _REWRITING:
