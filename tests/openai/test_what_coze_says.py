@@ -1,4 +1,4 @@
-"""What Coze says reaches OpenAI's clients in a form that they can go on with, or as an error with its reason."""
+"""What Coze says reaches OpenAI's clients in a form that they can use, or as an error with its reason."""
 
 from __future__ import annotations
 
