@@ -16,9 +16,10 @@ from tests.support import RedisServer, ServiceProcess
 from .conftest import secured_values
 from .helpers import ALICE, Who
 
+# Without ignored_auth: it breaks one of two alternative schemes while our headers satisfy the other.
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
-    "response_schema_conformance,ignored_auth,use_after_free"
+    "response_schema_conformance,use_after_free"
 )
 ROOT = Who("an admin", "moicen.com", "ada", ("ADMIN",))
 Start = Callable[..., ServiceProcess]

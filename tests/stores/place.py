@@ -279,7 +279,7 @@ class Place:
             self.record(chat),
             self.frame("processing"),
             self.frame("pending"),
-            b"{}",
+            b'{"message":"hello"}',
         )
         return await self.chats.create(new, who, on_busy=on_busy, max_queued=max_queued, idempotency=key)
 

@@ -31,7 +31,7 @@ def new_chat(at: Place, chat: str, state: str, sent: bytes) -> dict[str, Any]:
         f"run:{chat}.epoch": "1",
         f"run:{chat}.state": state,
         f"run:{chat}.process": "me",
-        f"run:{chat}.request": "{}",
+        f"run:{chat}.request": '{"message":"hello"}',
         f"log:{chat}#1-1": {"n": b"1", "f": sent},
     }
 

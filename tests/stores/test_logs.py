@@ -320,7 +320,7 @@ async def test_a_chat_is_written_again_in_the_epoch_and_state_that_it_has_now(at
     assert {name: (await at.run("A"))[name] for name in ("epoch", "state", "request")} == {
         "epoch": "3",
         "state": "started",
-        "request": "{}",
+        "request": '{"message":"hello"}',
     }
     assert sorted(await at.held("leases.", "log:A#")) == ["leases.A:3", "log:A#3-1"]
 

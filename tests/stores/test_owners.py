@@ -14,10 +14,12 @@ import pytest
 
 from app.exceptions import InternalError, RedisUnavailable, SessionExpired
 from app.metrics import Metrics
+from app.redis_client import Command
+from app.signals import until
 from app.stores.leases import MAX_CLAIMS, RunState
 from app.stores.log_reader import LogReader
 from app.stores.open_log import ChatEnd
-from app.tasks.job import Job
+from app.tasks.job import Fresh, GiveUp, Job, Recover
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.takeover import LeaseKeeper
@@ -41,7 +43,7 @@ class _Runner:
         self._at = at
 
     async def run(self, job: Job) -> None:
-        await job.cancelled.wait()
+        await until(lambda: job.cancelled, job.changed)
         record = job.chat.model_copy(update={"status": "cancelled"}).model_dump_json().encode()
         self._at.writer.finish(job.log, [b"end\n\n"], ChatEnd(record, 1, packed=b"packed"))
 
@@ -57,7 +59,7 @@ class Owner:
             runner=cast(Runner, _Runner(at)),
             writer=at.writer,
             leases=at.leases,
-            reader=LogReader(at.redis, at.keys, at.process),
+            logs=LogReader(at.redis, at.keys, at.process),
             metrics=self.metrics,
             tracing=Tracing(),
             conversations=at.conversations,
@@ -94,7 +96,7 @@ async def owner(at: Place) -> AsyncIterator[Owner]:
 
 async def due(at: Place, chat: str, epoch: int = 1) -> None:
     """Its lease has run out."""
-    await at.redis.command("ZADD", at.leases_key(), "XX", 0, f"{at.cid(chat)}:{epoch}")
+    await at.redis.run(Command[int]("ZADD", at.leases_key(), "XX", 0, f"{at.cid(chat)}:{epoch}"))
 
 
 # -- taking over -----------------------------------------------------------------------------------------
@@ -108,7 +110,7 @@ async def test_a_chat_that_is_taken_over_opens_with_a_snapshot_behind_what_was_t
     job = await owner.take_over("A")
     assert job is not None
     assert owner.job("A") is job
-    assert (job.log.epoch, job.give_up, job.taken_over) == (2, None, True)
+    assert (job.log.epoch, job.start, job.at_coze) == (2, Recover(), True)
     assert [entry.epoch for entry in job.log.earlier] == [1, 2]
     assert job.log.frames == [job.fold.snapshot_frame()]
     assert owner.metrics.takeovers == 1
@@ -121,7 +123,7 @@ async def test_a_chat_that_nobody_has_begun_starts_with_its_first_frame(at: Plac
     await at.end("A")
     job = await owner.take_over("B", expect="ready")
     assert job is not None
-    assert (job.log.epoch, job.give_up, job.log.earlier, len(job.log.frames)) == (1, None, [], 1)
+    assert (job.log.epoch, job.start, job.log.earlier, len(job.log.frames)) == (1, Fresh(), [], 1)
     assert b'"pending"' in job.log.frames[0]
     assert owner.metrics.takeovers == 0
 
@@ -149,8 +151,8 @@ async def test_a_chat_that_was_begun_too_often_is_given_up(at: Place, owner: Own
         await at.claim("A", epoch=epoch, force=True)
     job = await owner.take_over("A", epoch=MAX_CLAIMS + 1)
     assert job is not None
-    assert isinstance(job.give_up, InternalError)
-    assert not isinstance(job.give_up, SessionExpired)
+    assert isinstance(job.start, GiveUp)
+    assert isinstance(job.start.error, InternalError)
     assert owner.metrics.takeovers == 1
 
 
@@ -161,7 +163,8 @@ async def test_a_chat_that_waited_until_its_session_s_end_is_given_up(at: Place,
     await at.age(SESSION + MINUTE)
     job = await owner.take_over("A")
     assert job is not None
-    assert isinstance(job.give_up, SessionExpired)
+    assert isinstance(job.start, GiveUp)
+    assert isinstance(job.start.error, SessionExpired)
     assert owner.metrics.takeovers == 0
 
 
@@ -187,7 +190,7 @@ async def test_the_next_of_the_queue_starts_where_the_last_one_ended(
     job = await owner.take_over("A")
     assert job is not None
     at.writer.draining = whose == "anybody's"
-    job.cancelled.set()
+    job.cancel()
     await wait_until(lambda: owner.job("A") is None, BOUND)
     assert (owner.job("B") is not None) == (whose == "ours")
     assert (await at.run("B"))["state"] == ("started" if whose == "ours" else "ready")
@@ -198,7 +201,7 @@ async def test_where_nothing_is_queued_nothing_starts(at: Place, owner: Owner) -
     await at.say("A")
     job = await owner.take_over("A")
     assert job is not None
-    job.cancelled.set()
+    job.cancel()
     await wait_until(lambda: owner.job("A") is None, BOUND)
     assert (len(owner.chats), job.log.next_chat, job.log.state) == (0, None, "committed")
 
@@ -215,7 +218,7 @@ async def test_whose_lease_is_gone_writes_again_what_redis_has_lost(at: Place, o
     await at.lose("A")
     await at.leases.drop(at.cid("A"), 2)
     owner.keeper.start()
-    await wait_until(lambda: at.redis.client.exists(at.keys.run(at.cid("A"))), BOUND)
+    await wait_until(lambda: at.redis.run(Command[int]("EXISTS", at.keys.run(at.cid("A")))), BOUND)
     await at.written()
     assert job.log.state == "open"
     assert (await at.held("leases."))["leases.A:2"] == LEASE
@@ -247,7 +250,7 @@ async def test_a_lease_that_is_gone_for_a_good_reason_makes_nobody_look(
         return [(at.cid(chat), epoch)]
 
     monkeypatch.setattr(at.leases, "renew", renew)
-    monkeypatch.setattr(owner.chats, "look_again", looked_at.append)
+    monkeypatch.setattr(owner.chats, "lease_is_gone", looked_at.append)
     owner.keeper.start()
     await wait_until(lambda: renewals, BOUND)
     await owner.looked()
@@ -269,7 +272,7 @@ async def test_a_lease_that_has_run_out_is_claimed_by_whoever_finds_it(at: Place
 async def test_the_lease_of_a_chat_that_is_over_is_taken_away(at: Place, owner: Owner) -> None:
     await at.open()
     await at.say("A")
-    await at.redis.command("DEL", at.keys.run(at.cid("A")))
+    await at.redis.run(Command[int]("DEL", at.keys.run(at.cid("A"))))
     await due(at, "A")
     owner.keeper.start()
 
@@ -280,11 +283,13 @@ async def test_the_lease_of_a_chat_that_is_over_is_taken_away(at: Place, owner: 
     assert len(owner.chats) == 0
 
 
-async def test_a_chat_of_one_s_own_whose_lease_is_late_is_not_claimed(at: Place, owner: Owner) -> None:
+async def test_a_chat_of_one_s_own_whose_lease_is_late_is_not_claimed(
+    at: Place, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await at.open()
     await at.say("A")
     job = await owner.take_over("A")
-    owner.chats.busy.clear()  # the renewal is late
+    monkeypatch.setattr(owner.keeper, "_until_busy", asyncio.Event().wait)  # the renewal is late
     await due(at, "A", 2)
     owner.keeper.start()
     await owner.looked()
@@ -335,7 +340,7 @@ async def test_one_that_cannot_be_claimed_does_not_keep_the_others_waiting(
 
 @pytest.mark.parametrize("why", ["trouble", "leaving"])
 async def test_nothing_is_claimed_after_trouble_or_by_a_process_that_leaves(
-    why: str, at: Place, owner: Owner
+    why: str, at: Place, owner: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After an outage every lease may have run out while its owner lives: for its length nobody claims."""
     await at.open()
@@ -343,7 +348,8 @@ async def test_nothing_is_claimed_after_trouble_or_by_a_process_that_leaves(
     await at.say("A")
     await at.say("B", "T")
     assert await owner.take_over("A") is not None
-    owner.chats.busy.clear()  # so that it is not the renewal's own pace that keeps the lease
+    # So that it is not the renewal's own pace that keeps the lease.
+    monkeypatch.setattr(owner.keeper, "_until_busy", asyncio.Event().wait)
     await due(at, "A", 2)
     await due(at, "B")
     if why == "trouble":
@@ -383,4 +389,4 @@ async def test_who_is_rung_cancels_the_chat_if_it_is_his(at: Place, owner: Owner
     await at.leases.ring(at.process, at.cid("A"))
     owner.keeper.start()
     async with asyncio.timeout(BOUND):
-        await job.cancelled.wait()
+        await until(lambda: job.cancelled, job.changed)
