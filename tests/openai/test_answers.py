@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import APIError, AsyncOpenAI, BadRequestError, OpenAI
+from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
 from tests.support import Client, RedisServer, RunningApp, SimControl, data_of, open_client
 
@@ -32,6 +32,15 @@ def test_the_bots_are_listed_as_models(ai: OpenAI) -> None:
         ("helper", "coze", "model"),
         ("助手", "coze", "model"),
     ]
+
+
+def test_each_listed_model_can_be_retrieved_and_no_other(ai: OpenAI) -> None:
+    for listed in ai.models.list():
+        assert ai.models.retrieve(listed.id) == listed
+    for name in ("nope", "helper ", "helper/x", "HELPER"):
+        with pytest.raises(NotFoundError) as caught:
+            ai.models.retrieve(name)
+        assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 
 def test_a_whole_answer_has_text_thoughts_usage_and_the_chat_in_its_id(ai: OpenAI, door: RunningApp) -> None:

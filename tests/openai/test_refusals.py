@@ -96,6 +96,26 @@ def test_what_cannot_be_done_is_a_bad_request_that_names_the_field(
     assert simulator.requests(path="/v3/chat") == []
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [said("a" * 4001)],
+        [said("short"), said("a" * 4001, "system")],
+        [said("a" * 100_001), said("hi")],
+        [said("a" * 60_000, "system"), said("a" * 60_000, "system"), said("hi")],
+        [said([{"type": "text", "text": "a" * 2000}] * 3)],
+    ],
+)
+def test_what_is_too_long_has_the_code_that_clients_shorten_at(
+    messages: list[Any], streamed: bool, ai: OpenAI, simulator: SimControl
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        ai.chat.completions.create(model=MODEL, messages=messages, stream=streamed)
+    checked(caught, "context_length_exceeded", "invalid_request_error", "messages")
+    assert simulator.requests(path="/v3/chat") == []
+
+
 @pytest.mark.parametrize(
     "harmless",
     [

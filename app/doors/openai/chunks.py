@@ -1,5 +1,6 @@
 """A chat's frames as ``chat.completion.chunk`` objects, for one reader."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -7,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from app.doors.openai.errors import TOO_LONG, openai_error
-from app.doors.openai.texts import SentText
+from app.doors.openai.texts import SentText, notice_of
 from app.exceptions import ChatState, ServiceError, ShuttingDown, ValidationFailed
 from app.models import Cursor
 from app.tasks.frames import error_of
@@ -43,6 +44,10 @@ def usage_of(chat: dict[str, Any]) -> dict[str, int] | None:
         "completion_tokens": usage["output_count"],
         "total_tokens": usage["token_count"],
     }
+
+
+def content_type_of(chat: dict[str, Any]) -> object:
+    return (chat.get("assistant_message") or {}).get("content_type")
 
 
 def call_id(chat_id: str, coze_id: str) -> str:
@@ -89,8 +94,9 @@ def refusal_of(chat: dict[str, Any]) -> ServiceError | None:
     if status == "cancelled":
         return _state(chat, "The chat was cancelled", "chat_cancelled")
     if status == "requires_action" and not tool_calls_of(chat):
-        kinds = {call.get("type") for call in _asked_calls(chat) if isinstance(call, dict)}
-        known = sorted(kind for kind in kinds if isinstance(kind, str) and _KIND.fullmatch(kind))
+        others = [call for call in _asked_calls(chat) if _function_of(chat["chat_id"], call) is None]
+        kinds = [call.get("type") for call in others if isinstance(call, dict)]
+        known = sorted({kind for kind in kinds if isinstance(kind, str) and _KIND.fullmatch(kind)})
         text = (
             f"The bot waits for something that is no named function ({', '.join(known) or 'unknown'}); "
             "OpenAI's clients cannot answer that. Use functions alone in the bot, or this service's own API"
@@ -135,6 +141,7 @@ class ChunkStream:
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._include_usage = include_usage
         self._texts = {kind: SentText((before or {}).get(kind, "")) for kind in _KINDS}
+        self._noticed = False
         self.finished = False
 
     @property
@@ -158,7 +165,10 @@ class ChunkStream:
         chat = orjson.loads(ending.record)
         if (refusal := refusal_of(chat)) is not None:
             raise refusal
-        rest = [(kind, self._texts[kind].end(chat[kind])) for kind in _KINDS]
+        rest = [
+            (kind, self._noting(kind, self._texts[kind].end(chat[kind]), content_type_of(chat)))
+            for kind in _KINDS
+        ]
         chunks = [self._chunk({kind: text}) for kind, text in rest if text]
         reason = "stop"
         if chat["status"] == "requires_action":
@@ -198,20 +208,53 @@ class ChunkStream:
             return
         message_id = str(message.get("id") or "")
         for kind in _KINDS:
-            yield kind, self._texts[kind].add(message_id, _text_of(message, kind))
+            news = self._texts[kind].add(message_id, _text_of(message, kind))
+            yield kind, self._noting(kind, news, message.get("content_type"))
 
     def _snapshot(self, snapshot: dict[str, Any]) -> Iterator[tuple[str, str]]:
         messages = [(str(item.get("id") or ""), item) for item in snapshot.get("messages") or []]
         for kind in _KINDS:
             texts = [(message_id, _text_of(item, kind)) for message_id, item in messages]
-            yield kind, self._texts[kind].replace(texts)
+            foreign = (item.get("content_type") for _, item in messages if _text_of(item, kind))
+            news = self._texts[kind].replace(texts)
+            yield kind, self._noting(kind, news, next(filter(notice_of, foreign), None))
+
+    def _noting(self, kind: str, news: str, content_type: object) -> str:
+        """A card's JSON is not to pass for the bot's words: it is said once, before the first of it."""
+        if not news or kind != "content" or self._noticed or not (notice := notice_of(content_type)):
+            return news
+        self._noticed = True
+        return notice + news
 
 
 def _data_of(frame: bytes) -> dict[str, Any]:
     """The JSON of a frame of the log: an event line, data lines, a blank line."""
     lines = frame[:-2].split(b"\n")[1:]
-    value = orjson.loads(b"\n".join(line[6:] for line in lines))
+    value = _readable(b"\n".join(line[6:] for line in lines))
     return value if isinstance(value, dict) else {}
+
+
+def _readable(data: bytes) -> Any:
+    """What Coze sent as it came can be worse JSON than ours: bytes that are no UTF-8, half characters, 1e999.
+    What cannot be read at all is None: the end of the stream brings its text."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(data.decode(errors="replace"), object_pairs_hook=_whole_characters)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole_characters(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Half characters become U+FFFD: they cannot be written as UTF-8."""
+    return {
+        name: value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if isinstance(value, str)
+        else value
+        for name, value in pairs
+    }
 
 
 def _text_of(message: dict[str, Any], kind: str) -> str:

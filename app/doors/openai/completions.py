@@ -14,6 +14,7 @@ from app.doors.openai.chunks import (
     ID_PREFIX,
     ChunkStream,
     TextByKind,
+    content_type_of,
     created_of,
     refusal_of,
     tool_calls_of,
@@ -29,7 +30,7 @@ from app.doors.openai.dialog import (
     too_long,
     tool_outputs_of,
 )
-from app.doors.openai.texts import rest_of
+from app.doors.openai.texts import notice_of, rest_of
 from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
 from app.models import Attachment, CreateSession, EnterMessage, SendMessage
@@ -243,6 +244,8 @@ def _unfinished(call: CompletionCall, chat: dict[str, Any]) -> ServiceError | No
 def completion_of(chat: dict[str, Any], model: str, before: TextByKind | None) -> dict[str, Any]:
     """The ``chat.completion`` object of a chat that is over or asks for tools."""
     said = {kind: _since(chat, kind, before) for kind in ("content", "reasoning_content")}
+    if said["content"]:
+        said["content"] = notice_of(content_type_of(chat)) + said["content"]
     calls = tool_calls_of(chat) if chat["status"] == "requires_action" else []
     message: dict[str, Any] = {
         "role": "assistant",

@@ -179,7 +179,9 @@ def _parts_of(message: DialogMessage) -> list[Part]:
 
 def _with_part(turn: Turn, message: DialogMessage, part: Part, where: str) -> Turn:
     """``turn`` and what ``part`` says. Raises ``ValidationFailed`` where that cannot be sent."""
-    kind = part.get("type") or next((kind for kind in (*_TEXTS, *_IMAGES) if kind in part), None)
+    kind = part.get("type")
+    if kind is None:
+        kind = next((name for name in (*_TEXTS, *_IMAGES) if name in part), None)
     if not isinstance(kind, str) or kind not in _TEXTS | _IMAGES or (kind in _IMAGES and turn.role != "user"):
         raise invalid(f"{where}.type", "only text, and images in the user's messages, can be sent")
     if kind in _IMAGES:

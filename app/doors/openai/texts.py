@@ -1,5 +1,7 @@
 """What an OpenAI client has of the answer. It can only be given more: nothing is ever taken back."""
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,6 +20,72 @@ def replaced() -> ServiceError:
 def rest_of(text: str, before: str) -> str:
     """What ``text`` says beyond ``before``, with which it begins."""
     return text[len(before) :].removeprefix(SEPARATOR if before else "")
+
+
+_TYPE_NAME: Final = re.compile(r"[a-z][a-z_]{0,31}")
+
+
+def notice_of(content_type: object) -> str:
+    """What stands before an answer that is no text (a card's JSON, say); empty for text."""
+    if not content_type or content_type == "text":
+        return ""
+    known = isinstance(content_type, str) and _TYPE_NAME.fullmatch(content_type)
+    return f"[{content_type if known else 'unknown type'}: data for Coze's own apps, no text]\n"
+
+
+_BROKEN: Final = "\ufffd"
+
+
+def _letters(text: str) -> list[tuple[str, int]]:
+    """What counts in ``text``, each with the place behind the character that it is of."""
+    return [
+        (letter, place)
+        for place, char in enumerate(text, 1)
+        if not char.isspace()
+        for letter in unicodedata.normalize("NFD", char)
+    ]
+
+
+def _behind_broken(letters: list[tuple[str, int]], place: int) -> int:
+    while place < len(letters) and letters[place][0] == _BROKEN:
+        place += 1
+    return place
+
+
+def _behind_one(letters: list[tuple[str, int]], place: int) -> int:
+    """Behind all letters of one character."""
+    end = place
+    while end < len(letters) and letters[end][1] == letters[place][1]:
+        end += 1
+    return end
+
+
+def rest_alike(text: str, sent: str) -> str | None:
+    """What ``text`` says beyond ``sent``; None where it does not begin with that.
+
+    Differences in white space, line ends, normal form, and U+FFFD where the other has a character or nothing,
+    are none: Coze stores a text otherwise than it streams it.
+    """
+    had, has = _letters(sent), _letters(text)
+    i = j = 0
+    while i < len(had):
+        if j < len(has) and had[i][0] == has[j][0]:
+            i, j = i + 1, j + 1
+            continue
+        after_i, after_j = _behind_broken(had, i), _behind_broken(has, j)
+        if (after_i, after_j) == (i, j):
+            return None
+        if after_j == j and (after_i == len(had) or had[after_i][0] != _letter_at(has, j)):
+            after_j = _behind_one(has, j)
+        elif after_i == i and had[i][0] != _letter_at(has, after_j):
+            after_i = _behind_one(had, i)
+        i, j = after_i, after_j
+    rest = text[has[j - 1][1] :] if j else text
+    return rest.lstrip() if sent[-1:].isspace() else rest
+
+
+def _letter_at(letters: list[tuple[str, int]], place: int) -> str:
+    return letters[place][0] if place < len(letters) else ""
 
 
 class SentText:
@@ -56,12 +124,9 @@ class SentText:
         return self._become(self._whole())
 
     def end(self, final: str) -> str:
-        """The rest of the answer as it is stored. White space at an end is no difference worth an error."""
-        sent = "".join(self._sent)
-        if not final.startswith(sent) and sent.rstrip() == final.rstrip():
-            return ""
+        """The rest of the answer as it is stored."""
         rest = self._become(final)
-        if self._behind:
+        if self._behind and rest_alike(final, "".join(self._sent)) is None:
             raise replaced()
         return rest
 
@@ -70,13 +135,18 @@ class SentText:
 
     def _become(self, text: str) -> str:
         sent = "".join(self._sent)
-        self._behind = len(text) < len(sent)
-        if not (sent if self._behind else text).startswith(text if self._behind else sent):
-            raise replaced()
-        if self._behind or text == sent:
+        self._behind = len(text) < len(sent) and sent.startswith(text)
+        if self._behind:
+            return ""
+        rest = text[len(sent) :] if text.startswith(sent) else rest_alike(text, sent)
+        if rest is None:
+            self._behind = rest_alike(sent, text) is not None
+            if not self._behind:
+                raise replaced()
+        if not rest:
             return ""
         self._sent = [text]
-        return self._news(text[len(sent) :])
+        return self._news(rest)
 
     def _news(self, rest: str) -> str:
         """The first words behind ``before`` begin an answer of their own."""
