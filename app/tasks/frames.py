@@ -39,7 +39,7 @@ def stored_frames(chat: Chat) -> list[bytes]:
     message = {
         "id": message_id,
         "content": chat.content,
-        "content_type": "text",
+        "content_type": chat.assistant_message.content_type if chat.assistant_message else "text",
         "reasoning_content": chat.reasoning_content,
     }
     # A record has the answers joined: one message then stands for all that a reader may have.
@@ -155,11 +155,17 @@ def close_chat(chat: Chat, fold: Fold, last_event_id: str) -> None:
         chat.completed_at = moment
     if fold.error is not None:
         chat.error = error_info(fold.error)
+        if fold.begun:  # and may have been paid for: nobody is told to repeat it
+            chat.error.retryable = False
         chat.error_message = fold.error.message
     answers = fold.answers()
     if answers:
+        types = {answer["content_type"] for answer in answers}
         chat.assistant_message = AssistantMessage(
-            content=chat.content, timestamp=moment, message_id=answers[-1]["id"] or str(now_ms())
+            content=chat.content,
+            timestamp=moment,
+            message_id=answers[-1]["id"] or str(now_ms()),
+            content_type=types.pop() if len(types) == 1 else "mixed",
         )
     ids = {"coze_chat_id": fold.coze_chat_id, "conversation_id": fold.conversation_id, "logid": fold.logid}
     chat.metadata |= {name: value for name, value in ids.items() if value}

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import orjson
 
+from app.coze.wire import json_object
 from app.doors.openai.errors import openai_error
 from app.doors.openai.texts import SentText
 from app.exceptions import ChatState, ServiceError, ShuttingDown
@@ -15,6 +16,8 @@ from app.tasks.reader import Batch, Ending
 ID_PREFIX: Final = "chatcmpl-"
 _DELTA: Final = b"event: conversation.message.delta\n"
 _SNAPSHOT: Final = b"event: snapshot\n"
+NO_TEXT: Final = "[This answer is a card or an object; its JSON follows]\n"
+"""Said before what is not the bot's words."""
 _DONE: Final = b"data: [DONE]\n\n"
 _KINDS: Final = ("reasoning_content", "content")
 """In this order: who thinks first answers after it."""
@@ -61,6 +64,11 @@ def tool_calls_of(chat: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def is_text(message: dict[str, Any]) -> bool:
+    """Whether its content is what the bot says, not the JSON of a card or an object."""
+    return (message.get("content_type") or "text") == "text"
+
+
 def refusal_of(chat: dict[str, Any]) -> ServiceError | None:
     """Why there is no whole answer; None where there is one, or tools are asked for."""
     if chat["status"] == "failed":
@@ -92,6 +100,8 @@ class ChunkStream:
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._include_usage = include_usage
         self._texts = {kind: SentText((before or {}).get(kind, "")) for kind in _KINDS}
+        self._told_kind = False
+        """The notice of an answer that is no text was sent."""
         self.finished = False
 
     @property
@@ -110,7 +120,8 @@ class ChunkStream:
         if (refusal := refusal_of(chat)) is not None:
             raise refusal
         rest = [(kind, self._texts[kind].end(chat[kind])) for kind in _KINDS]
-        chunks = [self._chunk({kind: text}) for kind, text in rest if text]
+        answer = chat.get("assistant_message") or {}
+        chunks = [self._chunk({kind: self._announced(answer, kind, text)}) for kind, text in rest if text]
         reason = "stop"
         if chat["status"] == "requires_action":
             calls = [{"index": n, **call} for n, call in enumerate(tool_calls_of(chat))]
@@ -149,20 +160,28 @@ class ChunkStream:
             return
         message_id = str(message.get("id") or "")
         for kind in _KINDS:
-            yield kind, self._texts[kind].add(message_id, _text_of(message, kind))
+            text = self._texts[kind].add(message_id, _text_of(message, kind))
+            yield kind, self._announced(message, kind, text)
 
     def _snapshot(self, snapshot: dict[str, Any]) -> Iterator[tuple[str, str]]:
         messages = [(str(item.get("id") or ""), item) for item in snapshot.get("messages") or []]
         for kind in _KINDS:
             texts = [(message_id, _text_of(item, kind)) for message_id, item in messages]
-            yield kind, self._texts[kind].replace(texts)
+            text = self._texts[kind].replace(texts)
+            yield kind, self._announced(messages[-1][1] if messages else {}, kind, text)
+
+    def _announced(self, message: dict[str, Any], kind: str, text: str) -> str:
+        """With a notice in front where it is the first of an answer that is no text."""
+        if self._told_kind or not text or kind != "content" or is_text(message):
+            return text
+        self._told_kind = True
+        return NO_TEXT + text
 
 
 def _data_of(frame: bytes) -> dict[str, Any]:
     """The JSON of a frame of the log: an event line, data lines, a blank line."""
     lines = frame[:-2].split(b"\n")[1:]
-    value = orjson.loads(b"\n".join(line[6:] for line in lines))
-    return value if isinstance(value, dict) else {}
+    return json_object(b"\n".join(line[6:] for line in lines)) or {}
 
 
 def _text_of(message: dict[str, Any], kind: str) -> str:

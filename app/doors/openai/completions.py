@@ -12,9 +12,11 @@ from starlette.requests import ClientDisconnect
 from app.doors.openai.bodies import SESSION_KEY, ChatCompletionRequest
 from app.doors.openai.chunks import (
     ID_PREFIX,
+    NO_TEXT,
     ChunkStream,
     TextByKind,
     created_of,
+    is_text,
     refusal_of,
     tool_calls_of,
     usage_of,
@@ -224,6 +226,8 @@ def _unfinished(call: CompletionCall, chat: dict[str, Any]) -> ServiceError | No
 def completion_of(chat: dict[str, Any], model: str, before: TextByKind | None) -> dict[str, Any]:
     """The ``chat.completion`` object of a chat that is over or asks for tools."""
     said = {kind: _since(chat, kind, before) for kind in ("content", "reasoning_content")}
+    if said["content"] and not is_text(chat.get("assistant_message") or {}):
+        said["content"] = NO_TEXT + said["content"]
     calls = tool_calls_of(chat) if chat["status"] == "requires_action" else []
     message: dict[str, Any] = {
         "role": "assistant",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+from app.doors.openai.sameness import continuation
 from app.exceptions import CozeApiError, ServiceError
 
 SEPARATOR: Final = "\n"
@@ -56,9 +57,9 @@ class SentText:
         return self._become(self._whole())
 
     def end(self, final: str) -> str:
-        """The rest of the answer as it is stored. White space at an end is no difference worth an error."""
+        """The rest of the answer as it is stored."""
         sent = "".join(self._sent)
-        if not final.startswith(sent) and sent.rstrip() == final.rstrip():
+        if not final.startswith(sent) and continuation(sent, final) == "":
             return ""
         rest = self._become(final)
         if self._behind:
@@ -70,13 +71,17 @@ class SentText:
 
     def _become(self, text: str) -> str:
         sent = "".join(self._sent)
-        self._behind = len(text) < len(sent)
-        if not (sent if self._behind else text).startswith(text if self._behind else sent):
-            raise replaced()
+        self._behind = len(text) < len(sent) and sent.startswith(text)
         if self._behind or text == sent:
             return ""
+        rest = text[len(sent) :] if text.startswith(sent) else continuation(sent, text)
+        if rest is None:
+            self._behind = continuation(text, sent) is not None
+            if not self._behind:
+                raise replaced()
+            return ""
         self._sent = [text]
-        return self._news(text[len(sent) :])
+        return self._news(rest)
 
     def _news(self, rest: str) -> str:
         """The first words behind ``before`` begin an answer of their own."""
