@@ -1,11 +1,12 @@
 """Frames that we write ourselves, and the final chat: what a reader gets besides Coze's own events."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from app.coze import Fold, SSEDecoder, frame
+from app.coze.wire import json_object
 from app.exceptions import ERROR_CLASSES, ServiceError, UpstreamError
 from app.models import AssistantMessage, Chat, ErrorInfo, Usage
 from app.utils import iso, now_ms
@@ -26,6 +27,15 @@ def ends_reading(last_frame: bytes) -> bool:
 
 def is_snapshot(frame_bytes: bytes) -> bool:
     return frame_bytes.startswith(b"event: snapshot\n")
+
+
+def data_of(frame_bytes: bytes) -> dict[str, Any]:
+    """The JSON of a frame of the log (an event line, data lines, a blank line); empty where it is none.
+
+    What Coze said is passed on nearly as it came, so it is read as Coze is: in part, if need be.
+    """
+    lines = frame_bytes[:-2].split(b"\n")[1:]
+    return json_object(b"\n".join(line[6:] for line in lines)) or {}
 
 
 def stored_frames(chat: Chat) -> list[bytes]:

@@ -82,13 +82,13 @@ class Runner:
             await self.cancel_at_coze(job)
 
     def _note_unreadable(self, job: Job) -> None:
-        fold = job.fold
-        if fold.mended:
-            self._metrics.unreadable("event", fold.mended)
-            logger.warning("{} events from Coze were readable in part only", fold.mended)
-        if fold.lost:
-            self._metrics.unreadable("lost_event", fold.lost)
-            logger.warning("{} events from Coze were not readable", fold.lost)
+        reader = job.fold.reader
+        if reader.mended:
+            self._metrics.unreadable("event", reader.mended)
+            logger.warning("{} events from Coze were readable in part only", reader.mended)
+        if reader.lost:
+            self._metrics.unreadable("lost_event", reader.lost)
+            logger.warning("{} events from Coze were not readable", reader.lost)
 
     @staticmethod
     async def _is_fenced(job: Job) -> bool:

@@ -5,12 +5,11 @@ from typing import Any, Final
 
 import orjson
 
-from app.coze.wire import json_object
 from app.doors.openai.errors import openai_error
 from app.doors.openai.texts import SentText
 from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
-from app.tasks.frames import error_of
+from app.tasks.frames import data_of, error_of
 from app.tasks.reader import Batch, Ending
 
 ID_PREFIX: Final = "chatcmpl-"
@@ -151,9 +150,9 @@ class ChunkStream:
     def _texts_of(self, frames: Iterable[bytes]) -> Iterator[tuple[str, str]]:
         for frame in frames:
             if frame.startswith(_DELTA):
-                yield from self._delta(_data_of(frame))
+                yield from self._delta(data_of(frame))
             elif frame.startswith(_SNAPSHOT):
-                yield from self._snapshot(_data_of(frame))
+                yield from self._snapshot(data_of(frame))
 
     def _delta(self, message: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if (message.get("type") or "answer") != "answer":
@@ -176,12 +175,6 @@ class ChunkStream:
             return text
         self._told_kind = True
         return NO_TEXT + text
-
-
-def _data_of(frame: bytes) -> dict[str, Any]:
-    """The JSON of a frame of the log: an event line, data lines, a blank line."""
-    lines = frame[:-2].split(b"\n")[1:]
-    return json_object(b"\n".join(line[6:] for line in lines)) or {}
 
 
 def _text_of(message: dict[str, Any], kind: str) -> str:

@@ -46,14 +46,17 @@ def _signs(text: str) -> tuple[str, list[int]]:
 
 def _run(signs: str, place: int) -> int:
     """How many U+FFFD there are from ``place`` on."""
-    rest = signs[place:]
-    return len(rest) - len(rest.lstrip(_UNREADABLE))
+    end = place
+    while end < len(signs) and signs[end] == _UNREADABLE:
+        end += 1
+    return end - place
 
 
 def _behind(rest: str, signs: str, place: int, most: int) -> int:
     """The place in ``signs`` behind what ``most`` U+FFFD stand for: one character at least where it fits."""
     wanted = rest[:_LOOKED_AT].partition(_UNREADABLE)[0]
-    for skipped in [*range(1, most + 1), 0]:
+    lengths: list[int] = [*range(1, most + 1), 0]
+    for skipped in lengths:
         end = min(place + skipped, len(signs))
         seen = signs[end : end + len(wanted)]
         if wanted.startswith(seen) and (seen or not wanted or end == len(signs)):
