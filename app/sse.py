@@ -34,6 +34,20 @@ STREAM_HEADERS: Final = {
 }
 
 
+_SEPARATORS: Final = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+"""Characters at which readers that cut text with ``str.splitlines`` would cut our JSON in two."""
+
+
+def without_separators(piece: bytes) -> bytes:
+    """Whole frames with U+2028, U+2029 and U+0085 as JSON escapes."""
+    # Nearly always one or two looks for a single byte are enough.
+    if piece.isascii() or not (0xE2 in piece or 0xC2 in piece):
+        return piece
+    for raw, escape in _SEPARATORS:
+        piece = piece.replace(raw, escape)
+    return piece
+
+
 def render(batch: Batch) -> bytes:
     """The frames with their ids, in one piece: what arrived together is written together."""
     epoch = batch.epoch
@@ -181,7 +195,8 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         last = await self._follow(send, silence, scope.get("state", {}).get("request_id", ""))
         if not self._gone:
-            await send({"type": "http.response.body", "body": last, "more_body": False})
+            body = without_separators(last)
+            await send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _follow(self, send: Send, silence: IdleTimer, request_id: str) -> bytes:
         """Writes what there is, all at once, as often as there is something; returns the last words."""
@@ -200,7 +215,8 @@ class EventStream(Response):
                     piece = dialect.heartbeat
                 if piece:
                     silence.beat()
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    body = without_separators(piece)
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
                     piece = b""
         except ServiceError as error:
             # The status is out already: what goes wrong now is told by an event, behind what was said.

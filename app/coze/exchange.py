@@ -103,11 +103,12 @@ def _request(options: CozeOptions, call: ApiCall, bearer: Bearer) -> httpx.Reque
 async def begin_stream(response: CozeResponse) -> CozeStream:
     """Decides what an answer to ``stream=true`` is, after its headers.
 
-    By content type; where that does not tell, by the first byte. Raises the error of a JSON or HTML answer.
+    By content type; where that does not tell, by the first byte. Raises the error of a JSON or HTML answer,
+    and of a stream that begins with one.
     """
     head, first = response.head, b""
     if head.is_event_stream:
-        return CozeStream(response)
+        return await _begun(CozeStream(response))
     if head.is_success and head.content_type != "application/json":
         async with deadline(response.late_at, response.no_first_byte):
             while looks_like(first) == "unknown" and len(first) <= _SNIFF_BYTES:
@@ -116,9 +117,14 @@ async def begin_stream(response: CozeResponse) -> CozeStream:
                     break
                 first += chunk
         if looks_like(first) in ("stream", "unknown"):
-            return CozeStream(response, first=first)
+            return await _begun(CozeStream(response, first=first))
     reply = await response.read_json(first)
     chat = ChatState.parse(reply.data, logid=reply.logid)
     if not chat.id:
         raise CozeApiError("Coze's answer is neither a stream nor a chat", logid=reply.logid)
     return CozeStream(response, chat=chat)
+
+
+async def _begun(stream: CozeStream) -> CozeStream:
+    await stream.begin()
+    return stream

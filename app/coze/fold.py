@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple, TypedDict
 import msgspec
 
 from app.coze.codes import coze_error
-from app.coze.loose_json import loose_object, mended, split_half, whole
+from app.coze.loose_json import whole
+from app.coze.reading import EventReader
 from app.coze.stream import SSEEvent, frame
 from app.coze.wire import (
-    UNREADABLE,
     ChatState,
     Message,
     Status,
@@ -27,8 +27,6 @@ from app.coze.wire import (
     integer,
     json_object,
     log_id,
-    shown_text,
-    strict_object,
 )
 from app.exceptions import CozeApiError, UpstreamError
 
@@ -58,18 +56,7 @@ _CHAT_ENDS: Final[dict[str, Status]] = {
 }
 
 
-class _MessageData(msgspec.Struct, gc=False):
-    """What the fold needs of a message. Coze sends null for any of them."""
-
-    id: str = ""
-    type: str | None = None
-    content: str | None = None
-    reasoning_content: str | None = None
-    content_type: str | None = None
-
-
 _DELTA_FRAME: Final = b"event: conversation.message.delta\ndata: %b\n\n"
-_decode_message: Final = msgspec.json.Decoder(_MessageData).decode
 
 
 class _Text(NamedTuple):
@@ -135,9 +122,8 @@ class Fold:
     ``status`` is ``in_progress`` until a terminal event. ``error`` is an upstream ``error`` event or a failed
     chat, and wins over a later ``completed``. ``done``: the stream said that nothing more comes.
     ``final_data``: Coze's data of the terminal chat event, for completed, canceled and requires_action.
-    ``logid``: Coze's, for errors. ``mended``: how many events were read in part; ``lost``: how many could not
-    be read. Where text may be among those the answer never counts as completed by the stream alone: Coze's
-    stored one has to be asked for (``adopt``).
+    ``logid``: Coze's, for errors. Where ``reader`` could not read what may have been text, the answer never
+    counts as completed by the stream alone: Coze's stored one has to be asked for (``adopt``).
     """
 
     def __init__(self, *, logid: str | None = None) -> None:
@@ -152,11 +138,7 @@ class Fold:
         self.logid = logid
         self._answers: dict[str, _AnswerMessage] = {}
         self._follow_ups: list[str] = []
-        self.mended = self.lost = 0
-        self._has_gap = False
-        """Text of the answer may be missing."""
-        self._halves: dict[tuple[str, str], str] = {}
-        """By message id and field: the half of a character with which the last delta ended."""
+        self.reader = EventReader()
 
     @property
     def begun(self) -> bool:
@@ -187,7 +169,7 @@ class Fold:
         if name == ERROR:
             self._upstream_error(event.data)
             return []
-        return [frame(name, self._passed_on(event.data))]
+        return [frame(name, self.reader.passed_on(event.data))]
 
     def reopen(self) -> None:
         """The chat goes on after tool outputs, in a new stream."""
@@ -234,7 +216,7 @@ class Fold:
         Coze stored no answer at all. An error that the stream brought stays. Returns the frames for readers:
         what a stream would have brought, and a snapshot where they have what is not in the stored answer.
         """
-        self._halves.clear()  # what is stored has them whole
+        self.reader.halves.clear()  # what is stored has them whole
         self._adopt_chat(chat)
         stored = [message for message in messages if message.type == "answer" and message.role != "user"]
         asked = self.follow_ups()
@@ -243,7 +225,11 @@ class Fold:
             for message in messages:
                 if message.type == "follow_up":
                     self._add_follow_up(message.content)
-        if self._has_gap and not stored and not all(answer.complete for answer in self._answers.values()):
+        if (
+            self.reader.has_gap
+            and not stored
+            and not all(answer.complete for answer in self._answers.values())
+        ):
             self._fail(CozeApiError("A part of Coze's answer could not be read", logid=self.logid))
         news = self._adopt_answers(stored) if stored else []
         if news is None or self._follow_ups[: len(asked)] != asked:
@@ -341,37 +327,11 @@ class Fold:
                 break
         return frames
 
-    def _read(self, data: bytes, *, delta: bool) -> tuple[_MessageData, bytes] | None:
-        """What a message says, and its data as it may be passed on, where a part of that is not as it should
-        be. None where it cannot be read; then text of the answer may be missing.
-
-        ``delta``: halves of characters wait for the next one, and come with it.
-        """
-        value = loose_object(data)
-        parsed = Message.parse(value)
-        if value is None or parsed is None:
-            self.lost += 1
-            self._has_gap = True
-            return None
-        for name in ("content", "reasoning_content") if delta else ():
-            part = self._halves.pop((parsed.id, name), "") + shown_text(value.get(name))
-            value[name], half = split_half(part)
-            if half:
-                self._halves[parsed.id, name] = half
-        seen = mended(value)
-        parsed = Message.parse(seen)
-        assert parsed is not None and isinstance(seen, dict)  # noqa: S101, PT018  # it was one before
-        seen |= {"content": parsed.content, "reasoning_content": parsed.reasoning_content, "id": parsed.id}
-        wire = _MessageData(
-            parsed.id, parsed.type, parsed.content, parsed.reasoning_content, parsed.content_type or None
-        )
-        return wire, msgspec.json.encode(seen)
-
     def _end_halves(self, message_id: str | None = None) -> list[bytes]:
         """Halves whose rest never came, as U+FFFD: of one message, or of all."""
         news: list[bytes] = []
-        for key in [key for key in self._halves if message_id in (None, key[0])]:
-            rest = whole(self._halves.pop(key))
+        for key in [key for key in self.reader.halves if message_id in (None, key[0])]:
+            rest = whole(self.reader.halves.pop(key))
             answer = self._answers.get(key[0])
             if answer is not None:
                 (answer.content if key[1] == "content" else answer.reasoning).append(rest)
@@ -379,29 +339,11 @@ class Fold:
                 news.append(self._frame(DELTA, {**answer.view(), **texts}))
         return news
 
-    def _passed_on(self, data: bytes) -> bytes:
-        """The data of an event that is not read here, as readers of JSON and of UTF-8 can read it."""
-        if strict_object(data) is not None:
-            return data
-        if (found := json_object(data)) is not None:
-            self.mended += 1
-            return msgspec.json.encode(found)
-        return data if data.isascii() else data.decode("utf-8", "replace").encode()
-
     def _delta(self, event: SSEEvent) -> bytes | None:
-        data = event.data
-        try:
-            if self._halves:
-                raise UNREADABLE[0]  # this delta may bring the other half
-            # The decoder does not look at bytes of fields that it does not know.
-            _ = data.isascii() or data.decode()
-            wire = _decode_message(data)
-        except UNREADABLE:
-            read = self._read(data, delta=True)
-            if read is None:
-                return None
-            wire, data = read
-            self.mended += 1
+        read = self.reader.delta(event.data)
+        if read is None:
+            return None
+        wire, data = read
         kind = wire.type or "answer"
         if kind == "answer":
             answer = self._answers.get(wire.id) or self._answer(wire.id)
@@ -418,17 +360,10 @@ class Fold:
         return frame(DELTA, data) if b"\n" in data else _DELTA_FRAME % data
 
     def _message(self, event: SSEEvent) -> list[bytes]:
-        data = event.data
-        try:
-            if strict_object(data) is None:
-                raise UNREADABLE[0]
-            wire = _decode_message(data)
-        except UNREADABLE:
-            read = self._read(data, delta=False)
-            if read is None:
-                return []
-            wire, data = read
-            self.mended += 1
+        read = self.reader.message(event.data)
+        if read is None:
+            return []
+        wire, data = read
         if wire.type in _HIDDEN:
             return []
         news: list[bytes] = []
@@ -436,8 +371,8 @@ class Fold:
             # The whole text has the other half, too; a half of what it does not tell again ends here.
             told = {"content": wire.content, "reasoning_content": wire.reasoning_content}
             for name in [name for name, part in told.items() if part]:
-                self._halves.pop((wire.id, name), None)
-            news = self._end_halves(wire.id) if self._halves else []
+                self.reader.halves.pop((wire.id, name), None)
+            news = self._end_halves(wire.id) if self.reader.halves else []
             rest = self._put(wire.id, wire.content, wire.reasoning_content, wire.content_type)
             news = [self.snapshot_frame()] if rest is None else news + rest
             answer = self._answers.get(wire.id)
@@ -454,25 +389,20 @@ class Fold:
             self._follow_ups.append(question)
 
     def _chat(self, event: SSEEvent) -> list[bytes]:
-        data, told = strict_object(event.data), event.data
-        if data is None and (data := json_object(event.data)) is not None:
-            self.mended += 1
-            told = msgspec.json.encode(data)
+        data, told = self.reader.object(event.data)
         chat = ChatState.parse(data, logid=self.logid)
         self.coze_chat_id = self.coze_chat_id or chat.id or None
         self.conversation_id = chat.conversation_id or self.conversation_id
         self.usage = chat.usage or self.usage
         end = _CHAT_ENDS.get(event.name)
         if end is None:
-            if data is None:
-                self.lost += 1
             return [frame(event.name, told)] if data is not None else []
         news = self._end_halves()
         if end == "failed" or (end == "completed" and chat.last_error is not None):
             bare = integer((data or {}).get("code")) or None
             code = chat.last_error.code if chat.last_error else bare
             self._fail(coze_error(code, logid=self.logid, maybe_started=True))
-        elif end == "completed" and self._has_gap:
+        elif end == "completed" and self.reader.has_gap:
             self.done = True  # of the stream; what the chat has said in full is stored
         elif self.error is None:
             self.status = end

@@ -22,6 +22,9 @@ _BOM: Final = b"\xef\xbb\xbf"
 _MAX_RETRY_AFTER: Final = 86_400
 _BLANKS: Final = b" \t\r\n"
 
+ERROR_EVENT: Final = "error"
+FAILED_EVENT: Final = "conversation.chat.failed"
+
 _DATA_KEYS: Final = ("data", "ChatV3ChatDetail", "Messages", "ConversationData")
 """Where the payload is: Coze's name first, then those of coze-studio."""
 
@@ -101,6 +104,24 @@ def _raise_for_code(found: Mapping[str, object], head: Head) -> None:
             maybe_started=False,
             retry_after=head.retry_after,
         )
+
+
+def raise_refusal(name: str, data: bytes, head: Head) -> bool:
+    """Raises the error of an event that tells one with Coze's code, as the first of a stream: Coze has then
+    not started anything, as if it had answered with that JSON. Returns whether the event tells of a chat.
+    """
+    if name not in (ERROR_EVENT, FAILED_EVENT, "message"):
+        return name.startswith("conversation.") or name == "done"
+    found = json_object(data) or {}
+    if name == FAILED_EVENT and found.get("id"):
+        return True  # a chat that had begun
+    last_error = found.get("last_error")
+    code = integer(found.get("code")) or (
+        integer(last_error.get("code")) if isinstance(last_error, dict) else None
+    )
+    if code:
+        raise coze_error(code, logid=_logid(found, head), http_status=head.status, maybe_started=False)
+    return name != "message"
 
 
 def error_in_tail(tail: bytes, head: Head, *, started: bool) -> None:

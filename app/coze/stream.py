@@ -15,7 +15,7 @@ import httpx
 
 from app.coze.deadline import deadline
 from app.coze.options import MAX_EVENT_BYTES, MAX_STREAM_BYTES, CozeOptions
-from app.coze.replies import Head, Reply, error_in_tail, read_reply
+from app.coze.replies import Head, Reply, error_in_tail, raise_refusal, read_reply
 from app.coze.transport import NETWORK_ERRORS, network_error
 from app.coze.wire import ChatState
 from app.exceptions import CozeApiError, CozeTimeout
@@ -254,8 +254,9 @@ class CozeStream:
     ``chat`` is set where the server ignored ``stream=true`` and answered with a chat: there is nothing to
     iterate, poll it. A clean end of the stream just ends the iteration, whether a terminal event came or not.
 
-    Iterating raises ``CozeApiError`` where the connection breaks or a bound is passed, and the error of a
-    bare JSON line; past a deadline the block of ``deadlines`` is broken off with ``CozeTimeout``.
+    ``begin`` comes first: a refusal is told by it. Iterating raises ``CozeApiError`` where the connection
+    breaks or a bound is passed, and the error of a bare JSON line; past a deadline the block of ``deadlines``
+    is broken off with ``CozeTimeout``.
     """
 
     _pulse: IdleTimer
@@ -281,6 +282,8 @@ class CozeStream:
         self._too_large: StreamTooLarge | None = None
         self._had_events = False
         self._had_done = False
+        self._early: list[SSEEvent] = []
+        """What ``begin`` read, for whoever iterates."""
 
     @property
     def idle_timeout(self) -> float:
@@ -316,10 +319,27 @@ class CozeStream:
         text = f"Coze sent nothing more for {self._idle_timeout:g} s (COZE_IDLE_TIMEOUT)"
         return CozeTimeout(text, logid=self.logid, maybe_started=True)
 
+    async def begin(self) -> None:
+        """Reads the first events, of which a refusal is one that nothing of a chat comes before.
+
+        Raises:
+            UpstreamError: Coze refused, in whatever envelope, or what iterating raises.
+        """
+        async with self.deadlines():
+            early: list[SSEEvent] = []
+            async for events in self:
+                early += events
+                if any(raise_refusal(*event, self._response.head) for event in events):
+                    break
+            self._early = early
+
     def __aiter__(self) -> "CozeStream":
         return self
 
     async def __anext__(self) -> list[SSEEvent]:
+        if self._early:
+            events, self._early = self._early, []
+            return events
         while not self._ended:
             chunk = self._first or await self._response.read()
             self._first = b""

@@ -200,6 +200,8 @@ class AssistantMessage(BaseModel):
     content: str
     timestamp: str
     message_id: str
+    content_type: str = "text"
+    """As Coze says: ``card`` and ``object_string`` are JSON; ``mixed`` where its answers differ in this."""
     metadata: dict[str, str] = {}
 
 

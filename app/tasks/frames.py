@@ -1,11 +1,12 @@
 """Frames that we write ourselves, and the final chat: what a reader gets besides Coze's own events."""
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from app.coze import Fold, SSEDecoder, frame
+from app.coze.wire import json_object
 from app.exceptions import ERROR_CLASSES, ServiceError, UpstreamError
 from app.models import AssistantMessage, Chat, ErrorInfo, Usage
 from app.utils import iso, now_ms
@@ -28,6 +29,15 @@ def is_snapshot(frame_bytes: bytes) -> bool:
     return frame_bytes.startswith(b"event: snapshot\n")
 
 
+def data_of(frame_bytes: bytes) -> dict[str, Any]:
+    """The JSON of a frame of the log (an event line, data lines, a blank line); empty where it is none.
+
+    What Coze said is passed on nearly as it came, so it is read as Coze is: in part, if need be.
+    """
+    lines = frame_bytes[:-2].split(b"\n")[1:]
+    return json_object(b"\n".join(line[6:] for line in lines)) or {}
+
+
 def stored_frames(chat: Chat) -> list[bytes]:
     """A snapshot and the end, from the record of a chat whose log has expired."""
     fold = Fold()
@@ -39,7 +49,7 @@ def stored_frames(chat: Chat) -> list[bytes]:
     message = {
         "id": message_id,
         "content": chat.content,
-        "content_type": "text",
+        "content_type": chat.assistant_message.content_type if chat.assistant_message else "text",
         "reasoning_content": chat.reasoning_content,
     }
     # A record has the answers joined: one message then stands for all that a reader may have.
@@ -155,11 +165,17 @@ def close_chat(chat: Chat, fold: Fold, last_event_id: str) -> None:
         chat.completed_at = moment
     if fold.error is not None:
         chat.error = error_info(fold.error)
+        if fold.begun:  # and may have been paid for: nobody is told to repeat it
+            chat.error.retryable = False
         chat.error_message = fold.error.message
     answers = fold.answers()
     if answers:
+        types = {answer["content_type"] for answer in answers}
         chat.assistant_message = AssistantMessage(
-            content=chat.content, timestamp=moment, message_id=answers[-1]["id"] or str(now_ms())
+            content=chat.content,
+            timestamp=moment,
+            message_id=answers[-1]["id"] or str(now_ms()),
+            content_type=types.pop() if len(types) == 1 else "mixed",
         )
     ids = {"coze_chat_id": fold.coze_chat_id, "conversation_id": fold.conversation_id, "logid": fold.logid}
     chat.metadata |= {name: value for name, value in ids.items() if value}

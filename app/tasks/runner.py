@@ -74,11 +74,21 @@ class Runner:
         except Exception:  # noqa: BLE001  # the runner's last resort, one of three
             logger.opt(exception=True).error("chat {} broke", job.chat.chat_id)
             self._fail(job, InternalError())
+        self._note_unreadable(job)
         await self.finish(job)
         if job.timed_out and not await self._is_fenced(job):
             # Coze must give the conversation free, or the session's next message would meet 4016. The caller
             # has its answer by then.
             await self.cancel_at_coze(job)
+
+    def _note_unreadable(self, job: Job) -> None:
+        reader = job.fold.reader
+        if reader.mended:
+            self._metrics.unreadable("event", reader.mended)
+            logger.warning("{} events from Coze were readable in part only", reader.mended)
+        if reader.lost:
+            self._metrics.unreadable("lost_event", reader.lost)
+            logger.warning("{} events from Coze were not readable", reader.lost)
 
     @staticmethod
     async def _is_fenced(job: Job) -> bool:
