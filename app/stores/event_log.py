@@ -17,7 +17,7 @@ from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.records import with_waits_until
-from app.redis_client import Command, Keys, RedisGate
+from app.redis_client import Command, Keys, RedisGate, Text
 from app.stopping import end_tasks
 from app.stores.index import owner_key
 from app.stores.limits import LogPolicy
@@ -37,6 +37,8 @@ _AT_A_TIME: Final = 50
 _MAX_BATCH_BYTES: Final = 1 << 20
 _MAX_PIPELINE_BYTES: Final = 4 << 20
 """A pipeline that has so much takes no further log."""
+_NO_LEASE: Final = -1
+"""In place of the number of outages: a renewal did not find the lease."""
 _STALE_ID: Final = "equal or smaller"
 
 
@@ -103,7 +105,7 @@ class LogWriter:
 
     def verify(self, log: OpenLog) -> None:
         """The lease is gone: the next tick finds out whether Redis lost data or somebody claimed the chat."""
-        log.outages = -1
+        log.outages = _NO_LEASE
         self._mark(log)
 
     def drop(self, log: OpenLog) -> None:
@@ -255,6 +257,7 @@ class LogWriter:
             draining=self.draining,
             counts=end.usage,
             row=usage_row(session),
+            session_known=bool(session.flat()),
         )
 
     # -- replies ---------------------------------------------------------------------------------------
@@ -265,11 +268,17 @@ class LogWriter:
         if kind == "add" and log.sent is not None:
             await self._handle_added(log, log.sent[0], reply)
         elif isinstance(reply, Exception):
-            logger.error("{} of {} was not written: {}", kind, log.chat_id, reply)
+            self._not_written(log, kind, reply)
         elif kind == "end":
             await self._handle_end(log, cast("tuple[bytes, bytes, bytes, int]", reply))
         if kind == "ids":
             log.ids = None
+
+    def _not_written(self, log: OpenLog, kind: str, reply: Exception) -> None:
+        """Tried again at the next tick; but readers do not wait for an end that Redis refuses."""
+        self._redis.refused(f"{kind} of {log.chat_id}", reply)
+        if log.end is not None and log.state == "open":
+            log.settle("unsaved")
 
     async def _handle_added(self, log: OpenLog, last: int, reply: object) -> None:
         if reply is None:  # NOMKSTREAM: the log is gone, Redis has lost data
@@ -277,7 +286,7 @@ class LogWriter:
         elif isinstance(reply, redis_errors.ResponseError) and _STALE_ID in str(reply):
             await self._verify([log])
         elif isinstance(reply, Exception):
-            logger.error("log of {} was not written: {}", log.chat_id, reply)
+            self._not_written(log, kind="log", reply=reply)
         else:
             log.committed, log.sent, log.trim = last, None, False
 
@@ -308,14 +317,17 @@ class LogWriter:
                 ]
             )
             for log, entries in zip(some, newest, strict=True):
-                log.outages = outages
+                leaseless, log.outages = log.outages == _NO_LEASE, outages
                 if isinstance(entries, Exception):
                     logger.error("log of {} was not read: {}", log.chat_id, type(entries).__name__)
                 elif log.state != "fenced":
-                    await self._compare(log, entries)
+                    await self._compare(log, entries, leaseless=leaseless)
 
-    async def _compare(self, log: OpenLog, entries: Sequence[tuple[bytes, object]]) -> None:
-        """``entries``: the newest one that Redis holds, if any.
+    async def _compare(
+        self, log: OpenLog, entries: Sequence[tuple[bytes, object]], *, leaseless: bool = False
+    ) -> None:
+        """``entries``: the newest one that Redis holds, if any. ``leaseless``: the chat may have no lease,
+        so that nobody would take it over. Where it is still ours, it gets one.
 
         Same epoch and not smaller than what was sent: it was stored, only the reply was lost. A greater
         epoch: fenced. Less than what was committed: Redis lost data, so it is written again.
@@ -328,10 +340,16 @@ class LogWriter:
         epoch, frame = map(int, entry_id.split(b"-"))
         if epoch > log.epoch:
             self.drop(log)
-        elif epoch < log.epoch or frame < log.committed:
+        elif epoch < log.epoch or frame < log.committed or (leaseless and await self._has_no_lease(log)):
             await self._write_again(log)
         elif log.sent is not None and frame >= log.sent[0]:
             log.committed, log.sent = log.sent[0], None
+
+    async def _has_no_lease(self, log: OpenLog) -> bool:
+        if log.end is not None:  # it goes with the end
+            return False
+        leases = self._keys.leases_of(log.chat_id)
+        return await self._redis.run(Text("ZSCORE", leases, f"{log.chat_id}:{log.epoch}")) is None
 
     async def _write_again(self, log: OpenLog) -> None:
         """The whole log from memory, but not the end's frames: those go with the end."""

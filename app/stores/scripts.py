@@ -95,11 +95,11 @@ def chat_cancel(*, at: SessionKeys, chat: str, lease: int) -> tuple[bytes, bytes
 def chat_end(
     *, at: SessionKeys, counted: UsageKeys, spent: Key, chat: str, epoch: str, record: bytes, waiting: bool,
     first_frame: str, last_frame: str, frames: bytes, packed: bytes, policy: LogPolicy, draining: bool,
-    counts: str, row: str
+    counts: str, row: str, session_known: bool
 ) -> tuple[bytes, bytes, bytes, int]:
     """``waiting``: for tool outputs, so that it is not over. ``packed``: the whole log; '' while it waits.
     ``counted`` and ``spent`` lack the number of a day. ``counts``: 'tokens input output'
-    for ``row`` of ``usage``.
+    for ``row`` of ``usage``. ``session_known``: the owner can write the session again.
 
     -> 'ok', the next chat or '', when the session expires, whether its index entry is due
     | 'fenced' | 'lost', ..."""

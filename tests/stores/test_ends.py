@@ -285,6 +285,7 @@ async def test_a_chat_that_its_session_does_not_know_does_not_wait(how: str, at:
     log = await at.log("A")
     if how == "gone":
         await at.do("DEL", at.keys.session(at.sid("S")))
+        await at.do("SET", at.keys.of_session(at.sid("S")).erased, "1", "PX", DAY)
     else:
         await at.do("HSET", at.keys.session(at.sid("S")), "running", at.cid("B"))
     await at.end("A", "requires_action", log=log)
@@ -408,11 +409,12 @@ async def test_a_session_that_was_ended_keeps_the_chat_that_still_runs_in_it(at:
     assert (held["session:S.running"], held["session:S.ended"]) == ("A", "B")
 
 
-async def test_the_end_of_a_chat_whose_session_is_gone_keeps_no_record_of_it(at: Place) -> None:
+async def test_the_end_of_a_chat_whose_session_was_erased_keeps_no_record_of_it(at: Place) -> None:
     await at.open()
     await at.say("A")
     log = await at.log("A")
     await at.do("DEL", at.keys.session(at.sid("S")), at.keys.chats(at.sid("S")))
+    await at.do("SET", at.keys.of_session(at.sid("S")).erased, "1", "PX", DAY)
     await at.end("A", log=log)
     assert (log.state, log.next_chat, log.index_due) == ("committed", None, False)
     assert await at.held("session:", "chats:", "run:") == {}

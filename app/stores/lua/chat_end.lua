@@ -31,6 +31,8 @@ if not r.epoch then
   return answer(newest[1] and newest[1][1] == last and 'ok' or 'lost')
 end
 if r.epoch ~= epoch then return answer('fenced') end
+-- The session alone is gone, and nobody has erased it: memory was short.
+if not s.owner and session_known and redis.call('EXISTS', erased) == 0 then return answer('lost') end
 if waiting then
   if r.state == 'waiting' then return answer('ok') end
   if redis.call('EXISTS', log) == 0 then return answer('lost') end

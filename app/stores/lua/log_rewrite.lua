@@ -1,24 +1,48 @@
--- The owner writes from memory what Redis has lost: the log, and where all is gone the rest too.
+-- The owner writes from memory what Redis has lost: the log, and of the rest whatever is gone, be it one key (thrown
+-- away where memory was short) or all.
 local run, log, now = runs .. chat, logs .. chat, now_ms()
-local known = redis.call('HGET', run, 'epoch')
+local known, stored = redis.call('HGET', run, 'epoch'), redis.call('HGET', chats, chat)
 if known and known ~= epoch then return 'fenced' end
+if redis.call('EXISTS', erased) == 1 then return 'fenced' end
 if not known then
-  -- A record without a run is a chat that somebody has ended; neither means that Redis lost its data.
-  if redis.call('HEXISTS', chats, chat) == 1 or redis.call('EXISTS', erased) == 1 then return 'fenced' end
+  -- A chat that somebody has ended has no run, and its record says how it ended.
+  local status = stored and string.match(stored, '"status":"([%l_]+)"')
+  if status and status ~= 'processing' and status ~= 'pending' and status ~= 'requires_action' then return 'fenced' end
   -- The record of an end can have expired before its owner heard of it; the session lives a day longer.
   if redis.call('HGET', session, 'ended') == chat then return 'fenced' end
-  if redis.call('EXISTS', session) == 0 then redis.call('HSET', session, unpack(session_fields)) end
-  redis.call('HSET', session, 'running', chat)
-  redis.call('HSET', chats, 'owner', owner, chat, record)
-  redis.call('LREM', order, 0, chat)
-  redis.call('LPUSH', order, chat)
+  -- Somebody else has claimed it, and only his run was lost.
+  local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  if newest and tonumber(string.match(newest[1], '^%d+')) > tonumber(epoch) then return 'fenced' end
   redis.call('HSET', run, unpack(run_fields))
   redis.call('HSET', run, 'epoch', epoch, 'state', 'started')
-  set_lease(leases, chat .. ':' .. epoch, now + lease)
-  renew_session(session, chats, hash(session), now, session_ttl, hold)
 end
+local no_session = #session_fields > 0 and redis.call('EXISTS', session) == 0
+if no_session then redis.call('HSET', session, unpack(session_fields)) end
+local s = hash(session)
+if s.owner and (no_session or s.running == '' or redis.call('EXISTS', runs .. s.running) == 0) then
+  -- Where another chat has begun meanwhile, that one keeps its place.
+  s.running = chat
+  redis.call('HSET', session, 'running', chat)
+end
+local no_order = redis.call('EXISTS', order) == 0
+if not stored then redis.call('HSET', chats, 'owner', owner, chat, record) end
+if not stored or no_order then
+  redis.call('LREM', order, 0, chat)
+  redis.call('LPUSH', order, chat)
+end
+local member = chat .. ':' .. epoch
+if not redis.call('ZSCORE', leases, member) then set_lease(leases, member, now + lease) end
 redis.call('DEL', log)
 redis.call('XADD', log, epoch .. '-' .. last_frame, 'n', first_frame, 'f', frames)
+if not known or no_session or not stored or no_order then
+  if s.owner then
+    renew_session(session, chats, s, now, session_ttl, hold)
+  else
+    live_at_least(chats, log_ttl)
+    live_at_least(order, log_ttl)
+  end
+  live_at_least(run, hold)
+end
 -- As long as its run, which whatever renews the session has seen to.
 redis.call('PEXPIRE', log, int(math.max(redis.call('PTTL', run), hold)))
 return 'ok'

@@ -1,0 +1,139 @@
+"""Redis says no, in every way that it has: what the gate makes of it, and what ``check`` says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from redis import exceptions as redis_errors
+
+from app.check.store import check_redis
+from app.exceptions import RedisUnavailable
+from app.redis_client import Command, Number, RedisRefused, open_redis, reason
+from app.redis_client.refusals import is_away, is_read_only
+from tests.support import RedisServer, make_settings, redis_server, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+WRAPPED = "Error running script (call to f_" + "a1" * 20 + "): @user_script:12: @user_script: 12: -"
+PASSWORD = "never-shown"
+
+
+@pytest.mark.parametrize("before", ["", WRAPPED, "ERR " + WRAPPED], ids=["plain", "wrapped", "wrapped ERR"])
+@pytest.mark.parametrize(
+    ("text", "away"),
+    [
+        ("READONLY You can't write against a read only replica.", True),
+        ("OOM command not allowed when used memory > 'maxmemory'.", True),
+        ("NOREPLICAS Not enough good replicas to write.", True),
+        ("MISCONF Redis is configured to save RDB snapshots", True),
+        ("MASTERDOWN Link with MASTER is down", True),
+        ("CLUSTERDOWN The cluster is down", True),
+        ("LOADING Redis is loading the dataset in memory", True),
+        ("BUSY Redis is busy running a script.", True),
+        ("UNBLOCKED force unblock from blocking operation", True),
+        ("DENIED Redis is running in protected mode", True),
+        ("NOAUTH Authentication required.", True),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ("BUSYGROUP Consumer Group name already exists", False),
+        ("Script attempted to access a non local key", False),
+        ("unknown command 'EVALSHA'", False),
+    ],
+)
+def test_an_error_means_the_same_whether_it_came_out_of_a_script_or_not(
+    before: str, text: str, *, away: bool
+) -> None:
+    error = redis_errors.ResponseError(before + text)
+    assert is_away(error) is away
+    assert is_read_only(error) is text.startswith("READONLY")
+    assert reason(error) == f"ResponseError: {text}"
+
+
+@pytest.mark.parametrize("kind", [redis_errors.ConnectionError, redis_errors.TimeoutError, OSError])
+def test_what_no_server_said_is_told_by_its_kind_alone(kind: type[Exception]) -> None:
+    assert reason(kind(f"redis://u:{PASSWORD}@host")) == kind.__name__
+
+
+RIGHTS = [
+    *("-eval", "-evalsha", "-time", "-xadd", "-@stream", "-@sortedset", "-@hash", "-@list", "-@set"),
+    *("-@write", "-pexpire", "-del", "-incrby", "-xread", "resetkeys ~coze:{0*", "resetkeys ~other:*"),
+]
+
+
+@pytest.mark.parametrize("rights", RIGHTS)
+async def test_a_right_that_is_missing_is_found_at_the_start_and_named(
+    rights: str, redis: RedisServer
+) -> None:
+    with redis.client() as client:
+        user = ("ACL", "SETUSER", "app", "reset", "on", f">{PASSWORD}", "~*", "&*", "+@all")
+        client.execute_command(*user, *rights.split())
+    url = f"redis://app:{PASSWORD}@127.0.0.1:{redis.port}/0"
+    async with open_redis(url, pool_size=8, reply_timeout=5) as gate:
+        assert not await gate.works(thorough=True)
+        assert gate.away
+        with pytest.raises(RedisUnavailable):
+            await gate.run(Command("GET", "coze:a"))
+        with redis.client() as client:
+            client.execute_command("ACL", "SETUSER", "app", "allkeys", "+@all")
+        await gate.wait_open()
+    with redis.client() as client:
+        client.execute_command(*user, *rights.split())
+    [line] = await check_redis(make_settings(REDIS_URL=url), {})
+    assert line.severity == "fail"
+    assert any(words in line.text for words in ("permission", "can't run", "key")), line
+    assert PASSWORD not in str(line)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+async def test_the_rights_that_the_documentation_names_are_enough(language: str, redis: RedisServer) -> None:
+    text = (ROOT / "docs" / language / "configuration.md").read_text(encoding="utf-8")
+    [line] = re.findall(r"^ACL SETUSER .*$", text, re.MULTILINE)
+    with redis.client() as client:
+        client.execute_command(*line.replace("PASSWORD", PASSWORD).split())
+    url = f"redis://coze:{PASSWORD}@127.0.0.1:{redis.port}/0"
+    lines = await check_redis(make_settings(REDIS_URL=url), {})
+    assert lines[0].severity == "ok", lines[0]
+
+
+async def test_a_command_that_is_refused_alone_is_told_and_closes_nothing(redis: RedisServer) -> None:
+    async with open_redis(redis.url, pool_size=8, reply_timeout=5) as gate:
+        await gate.run(Command("SET", "coze:odd", "text", "PX", 60_000))
+        with pytest.raises(RedisRefused):
+            await gate.run(Number("ZCARD", "coze:odd"))
+        assert not await gate.found_away()
+        assert await gate.run(Command("GET", "coze:odd")) == b"text"
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good"), [("min-replicas-to-write", "1", "0"), ("maxmemory", "500kb", "0")]
+)
+async def test_a_server_that_takes_no_writes_is_away_until_it_does(
+    name: str, bad: str, good: str, own_redis: RedisServer
+) -> None:
+    async with open_redis(own_redis.url, pool_size=8, reply_timeout=5) as gate:
+        assert await gate.works(thorough=True)
+        with own_redis.client() as client:
+            client.config_set(name, bad)
+            assert not await gate.works()
+            assert gate.away
+            client.config_set(name, good)
+        await gate.wait_open()
+        assert await gate.works()
+
+
+async def test_a_socket_on_this_machine_works(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    with redis_server(options=["--unixsocket", str(path)]):
+        await wait_until(path.exists, 30)
+        async with open_redis(f"unix://{path}", pool_size=4, reply_timeout=5) as gate:
+            assert await gate.works(thorough=True), gate.why
+
+
+async def test_a_light_probe_changes_nothing(redis: RedisServer) -> None:
+    async with open_redis(redis.url, pool_size=4, reply_timeout=5) as gate:
+        assert await gate.works(thorough=True)
+        with redis.client() as client:
+            before = client.info("persistence")["rdb_changes_since_last_save"]
+            assert await gate.works()
+            assert client.info("persistence")["rdb_changes_since_last_save"] == before
+    assert redis.key_names() == []
