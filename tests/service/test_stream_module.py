@@ -125,7 +125,8 @@ const wx = {
   request({ success }) {
     const heard = {};
     setTimeout(() => {
-      heard.headers({ statusCode: 200, header: { "Content-Type": "text/event-stream", "X-Coze-Chat-Id": "c-1" } });
+      const header = { "Content-Type": "text/event-stream", "X-Coze-Chat-Id": "c-1" };
+      heard.headers({ statusCode: 200, header });
       for (const each of bytes) heard.chunk({ data: Uint8Array.of(each).buffer });
       success({ statusCode: 200 });
     });
