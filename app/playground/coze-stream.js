@@ -26,7 +26,10 @@
  * @property {AnswerFold} [answer]  An answer to go on with, together with `after`.
  * @property {number} [silenceMs]  No byte for so long means a dead connection: 2.5 heartbeats by default.
  * @property {number} [maxWaitMs]  The longest pause between two attempts.
- * @property {typeof fetch} [fetch]
+ * @property {typeof fetch} [fetch]  This and the two below: for places that have none of their own, such as
+ *   WeChat mini programs; examples/mini_program.js has all three.
+ * @property {new () => {decode: (bytes?: any, options?: {stream?: boolean}) => string}} [TextDecoder]
+ * @property {new () => AbortController} [AbortController]
  */
 
 const HEARTBEAT_MS = 15_000; // SSE_HEARTBEAT_SECONDS of the service
@@ -34,6 +37,8 @@ const FIRST_WAIT_MS = 250;
 /** How often in a row a status is met with patience; the rest is final. 404: while the log is written again. */
 const PATIENCE = { 404: 3, 429: 8, 500: 3, 502: Infinity, 503: Infinity, 504: Infinity };
 const GATEWAY = new Set([502, 503, 504]);
+/** What the platform has to have, or the options have to bring. */
+const NEEDED = /** @type {const} */ (["fetch", "TextDecoder", "AbortController"]);
 const ENDS = {
   "conversation.chat.completed": "completed",
   "conversation.chat.failed": "failed",
@@ -285,9 +290,10 @@ export function submitToolOutputs(options) {
   });
 }
 
-/** A key that nobody has used; also where the page is not a secure context, which has no randomUUID. */
+/** A key that nobody has used; also where the page is not a secure context, or there is no crypto at all. */
 export function randomKey() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const bytes = new Uint8Array(16).map(() => Math.random() * 256);
+  return Array.from(globalThis.crypto?.getRandomValues(bytes) ?? bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** The connection broke; `waitMs`: come back no sooner. */
@@ -315,6 +321,11 @@ class Reading {
   /** @param {{path: string, headers: Record<string, string>, body: string} | null} post */
   async run(post) {
     const { signal } = this.options;
+    const missing = NEEDED.filter((name) => typeof (this.options[name] ?? globalThis[name]) !== "function");
+    if (missing.length) {
+      const message = `This place has no ${missing.join(", no ")}: give it as an option, as examples/mini_program.js does`;
+      throw new CozeError({ code: "NOT_SUPPORTED_HERE", message });
+    }
     for (;;) {
       signal?.throwIfAborted();
       try {
@@ -345,7 +356,7 @@ class Reading {
   /** One connection. Returns once the answer is whole. @param {[string, RequestInit]} request @param {() => void} answered */
   async #connect([url, init], answered) {
     const { signal, silenceMs = 2.5 * HEARTBEAT_MS, fetch = globalThis.fetch } = this.options;
-    const connection = new AbortController();
+    const connection = new (this.options.AbortController ?? globalThis.AbortController)();
     const hangUp = () => connection.abort();
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     let alarm;
@@ -380,7 +391,7 @@ class Reading {
 
   async #read(reader, heard) {
     const parser = new SseParser(this.lastId);
-    const decoder = new TextDecoder(); // takes a BOM off, keeps half a character for the next piece
+    const decoder = new (this.options.TextDecoder ?? globalThis.TextDecoder)(); // takes a BOM off, keeps half a character for the next piece
     let whole = false;
     for (;;) {
       const { done, value } = await reader.read().catch((error) => {

@@ -78,6 +78,16 @@ async def test_a_reader_that_left_goes_on_behind_its_last_event(coze: Any) -> No
     assert stream.chat is None
 
 
+async def test_behind_the_end_there_is_nothing_but_the_chat(coze: Any) -> None:
+    session = await coze.sessions.create("u-1")
+    async with coze.chats.stream(session.session_id, "hello") as stream:
+        whole = await stream.result()
+    epoch, frame = whole.last_event_id.split("-")
+    async with coze.chats.follow(stream.chat_id, after=f"{epoch}-{int(frame) + 1}") as rest:  # of `done`
+        assert [event async for event in rest] == []
+    assert rest.chat == whole
+
+
 async def test_result_reads_to_the_end(coze: Any) -> None:
     session = await coze.sessions.create("u-1")
     async with coze.chats.stream(session.session_id, "hello") as stream:

@@ -72,7 +72,9 @@ class Checked:
             assert (epoch, frame, event.event) == (1, 1, "chat"), f"an epoch begins with {event.event}"
 
     def _ending(self, event: Event) -> None:
-        assert event.id == self.last_id, f"{event.event} with {event.id} after {self.last_id}"
+        epoch, frame = place_of(self.last_id or "0-0")
+        expected = self.last_id if event.event == "result" else f"{epoch}-{frame + 1}"
+        assert event.id == expected, f"{event.event} with {event.id} after {self.last_id}"
         if event.event == "result":
             assert self.folded.status != "processing", "result before a terminal frame"
             body = event.json()["data"]

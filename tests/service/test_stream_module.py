@@ -115,3 +115,56 @@ async def test_the_module_has_the_answer_before_the_terminal_frame(client: Clien
         chats.append(reader.result())
     for told, chat in zip(told_by_the_module(streams, tmp_path), chats, strict=True):
         assert told[-1][:2] == [chat["content"], chat["reasoning_content"]]
+
+
+MINI_PROGRAM = """
+import { streamChat } from "./coze-stream.mjs";
+import { miniProgram } from "./mini_program.mjs";
+const bytes = new TextEncoder().encode(process.argv[2]);
+const wx = {
+  request({ success }) {
+    const heard = {};
+    setTimeout(() => {
+      const header = { "Content-Type": "text/event-stream", "X-Coze-Chat-Id": "c-1" };
+      heard.headers({ statusCode: 200, header });
+      for (const each of bytes) heard.chunk({ data: Uint8Array.of(each).buffer });
+      success({ statusCode: 200 });
+    });
+    return {
+      onHeadersReceived: (call) => (heard.headers = call),
+      onChunkReceived: (call) => (heard.chunk = call),
+      abort() {},
+    };
+  },
+};
+for (const name of ["fetch", "TextDecoder", "AbortController", "crypto"]) {
+  Object.defineProperty(globalThis, name, { value: undefined, configurable: true, writable: true });
+}
+const options = { baseUrl: "http://x", sessionId: "s", body: { message: "hi" } };
+const refused = await streamChat(options).catch((error) => error.message);
+const answer = await streamChat({ ...options, ...miniProgram(wx) });
+console.log(JSON.stringify([refused, answer.text, answer.status]));
+"""
+
+
+def test_a_mini_program_reads_a_stream_whose_characters_are_cut_anywhere(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node on PATH (Debian: apt-get install nodejs)")
+    adapter = MODULE.parents[2] / "examples/mini_program.js"
+    for source, name in ((MODULE, "coze-stream.mjs"), (adapter, "mini_program.mjs")):
+        (tmp_path / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "run.mjs").write_text(MINI_PROGRAM, encoding="utf-8")
+    text = "é中文😀 done"
+    delta = json.dumps({"id": "1", "type": "answer", "content": text}, ensure_ascii=False)
+    data: dict[str, Any] = {"chat_id": "c-1", "status": "completed", "usage": None, "recovered": False}
+    result = json.dumps({"data": {"task_result": {"data": data}}})
+    stream = (
+        f"id: 1-1\nevent: conversation.message.delta\ndata: {delta}\n\n"
+        f'id: 1-1\nevent: result\ndata: {result}\n\nid: 1-2\nevent: done\ndata: "[DONE]"\n\n'
+    )
+    ran = subprocess.run([node, "run.mjs", stream], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    refused, read, status = json.loads(ran.stdout)
+    assert (read, status) == (text, "completed")
+    assert "fetch, no TextDecoder, no AbortController" in refused
