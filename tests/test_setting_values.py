@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 from app.__main__ import listen
 from app.check.lines import certificate_fault
 from app.config import load_settings, unknown_names
+from app.coze import TransportName, build_http_client
 from app.factory import check_parts
 from app.logging_config import write_stdout
 from app.setting_faults import SettingsError, read_env_file
@@ -233,3 +235,25 @@ def test_a_certificate_that_is_not_trusted_is_found_behind_other_errors() -> Non
     outer.__cause__ = fault
     assert "self-signed certificate" in certificate_fault(outer)
     assert certificate_fault(OSError("reset")) == ""
+
+
+# httpx-aiohttp gives aiohttp the login in a form that aiohttp 4 will not take any more.
+@pytest.mark.filterwarnings("ignore:BasicAuth is deprecated")
+@pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
+async def test_a_proxy_that_is_set_takes_the_calls(transport: TransportName) -> None:
+    asked: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
+        address = f"http://me:pw%21@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        http = build_http_client(connect_timeout=5, pool_size=2, transport=transport, proxy=address)
+        async with http:
+            response = await http.get("http://coze.invalid/v3/chat/retrieve")
+    assert response.text == "{}"
+    assert asked[0].startswith(b"GET http://coze.invalid/v3/chat/retrieve ")
+    assert b"basic bWU6cHch" in asked[0].replace(b"Basic", b"basic")  # me:pw!

@@ -91,7 +91,7 @@ class CozeCheck:
             why = answer.failure or f"it answers HTTP {answer.status}, and not as Coze does"
             fix = "check COZE_API_URL and COZE_BASE_URL, the network and the name service"
             return [Line("fail", "coze", f"{self._base}: {why}", fix, "无法访问扣子 API")]
-        if not answer.refused:
+        if not answer.refused and answer.code != _NO_PERMISSION:
             text = f"{self._base} does not refuse a token that was made up ({answer})"
             fix = "check COZE_API_URL and COZE_BASE_URL: this is not Coze"
             return [Line("fail", "coze", text, fix, "该地址不是扣子 API：接受了无效令牌")]
