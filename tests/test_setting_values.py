@@ -238,7 +238,7 @@ def test_a_certificate_that_is_not_trusted_is_found_behind_other_errors() -> Non
 
 
 # httpx-aiohttp gives aiohttp the login in a form that aiohttp 4 will not take any more.
-@pytest.mark.filterwarnings("ignore:BasicAuth is deprecated")
+@pytest.mark.filterwarnings("ignore:.*(BasicAuth|proxy_auth).* is deprecated")
 @pytest.mark.parametrize("transport", ["aiohttp", "httpx"])
 async def test_a_proxy_that_is_set_takes_the_calls(transport: TransportName) -> None:
     asked: list[bytes] = []
