@@ -79,12 +79,18 @@ load_settings() {
     local name value text
     recall_settings
     if [[ $MODE == test ]]; then export_test_settings 0; fi
-    text=$("$PY" "$ROOT/scripts/settings.py" "$ROOT") || die "a setting cannot be used (the line above)" \
-        "Correct it in the environment or in .env."
+    text=$("$PY" "$ROOT/scripts/settings.py" "$ROOT") || wrong_settings $?
     while IFS='=' read -r name value; do printf -v "CFG_$name" %s "$value"; done <<<"$text"
     if [[ $MODE == test ]]; then export_test_settings "$CFG_SIMULATOR_PORT"; fi
     if [[ $MODE == deployment ]]; then require_credentials; fi
     export HOST=$CFG_HOST PORT=$CFG_PORT WORKERS=$CFG_WORKERS REDIS_URL=$CFG_REDIS_URL PYTHONUNBUFFERED=1
+}
+
+# 78 is EX_CONFIG: the line above says which setting it is.
+wrong_settings() { # exit status
+    printf 'ERROR: %s\n       %s\n' "a setting cannot be used (the line above)" \
+        "Correct it in the environment or in .env." >&2
+    exit "$1"
 }
 
 require_credentials() {

@@ -1,22 +1,57 @@
 """Settings: environment first, then ``.env``; validated once at start, nothing read at import."""
 
+import contextlib
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.redis_url import parse_redis_url
+from app.setting_faults import SettingsError, explain, near_misses, read_env_file
+from app.setting_values import (
+    base_address,
+    chat_address,
+    checked_origins,
+    checked_token,
+    checked_tokens,
+    proxy_address,
+    unquoted,
+    web_address,
+)
 
 REMOTE_CHAT_URL: Final = "https://api.coze.cn/v3/chat"
 LOCAL_CHAT_URL: Final = "http://localhost:5000/coze/v3/chat"
 
+EX_CONFIG: Final = 78
+ENV_FILE: Final = Path(".env")
+_MAY_BE_BLANK: Final = frozenset({"COZE_ADMIN_ROLES"})
+"""Where nothing means nobody, and not the default."""
+_NAMES_OF_SCRIPTS: Final = frozenset({"HOST_PORT", "SIMULATOR_PORT"})
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Host = Annotated[str, Field(max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$")]
+Host = Annotated[
+    str,
+    Field(
+        max_length=253,
+        pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$",
+        description="must be a host name: letters, digits, dots and hyphens, without scheme and port",
+    ),
+]
 
 
 def _env(name: str, default: Any = ..., **rule: Any) -> Any:
@@ -36,7 +71,7 @@ class Settings(BaseSettings):
     """Everything that can be set. Units are in the comments of ``.env.example``."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True, case_sensitive=True
+        env_file=".env", env_file_encoding="utf-8-sig", extra="ignore", frozen=True, case_sensitive=True
     )
 
     # Coze
@@ -47,10 +82,15 @@ class Settings(BaseSettings):
     oauth_app_id: str = _env("COZE_OAUTH_APP_ID", "", max_length=128)
     oauth_key_id: str = _env("COZE_OAUTH_KEY_ID", "", max_length=256)
     oauth_private_key_file: Path | None = _env("COZE_OAUTH_PRIVATE_KEY_FILE", None)
-    bot_id: str = _env("COZE_BOT_ID", pattern=r"^[0-9A-Za-z_-]{1,64}$")
+    bot_id: str = _env(
+        "COZE_BOT_ID",
+        pattern=r"^[0-9A-Za-z_-]{1,64}$",
+        description="must be the bot's id alone, the number at the end of its address",
+    )
     app_mode: Literal["remote", "local"] = _env("APP_MODE", "remote")
-    api_url: str = _env("COZE_API_URL", "", pattern=r"^(https?://\S+)?$")
-    base_url: str = _env("COZE_BASE_URL", "", pattern=r"^(https?://\S+)?$")
+    base_url: str = _env("COZE_BASE_URL", "")
+    api_url: str = _env("COZE_API_URL", "")
+    proxy: SecretStr | None = _env("COZE_PROXY", None)
     use_stream: bool = _env("COZE_USE_STREAM", True)
     transport: Literal["aiohttp", "httpx"] = _env("COZE_HTTP_TRANSPORT", "aiohttp")
     timeout: Seconds = _env("COZE_TIMEOUT", 30.0)
@@ -65,7 +105,12 @@ class Settings(BaseSettings):
 
     # Redis and what is kept in it
     redis_url: SecretStr = _env("REDIS_URL", SecretStr("redis://localhost:6379/0"))
-    redis_prefix: str = _env("COZE_REDIS_PREFIX", "coze:", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
+    redis_prefix: str = _env(
+        "COZE_REDIS_PREFIX",
+        "coze:",
+        pattern=r"^[A-Za-z0-9_.:-]{1,64}$",
+        description="must be 1 to 64 letters, digits or _ . : -",
+    )
     redis_pool_size: int = _env("REDIS_POOL_SIZE", 64, ge=4, le=1000)
     redis_timeout: Seconds = _env("REDIS_TIMEOUT", 2.0)
     session_expire: int = _env("COZE_SESSION_EXPIRE", 3600, ge=1, le=30 * 86_400)
@@ -88,7 +133,7 @@ class Settings(BaseSettings):
     moicen_host: Host = _env("MOICEN_HOST", "moicen.com")
     huiwings_host: Host = _env("HUIWINGS_HOST", "huiwings.cn")
     local_host: Host = _env("LOCAL_HOST", "localhost")
-    verify_url: str = _env("HTY_VERIFY_URL", "", pattern=r"^(https?://\S+)?$")
+    verify_url: str = _env("HTY_VERIFY_URL", "")
     jwt_key: SecretStr | None = _env("HTY_JWT_KEY", None)
     auth_timeout: Seconds = _env("AUTH_TIMEOUT", 5.0)
     auth_cache_ttl: float = _env("AUTH_CACHE_TTL", 60.0, ge=0, le=3600)
@@ -130,22 +175,58 @@ class Settings(BaseSettings):
     log_file: str = _env("COZE_LOG_FILE", "")
     log_rotation_mb: float = _env("COZE_LOG_ROTATION_MB", 100.0, gt=0, le=100_000, allow_inf_nan=False)
     log_retention_days: float = _env("COZE_LOG_RETENTION_DAYS", 7.0, gt=0, le=3650, allow_inf_nan=False)
-    otel_endpoint: str = _env("OTEL_EXPORTER_OTLP_ENDPOINT", "", pattern=r"^(https?://\S+)?$")
+    otel_endpoint: str = _env("OTEL_EXPORTER_OTLP_ENDPOINT", "")
     otel_service: str = _env("OTEL_SERVICE_NAME", "coze-fastapi", min_length=1, max_length=128)
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _strip(cls, value: object) -> object:
-        return value.strip() if isinstance(value, str) else value
+    def _blank_is_the_default(cls, values: dict[str, object]) -> dict[str, object]:
+        """``COZE_TIMEOUT=`` is as if it were not there, and hides what ``.env`` says."""
+        cleaned = {
+            name: unquoted(value) if isinstance(value, str) else value for name, value in values.items()
+        }
+        return {name: value for name, value in cleaned.items() if value != "" or name in _MAY_BE_BLANK}
 
-    @field_validator(
-        *("api_token", "api_token_file", "authorization", "api_tokens", "oauth_private_key_file", "jwt_key"),
-        *("openai_api_keys", "openai_api_keys_file"),
-        mode="before",
-    )
+    @field_validator("api_token", "authorization", mode="before")
     @classmethod
-    def _blank_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
+    def _token_alone(cls, value: object) -> object:
+        return checked_token(value) if isinstance(value, str) else value
+
+    @field_validator("api_tokens", mode="before")
+    @classmethod
+    def _tokens_alone(cls, value: object) -> object:
+        return ",".join(checked_tokens(value)) if isinstance(value, str) else value
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_is_an_address(cls, value: str) -> str:
+        return base_address(value) if value else ""
+
+    @field_validator("api_url")
+    @classmethod
+    def _chat_address_is_understood(cls, value: str, info: ValidationInfo) -> str:
+        # Where the base could not be read that is a fault of its own, and not one of this setting.
+        return chat_address(value, has_base=info.data.get("base_url") != "") if value else ""
+
+    @field_validator("verify_url", "otel_endpoint")
+    @classmethod
+    def _is_a_web_address(cls, value: str) -> str:
+        return web_address(value, query=True) if value else ""
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_is_understood(cls, value: SecretStr | None) -> SecretStr | None:
+        return SecretStr(proxy_address(value.get_secret_value())) if value is not None else None
+
+    @field_validator("cors_allow_origins")
+    @classmethod
+    def _origins_can_match(cls, value: str) -> str:
+        return ",".join(checked_origins(value))
+
+    @field_validator("host")
+    @classmethod
+    def _host_without_brackets(cls, value: str) -> str:
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -218,19 +299,18 @@ class Settings(BaseSettings):
 
     def several_tokens(self) -> list[str]:
         """The tokens of COZE_API_TOKENS, in their order."""
-        listed = self.api_tokens.get_secret_value() if self.api_tokens is not None else ""
-        return list(dict.fromkeys(re.split(r"[\s,]+", listed.strip(" \n\t,")) if listed.strip(" ,") else []))
+        return self.api_tokens.get_secret_value().split(",") if self.api_tokens is not None else []
 
 
 def parse_bots(listed: str) -> dict[str, str]:
     """``name:bot_id,name:bot_id``: bot ids by the model name that OpenAI's clients use. Raises ValueError."""
     bots: dict[str, str] = {}
-    for entry in filter(None, (part.strip() for part in listed.split(","))):
+    for number, entry in enumerate(filter(None, (part.strip() for part in listed.split(","))), 1):
         name, colon, bot_id = (part.strip() for part in entry.partition(":"))
         if not colon or not _NAME.fullmatch(name) or not _BOT_ID.fullmatch(bot_id):
-            raise ValueError("a list of name:bot_id, separated by commas, is needed")
+            raise ValueError(f"entry {number} is not name:bot_id (entries are separated by commas)")
         if name in bots:
-            raise ValueError(f"{name} is named twice")
+            raise ValueError(f"entry {number} repeats a name")
         bots[name] = bot_id
     return bots
 
@@ -251,29 +331,50 @@ def parse_api_keys(listed: str) -> dict[str, str]:
     return names
 
 
-class SettingsError(Exception):
-    """A setting is missing or wrong. The text names the variable and its rule, never a value."""
-
-
 def load_settings(**values: Any) -> Settings:
     """Settings from ``values`` (by variable name), the environment and ``.env``, in that order.
 
     Raises:
         SettingsError: naming each variable that is missing or wrong.
     """
+    env_file = values.get("_env_file", ENV_FILE)
+    if env_file is not None:
+        read_env_file(Path(env_file))  # pydantic's reader would end in a traceback
     try:
         return Settings(**values)
     except ValidationError as exc:
-        raise SettingsError(_explain(exc)) from None
+        faults = exc.errors(include_input=False, include_url=False)
+        raise SettingsError(*(explain(fault, _described(fault)) for fault in faults)) from None
 
 
-def _explain(exc: ValidationError) -> str:
-    """One line for each fault. ``input`` is left out: it may be a secret."""
-    lines = []
-    for fault in exc.errors(include_input=False, include_url=False):
-        name = ".".join(str(part) for part in fault["loc"])
-        lines.append(f"{name}: {fault['msg']}" if name else str(fault["msg"]).removeprefix("Value error, "))
-    return "configuration: " + "; ".join(lines)
+def _names() -> dict[str, str | None]:
+    """The variables, and how each describes the form that its value must have."""
+    found = {}
+    for info in Settings.model_fields.values():
+        alias = info.validation_alias
+        if isinstance(alias, AliasChoices):
+            found[str(alias.choices[0])] = info.description
+    return found
+
+
+def _described(fault: ErrorDetails) -> str | None:
+    return _names().get(str(fault["loc"][0])) if fault["loc"] else None
+
+
+def written_settings(env_file: Path = ENV_FILE) -> dict[str, str]:
+    """By name what the environment, else ``env_file``, sets to something. Raises ``SettingsError``."""
+    written = read_env_file(env_file) | dict(os.environ)
+    return {name: cleaned for name, value in written.items() if (cleaned := unquoted(value))}
+
+
+def unknown_names(env_file: Path = ENV_FILE) -> list[str]:
+    """A sentence for each name in ``env_file`` or the environment that is none of ours and close to one."""
+    ours = list(_names())
+    known = {*ours, *_NAMES_OF_SCRIPTS}
+    in_file = set(read_env_file(env_file)) - known
+    # The environment is full of other programs' names, OpenTelemetry's own among them.
+    around = {name for name in os.environ if not name.startswith("OTEL_")} - known - in_file
+    return [*near_misses(in_file, ours, 0.75), *near_misses(around, ours, 0.88)]
 
 
 def get_coze_config() -> Settings:
@@ -282,9 +383,16 @@ def get_coze_config() -> Settings:
 
 
 def settings_or_exit(load: Callable[[], Settings] = load_settings) -> Settings:
-    """For entry points: a wrong setting ends the process with one readable line and status 78 (EX_CONFIG)."""
-    try:
+    """For entry points: the settings, or the end of the process as in ``exiting_if_wrong``."""
+    with exiting_if_wrong():
         return load()
+
+
+@contextlib.contextmanager
+def exiting_if_wrong() -> Iterator[None]:
+    """A wrong setting ends the process with one readable line and status 78 (EX_CONFIG)."""
+    try:
+        yield
     except SettingsError as exc:
         sys.stderr.write(f"{exc}\n")
-        raise SystemExit(78) from None
+        raise SystemExit(EX_CONFIG) from None

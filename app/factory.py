@@ -10,11 +10,13 @@ import httpx
 
 from app import __version__
 from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
+from app.auth.local import LocalCheck
 from app.config import Settings
 from app.coze import CozeApi, CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
-from app.credentials import Accounts, build_accounts
+from app.credentials import Accounts, build_accounts, secret_file_faults
 from app.metrics import Metrics
 from app.redis_client import Keys, RedisGate, Servers, open_redis
+from app.setting_faults import SettingsError
 from app.sse import OpenStreams
 from app.stores.chats import ChatStore
 from app.stores.conversations import ConversationStore
@@ -94,6 +96,27 @@ def api_keys(settings: Settings) -> ApiKeys:
     return ApiKeys(listed.get_secret_value() if listed else "", settings.openai_api_keys_file)
 
 
+def check_parts(settings: Settings) -> None:
+    """What only the parts that use a setting can tell, before anything is opened.
+
+    Raises:
+        SettingsError: naming each setting that cannot work.
+    """
+    faults = secret_file_faults(settings)
+    for part in (api_keys, auth_options, _local_check):
+        try:
+            part(settings)
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise SettingsError(*faults)
+
+
+def _local_check(settings: Settings) -> None:
+    if settings.enable_auth and settings.jwt_key is not None:
+        LocalCheck(settings.jwt_key)
+
+
 async def _open_verifier(
     settings: Settings,
     stack: AsyncExitStack,
@@ -153,6 +176,7 @@ def _coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None) -
         pool_size=settings.max_upstream_connections,
         transport=settings.transport,
         ssl_context=ssl_context(),
+        proxy=settings.proxy.get_secret_value() if settings.proxy else None,
     )
 
 

@@ -30,6 +30,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LINE_ENDS: Final = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _QUOTED_INPUT: Final = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
 """pydantic quotes what it refused: bodies, and records with what users wrote."""
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 _MAX_FIELD: Final = 256
 _TO_BE_CLEANED: Final = re.compile(
     r"(?i:bearer|pat_|sat_|czs_|cztei_|redis|eyJ)|[\x00-\x1f\x7f-\x9f\u2028\u2029]"
@@ -98,8 +99,12 @@ def _console_line(record: "Record") -> str:
     return "\n".join(filter(None, (line, _exception_text(record).rstrip())))
 
 
-def _to_stdout(line: str) -> None:
-    sys.stdout.write(line)
+def write_stdout(text: str) -> None:
+    """In any encoding: where stdout's lacks a character, all beyond ASCII are written as in JSON."""
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:
+        sys.stdout.write(_NOT_ASCII.sub(lambda m: stdlib_json.dumps(m[0])[1:-1], text))
     sys.stdout.flush()
 
 
@@ -139,7 +144,7 @@ def configure_logging(
     logger.configure(patcher=lambda record: _prepare(record, render))
     # A function and no text: loguru would put its own traceback behind a text.
     form = lambda _: "{extra[line]}\n"  # noqa: E731
-    logger.add(_to_stdout, level=level, format=form)
+    logger.add(write_stdout, level=level, format=form)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         library = logging.getLogger(name)

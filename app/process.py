@@ -5,6 +5,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Callable, Coroutine
 from types import FrameType
@@ -14,10 +15,11 @@ from fastapi import FastAPI
 from loguru import logger
 from uvicorn.config import STARTUP_FAILURE
 
-from app.config import SettingsError, load_settings
-from app.factory import Resources, api_keys, auth_options
+from app.config import Settings, load_settings, unknown_names
+from app.factory import Resources, check_parts
 from app.logging_config import configure_logging
 from app.main import create_app
+from app.setting_faults import SettingsError
 
 _LAST_SECONDS: Final = 5
 """After a second signal: what is not over by then is cut off by the system."""
@@ -31,13 +33,24 @@ def build_app() -> FastAPI:
     """
     try:
         settings = load_settings()
-        api_keys(settings)
-        auth_options(settings)
-    except (SettingsError, ValueError) as error:
+        check_parts(settings)
+    except SettingsError as error:
         logger.error("{}", error)
         raise SystemExit(STARTUP_FAILURE) from None
     configure_logging(**settings.logging)
+    _warn(settings)
     return create_app(settings, on_start=_prepare_process)
+
+
+def _warn(settings: Settings) -> None:
+    """Of what is set and has no effect."""
+    for sentence in unknown_names():
+        logger.warning("{}", sentence)
+    unused = [
+        name for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy") if os.environ.get(name)
+    ]
+    if unused and settings.proxy is None:
+        logger.warning("{} is not used: a proxy for the calls to Coze is set with COZE_PROXY", unused[0])
 
 
 def _prepare_process(resources: Resources) -> None:

@@ -137,7 +137,9 @@ def redis(url: str) -> Answer:
         return 0, ""  # a user that may not ask for the version; the service will see
     except client.AuthenticationError as error:
         return 2, f"it refuses the user or the password of REDIS_URL ({error})"
-    except (client.RedisError, ValueError, OSError) as error:
+    except ValueError as error:  # its text may quote the address, with the password
+        return 2, type(error).__name__
+    except (client.RedisError, OSError) as error:
         return 2, f"{type(error).__name__}: {error}"
     if version and tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS:
         return 2, f"it is Redis {version}; 6.2 or newer is needed"

@@ -1,100 +1,44 @@
-"""The settings that the scripts need, as NAME=value lines: ``python scripts/settings.py ROOT MODE``.
+"""The settings that the scripts need, as NAME=value lines: ``python scripts/settings.py ROOT``.
 
-Environment first, then ROOT/.env by python-dotenv's rules, then the defaults. Run by the service's own
-Python. Exit 2 with a sentence when a value cannot be used. Never prints the Coze token.
+They are read, and refused, by the code of the service. Exit 78 with a line when a value cannot be used. Never
+prints the Coze token.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from dotenv import dotenv_values
+ROOT = Path(sys.argv[1])
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-DEFAULTS = {
-    "HOST": "0.0.0.0",
-    "PORT": "6000",
-    "WORKERS": "1",
-    "REDIS_URL": "redis://localhost:6379/0",
-    "SIMULATOR_PORT": "5000",
-    "APP_MODE": "remote",
-    "ENABLE_AUTH": "true",
-    "DRAIN_SECONDS": "20",
-}
-TOKENS = (
+from app.config import EX_CONFIG, load_settings, unknown_names, written_settings  # noqa: E402
+from app.redis_url import RedisAddress, parse_redis_url  # noqa: E402
+from app.setting_faults import SettingsError, read_env_file  # noqa: E402
+
+TOKENS = {
     "COZE_API_TOKEN",
     "COZE_AUTHORIZATION",
     "COZE_API_TOKEN_FILE",
     "COZE_API_TOKENS",
     "COZE_OAUTH_APP_ID",
-)
-GROUPS = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
-THIS_MACHINE = {"localhost", "127.0.0.1", "::1", "0.0.0.0", ""}
-
-
-class Unusable(ValueError):
-    """A setting that cannot be used, with its name and its rule."""
-
-
-class Settings:
-    def __init__(self, environ: Mapping[str, str], dotenv: Mapping[str, str | None]) -> None:
-        self.environ = environ
-        self.dotenv = {name: value for name, value in dotenv.items() if value}
-
-    def source(self, name: str) -> str:
-        if self.environ.get(name):
-            return "environment"
-        return ".env" if name in self.dotenv else "default"
-
-    def get(self, name: str) -> str:
-        value = self.environ.get(name) or self.dotenv.get(name) or DEFAULTS.get(name, "")
-        value = value.strip()
-        if any(ord(char) < 32 for char in value):
-            raise Unusable(f"{name} holds a control character or a line break")
-        return value
-
-    def number(self, name: str, low: int, high: int) -> int:
-        value = self.get(name)
-        try:
-            number = float(value) if name == "DRAIN_SECONDS" else int(value)
-        except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            raise Unusable(f"{name}={value!r} is not a number from {low} to {high}")
-        return int(number)
-
-    def has(self, *names: str) -> bool:
-        return any(self.get(name) for name in names)
+}
+REMEMBERED = ("HOST", "PORT", "WORKERS", "SIMULATOR_PORT", "REDIS_URL")
+THIS_MACHINE = {"localhost", "::1", "0.0.0.0"}
 
 
 def describe_redis(url: str) -> dict[str, str]:
     """What the scripts may do with this address: none, start one here (local), or only ask it (remote)."""
-    if url.startswith("memory:"):
-        return {"REDIS_KIND": "memory", "REDIS_SHOWN": "memory://", "REDIS_PORT": "", "REDIS_BIND": ""}
-    parts = urlsplit(url)
-    if parts.scheme in GROUPS:
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        return {"REDIS_KIND": "remote", "REDIS_SHOWN": shown, "REDIS_PORT": "", "REDIS_BIND": ""}
-    try:
-        port = parts.port or 6379
-    except ValueError:
-        raise Unusable("REDIS_URL has a port that is not a number from 1 to 65535") from None
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        raise Unusable(
-            "REDIS_URL must begin with redis://, rediss://, unix://, redis+sentinel://, redis+cluster:// "
-            "or memory://"
-        )
-    host = unquote(parts.hostname or "")
-    shown = f"{parts.scheme}://{host or 'localhost'}:{port}{parts.path}"
-    if parts.scheme == "unix":
-        shown = f"unix://{parts.path}"
-    plain = parts.scheme == "redis" and not parts.password
+    address: RedisAddress = parse_redis_url(url)
+    shown = {"REDIS_SHOWN": address.shown, "REDIS_PORT": "", "REDIS_BIND": ""}
+    if address.kind != "single" or not address.nodes:
+        return shown | {"REDIS_KIND": "memory" if address.kind == "memory" else "remote"}
+    host, port = address.nodes[0]
+    plain = url.startswith("redis://") and not address.has_login
     kind = "local" if plain and (host in THIS_MACHINE or host.startswith("127.")) else "remote"
     bind = host if host.startswith("127.") or host == "::1" else "127.0.0.1"
-    return {"REDIS_KIND": kind, "REDIS_SHOWN": shown, "REDIS_PORT": str(port), "REDIS_BIND": bind}
+    return shown | {"REDIS_KIND": kind, "REDIS_PORT": str(port), "REDIS_BIND": bind}
 
 
 def reachable_at(host: str) -> str:
@@ -106,38 +50,53 @@ def reachable_at(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def collect(settings: Settings) -> dict[str, str]:
+def source(name: str, in_file: dict[str, str], written: dict[str, str]) -> str:
+    if name not in written:
+        return "default"
+    return ".env" if in_file.get(name) and name not in os.environ else "environment"
+
+
+def simulator_port(written: dict[str, str]) -> str:
+    port = written.get("SIMULATOR_PORT", "5000")
+    if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
+        raise SettingsError("SIMULATOR_PORT: must be a whole number from 1 to 65535")
+    return port
+
+
+def collect(env_file: Path) -> dict[str, str]:
+    """Raises ``SettingsError``. That a token or a bot is missing is left to whoever needs them."""
+    written, in_file = written_settings(env_file), read_env_file(env_file)
+    stand_ins = {} if TOKENS & set(written) else {"COZE_API_TOKEN": "none"}
+    stand_ins |= {} if "COZE_BOT_ID" in written else {"COZE_BOT_ID": "0"}
+    settings = load_settings(_env_file=env_file, **stand_ins)
     found = {
-        "HOST": settings.get("HOST"),
-        "PORT": str(settings.number("PORT", 1, 65535)),
-        "WORKERS": str(settings.number("WORKERS", 1, 64)),
-        "SIMULATOR_PORT": str(settings.number("SIMULATOR_PORT", 1, 65535)),
-        "DRAIN_SECONDS": str(settings.number("DRAIN_SECONDS", 0, 3600)),
-        "REDIS_URL": settings.get("REDIS_URL"),
-        "APP_MODE": settings.get("APP_MODE"),
-        "AUTH": "on"
-        if settings.get("ENABLE_AUTH").lower() in ("1", "true", "yes", "on", "t", "y")
-        else "off",
-        "HAS_TOKEN": "yes" if settings.has(*TOKENS) else "",
-        "HAS_BOT": "yes" if settings.has("COZE_BOT_ID") else "",
+        "HOST": settings.host,
+        "PORT": str(settings.port),
+        "WORKERS": str(settings.workers),
+        "SIMULATOR_PORT": simulator_port(written),
+        "DRAIN_SECONDS": str(int(settings.drain_seconds)),
+        "REDIS_URL": settings.redis_url.get_secret_value(),
+        "APP_MODE": settings.app_mode,
+        "AUTH": "on" if settings.enable_auth else "off",
+        "HAS_TOKEN": "" if "COZE_API_TOKEN" in stand_ins else "yes",
+        "HAS_BOT": "" if "COZE_BOT_ID" in stand_ins else "yes",
+        "URL": f"http://{reachable_at(settings.host)}:{settings.port}",
     }
-    found["URL"] = f"http://{reachable_at(found['HOST'])}:{found['PORT']}"
-    for name in ("HOST", "PORT", "WORKERS", "SIMULATOR_PORT", "REDIS_URL"):
-        found[f"{name}_FROM"] = settings.source(name)
-    return found | describe_redis(found["REDIS_URL"])
+    sources = {f"{name}_FROM": source(name, in_file, written) for name in REMEMBERED}
+    return found | sources | describe_redis(found["REDIS_URL"])
 
 
 def main() -> int:
-    root = Path(sys.argv[1])
+    env_file = ROOT / ".env"
     try:
-        settings = Settings(os.environ, dotenv_values(root / ".env", encoding="utf-8"))
-        found = collect(settings)
-    except UnicodeDecodeError:
-        print(".env is not UTF-8 text", file=sys.stderr)
-        return 2
-    except Unusable as error:
-        print(str(error), file=sys.stderr)
-        return 2
+        found = collect(env_file)
+        unknown = unknown_names(env_file)
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return EX_CONFIG
+    for sentence in unknown:
+        print(f"WARNING: {sentence}", file=sys.stderr)
+    sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     for name, value in found.items():
         print(f"{name}={value}")
     return 0

@@ -23,6 +23,8 @@ LEVELS = {
     "records": 1,
     "exceptions": 0,
     "redis_url": 0,
+    "setting_values": 0,
+    "setting_faults": 0,
     "config": 1,
     "models": 2,
     "metrics": 2,

@@ -140,7 +140,7 @@ def test_a_secret_shows_neither_in_errors_nor_in_the_settings(name: str) -> None
 def test_blank_values_and_white_space_are_as_if_unset(nowhere: Path) -> None:
     settings = load_settings(COZE_API_TOKEN="", COZE_AUTHORIZATION=f" Bearer {SECRET} ", COZE_BOT_ID=" 3 ")
     assert settings.bot_id == "3"
-    assert settings.token_source() == SecretStr(f"Bearer {SECRET}")
+    assert settings.token_source() == SecretStr(SECRET)
 
 
 def test_the_chat_address_follows_the_mode_unless_it_is_set() -> None:

@@ -10,12 +10,13 @@ from app.auth import build_auth_client
 from app.check.callers import check_auth
 from app.check.coze import REGIONS, CozeCheck
 from app.check.lines import Line, exit_code
-from app.check.local import check_clock, check_env_file, check_secret_files
+from app.check.local import check_clock, check_env_file, check_names
 from app.check.store import check_redis
-from app.config import Settings, SettingsError, load_settings
+from app.config import Settings, load_settings
 from app.coze import Endpoints, build_http_client
 from app.credentials import build_accounts
-from app.factory import auth_options, ssl_context
+from app.factory import auth_options, check_parts, ssl_context
+from app.setting_faults import SettingsError
 
 __all__ = ["Line", "check", "check_settings", "exit_code"]
 
@@ -26,20 +27,22 @@ async def check(env_file: Path) -> list[Line]:
     try:
         settings = load_settings(_env_file=env_file)
     except SettingsError as error:
-        faults = str(error).removeprefix("configuration: ").split("; ")
         fix = "correct it in the environment or in .env"
-        return [*lines, *(Line("fail", "settings", fault.rstrip("."), fix, "配置有误") for fault in faults)]
-    return [*lines, *await check_settings(settings)]
+        return [*lines, *(Line("fail", "settings", fault, fix, "配置有误") for fault in error.faults)]
+    return [*lines, *check_names(env_file), *await check_settings(settings)]
 
 
 async def check_settings(settings: Settings, *, regions: Mapping[str, str] = REGIONS) -> list[Line]:
     """What these settings lead to. ``regions``: by Coze's address, that of the other region."""
     offsets: dict[str, float] = {}
     try:
-        auth = auth_options(settings) if settings.enable_auth else None
-        base = Endpoints.derive(settings.chat_url, settings.base_url or None).base
-    except ValueError as error:
-        return [Line("fail", "settings", str(error).rstrip("."), "correct it", "配置有误")]
+        check_parts(settings)
+    except SettingsError as error:
+        return [
+            Line("fail", "settings", fault.rstrip("."), "correct it", "配置有误") for fault in error.faults
+        ]
+    auth = auth_options(settings) if settings.enable_auth else None
+    base = Endpoints.derive(settings.chat_url, settings.base_url or None).base
     async with AsyncExitStack() as stack:
         context = ssl_context()
         coze_http = await stack.enter_async_context(
@@ -48,6 +51,7 @@ async def check_settings(settings: Settings, *, regions: Mapping[str, str] = REG
                 pool_size=10,
                 transport=settings.transport,
                 ssl_context=context,
+                proxy=settings.proxy.get_secret_value() if settings.proxy else None,
             )
         )
         accounts = build_accounts(settings, coze_http)
@@ -68,4 +72,4 @@ async def check_settings(settings: Settings, *, regions: Mapping[str, str] = REG
             asking.lines(offsets),
             check_auth(auth, auth_http or coze_http, settings.local_host),
         )
-    return [*check_secret_files(settings), *store, *coze, callers, check_clock(offsets)]
+    return [*store, *coze, callers, check_clock(offsets)]

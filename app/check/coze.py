@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 import orjson
 
-from app.check.lines import Line
+from app.check.lines import Line, certificate_fault
 from app.coze.codes import NOT_FOUND, TOKEN_REFUSED, rule_for
 from app.coze.options import Bearer
 from app.coze.transport import NETWORK_ERRORS
@@ -91,6 +91,10 @@ class CozeCheck:
             why = answer.failure or f"it answers HTTP {answer.status}, and not as Coze does"
             fix = "check COZE_API_URL and COZE_BASE_URL, the network and the name service"
             return [Line("fail", "coze", f"{self._base}: {why}", fix, "无法访问扣子 API")]
+        if not answer.refused and answer.code != _NO_PERMISSION:
+            text = f"{self._base} does not refuse a token that was made up ({answer})"
+            fix = "check COZE_API_URL and COZE_BASE_URL: this is not Coze"
+            return [Line("fail", "coze", text, fix, "该地址不是扣子 API：接受了无效令牌")]
         milliseconds = (time.monotonic() - began) * 1000
         lines = [Line("ok", "coze", f"{self._base} answers within {milliseconds:.0f} ms", "", "扣子可访问")]
         for state in self._accounts.states():
@@ -199,7 +203,7 @@ class CozeCheck:
                     method, (base or self._base) + path, params=params, json=body, headers=headers
                 )
         except NETWORK_ERRORS as error:
-            return ProbeReply(failure=f"no answer ({type(error.__cause__ or error).__name__})")
+            return ProbeReply(failure=certificate_fault(error) or f"no answer ({_kind(error)})")
         try:
             value = orjson.loads(response.content)
         except orjson.JSONDecodeError:
@@ -209,7 +213,7 @@ class CozeCheck:
         code = reply.get("code")
         return ProbeReply(
             status=response.status_code,
-            code=code if isinstance(code, int) else 0 if "data" in reply else None,
+            code=code if type(code) is int and response.status_code < 500 else None,
             logid=response.headers.get("x-tt-logid")
             or (str(detail.get("logid") or "") if isinstance(detail, dict) else ""),
             data=reply.get("data"),
@@ -217,8 +221,12 @@ class CozeCheck:
         )
 
 
+def _kind(error: BaseException) -> str:
+    return type(error.__cause__ or error).__name__
+
+
 def _clock_offset(date: str) -> float | None:
     try:
         return parsedate_to_datetime(date).timestamp() - time.time()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

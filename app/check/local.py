@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from app.check.lines import Line
-from app.config import Settings
+from app.config import unknown_names
 
 _CLOCK_WARN_SECONDS: Final = 30.0
 _CLOCK_FAIL_SECONDS: Final = 300.0
@@ -38,26 +38,12 @@ def check_env_file(path: Path) -> Line:
     return Line("ok", ".env", "readable by its owner alone", "", "权限正确")
 
 
-def check_secret_files(settings: Settings) -> list[Line]:
-    named = {
-        "COZE_API_TOKEN_FILE": settings.api_token_file,
-        "COZE_OAUTH_PRIVATE_KEY_FILE": settings.oauth_private_key_file,
-    }
-    lines = []
-    for name, path in named.items():
-        if path is None:
-            continue
-        try:
-            empty = not path.read_bytes().strip()
-        except OSError as error:
-            text = f"{name}: the file cannot be read ({type(error).__name__})"
-            fix = "correct the path, or let the service's user read it"
-            lines.append(Line("fail", "secret file", text, fix, "密钥文件无法读取"))
-        else:
-            if empty:
-                text, fix = f"{name}: the file is empty", "write the secret into it"
-                lines.append(Line("fail", "secret file", text, fix, "密钥文件为空"))
-    return lines
+def check_names(path: Path) -> list[Line]:
+    """Names in ``path`` or the environment that are close to a setting's, and none."""
+    return [
+        Line("warn", "settings", text.rstrip("?"), "correct the name", "配置项名称可能写错")
+        for text in unknown_names(path)
+    ]
 
 
 def check_clock(offsets: dict[str, float]) -> Line:

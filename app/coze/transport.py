@@ -75,6 +75,7 @@ def build_http_client(
     pool_size: int,
     transport: TransportName = "aiohttp",
     ssl_context: ssl.SSLContext | None = None,
+    proxy: str | None = None,
 ) -> PooledClient:
     """A pooled client; call it inside the event loop and ``aclose`` it there.
 
@@ -87,6 +88,7 @@ def build_http_client(
         pool_size: how many connections may be open, and so how many chats run at once.
         transport: what is under httpx' interface.
         ssl_context: instead of certifi's list of authorities.
+        proxy: ``http://[user:password@]host[:port]``, through which all goes.
     """
     limits = httpx.Limits(
         max_connections=pool_size,
@@ -94,6 +96,7 @@ def build_http_client(
         keepalive_expiry=KEEPALIVE_SECONDS,
     )
     ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
+    through = httpx.Proxy(proxy) if proxy else None
     chosen: httpx.AsyncBaseTransport
     if transport == "aiohttp":
 
@@ -109,9 +112,11 @@ def build_http_client(
                 max_field_size=MAX_HEADER_BYTES,
             )
 
-        chosen = AiohttpTransport(verify=ssl_context, trust_env=False, limits=limits, client=session)
+        chosen = AiohttpTransport(
+            verify=ssl_context, trust_env=False, limits=limits, client=session, proxy=through
+        )
     else:
-        chosen = httpx.AsyncHTTPTransport(verify=ssl_context, trust_env=False, limits=limits)
+        chosen = httpx.AsyncHTTPTransport(verify=ssl_context, trust_env=False, limits=limits, proxy=through)
     return PooledClient(chosen, connect_timeout)
 
 

@@ -6,9 +6,9 @@ from app.config import Settings
 from app.coze import Endpoints
 from app.credentials.accounts import Accounts
 from app.credentials.oauth import TOKEN_PATH, OAuthApp, OAuthToken
-from app.credentials.sources import FileToken, StaticToken, TokenSource, without_bearer
+from app.credentials.sources import FileToken, StaticToken, TokenSource, read_token
 
-__all__ = ["Accounts", "OAuthApp", "OAuthToken", "build_accounts", "build_sources"]
+__all__ = ["Accounts", "OAuthApp", "OAuthToken", "build_accounts", "build_sources", "secret_file_faults"]
 
 
 def build_sources(settings: Settings, http: httpx.AsyncClient) -> list[tuple[str, TokenSource]]:
@@ -25,7 +25,7 @@ def build_sources(settings: Settings, http: httpx.AsyncClient) -> list[tuple[str
         # The identity is the file's: what is in it is replaced by a new token of the same one.
         sources.append((str(settings.api_token_file), FileToken(settings.api_token_file)))
     elif (single := settings.api_token or settings.authorization) is not None:
-        token = without_bearer(single.get_secret_value())
+        token = single.get_secret_value()
         sources.append((token, StaticToken(token)))
     for token in settings.several_tokens():
         if all(token != text for text, _ in sources):
@@ -42,3 +42,27 @@ def build_sources(settings: Settings, http: httpx.AsyncClient) -> list[tuple[str
 def build_accounts(settings: Settings, http: httpx.AsyncClient) -> Accounts:
     """``http``: the client of ``build_http_client``, for the OAuth token endpoint."""
     return Accounts(build_sources(settings, http))
+
+
+def secret_file_faults(settings: Settings) -> list[str]:
+    """What is wrong with the files that the settings name, by the names of the settings."""
+    named = {
+        "COZE_API_TOKEN_FILE": settings.api_token_file,
+        "COZE_OAUTH_PRIVATE_KEY_FILE": settings.oauth_private_key_file,
+    }
+    faults = []
+    for name, path in named.items():
+        if path is None:
+            continue
+        try:
+            held = read_token(path) if name == "COZE_API_TOKEN_FILE" else path.read_bytes().strip()
+        except OSError as error:
+            faults.append(f"{name}: the file cannot be read ({error.strerror or type(error).__name__})")
+        except UnicodeDecodeError:
+            faults.append(f"{name}: the file is not UTF-8 text")
+        except ValueError as error:
+            faults.append(f"{name}: what is in the file {error}")
+        else:
+            if not held:
+                faults.append(f"{name}: the file is empty")
+    return faults

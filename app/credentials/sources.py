@@ -6,6 +6,7 @@ from typing import Literal, Protocol
 from loguru import logger
 
 from app.exceptions import CozeApiError
+from app.setting_values import checked_token
 
 Kind = Literal["token", "file", "oauth"]
 
@@ -77,9 +78,9 @@ class FileToken:
             stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
             if stamp == self._stamp:
                 return
-            token = without_bearer(self._path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as exc:
-            logger.error("COZE_API_TOKEN_FILE cannot be read: {}", type(exc).__name__)
+            token = read_token(self._path)
+        except (OSError, ValueError) as exc:
+            logger.error("COZE_API_TOKEN_FILE cannot be used: {}", type(exc).__name__)
             token, stamp = "", None
         if token:
             self._token, self._stamp = token, stamp
@@ -87,7 +88,6 @@ class FileToken:
             raise CozeApiError("The Coze token is missing", hint="COZE_API_TOKEN_FILE", maybe_started=False)
 
 
-def without_bearer(text: str) -> str:
-    """Without ``Bearer`` and white space."""
-    text = text.strip()
-    return text[7:].strip() if text[:7].lower() == "bearer " else text
+def read_token(path: Path) -> str:
+    """The token in a file. Raises ``OSError``, or ``ValueError`` for one that no header could carry."""
+    return checked_token(path.read_bytes().decode("utf-8-sig"))

@@ -218,6 +218,30 @@ async def test_an_answer_that_is_not_cozes_is_a_failure() -> None:
     assert (line.severity, "HTTP 502" in line.text) == ("fail", True)
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, {"data": {}}),
+        (200, {"code": 0, "data": {}}),
+        (200, {"code": True}),
+        (200, {"code": "4100"}),
+        (200, {"code": 4100.0}),
+        (200, {"code": None, "data": []}),
+        (200, []),
+        (200, {"code": 4001, "msg": "no such chat"}),
+        (302, {"code": 0}),
+        (500, {"code": 4100}),
+        (404, {"detail": "Not Found"}),
+    ],
+)
+async def test_only_what_answers_as_coze_does_is_taken_for_coze(status: int, body: object) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, json=body))
+    accounts = Accounts([(SECRET, StaticToken(SECRET))])
+    async with httpx.AsyncClient(transport=transport) as http:
+        [line] = await CozeCheck(http, BASE, accounts, "7", seconds=5).lines({})
+    assert (line.severity, line.name) == ("fail", "coze")
+
+
 # -- this machine -------------------------------------------------------------------------------------------
 
 

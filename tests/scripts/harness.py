@@ -169,9 +169,8 @@ def make_checkout(place: Path, *, stub: bool, venv: Path | None) -> Checkout:
     root, home, tools = place / "checkout", place / "home", place / "bin"
     shutil.copytree(ROOT, root, ignore=NEVER_COPIED)
     if stub:
-        for part in ("app", "coze_simulator"):
-            shutil.rmtree(root / part, ignore_errors=True)
-            shutil.copytree(STUB / part, root / part)
+        for part in ("app", "coze_simulator"):  # over the real one: the scripts read settings with its code
+            shutil.copytree(STUB / part, root / part, dirs_exist_ok=True)
     home.mkdir()
     tools.mkdir()
     for tool in [*BASIC_TOOLS, "tmux", "uv", "curl"]:
