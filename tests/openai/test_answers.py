@@ -157,7 +157,7 @@ async def test_the_bytes_are_what_any_client_reads(door: RunningApp) -> None:
     async with httpx.AsyncClient(base_url=door.base_url, trust_env=False) as http:
         response = await http.post("/coze/openai/v1/chat/completions", json=body)
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
-    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["cache-control"] == "no-store, no-transform"
     text = response.text
     blocks = text.split("\n\n")
     assert blocks.pop() == ""

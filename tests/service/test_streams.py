@@ -54,7 +54,7 @@ async def test_a_stream_has_cozes_events_one_terminal_and_the_whole_chat(each_cl
     assert data_of(await each_client.result(reader.chat_id)) == chat
     headers = reader.response.headers
     assert headers["Content-Type"].startswith("text/event-stream")
-    assert headers["Cache-Control"] == "no-store"
+    assert headers["Cache-Control"] == "no-store, no-transform"
     assert headers["X-Accel-Buffering"] == "no"
     assert headers["X-Request-Id"]
     assert "content-length" not in headers
