@@ -10,6 +10,7 @@ import httpx
 import pytest
 from openai import APIError, AsyncOpenAI, BadRequestError, NotFoundError, OpenAI
 
+from app.doors.openai.texts import notice_of
 from tests.support import Client, RedisServer, RunningApp, SimControl, data_of, open_client
 
 from .support import APP_KEY, MODEL, WEBUI_KEY, Told, chat_id_of, said
@@ -146,7 +147,8 @@ async def test_no_character_is_lost_or_doubled_whatever_shape_the_answer_has(
         told.take(chunk)
     chat = record(door, told.chat_id)
     assert chat["status"] == "completed"
-    assert told.content == chat["content"]
+    notice = notice_of((chat["assistant_message"] or {}).get("content_type"))
+    assert told.content == notice + chat["content"]
     assert told.reasoning == chat["reasoning_content"]
     assert told.finish == ["stop"]
 
