@@ -326,7 +326,11 @@ def _rates(settings: Settings) -> dict[RateKind, int]:
 
 @asynccontextmanager
 async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> AsyncIterator[Resources]:
-    """Raises ``ValueError``: a setting cannot work, which only the part that uses it can tell."""
+    """Opens everything, and closes it in reverse order.
+
+    Raises:
+        ValueError: a setting cannot work, which only the part that uses it can tell.
+    """
     async with AsyncExitStack() as stack:
         metrics = stack.enter_context(closing(Metrics(__version__)))
         open_trace = open_tracing(settings.otel_endpoint, service=settings.otel_service)

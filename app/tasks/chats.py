@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -39,6 +39,7 @@ from app.tasks.sessions import SessionService, idempotency_of
 from app.tasks.shutdown import Shutdown
 
 _SHORTEST_WAIT: Final = 0.001
+_AGAIN_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +186,8 @@ class ChatService:
         except RedisUnavailable:
             # Redis may have done it and only its answer be lost: then nobody would own the chat.
             chat_id = draft.chat.chat_id
-            adopting = self._adopt(chat_id, session_id, wanted=idempotency_key is not None)
-            self._running.spawn(adopting, f"adopt:{chat_id}")
+            adopt = partial(self._adopt, chat_id, session_id, wanted=idempotency_key is not None)
+            self._in_background(adopt, f"adopt:{chat_id}")
             raise
         if created.index_due:
             self._running.move_in_indexes(created.session)
@@ -194,29 +195,33 @@ class ChatService:
             self._running.start_new(created.session, draft, request_id)
         for other in (created.displaced, created.in_the_way if body.on_busy == "interrupt" else None):
             if other is not None:
-                self._running.spawn(self._make_way(other, session_id), f"cancel:{other}")
+                self._in_background(partial(self._running.cancel, other, session_id), f"cancel:{other}")
         return Started(created.chat_id, Cursor(0, 0))
-
-    async def _make_way(self, chat_id: str, session_id: str) -> None:
-        """Nobody else remembers that this chat is to end: while Redis is away it is tried again."""
-        while True:
-            try:
-                await self._running.cancel(chat_id, session_id)
-                return
-            except RedisUnavailable:
-                await self._chats.wait_open()
 
     async def _adopt(self, chat_id: str, session_id: str, *, wanted: bool) -> None:
         """Nobody knows of it, so it is cancelled; but a caller with an Idempotency-Key repeats the call and
         is then led to this very chat, so it is begun (and if it was queued, it stays in the queue)."""
         await self._chats.wait_open()
-        with contextlib.suppress(ServiceError):
-            if wanted:  # only we could have sent it, and we have not
-                await self._running.take_over(
-                    chat_id, session_id, epoch=1, force=True, expect="started", start=Fresh()
-                )
-            elif (job := await self._running.take_over(chat_id, session_id, force=True)) is not None:
-                job.cancel()
+        if wanted:  # only we could have sent it, and we have not
+            await self._running.take_over(
+                chat_id, session_id, epoch=1, force=True, expect="started", start=Fresh()
+            )
+        elif (job := await self._running.take_over(chat_id, session_id, force=True)) is not None:
+            job.cancel()
+
+    def _in_background(self, step: Callable[[], Awaitable[object]], name: str) -> None:
+        """Nobody else remembers that this is to be done: while Redis is away it is tried again."""
+        self._running.spawn(self._despite_outages(step), name)
+
+    async def _despite_outages(self, step: Callable[[], Awaitable[object]]) -> None:
+        with contextlib.suppress(ServiceError):  # the chat or its session is gone, say
+            while True:
+                try:
+                    await step()
+                    return
+                except (RedisUnavailable, Overloaded):
+                    await asyncio.sleep(_AGAIN_SECONDS)  # it may be that only this command found it away
+                    await self._chats.wait_open()
 
     async def submit_tool_outputs(
         self,
@@ -332,12 +337,7 @@ class ChatService:
     def cancel_in_background(self, identity: Identity, chat_id: str) -> None:
         """Its one reader has left for good. Not where this process leaves, too: then somebody else has it."""
         if not self._shutdown.begun:
-            self._running.spawn(self._cancel_in_background(identity, chat_id), f"cancel:{chat_id}")
-
-    async def _cancel_in_background(self, identity: Identity, chat_id: str) -> None:
-        with contextlib.suppress(ServiceError):
-            record = await self._chats.record(chat_id, identity)
-            await self._make_way(chat_id, orjson.loads(record)["session_id"])
+            self._in_background(partial(self.cancel, identity, chat_id), f"cancel:{chat_id}")
 
 
 def _check_outputs(chat: Chat, body: SubmitToolOutputs) -> None:

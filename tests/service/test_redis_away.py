@@ -11,6 +11,7 @@ from tests.support import (
     Client,
     RedisServer,
     RunningApp,
+    SimControl,
     data_of,
     error_of,
     open_client,
@@ -197,3 +198,25 @@ async def test_two_services_on_one_redis_see_the_same_sessions(
         assert chat["status"] == "completed"
         assert "next" in data_of(await two.send(session_id, "next"))["content"]
         assert (await one.session(session_id))["chat_count"] == 2
+
+
+async def test_a_chat_whose_reader_leaves_while_redis_is_away_is_cancelled_afterwards(
+    durable_redis: RedisServer, simulator: SimControl, start_app: Callable[..., RunningApp]
+) -> None:
+    """OpenAI's clients cancel by hanging up, and nobody comes back for the answer."""
+    service = start_app(REDIS_URL=durable_redis.url)
+    body = {
+        "model": "coze",
+        "stream": True,
+        "messages": [{"role": "user", "content": "first [[sim:deltas=400;gap=0.05;reasoning=0]]"}],
+    }
+    async with open_client(service.base_url) as client:
+        async with client.http.stream("POST", "/coze/openai/v1/chat/completions", json=body) as response:
+            await anext(response.aiter_bytes())
+            durable_redis.stop()
+            await wait_until(lambda: service.resources.redis.away)
+        await wait_until(lambda: not service.resources.streams._open)
+        assert simulator.requests(path="/v3/chat/cancel") == []
+        durable_redis.start()
+        await wait_until(lambda: simulator.requests(path="/v3/chat/cancel"))
+        await asyncio.to_thread(service.wait_idle)

@@ -102,7 +102,7 @@ class Place:
         self.redis = gate
         self.clock = clock
         self._server = server
-        self.keys = Keys("coze:")
+        self.keys = Keys("stores:")  # services that run beside take over what has their own prefix
         self.limits = SessionLimits(SESSION // 1000, 600, per_user=3, total=100, users=100, hold=HOLD)
         self.policy = LogPolicy(LEASE, SESSION, KEPT_RESULT, HOLD, KEPT_USAGE)
         self.leases = LeaseStore(gate, self.keys, self.policy)
@@ -165,7 +165,7 @@ class Place:
         found = text.decode() if isinstance(text, bytes) else text
         for word in sorted(self._labels, key=len, reverse=True):
             found = found.replace(word, self._labels[word])
-        return re.sub(r"^coze:(\{\d\d\}:)?", "", found)
+        return re.sub(r"^stores:(\{\d\d\}:)?", "", found)
 
     # -- what Redis holds --------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ async def test_what_a_caller_wrote_is_not_taken_for_the_status(at: Place) -> Non
     await at.say("A")
     await at.say("B", on_busy="enqueue")
     chat = orjson.loads(await at.chats.record(at.cid("B"), ME))
-    assert (chat["status"], chat["text"]) == ("pending", {"status": "processing"})
+    assert (chat["status"], chat["user_message"]["metadata"]) == ("pending", {"status": "processing"})
 
 
 async def test_a_record_that_tells_how_its_chat_ended_is_right_whatever_its_run_says(at: Place) -> None:
