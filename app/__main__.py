@@ -1,28 +1,45 @@
-"""``python -m app``: uvicorn with HOST, PORT and WORKERS from the settings."""
+"""``python -m app``: a process that is all ours, with uvicorn at HOST, PORT and WORKERS of the settings.
 
+Whoever imports ``app.main``, or mounts its app elsewhere, gets none of what is done here to the process:
+logging, signals, garbage collection.
+"""
+
+import asyncio
 import contextlib
-import errno
+import gc
 import os
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
+from loguru import logger
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app.config import Settings, exiting_if_wrong, settings_or_exit
+from app.config import Settings, exiting_if_wrong, load_settings, settings_or_exit, unknown_names
+from app.config.faults import SettingsError
+from app.http.listening import listen
 from app.logging_config import configure_logging
-from app.setting_faults import SettingsError
 
-_STREAMS_CLOSE_SECONDS = 3
+if TYPE_CHECKING:  # in a worker prometheus_client is imported when its directory is known: see shared_metrics
+    from fastapi import FastAPI
+
+    from app.factory import Resources
+
+_STREAMS_CLOSE_SECONDS: Final = 3
+_LAST_SECONDS: Final = 5
+"""After a second signal: what is not over by then is cut off by the system."""
 
 
 @contextlib.contextmanager
 def shared_metrics(workers: int) -> Iterator[None]:
-    """For the time of several workers, a directory where each keeps its numbers; see ``app.metrics``.
+    """For the time of several workers, a directory where each keeps its numbers; see
+    ``app.observing.metrics``.
 
     Must be in the environment before a worker imports prometheus_client.
     """
@@ -48,54 +65,10 @@ def main() -> None:
         serve(settings, sockets)
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets on every address of ``host``, not listening yet; ``::`` takes both families.
-
-    Raises:
-        SettingsError: HOST or PORT cannot be had.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        raise SettingsError("HOST: is no address of this machine and no name of one") from None
-    sockets: list[socket.socket] = []
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in dict.fromkeys(found):
-        try:
-            sockets.append(_bound(family, kind, protocol, address))
-        except OSError as error:
-            failure = error
-            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
-                break  # one that is taken is not made good by another
-    else:
-        if sockets:
-            return sockets
-    for each in sockets:
-        each.close()
-    why = failure.strerror if failure is not None and failure.strerror else "no address"
-    name = "HOST" if failure is None or failure.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) else "PORT"
-    raise SettingsError(f"{name}: cannot listen there ({why}); choose another {name}, or end what has it")
-
-
-def _bound(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
-    bound = socket.socket(family, kind, protocol)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            # asyncio would keep IPv4 out of "::"; beside another address it must not take that one's place.
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(address[0] != "::"))
-        bound.bind(address)
-        bound.set_inheritable(True)
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
 def serve(settings: Settings, sockets: list[socket.socket]) -> None:
     """Until a signal ends it. Exits with 3 where the start fails."""
     config = uvicorn.Config(
-        "app.process:build_app",
+        "app.__main__:build_app",
         factory=True,
         http="app.http.protocol:HttpProtocol",  # each worker imports it
         host=settings.host,
@@ -116,6 +89,89 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
         server.run(sockets=sockets)
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+def build_app() -> "FastAPI":
+    """For ``uvicorn --factory``, which calls it in each worker: the app, and a process that is made for it.
+
+    Raises:
+        SystemExit: a setting is missing or wrong. The status tells uvicorn not to start the worker again.
+    """
+    from app.factory import check_parts
+    from app.main import create_app
+
+    try:
+        settings = load_settings()
+        check_parts(settings)
+    except SettingsError as error:
+        logger.error("{}", error)
+        raise SystemExit(STARTUP_FAILURE) from None
+    configure_logging(**settings.logging)
+    _warn(settings)
+    return create_app(settings, on_start=_prepare_process)
+
+
+def _warn(settings: Settings) -> None:
+    """Of what is set and has no effect."""
+    for sentence in unknown_names():
+        logger.warning("{}", sentence)
+    unused = [
+        name for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy") if os.environ.get(name)
+    ]
+    if unused and settings.proxy is None:
+        logger.warning("{} is not used: a proxy for the calls to Coze is set with COZE_PROXY", unused[0])
+
+
+def _prepare_process(resources: "Resources") -> None:
+    """Everything that lives as long as the process is there by now."""
+    drain_on_signals(resources.shutdown.drain)
+    # What lives as long as the process need not be looked at by every collection, and a collection for each
+    # few hundred objects would stop hundreds of streams for tens of milliseconds.
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+
+
+def drain_on_signals(drain: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Lets us drain before uvicorn stops listening, on SIGTERM and SIGINT.
+
+    uvicorn stops listening at once and runs the lifespan's shutdown only after the last open stream has
+    ended. So its handler is kept, ours runs first, and its turn comes when we have drained. A second signal
+    reaches it at once, waits for no chat, and sets an alarm that ends the process whatever hangs; a third
+    one is not handled at all.
+
+    Args:
+        drain: called once for each signal; its second call must not wait for chats.
+
+    Raises:
+        ValueError: this is not the main thread.
+    """
+    loop = asyncio.get_running_loop()
+    received: list[int] = []
+
+    def chain(number: int) -> None:
+        original = signal.getsignal(number)
+        if not callable(original):
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            received.append(number)
+            is_first = len(received) == 1
+
+            def start() -> None:
+                draining = asyncio.ensure_future(drain())
+                if is_first:
+                    draining.add_done_callback(lambda _: original(number, frame))
+
+            loop.call_soon_threadsafe(start)
+            if not is_first:
+                signal.alarm(_LAST_SECONDS)
+                signal.signal(number, signal.SIG_DFL)
+                original(number, frame)
+
+        signal.signal(number, handle)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        chain(number)
 
 
 if __name__ == "__main__":

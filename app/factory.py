@@ -12,12 +12,12 @@ from app import __version__
 from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
 from app.auth.local import LocalCheck
 from app.config import Settings
+from app.config.faults import SettingsError
 from app.coze import CozeApi, CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
-from app.credentials import Accounts, build_accounts, secret_file_faults
-from app.metrics import Metrics
+from app.coze.credentials import Accounts, build_accounts, secret_file_faults
+from app.observing.metrics import Metrics
+from app.observing.tracing import Tracing, open_tracing
 from app.redis_client import Keys, RedisGate, Servers, open_redis
-from app.setting_faults import SettingsError
-from app.sse import OpenStreams
 from app.stores.chats import ChatStore
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
@@ -33,6 +33,7 @@ from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
 from app.tasks.files import FileOptions, FileService
+from app.tasks.open_streams import OpenStreams
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
@@ -40,7 +41,6 @@ from app.tasks.shutdown import Shutdown
 from app.tasks.takeover import LeaseKeeper, scan_seconds
 from app.tasks.usage import UsageService
 from app.tasks.users import UserService
-from app.tracing import Tracing, open_tracing
 from app.utils import now_ms
 
 

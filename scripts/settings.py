@@ -14,8 +14,8 @@ ROOT = Path(sys.argv[1])
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from app.config import EX_CONFIG, load_settings, unknown_names, written_settings  # noqa: E402
-from app.redis_url import RedisAddress, parse_redis_url  # noqa: E402
-from app.setting_faults import SettingsError, read_env_file  # noqa: E402
+from app.config.faults import SettingsError, read_env_file  # noqa: E402
+from app.config.redis_url import RedisAddress, parse_redis_url  # noqa: E402
 
 TOKENS = {
     "COZE_API_TOKEN",

@@ -173,7 +173,7 @@ def test_an_entry_point_ends_with_one_line_and_status_78(capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    "arguments", [["-m", "app"], ["-m", "uvicorn", "--factory", "app.process:build_app", "--port", "0"]]
+    "arguments", [["-m", "app"], ["-m", "uvicorn", "--factory", "app.__main__:build_app", "--port", "0"]]
 )
 def test_the_service_does_not_start_on_a_wrong_setting(arguments: list[str], tmp_path: Path) -> None:
     done = subprocess.run(

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from app.__main__ import listen
 from app.check.lines import certificate_fault
 from app.config import load_settings, unknown_names
+from app.config.faults import SettingsError, read_env_file
+from app.config.values import checked_origins, checked_tokens, clean_token
 from app.coze import TransportName, build_http_client
 from app.factory import check_parts
+from app.http.listening import listen
 from app.logging_config import write_stdout
-from app.setting_faults import SettingsError, read_env_file
-from app.setting_values import checked_origins, checked_tokens, clean_token
 
 from .support import make_settings
 from .support.ports import free_port

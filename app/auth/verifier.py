@@ -15,9 +15,9 @@ from app.auth.options import AuthOptions
 from app.auth.service import AuthService, CannotAsk
 from app.auth.tokens import is_acceptable, read_claims
 from app.exceptions import AuthInvalid, AuthMissing, AuthUnavailable, ServiceError
-from app.metrics import Metrics
 from app.models import Identity
-from app.stopping import end_tasks
+from app.observing.metrics import Metrics
+from app.utils.stopping import end_tasks
 
 _NOT_ACCEPTED: Final = "The token is not accepted"
 _EXPIRED: Final = "The token has expired"

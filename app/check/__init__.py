@@ -13,10 +13,10 @@ from app.check.lines import Line, exit_code
 from app.check.local import check_clock, check_env_file, check_names
 from app.check.store import check_redis
 from app.config import Settings, load_settings
+from app.config.faults import SettingsError
 from app.coze import Endpoints, build_http_client
-from app.credentials import build_accounts
+from app.coze.credentials import build_accounts
 from app.factory import auth_options, check_parts, ssl_context
-from app.setting_faults import SettingsError
 
 __all__ = ["Line", "check", "check_settings", "exit_code"]
 

@@ -17,9 +17,9 @@ import orjson
 
 from app.check.lines import Line, certificate_fault
 from app.coze.codes import NOT_FOUND, TOKEN_REFUSED, rule_for
+from app.coze.credentials import Accounts
 from app.coze.options import Bearer
 from app.coze.transport import NETWORK_ERRORS
-from app.credentials import Accounts
 from app.exceptions import UpstreamError
 
 REGIONS: Final[Mapping[str, str]] = MappingProxyType(

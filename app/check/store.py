@@ -8,9 +8,9 @@ from redis import exceptions as redis_errors
 
 from app.check.lines import Line
 from app.config import Settings
+from app.config.redis_url import parse_redis_url
 from app.exceptions import Overloaded, RedisUnavailable
 from app.redis_client import RedisGate, open_redis
-from app.redis_url import parse_redis_url
 
 _OLDEST_VERSION: Final = (6, 2)
 _NEARLY_FULL: Final = 0.8

@@ -20,8 +20,8 @@ from app.coze.retry import Backoff, RetryBudget, Uniform
 from app.coze.stream import CozeResponse, CozeStream
 from app.coze.transport import PooledClient
 from app.exceptions import UpstreamError
-from app.metrics import Metrics
-from app.tracing import Span, Tracing
+from app.observing.metrics import Metrics
+from app.observing.tracing import Span, Tracing
 
 T = TypeVar("T")
 Read = Callable[[CozeResponse], Awaitable[T]]

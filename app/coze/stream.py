@@ -19,7 +19,7 @@ from app.coze.replies import Head, Reply, error_in_tail, raise_refusal, read_rep
 from app.coze.transport import NETWORK_ERRORS, network_error
 from app.coze.wire import ChatState
 from app.exceptions import CozeApiError, CozeTimeout
-from app.signals import IdleTimer
+from app.utils.signals import IdleTimer
 
 _BOM: Final = b"\xef\xbb\xbf"
 _NEWLINE: Final = re.compile(rb"\r\n|\r|\n")

@@ -12,8 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.error_handlers import error_response
 from app.exceptions import InternalError, ValidationFailed
 from app.http.protocol import REFUSAL
-from app.metrics import begin_timings
-from app.tracing import Span, Tracing
+from app.observing.metrics import begin_timings
+from app.observing.tracing import Span, Tracing
 from app.utils import random_token
 
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")

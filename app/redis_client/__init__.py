@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.metrics import Metrics
+from app.config.redis_url import parse_redis_url
+from app.observing.metrics import Metrics
+from app.observing.tracing import Tracing
 from app.redis_client.commands import Arg, Command, Fields, Key, Number, Script, Text, Texts, pairs
 from app.redis_client.gate import RedisGate, RedisRefused
 from app.redis_client.keys import Keys, SessionKeys, UsageKeys
@@ -16,8 +18,6 @@ from app.redis_client.servers import (
     open_sentinel,
     open_single,
 )
-from app.redis_url import parse_redis_url
-from app.tracing import Tracing
 
 __all__ = [
     "Arg",

@@ -16,12 +16,12 @@ from loguru import logger
 from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
-from app.metrics import Metrics
+from app.observing.metrics import Metrics
+from app.observing.tracing import Tracing
 from app.redis_client.commands import Arg, Command, Key, Script, ScriptCall
 from app.redis_client.refusals import CAUGHT, is_away, is_read_only, reason
 from app.redis_client.servers import AnyServers
-from app.stopping import NoCancelLost, end_tasks
-from app.tracing import Tracing
+from app.utils.stopping import NoCancelLost, end_tasks
 
 _T = TypeVar("_T")
 Streams = list[tuple[bytes, list[tuple[bytes, list[bytes]]]]]

@@ -28,11 +28,11 @@ from redis.asyncio.sentinel import (
 )
 from redis.backoff import NoBackoff
 
+from app.config.redis_url import RedisAddress
 from app.redis_client.commands import Arg, Command, Key
 from app.redis_client.refusals import HandshakeRefused, is_away, said
-from app.redis_url import RedisAddress
-from app.stopping import NoCancelLost, end_tasks
 from app.utils import SHARDS
+from app.utils.stopping import NoCancelLost, end_tasks
 
 if TYPE_CHECKING:
     from fakeredis import FakeServer

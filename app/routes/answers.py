@@ -6,8 +6,8 @@ import orjson
 from fastapi import Response
 
 from app.http.dependencies import RequestContext
+from app.http.sse import STREAM_HEADERS, EventStream, result_json
 from app.models import success_json, task_status_of
-from app.sse import STREAM_HEADERS, EventStream, result_json
 from app.tasks.frames import error_of
 from app.tasks.reader import Ending, Reader
 

@@ -1,4 +1,4 @@
-"""The playground: static files of ``app/playground``; off unless ENABLE_PLAYGROUND asks for it.
+"""The playground: static files of ``app/routes/pages``; off unless ENABLE_PLAYGROUND asks for it.
 
 The page holds nothing and needs no authentication; the calls that it makes do. Its policy allows it to load
 and to call this service alone, and no text to become a script.
@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from app.exceptions import RouteNotFound
 from app.http.dependencies import ResourcesDep
 
-_FILES: Final = Path(__file__).resolve().parents[1] / "playground"
+_FILES: Final = Path(__file__).resolve().parent / "pages"
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",

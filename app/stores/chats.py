@@ -12,7 +12,7 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.models import Identity
-from app.records import as_it_stands, head_of, with_waits_until
+from app.models.records import as_it_stands, head_of, with_waits_until
 from app.redis_client import Fields, Keys, RedisGate, Text, pairs
 from app.stores.limits import LogPolicy
 from app.stores.scripts import chat_create

@@ -16,9 +16,8 @@ from loguru import logger
 from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
-from app.records import with_waits_until
+from app.models.records import with_waits_until
 from app.redis_client import Command, Keys, RedisGate, Text
-from app.stopping import end_tasks
 from app.stores.index import owner_key
 from app.stores.limits import LogPolicy
 from app.stores.loops import forever
@@ -26,6 +25,7 @@ from app.stores.open_log import ChatEnd, OpenLog
 from app.stores.scripts import chat_end, chat_ids, log_rewrite
 from app.stores.usage import usage_row
 from app.utils import shard_of
+from app.utils.stopping import end_tasks
 
 TICK_SECONDS: Final = 0.04
 """How long frames are gathered."""

@@ -10,10 +10,10 @@ from typing import Final
 
 from app.models import Cursor
 from app.redis_client import Command, Key, Keys, RedisGate
-from app.stopping import end_tasks
 from app.stores.log_entries import Entry, read_entry
 from app.stores.loops import forever
 from app.utils import shard_of
+from app.utils.stopping import end_tasks
 
 _PAGE: Final = 50
 _BLOCK_SECONDS: Final = 5.0

@@ -8,7 +8,7 @@ from loguru import logger
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.redis_client import RedisGate, RedisRefused
-from app.stopping import NoCancelLost
+from app.utils.stopping import NoCancelLost
 
 _AFTER_FAULT_SECONDS: Final = 1.0
 

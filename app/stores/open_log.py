@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from app.signals import Notifier
 from app.stores.log_entries import Entry
 from app.stores.sessions import SessionRecord
+from app.utils.signals import Notifier
 
 LogState = Literal["open", "committed", "unsaved", "fenced"]
 

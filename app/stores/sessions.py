@@ -15,7 +15,7 @@ from app.exceptions import (
     SessionTerminated,
 )
 from app.models import Identity, SessionStatus
-from app.records import as_it_stands, with_waits_until
+from app.models.records import as_it_stands, with_waits_until
 from app.redis_client import Arg, Keys, Number, RedisGate, pairs
 from app.stores.eviction import Eviction
 from app.stores.index import SessionIndex, user_key

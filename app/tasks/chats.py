@@ -21,7 +21,6 @@ from app.models import (
     SendMessage,
     SubmitToolOutputs,
 )
-from app.signals import interrupt_when
 from app.stores.chats import ChatStore, status_of
 from app.stores.index import user_key
 from app.stores.leases import LeaseStore, ToolOutputs
@@ -37,6 +36,7 @@ from app.tasks.reader import Ending, Reader
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService, idempotency_of
 from app.tasks.shutdown import Shutdown
+from app.utils.signals import interrupt_when
 
 _SHORTEST_WAIT: Final = 0.001
 _AGAIN_SECONDS: Final = 0.05

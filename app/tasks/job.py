@@ -10,13 +10,13 @@ import msgspec
 from app.coze import CozeClient, Fold
 from app.exceptions import ChatState, InternalError, ServiceError, SessionExpired
 from app.models import Chat
-from app.signals import Notifier
 from app.stores.chats import run_field
 from app.stores.leases import Claim
 from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord
 from app.tasks.drafts import Prompt
 from app.tasks.frames import chat_frame
+from app.utils.signals import Notifier
 
 _read_prompt: Final = msgspec.json.Decoder(Prompt).decode
 _read_outputs: Final = msgspec.json.Decoder(list[dict[str, str]]).decode

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.models import SETTLED_STATUSES, Chat, Cursor
-from app.records import head_of
+from app.models.records import head_of
 from app.stores.log_entries import Entry
 from app.stores.log_reader import LogReader
 from app.stores.open_log import OpenLog

@@ -13,15 +13,15 @@ from loguru import logger
 
 from app.coze import DELTA, ENDED, ChatRequest, ChatState, CozeClient, CozeStream, EnterMessage
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
-from app.metrics import Metrics
 from app.models import OUR_META_KEY
-from app.signals import interrupt_when, until
+from app.observing.metrics import Metrics
 from app.stores.event_log import LogWriter
 from app.stores.log_entries import pack
 from app.stores.open_log import ChatEnd
 from app.stores.usage import usage_of_end
 from app.tasks.frames import close_chat, end_frames, tool_call_ids
 from app.tasks.job import GiveUp, Job
+from app.utils.signals import interrupt_when, until
 
 _BUSY_SECONDS: Final = 10.0
 """How long a 4016 is retried: no chat of ours runs in the conversation, so one is just being cancelled."""

@@ -9,9 +9,8 @@ from typing import Final
 from loguru import logger
 
 from app.exceptions import Overloaded, RedisUnavailable, ServiceError
-from app.metrics import Metrics
-from app.signals import Notifier, until
-from app.stopping import end_tasks
+from app.observing.metrics import Metrics
+from app.observing.tracing import Span, Tracing
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.leases import Claim, LeaseStore, RunState
@@ -22,7 +21,8 @@ from app.tasks.drafts import Draft
 from app.tasks.frames import fold_frames
 from app.tasks.job import Fresh, Job, Start, claimed_job, start_of
 from app.tasks.runner import Runner
-from app.tracing import Span, Tracing
+from app.utils.signals import Notifier, until
+from app.utils.stopping import end_tasks
 
 _FENCED_SECONDS: Final = 10.0
 _FLUSH_SECONDS: Final = 2.0

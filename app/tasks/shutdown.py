@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 
 from app.exceptions import ShuttingDown
-from app.signals import Notifier, until
 from app.stores.event_log import LogWriter
 from app.tasks.running import RunningChats
+from app.utils.signals import Notifier, until
 
 
 class Shutdown:

@@ -8,10 +8,10 @@ from typing import Final
 from loguru import logger
 
 from app.redis_client import RedisGate
-from app.signals import until
 from app.stores.leases import LeaseStore
 from app.stores.loops import forever
 from app.tasks.running import RunningChats
+from app.utils.signals import until
 
 _RENEWALS_PER_LEASE: Final = 3
 _INBOX_SECONDS: Final = 20.0

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.auth import AuthOptions, HtyVerifier, Verifier, build_auth_client
 from app.error_handlers import add_error_handlers
 from app.http.middleware import RequestMiddleware
-from app.metrics import Metrics
+from app.observing.metrics import Metrics
 from tests.support import bind_free
 
 ROOTS = ("alchemy-studio.cn", "moicen.com", "huiwings.cn", "localhost")

@@ -9,8 +9,8 @@ import pytest
 
 from app.auth.cache import Accepted, Refused, Unanswered, VerdictCache, cache_key
 from app.exceptions import AuthInvalid, AuthUnavailable
-from app.metrics import Metrics
 from app.models import Identity
+from app.observing.metrics import Metrics
 from coze_simulator.auth_server import RunningAuth
 
 from .helpers import HOST, YES, Asked, Clock, calling, counted, forged, pretending, sub, token_for, verifying

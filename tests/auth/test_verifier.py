@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from app.auth import LOCAL_ADMIN, NoVerifier
 from app.exceptions import AuthInvalid, AuthMissing
-from app.metrics import Metrics
 from app.models import Identity
+from app.observing.metrics import Metrics
 from coze_simulator.auth import VERIFY_PATH
 from coze_simulator.auth_server import RunningAuth
 from coze_simulator.auth_tokens import claims_of, is_valid, sign
@@ -50,7 +50,7 @@ async def test_the_token_goes_as_it_came_and_the_address_can_be_replaced(
     token = auth.app.issue("u-1")
     async with verifying(clock, verify_url=auth.verify_url) as verifier:
         assert await verifier.identify([token], [HOST]) == Identity("moicen.com", "u-1")
-    (record,) = auth.app.records
+    (record,) = auth.app.models.records
     assert record["path"] == VERIFY_PATH
     assert record["host"] == f"127.0.0.1:{auth.port}"
     assert record["hty_host"] == "admin.moicen.com"

@@ -13,7 +13,7 @@ import pytest
 from tests.support import RunningApp, error_of, open_client
 
 Start = Callable[..., RunningApp]
-FILES = Path(__file__).resolve().parents[2] / "app" / "playground"
+FILES = Path(__file__).resolve().parents[2] / "app" / "routes" / "pages"
 SERVED = sorted(path for path in FILES.rglob("*") if path.suffix in (".js", ".css", ".svg"))
 MAX_LINES = 450
 

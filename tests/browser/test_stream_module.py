@@ -204,7 +204,7 @@ async def test_the_page_of_the_first_page_opens_from_another_origin(
     browser: Browser, start_app: Callable[..., RunningApp], simulator: SimControl, tmp_path: Path, name: str
 ) -> None:
     simulator.knob(text=LONG)
-    (tmp_path / "coze-stream.js").write_bytes((ROOT / "app/playground/coze-stream.js").read_bytes())
+    (tmp_path / "coze-stream.js").write_bytes((ROOT / "app/routes/pages/coze-stream.js").read_bytes())
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(tmp_path))) as files:
         threading.Thread(target=files.serve_forever, name="files of the page").start()
         origin = f"http://127.0.0.1:{files.server_port}"

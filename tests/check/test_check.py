@@ -16,8 +16,8 @@ import pytest
 from app.check import Line, check, check_settings, exit_code
 from app.check.coze import CozeCheck
 from app.check.local import check_clock, check_env_file
-from app.credentials import Accounts
-from app.credentials.sources import StaticToken
+from app.coze.credentials import Accounts
+from app.coze.credentials.sources import StaticToken
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN
 from coze_simulator.auth_server import running_auth
 from tests.support import RedisServer, SimControl, make_settings, redis_server

@@ -24,8 +24,8 @@ from app.coze import (
     TransportName,
     build_http_client,
 )
-from app.credentials import Accounts
-from app.credentials.sources import StaticToken
+from app.coze.credentials import Accounts
+from app.coze.credentials.sources import StaticToken
 from app.exceptions import UpstreamError
 
 from .vectors import BEG, DELTA, event, message

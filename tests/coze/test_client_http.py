@@ -9,9 +9,9 @@ import respx
 from loguru import logger
 
 from app.coze import CozeClient, Credentials, PooledClient, StreamTooLarge
+from app.coze.credentials import Accounts
+from app.coze.credentials.sources import StaticToken
 from app.coze.retry import RetryBudget
-from app.credentials import Accounts
-from app.credentials.sources import StaticToken
 from app.exceptions import CozeApiError, CozeBusy, CozeOverloaded, CozeRateLimited, CozeTimeout, UpstreamError
 
 from .mocks import CHAT, RETRIEVE, SSE, STREAM, chat_data, ok, refusal

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from app.config import SettingsError
-from app.credentials import Accounts, build_sources
-from app.credentials.sources import FileToken, StaticToken
+from app.coze.credentials import Accounts, build_sources
+from app.coze.credentials.sources import FileToken, StaticToken
 from app.exceptions import CozeApiError, CozeQuotaExhausted, CozeRateLimited
 from tests.support import make_settings
 

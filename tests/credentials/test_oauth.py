@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from app.credentials import OAuthApp, OAuthToken
+from app.coze.credentials import OAuthApp, OAuthToken
 from app.exceptions import CozeApiError
 
 NOW = 1_800_000_000.0

@@ -60,7 +60,7 @@ def node(folder: Path, files: dict[str, str]) -> str:
 
 
 def stream_module() -> dict[str, str]:
-    text = (ROOT / "app/playground/coze-stream.js").read_text(encoding="utf-8")
+    text = (ROOT / "app/routes/pages/coze-stream.js").read_text(encoding="utf-8")
     return {"coze-stream.js": text, "package.json": '{"type": "module"}'}
 
 

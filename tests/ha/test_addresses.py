@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.config import SettingsError
-from app.redis_url import parse_redis_url
+from app.config.redis_url import parse_redis_url
 from tests.support import make_settings
 
 SECRET = "s3cret"

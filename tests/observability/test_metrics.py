@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from app.metrics import MAX_LABELS, Metrics
+from app.observing.metrics import MAX_LABELS, Metrics
 from coze_simulator import SIMULATOR_BOT_ID
 from coze_simulator.auth_server import running_auth
 from tests.support import RedisServer, RunningApp, SimControl, data_of, error_of, open_client, wait_until

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from app.tracing import Tracing, open_tracing
+from app.observing.tracing import Tracing, open_tracing
 from tests.support import RunningApp, data_of, make_settings, open_client, running_app
 
 from .support import Span, running_collector

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from app.coze import Fold, SSEEvent
+from app.http.sse import without_separators
 from app.models import Chat, UserMessage
-from app.sse import without_separators
 from app.tasks.frames import close_chat, data_of, stored_frames
 from app.utils import iso, new_chat_id, new_session_id
 

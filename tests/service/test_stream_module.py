@@ -14,7 +14,7 @@ import pytest
 from tests.support import Client
 from tests.support.folding import Folded, FrameEvent
 
-MODULE = Path(__file__).resolve().parents[2] / "app/playground/coze-stream.js"
+MODULE = Path(__file__).resolve().parents[2] / "app/routes/pages/coze-stream.js"
 
 FOLD = """
 import { AnswerFold } from "./coze-stream.mjs";

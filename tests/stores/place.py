@@ -22,7 +22,6 @@ from fakeredis import FakeServer
 
 from app.models import Identity
 from app.redis_client import Command, Keys, RedisGate, pairs
-from app.signals import until
 from app.stores.chats import BusyPolicy, ChatStore, Created, NewChat
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
@@ -36,6 +35,7 @@ from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.utils import group_of, new_chat_id, shard_of
+from app.utils.signals import until
 
 SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
 SESSION, TOMBSTONE, HOLD, LEASE = HOUR, DAY, 5 * MINUTE, 30 * SECOND

@@ -13,9 +13,9 @@ from typing import Any, cast
 import pytest
 
 from app.exceptions import InternalError, RedisUnavailable, SessionExpired
-from app.metrics import Metrics
+from app.observing.metrics import Metrics
+from app.observing.tracing import Tracing
 from app.redis_client import Command
-from app.signals import until
 from app.stores.leases import MAX_CLAIMS, RunState
 from app.stores.log_reader import LogReader
 from app.stores.open_log import ChatEnd
@@ -23,7 +23,7 @@ from app.tasks.job import Fresh, GiveUp, Job, Recover
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.takeover import LeaseKeeper
-from app.tracing import Tracing
+from app.utils.signals import until
 from tests.support import wait_until
 
 from .place import BOUND, HOUR, LEASE, MINUTE, SECOND, SESSION, Clock, Place

@@ -71,7 +71,7 @@ async def _is_draining(client: Client) -> bool:
 HANGS = """
 import asyncio, contextlib, sys
 import uvicorn
-from app.process import drain_on_signals
+from app.__main__ import drain_on_signals
 
 async def drain():
     print("draining", flush=True)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.signals import Notifier, interrupt_when, until
+from app.utils.signals import Notifier, interrupt_when, until
 
 BOUND = 20.0
 """Seconds that nothing here takes unless it hangs."""

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from app.redis_client import open_redis
-from app.stopping import NoCancelLost, end_tasks
 from app.stores.loops import forever
+from app.utils.stopping import NoCancelLost, end_tasks
 
 BOUND = 20.0
 """Seconds that nothing here takes unless it hangs."""

@@ -33,11 +33,11 @@ from app.doors.openai.dialog import (
 from app.doors.openai.texts import notice_of, rest_of
 from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
+from app.http.sse import EventStream
 from app.models import Attachment, CreateSession, EnterMessage, SendMessage
-from app.sse import EventStream
-from app.stopping import end_tasks
 from app.tasks.chats import Started
 from app.tasks.sessions import idempotency_of
+from app.utils.stopping import end_tasks
 
 _REPAIR_SECONDS: Final = 60.0
 """What a chat may take beyond COZE_CHAT_TIMEOUT until its end is written."""

@@ -20,10 +20,10 @@ import jwt
 import orjson
 from loguru import logger
 
+from app.coze.credentials.sources import Kind
 from app.coze.transport import NETWORK_ERRORS
-from app.credentials.sources import Kind
 from app.exceptions import CozeApiError, CozeRateLimited, UpstreamError
-from app.stopping import end_tasks
+from app.utils.stopping import end_tasks
 
 TOKEN_PATH: Final = "/api/permission/oauth2/token"  # noqa: S105  # a path
 _GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"

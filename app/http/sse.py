@@ -6,9 +6,7 @@ has read all there is.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Final, Protocol
 
 import orjson
@@ -16,13 +14,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.error_handlers import error_body
-from app.exceptions import RateLimited, ServiceError
-from app.metrics import Metrics
+from app.exceptions import ServiceError
 from app.models import Cursor, success_json, task_status_of
-from app.records import head_of
-from app.signals import IdleTimer
+from app.models.records import head_of
 from app.tasks.reader import Batch, Ending, Reader
 from app.tasks.shutdown import Shutdown
+from app.utils.signals import IdleTimer
 
 _RETRY: Final = b"retry: 1000\n\n"
 _HEARTBEAT: Final = b": keep-alive\n\n"
@@ -115,31 +112,6 @@ class CozeEvents:
 
 
 _COZE_EVENTS: Final = CozeEvents()
-
-
-class OpenStreams:
-    """Counts the open streams of each caller in this process; ``most``: how many one may have."""
-
-    def __init__(self, most: int, metrics: Metrics) -> None:
-        self._most = most
-        self._gauge = metrics.open_streams
-        self._open: Counter[str] = Counter()
-
-    def check(self, owner: str) -> None:
-        """Raises ``RateLimited`` where the caller has as many open as may be; before anything is begun."""
-        if self._open[owner] >= self._most:
-            raise RateLimited(f"More than {self._most} streams are open", retry_after=5)
-
-    def take(self, owner: str) -> Callable[[], None]:
-        """One more; returns how to give it back."""
-        self._count(owner, 1)
-        return partial(self._count, owner, -1)
-
-    def _count(self, owner: str, change: int) -> None:
-        self._gauge.inc(change)
-        self._open[owner] += change
-        if not self._open[owner]:
-            del self._open[owner]
 
 
 class EventStream(Response):

@@ -21,9 +21,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.redis_url import parse_redis_url
-from app.setting_faults import SettingsError, explain, near_misses, read_env_file
-from app.setting_values import (
+from app.config.faults import SettingsError, explain, near_misses, read_env_file
+from app.config.redis_url import parse_redis_url
+from app.config.values import (
     base_address,
     chat_address,
     checked_origins,

@@ -13,7 +13,7 @@ from typing import Final
 
 from loguru import logger
 
-from app.credentials.sources import TokenSource
+from app.coze.credentials.sources import TokenSource
 from app.exceptions import CozeRateLimited, UpstreamError
 
 _ACCOUNT_LIMITS: Final = frozenset({4011, 4013, 4019, 4020, 4022, 4027, 4028, 788788103})

@@ -5,8 +5,8 @@ from typing import Literal, Protocol
 
 from loguru import logger
 
+from app.config.values import checked_token
 from app.exceptions import CozeApiError
-from app.setting_values import checked_token
 
 Kind = Literal["token", "file", "oauth"]
 
