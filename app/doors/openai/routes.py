@@ -8,6 +8,9 @@ from app.doors.openai.bodies import BotModel, BotModels, ChatCompletion, ChatCom
 from app.doors.openai.completions import CompletionCall, begin, bot_of, stream_of, whole_answer
 from app.doors.openai.errors import OPENAI_ERRORS
 from app.exceptions import (
+    BEGINS_ONCE,
+    COZE,
+    SESSION,
     ChatExpired,
     ChatNotFound,
     ChatState,
@@ -16,7 +19,7 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.http.dependencies import BearerContextDep, IdempotencyKeyHeader
-from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, Responses, errors
+from app.http.openapi import JsonBody, Responses, errors
 
 _STREAM: Final[Responses] = {
     200: {
@@ -40,7 +43,7 @@ router = APIRouter(prefix="/coze/openai/v1", tags=["openai"])
     response_model=ChatCompletion,
     responses=_STREAM
     | errors(
-        *(*BODY, *BEGINS_ONCE, *SESSION, *COZE, SessionBusy, QuotaExceeded),
+        *(*BEGINS_ONCE, *SESSION, *COZE, SessionBusy, QuotaExceeded),
         *(ModelNotFound, ChatNotFound, ChatExpired, ChatState),
         shape=OPENAI_ERRORS,
     ),
