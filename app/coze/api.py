@@ -79,7 +79,7 @@ class CozeApi:
     def note_unreadable(self, kind: str, logid: str | None) -> None:
         """Counts and logs what Coze sent and could not be read as it should be; ``kind``: ``reply`` or
         ``message`` (one of a list)."""
-        self._metrics.unreadable(kind)
+        self._metrics.unreadable.labels(kind).inc()
         logger.warning("a part of a {} from Coze was not readable (logid {})", kind, logid)
 
     @asynccontextmanager
@@ -107,7 +107,7 @@ class CozeApi:
         return span
 
     def _failed(self, error: UpstreamError, span: Span) -> None:
-        self._metrics.upstream_error(error.code if error.coze_code is None else str(error.coze_code))
+        self._metrics.upstream_error(error)
         span.set({"coze.code": error.coze_code, "coze.logid": error.logid})
 
     async def _with_retries(self, call: ApiCall, credentials: Credentials, read: Read[T], span: Span) -> T:
@@ -140,7 +140,7 @@ class CozeApi:
                 if pause is None or not self._budget.take():
                     raise
                 retry += 1
-                self._metrics.upstream_retry()
+                self._metrics.retries.inc()
                 span.set({"http.request.resend_count": retry})
                 logger.warning(
                     "{}; retry {} of {} in {:.2f} s (logid {})",

@@ -67,8 +67,7 @@ class Runner:
                 await self._cancel(job)
             elif job.fold.error is not None:  # told by an event, not by a failed call
                 self._coze_of(job).answer_failed(job.fold.error)
-                code = job.fold.error.coze_code
-                self._metrics.upstream_error(job.fold.error.code if code is None else str(code))
+                self._metrics.upstream_error(job.fold.error)
         except ServiceError as error:
             self._fail(job, error)
         except Exception:  # noqa: BLE001  # the runner's last resort, one of three
@@ -84,10 +83,10 @@ class Runner:
     def _note_unreadable(self, job: Job) -> None:
         reader = job.fold.reader
         if reader.mended:
-            self._metrics.unreadable("event", reader.mended)
+            self._metrics.unreadable.labels("event").inc(reader.mended)
             logger.warning("{} events from Coze were readable in part only", reader.mended)
         if reader.lost:
-            self._metrics.unreadable("lost_event", reader.lost)
+            self._metrics.unreadable.labels("lost_event").inc(reader.lost)
             logger.warning("{} events from Coze were not readable", reader.lost)
 
     @staticmethod
@@ -189,7 +188,7 @@ class Runner:
             except CozeBusy as error:
                 if job.ids_known or error.coze_code is None or loop.time() >= give_up:
                     raise
-                self._metrics.upstream_retry()
+                self._metrics.retries.inc()
                 await asyncio.sleep(0.25)
             else:
                 return

@@ -142,7 +142,7 @@ class RunningChats:
                 return None
             logger.warning("chat {} {} in epoch {}", chat_id, claim.kind, claim.epoch)
             if claim.kind in ("claimed", "exhausted") and expect is None:
-                self._metrics.takeover()
+                self._metrics.takeovers.inc()
             return await self.start_claimed(claim, start=start)
 
     @contextlib.contextmanager
@@ -232,7 +232,7 @@ class RunningChats:
         ).info("chat ended: {}", chat.status)
         self._metrics.chat_ended(chat.status, bot, seconds, recovered=chat.recovered)
         if job.first_delta is not None:
-            self._metrics.first_delta(job.first_delta)
+            self._metrics.first_delta.observe(job.first_delta)
         if chat.usage is not None and chat.status != "requires_action":  # counted when it is over
             self._metrics.tokens(bot, read=chat.usage.input_count, written=chat.usage.output_count)
         span.set({f"coze.{name}": value for name, value in job.log_fields().items() if name != "user_id"})
