@@ -13,8 +13,12 @@ from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, bu
 from app.auth.local import LocalCheck
 from app.config import Settings
 from app.config.faults import SettingsError
-from app.coze import CozeApi, CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
+from app.coze.api import CozeApi
+from app.coze.client import CozeClient
 from app.coze.credentials import Accounts, build_accounts, secret_file_faults
+from app.coze.options import CozeOptions
+from app.coze.transport import PooledClient, build_http_client
+from app.coze.wire import Endpoints
 from app.observing.metrics import Metrics
 from app.observing.tracing import Tracing, open_tracing
 from app.redis_client import Keys, RedisGate, Servers, open_redis
@@ -168,7 +172,8 @@ async def _open_redis(
     )
 
 
-def _coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> PooledClient:
+def coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> PooledClient:
+    """The client for all calls to Coze; ``transport``: instead of the one that the settings name."""
     if transport is not None:
         return PooledClient(transport, settings.connect_timeout)
     return build_http_client(
@@ -187,7 +192,7 @@ async def _open_coze(
     tracing: Tracing,
     transport: httpx.AsyncBaseTransport | None,
 ) -> tuple[CozeClient, Accounts]:
-    http = await stack.enter_async_context(_coze_http(settings, transport))
+    http = await stack.enter_async_context(coze_http(settings, transport))
     accounts = build_accounts(settings, http)
     stack.push_async_callback(accounts.aclose)
     metrics.watch_credentials(accounts.expiry_times)

@@ -6,6 +6,7 @@ made the call, who can ask Coze what became of it.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -13,10 +14,11 @@ from typing import TypeVar
 from loguru import logger
 
 from app.coze.codes import TOKEN_REFUSED, retries_before_start, retries_when_safe
+from app.coze.credentials.accounts import Credentials
 from app.coze.exchange import ApiCall, begin_stream, send
-from app.coze.options import Bearer, CozeOptions, Credentials
+from app.coze.options import Bearer, CozeOptions
 from app.coze.replies import Reply
-from app.coze.retry import Backoff, RetryBudget, Uniform
+from app.coze.retry import RetryBudget, pause_before
 from app.coze.stream import CozeResponse, CozeStream
 from app.coze.transport import PooledClient
 from app.exceptions import UpstreamError
@@ -36,7 +38,7 @@ class CozeApi:
         options: CozeOptions,
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        rng: Uniform | None = None,
+        rng: random.Random | None = None,
         metrics: Metrics | None = None,
         tracing: Tracing | None = None,
     ) -> None:
@@ -54,12 +56,12 @@ class CozeApi:
         self._http = http
         self._metrics = metrics or Metrics()
         self._tracing = tracing or Tracing()
-        self._backoff = Backoff(rng)
+        self._rng = rng or random.SystemRandom()
         self._budget = RetryBudget()
 
     async def pause(self, seconds: float) -> None:
         """Waits that long, a tenth more or less."""
-        await self.sleep(seconds * self._backoff.rng.uniform(0.9, 1.1))
+        await self.sleep(seconds * self._rng.uniform(0.9, 1.1))
 
     async def json(self, call: ApiCall, credentials: Credentials) -> Reply:
         """The JSON answer of a call. Raises ``UpstreamError``."""
@@ -134,9 +136,8 @@ class CozeApi:
                     continue
                 if retry >= min(most, allowed(error)):
                     raise
-                pause = self._backoff.delay(
-                    retry, response.head.retry_after if response is not None else None
-                )
+                retry_after = response.head.retry_after if response is not None else None
+                pause = pause_before(retry, retry_after, self._rng)
                 if pause is None or not self._budget.take():
                     raise
                 retry += 1

@@ -398,10 +398,9 @@ class Fold:
         if end is None:
             return [frame(event.name, told)] if data is not None else []
         news = self._end_halves()
-        if end == "failed" or (end == "completed" and chat.last_error is not None):
+        if end == "failed" or (end == "completed" and chat.error_code is not None):
             bare = integer((data or {}).get("code")) or None
-            code = chat.last_error.code if chat.last_error else bare
-            self._fail(coze_error(code, logid=self.logid, maybe_started=True))
+            self._fail(coze_error(chat.error_code or bare, logid=self.logid, maybe_started=True))
         elif end == "completed" and self.reader.has_gap:
             self.done = True  # of the stream; what the chat has said in full is stored
         elif self.error is None:

@@ -146,30 +146,15 @@ class Usage(msgspec.Struct, frozen=True):
         return cls(total, given, made) if total or given or made else None
 
 
-class LastError(msgspec.Struct, frozen=True):
-    """``msg`` is Coze's own text: for our log at most, never for a caller."""
-
-    code: int
-    msg: str = ""
-
-    @classmethod
-    def parse(cls, value: object) -> Self | None:
-        """None where there is no error: absent, null, or code 0."""
-        if not isinstance(value, dict):
-            return None
-        code = integer(value.get("code"))
-        return cls(code, text(value.get("msg"))) if code else None
-
-
 class ChatState(msgspec.Struct, frozen=True, kw_only=True):
     """A chat as Coze has it. Times are unix seconds. ``completed_at`` may be set long before the end:
-    only ``status`` tells."""
+    only ``status`` tells. ``error_code``: of its last error; what Coze says there is not for callers."""
 
     id: str
     conversation_id: str
     status: Status
     usage: Usage | None = None
-    last_error: LastError | None = None
+    error_code: int | None = None
     required_action: dict[str, Any] | None = None
     meta_data: dict[str, str] = {}
     created_at: int | None = None
@@ -181,8 +166,9 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
         """Reads any object; what is missing or of a wrong type becomes empty."""
         data = value if isinstance(value, dict) else {}
         status = normal_status(data.get("status"))
-        last_error = LastError.parse(data.get("last_error"))
-        if last_error is not None and status in ("completed", "unknown"):
+        last_error = data.get("last_error")
+        code = integer(last_error.get("code")) or None if isinstance(last_error, dict) else None
+        if code is not None and status in ("completed", "unknown"):
             status = "failed"
         meta = data.get("meta_data")
         return cls(
@@ -190,7 +176,7 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
             conversation_id=identifier(data.get("conversation_id")),
             status=status,
             usage=Usage.parse(data.get("usage")),
-            last_error=last_error,
+            error_code=code,
             required_action=required_action_of(data.get("required_action")),
             meta_data={key: text(item) for key, item in meta.items()} if isinstance(meta, dict) else {},
             created_at=unix_seconds(data.get("created_at")),
@@ -202,8 +188,7 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
         """The error of a failed chat; None for any other."""
         if self.status != "failed":
             return None
-        code = self.last_error.code if self.last_error else None
-        return coze_error(code, logid=self.logid, maybe_started=True)
+        return coze_error(self.error_code, logid=self.logid, maybe_started=True)
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

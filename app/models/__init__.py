@@ -345,6 +345,8 @@ class UsageReport(BaseModel):
 
 
 class CleanedUp(BaseModel):
+    """How many index entries and sessions a clean-up removed; ``more``: call again."""
+
     expired_sessions: int
     expired_users: int
     orphaned_sessions: int

@@ -7,8 +7,9 @@ from typing import Final, Literal, TypedDict
 
 import orjson
 
-from app.coze import CozeClient, Message, MessagePage
+from app.coze.client import CozeClient
 from app.coze.codes import NOT_FOUND
+from app.coze.wire import Message, MessagePage
 from app.exceptions import ConversationNotFound, SessionBusy, UpstreamError, wrong_field
 from app.models import OUR_META_KEY, Identity
 from app.stores.sessions import SessionRecord, SessionStore

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from app.coze import CozeClient
+from app.coze.client import CozeClient
 from app.exceptions import (
     BodyTooLarge,
     CozeApiError,

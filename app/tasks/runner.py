@@ -11,7 +11,10 @@ from typing import Final, Literal
 import msgspec
 from loguru import logger
 
-from app.coze import DELTA, ENDED, ChatRequest, ChatState, CozeClient, CozeStream, EnterMessage
+from app.coze.client import CozeClient
+from app.coze.fold import DELTA
+from app.coze.stream import CozeStream
+from app.coze.wire import ENDED, ChatRequest, ChatState, EnterMessage
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
 from app.models import OUR_META_KEY
 from app.observing.metrics import Metrics

@@ -9,7 +9,7 @@ import orjson
 from loguru import logger
 from pydantic import BaseModel
 
-from app.coze import CozeClient
+from app.coze.client import CozeClient
 from app.exceptions import RedisUnavailable, ServiceError, SessionExpired
 from app.models import CreateSession, Identity
 from app.stores.conversations import Conversation, ConversationStore

@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Final
 
-from app.coze import CozeClient
+from app.coze.client import CozeClient
 from app.exceptions import AuthForbidden, ServiceError, SessionNotFound
 from app.models import Identity
 from app.stores.conversations import ConversationStore
@@ -95,7 +94,7 @@ class UserService:
 
     async def clean_up(self, identity: Identity) -> dict[str, object]:
         _admins_only(identity)
-        return asdict(await self._users.clean_up(_CLEANED_PER_CALL))
+        return (await self._users.clean_up(_CLEANED_PER_CALL)).model_dump()
 
 
 def _admins_only(identity: Identity) -> None:

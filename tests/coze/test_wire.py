@@ -131,7 +131,7 @@ def test_r2_an_absent_code_is_success() -> None:
 def test_r3_null_fields_and_times_as_strings_are_read() -> None:
     found = ChatState.parse({"id": "6", "last_error": None, "usage": None, "created_at": "1716809829"})
 
-    assert (found.created_at, found.last_error, found.usage, found.status) == (
+    assert (found.created_at, found.error_code, found.usage, found.status) == (
         1716809829,
         None,
         None,

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from app.coze import Fold, SSEEvent
+from app.coze.fold import Fold
+from app.coze.stream import SSEEvent
 from app.http.sse import without_separators
 from app.models import Chat, UserMessage
 from app.tasks.frames import close_chat, data_of, stored_frames

@@ -3,10 +3,10 @@
 import httpx
 
 from app.config import Settings
-from app.coze import Endpoints
 from app.coze.credentials.accounts import Accounts
 from app.coze.credentials.oauth import TOKEN_PATH, OAuthApp, OAuthToken
 from app.coze.credentials.sources import FileToken, StaticToken, TokenSource, read_token
+from app.coze.wire import Endpoints
 
 __all__ = ["Accounts", "OAuthApp", "OAuthToken", "build_accounts", "build_sources", "secret_file_faults"]
 
