@@ -36,7 +36,7 @@ from app.stores.users import UserStore
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
-from app.tasks.files import FileOptions, FileService
+from app.tasks.files import FileService
 from app.tasks.open_streams import OpenStreams
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
@@ -232,8 +232,8 @@ def _session_limits(settings: Settings) -> SessionLimits:
 
 def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, metrics: Metrics) -> Runner:
     return Runner(
-        coze,
-        writer,
+        coze=coze,
+        writer=writer,
         use_stream=settings.use_stream,
         chat_timeout=settings.chat_timeout,
         max_log_bytes=settings.max_chat_log_bytes,
@@ -305,8 +305,15 @@ def _open_running(
 def _files(
     settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
 ) -> FileService:
-    options = FileOptions(settings.max_file_bytes, settings.upload_timeout)
-    return FileService(stores.files, stores.rates, sessions, shutdown, coze, options)
+    return FileService(
+        files=stores.files,
+        rates=stores.rates,
+        sessions=sessions,
+        shutdown=shutdown,
+        coze=coze,
+        max_bytes=settings.max_file_bytes,
+        seconds=settings.upload_timeout,
+    )
 
 
 def _users(

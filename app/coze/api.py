@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
+from attrs import define, field
 from loguru import logger
 
 from app.coze.codes import TOKEN_REFUSED, retries_before_start, retries_when_safe
@@ -29,35 +30,26 @@ T = TypeVar("T")
 Read = Callable[[CozeResponse], Awaitable[T]]
 
 
+@define(eq=False, repr=False)
 class CozeApi:
-    """One for all calls of a process: all share its retry budget."""
+    """One for all calls of a process: all share its retry budget.
 
-    def __init__(
-        self,
-        http: PooledClient,
-        options: CozeOptions,
-        *,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        rng: random.Random | None = None,
-        metrics: Metrics | None = None,
-        tracing: Tracing | None = None,
-    ) -> None:
-        """
-        Args:
-            http: the process's pooled client (see ``build_http_client``); it stays the caller's to close.
-            options: addresses, deadlines and bounds.
-            sleep: waits for seconds; tests bring a clock of their own.
-            rng: jitter; tests bring one that they can foresee.
-            metrics: counts retries and failures.
-            tracing: makes a span of each call.
-        """
-        self.options = options
-        self.sleep = sleep
-        self._http = http
-        self._metrics = metrics or Metrics()
-        self._tracing = tracing or Tracing()
-        self._rng = rng or random.SystemRandom()
-        self._budget = RetryBudget()
+    Args:
+        http: the process's pooled client (see ``build_http_client``); it stays the caller's to close.
+        options: addresses, deadlines and bounds.
+        sleep: waits for seconds; tests bring a clock of their own.
+        rng: jitter; tests bring one that they can foresee.
+        metrics: counts retries and failures.
+        tracing: makes a span of each call.
+    """
+
+    _http: PooledClient
+    options: CozeOptions
+    sleep: Callable[[float], Awaitable[object]] = field(kw_only=True, default=asyncio.sleep)
+    _rng: random.Random = field(kw_only=True, factory=random.SystemRandom)
+    _metrics: Metrics = field(kw_only=True, factory=Metrics)
+    _tracing: Tracing = field(kw_only=True, factory=Tracing)
+    _budget: RetryBudget = field(init=False, factory=RetryBudget)
 
     async def pause(self, seconds: float) -> None:
         """Waits that long, a tenth more or less."""

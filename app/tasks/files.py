@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from attrs import define
+
 from app.coze.client import CozeClient
 from app.exceptions import (
     BodyTooLarge,
@@ -62,32 +64,17 @@ class FileInMemory:
             yield self.data[begin : begin + 65_536]
 
 
-@dataclass(frozen=True, slots=True)
-class FileOptions:
-    """``max_bytes`` of one file; ``seconds`` for a whole upload."""
-
-    max_bytes: int
-    seconds: float
-
-
+@define(eq=False, repr=False, kw_only=True)
 class FileService:
-    """Uploads. Raises what ``FileStore`` raises."""
+    """Uploads, of ``max_bytes`` and within ``seconds`` at most. Raises what ``FileStore`` raises."""
 
-    def __init__(
-        self,
-        files: FileStore,
-        rates: RateStore,
-        sessions: SessionService,
-        shutdown: Shutdown,
-        coze: CozeClient,
-        options: FileOptions,
-    ) -> None:
-        self._files = files
-        self._sessions = sessions
-        self._rates = rates
-        self._shutdown = shutdown
-        self._coze = coze
-        self._options = options
+    _files: FileStore
+    _rates: RateStore
+    _sessions: SessionService
+    _shutdown: Shutdown
+    _coze: CozeClient
+    _max_bytes: int
+    _seconds: float
 
     async def upload(
         self,
@@ -158,7 +145,7 @@ class FileService:
         await self._rates.take("files", user)
         coze, begun = self._coze.using(credential), time.monotonic()
         upload = await self._begin(source)
-        left = max(1.0, self._options.seconds - (time.monotonic() - begun))
+        left = max(1.0, self._seconds - (time.monotonic() - begun))
         try:
             file = await coze.upload_file(upload.name, upload.kind.mime, upload, seconds=left)
         except UpstreamError as error:
@@ -190,14 +177,14 @@ class FileService:
         """Reads as much of the file as is needed to tell what it is."""
         chunks, head = aiter(source), b""
         try:
-            async with asyncio.timeout(self._options.seconds):
+            async with asyncio.timeout(self._seconds):
                 while len(head) < HEAD_BYTES and (chunk := await anext(chunks, None)) is not None:
                     head += chunk
         except TimeoutError:
             raise ValidationFailed("The file did not arrive in time (UPLOAD_TIMEOUT)") from None
         if not head:
             raise wrong_field("file", "is empty", "The file is empty")
-        return _Upload(source.name, head, chunks, self._options.max_bytes)
+        return _Upload(source.name, head, chunks, self._max_bytes)
 
 
 def file_view(record: FileRecord) -> dict[str, object]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 import msgspec
+from attrs import define
 from loguru import logger
 
 from app.coze.client import CozeClient
@@ -38,27 +39,17 @@ _CLOCK_MARGIN: Final = 300
 _REPAIR_PAUSE: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
+@define(eq=False, repr=False, kw_only=True)
 class Runner:
     """Runs chats to their end. It keeps nothing of its own: a job holds all of a chat's state."""
 
-    def __init__(
-        self,
-        coze: CozeClient,
-        writer: LogWriter,
-        *,
-        use_stream: bool,
-        chat_timeout: float,
-        max_log_bytes: int,
-        user_id_scope: Literal["root", "none"],
-        metrics: Metrics,
-    ) -> None:
-        self._metrics = metrics
-        self._coze = coze
-        self._writer = writer
-        self._use_stream = use_stream
-        self._chat_timeout = chat_timeout
-        self._max_log_bytes = max_log_bytes
-        self._user_id_scope = user_id_scope
+    _coze: CozeClient
+    _writer: LogWriter
+    _use_stream: bool
+    _chat_timeout: float
+    _max_log_bytes: int
+    _user_id_scope: Literal["root", "none"]
+    _metrics: Metrics
 
     async def run(self, job: Job) -> None:
         """Ends when the chat has an end, in whatever way; the end is then on its way to Redis.

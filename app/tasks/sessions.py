@@ -6,6 +6,7 @@ import hashlib
 from typing import Final
 
 import orjson
+from attrs import define, field
 from loguru import logger
 from pydantic import BaseModel
 
@@ -28,29 +29,19 @@ _SINGLE: Final = "single"
 _NONE: Final = Conversation("", "")
 
 
+@define(eq=False, repr=False, kw_only=True)
 class SessionService:
     """What is done with sessions. Raises what ``SessionStore`` raises."""
 
-    def __init__(
-        self,
-        *,
-        sessions: SessionStore,
-        conversations: ConversationStore,
-        rates: RateStore,
-        running: RunningChats,
-        shutdown: Shutdown,
-        coze: CozeClient,
-        default_bot_id: str,
-    ) -> None:
-        self._sessions = sessions
-        self._conversations = conversations
-        self._rates = rates
-        self._running = running
-        self._shutdown = shutdown
-        self._coze = coze
-        self._default_bot_id = default_bot_id
-        self._making: dict[str, asyncio.Task[None]] = {}
-        """By session id: the conversation that is being made for it."""
+    _sessions: SessionStore
+    _conversations: ConversationStore
+    _rates: RateStore
+    _running: RunningChats
+    _shutdown: Shutdown
+    _coze: CozeClient
+    _default_bot_id: str
+    _making: dict[str, asyncio.Task[None]] = field(init=False, factory=dict)
+    """By session id: the conversation that is being made for it."""
 
     async def create(
         self, identity: Identity, body: CreateSession, idempotency_key: str | None

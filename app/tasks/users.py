@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Final
 
+from attrs import define
+
 from app.coze.client import CozeClient
 from app.exceptions import AuthForbidden, ServiceError, SessionNotFound
 from app.models import Identity
@@ -21,27 +23,16 @@ _CLEANED_PER_CALL: Final = 200
 _CLEAR_SECONDS: Final = 5.0
 
 
+@define(eq=False, repr=False, kw_only=True)
 class UserService:
-    def __init__(
-        self,
-        *,
-        users: UserStore,
-        files: FileStore,
-        usage: UsageStore,
-        conversations: ConversationStore,
-        sessions: SessionService,
-        shutdown: Shutdown,
-        coze: CozeClient,
-        credentials: Callable[[], list[dict[str, object]]],
-    ) -> None:
-        self._credentials = credentials
-        self._users = users
-        self._files = files
-        self._usage = usage
-        self._conversations = conversations
-        self._sessions = sessions
-        self._shutdown = shutdown
-        self._coze = coze
+    _users: UserStore
+    _files: FileStore
+    _usage: UsageStore
+    _conversations: ConversationStore
+    _sessions: SessionService
+    _shutdown: Shutdown
+    _coze: CozeClient
+    _credentials: Callable[[], list[dict[str, object]]]
 
     async def sessions(self, identity: Identity, user_id: str, limit: int) -> list[dict[str, object]]:
         records = await self._users.sessions(identity, user_id, limit)
