@@ -164,9 +164,7 @@ export class AnswerFold {
   get reasoning() { return this.#join("reasoning"); }
 
   /** Calls that wait for outputs: `{id, type, function: {name, arguments}}`. @returns {any[]} */
-  get toolCalls() {
-    return this.requiredAction?.submit_tool_outputs?.tool_calls ?? [];
-  }
+  get toolCalls() { return this.requiredAction?.submit_tool_outputs?.tool_calls ?? []; }
 
   /** @param {{event: string, json: any}} event */
   apply({ event, json }) {
