@@ -150,8 +150,8 @@ class CozeCheck:
             return Line("ok", name, f"{who}: none of those that the service uses is lacking", "", "权限齐全")
         text = f"{who}: Coze refuses (4101) what needs {', '.join(right for right, _ in missing)}"
         fix = "add these permissions to the token on Coze's page, for the bot's workspace"
-        severity = "fail" if any(needed for _, needed in missing) else "warn"
-        return Line("fail" if severity == "fail" else "warn", name, text, fix, "令牌缺少权限")
+        is_needed = any(needed for _, needed in missing)
+        return Line("fail" if is_needed else "warn", name, text, fix, "令牌缺少权限")
 
     async def _bot(self, who: str, bearer: str) -> Line:
         """Coze's online information of a bot is there once it is published to the API channel."""

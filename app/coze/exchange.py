@@ -108,7 +108,7 @@ async def begin_stream(response: CozeResponse) -> CozeStream:
     """
     head, first = response.head, b""
     if head.is_event_stream:
-        return await _begun(CozeStream(response))
+        return await CozeStream(response).begin()
     if head.is_success and head.content_type != "application/json":
         async with deadline(response.late_at, response.no_first_byte):
             while looks_like(first) == "unknown" and len(first) <= _SNIFF_BYTES:
@@ -117,14 +117,9 @@ async def begin_stream(response: CozeResponse) -> CozeStream:
                     break
                 first += chunk
         if looks_like(first) in ("stream", "unknown"):
-            return await _begun(CozeStream(response, first=first))
+            return await CozeStream(response, first=first).begin()
     reply = await response.read_json(first)
     chat = ChatState.parse(reply.data, logid=reply.logid)
     if not chat.id:
         raise CozeApiError("Coze's answer is neither a stream nor a chat", logid=reply.logid)
     return CozeStream(response, chat=chat)
-
-
-async def _begun(stream: CozeStream) -> CozeStream:
-    await stream.begin()
-    return stream

@@ -18,7 +18,7 @@ import msgspec
 from app.coze.codes import coze_error
 from app.coze.loose_json import whole
 from app.coze.reading import EventReader
-from app.coze.stream import SSEEvent, frame
+from app.coze.stream import STREAM_ENDS, SSEEvent, frame
 from app.coze.wire import (
     ChatState,
     Message,
@@ -40,8 +40,6 @@ DELTA: Final = "conversation.message.delta"
 MESSAGE_COMPLETED: Final = "conversation.message.completed"
 SNAPSHOT: Final = "snapshot"
 ERROR: Final = "error"
-DONE: Final = frozenset({"done", "conversation.stream.done"})
-"""The second is coze-studio's."""
 
 _CHAT: Final = "conversation.chat."
 _HIDDEN: Final = frozenset({"verbose", "knowledge"})
@@ -163,7 +161,7 @@ class Fold:
             return self._message(event)
         if name.startswith(_CHAT):
             return self._chat(event)
-        if name in DONE or (name == "message" and event.data.strip(b' "') == b"[DONE]"):
+        if name in STREAM_ENDS or (name == "message" and event.data.strip(b' "') == b"[DONE]"):
             self.done = True
             return []
         if name == ERROR:

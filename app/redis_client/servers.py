@@ -65,10 +65,14 @@ class Servers:
         client: for commands.
         blocking: for reads that wait: the same server without a read time-out (redis-py would end them).
         reply_timeout: seconds for a reply, and for all replies of a pipeline together.
+        sentinel: tells where the master is; closed with the rest.
     """
 
-    def __init__(self, client: Redis, *, blocking: Redis, reply_timeout: float) -> None:
+    def __init__(
+        self, client: Redis, *, blocking: Redis, reply_timeout: float, sentinel: Sentinel | None = None
+    ) -> None:
         self._client = client
+        self._sentinel = sentinel
         self._blocking = blocking
         blocking.response_callbacks.clear()  # replies as they come, everywhere
         self._reply_timeout = reply_timeout
@@ -162,7 +166,10 @@ class Servers:
 
     async def on_each(self, *parts: Arg) -> Sequence[Reply]:
         """The replies of all that hold keys, to a command without a key."""
-        return _without_errors(await self._exchange([_packed(parts)]))
+        replies = await self._exchange([_packed(parts)])
+        if isinstance(replies[0], Exception):
+            raise replies[0]
+        return replies
 
     async def read(self, key: Key, parts: Parts, seconds: float) -> Reply:
         """A command that waits up to ``seconds``; all its keys share a slot with ``key``.
@@ -190,18 +197,9 @@ class Servers:
             if not reply.done():
                 reply.set_result(redis_errors.ConnectionError("No reply"))
         await self._give_back()
-        for client in (self._blocking, self._client):
-            await client.aclose()
-
-
-class SentinelServers(Servers):
-    def __init__(self, client: Redis, *, blocking: Redis, reply_timeout: float, sentinel: Sentinel) -> None:
-        super().__init__(client, blocking=blocking, reply_timeout=reply_timeout)
-        self._sentinel = sentinel
-
-    async def close(self) -> None:
-        await super().close()
-        await self._sentinel.aclose()
+        for client in (self._blocking, self._client, self._sentinel):
+            if client is not None:
+                await client.aclose()
 
 
 class ClusterServers:
@@ -315,13 +313,6 @@ async def _reply(connection: AbstractConnection) -> Reply:
         return error
 
 
-def _without_errors(replies: Sequence[Reply]) -> Sequence[Reply]:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
-
-
 class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
     """Waits for a free connection, and asks the Sentinels for the master whenever it makes one."""
 
@@ -366,7 +357,7 @@ def open_single(address: RedisAddress, *, pool_size: int, reply_timeout: float) 
     )
 
 
-def open_sentinel(address: RedisAddress, *, pool_size: int, reply_timeout: float) -> SentinelServers:
+def open_sentinel(address: RedisAddress, *, pool_size: int, reply_timeout: float) -> Servers:
     given: dict[str, Any] = {**parse_url(address.url)}
     given.pop("host", None)
     given.pop("port", None)
@@ -394,7 +385,7 @@ def open_sentinel(address: RedisAddress, *, pool_size: int, reply_timeout: float
         )
         return Redis.from_pool(pool)
 
-    return SentinelServers(
+    return Servers(
         client(pool_size, reply_timeout),
         blocking=client(BLOCKING_READS, None),
         reply_timeout=reply_timeout,

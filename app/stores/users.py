@@ -139,7 +139,7 @@ class UserStore:
 
     async def clean_up(self, limit: int) -> CleanedUp:
         """Removes at most ``limit`` of each: index entries whose time is up, entries without a session, and
-        sessions idle for longer than COZE_USER_INACTIVE_TIMEOUT."""
+        sessions idle for longer than COZE_USER_INACTIVE_TIMEOUT. Returns how many; ``more``: call again."""
         sessions, users, oldest = await self._index.prune(limit)
         orphaned = inactive = 0
         records = await self._records([session_id for session_id, _ in oldest.sessions])

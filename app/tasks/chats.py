@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 import orjson
+from attrs import define, field
 
 from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
 from app.models import (
@@ -23,7 +24,7 @@ from app.models import (
 )
 from app.stores.chats import ChatStore, status_of
 from app.stores.index import user_key
-from app.stores.leases import LeaseStore, ToolOutputs
+from app.stores.leases import LeaseStore, SubmittedOutputs
 from app.stores.log_reader import LogReader
 from app.stores.open_log import OpenLog
 from app.stores.rates import RateStore
@@ -52,6 +53,7 @@ class Started:
     said: tuple[int, int] | None = None
 
 
+@define(eq=False, repr=False, kw_only=True)
 class ChatService:
     """What is done with chats. A task owns each upstream; a request only reads.
 
@@ -59,36 +61,20 @@ class ChatService:
     chats in this process. Where a method raises ``ChatNotFound``, the chat may be somebody else's.
     """
 
-    def __init__(
-        self,
-        *,
-        sessions: SessionService,
-        chats: ChatStore,
-        rates: RateStore,
-        usage: UsageStore,
-        drafts: Drafts,
-        leases: LeaseStore,
-        logs: LogReader,
-        running: RunningChats,
-        shutdown: Shutdown,
-        max_length: int,
-        max_queued: int,
-        max_running: int,
-    ) -> None:
-        self._sessions = sessions
-        self._chats = chats
-        self._rates = rates
-        self._usage = usage
-        self._drafts = drafts
-        self._leases = leases
-        self._logs = logs
-        self._running = running
-        self._shutdown = shutdown
-        self._max_length = max_length
-        self._max_queued = max_queued
-        self._max_running = max_running
-        self._arriving = 0
-        """Messages on their way to becoming chats."""
+    _sessions: SessionService
+    _chats: ChatStore
+    _rates: RateStore
+    _usage: UsageStore
+    _drafts: Drafts
+    _leases: LeaseStore
+    _logs: LogReader
+    _running: RunningChats
+    _shutdown: Shutdown
+    _max_length: int
+    _max_queued: int
+    _max_running: int
+    _arriving: int = field(init=False, default=0)
+    """Messages on their way to becoming chats."""
 
     @property
     def running(self) -> int:
@@ -252,7 +238,7 @@ class ChatService:
                 epoch=None,
                 force=True,
                 expect="waiting",
-                outputs=ToolOutputs(given, said, key),
+                outputs=SubmittedOutputs(given, said, key),
             )
             if claim is not None:
                 await self._running.start_claimed(claim, request_id=request_id)
