@@ -11,7 +11,7 @@ its readers in the same way.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 import msgspec
 
@@ -129,7 +129,7 @@ class Fold:
         self.conversation_id: str | None = None
         self.status: Status = "in_progress"
         self.error: UpstreamError | None = None
-        self.required_action: dict[str, Any] | None = None
+        self.required_action: dict[str, object] | None = None
         self.usage: Usage | None = None
         self.done = False
         self.final_data: bytes | None = None

@@ -5,7 +5,7 @@ accepted here: absent or null lists, usage and last_error; times and codes as st
 types and statuses; the shapes of coze-studio, the self-hosted server.
 """
 
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 import msgspec
 import orjson
@@ -99,10 +99,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[EnterMessage]
     conversation_id: str | None = None
     auto_save_history: bool = True
-    custom_variables: dict[str, Any] | None = None
+    custom_variables: dict[str, str] | None = None
     meta_data: dict[str, str] | None = None
-    parameters: dict[str, Any] | None = None
-    extra_params: dict[str, Any] | None = None
+    parameters: dict[str, object] | None = None
 
     @property
     def query(self) -> dict[str, str]:
@@ -122,7 +121,6 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
             "custom_variables": self.custom_variables,
             "meta_data": self.meta_data,
             "parameters": self.parameters,
-            "extra_params": self.extra_params,
         }
         wire.update({name: value for name, value in optional.items() if value is not None})
         return msgspec.json.encode(wire)
@@ -147,18 +145,16 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class ChatState(msgspec.Struct, frozen=True, kw_only=True):
-    """A chat as Coze has it. Times are unix seconds. ``completed_at`` may be set long before the end:
-    only ``status`` tells. ``error_code``: of its last error; what Coze says there is not for callers."""
+    """A chat as Coze has it. Only ``status`` tells whether it is over: Coze may set a time of its end before.
+    ``error_code``: of its last error; what Coze says there is not for callers."""
 
     id: str
     conversation_id: str
     status: Status
     usage: Usage | None = None
     error_code: int | None = None
-    required_action: dict[str, Any] | None = None
+    required_action: dict[str, object] | None = None
     meta_data: dict[str, str] = {}
-    created_at: int | None = None
-    completed_at: int | None = None
     logid: str | None = None
 
     @classmethod
@@ -179,8 +175,6 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
             error_code=code,
             required_action=required_action_of(data.get("required_action")),
             meta_data={key: text(item) for key, item in meta.items()} if isinstance(meta, dict) else {},
-            created_at=unix_seconds(data.get("created_at")),
-            completed_at=unix_seconds(data.get("completed_at")),
             logid=logid,
         )
 
@@ -201,7 +195,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = ""
     reasoning_content: str = ""
     chat_id: str = ""
-    conversation_id: str = ""
     meta_data: dict[str, object] = {}
     created_at: int | None = None
 
@@ -219,7 +212,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
             content_type=text(value.get("content_type")),
             reasoning_content=shown_text(value.get("reasoning_content")),
             chat_id=identifier(value.get("chat_id")),
-            conversation_id=identifier(value.get("conversation_id")),
             meta_data=meta if isinstance(meta, dict) else {},
             created_at=unix_seconds(value.get("created_at")),
         )
@@ -245,7 +237,7 @@ def normal_status(value: object) -> Status:
     return _STATUS_SPELLINGS.get(value, "unknown") if isinstance(value, str) else "unknown"
 
 
-def required_action_of(value: object) -> dict[str, Any] | None:
+def required_action_of(value: object) -> dict[str, object] | None:
     """``required_action`` if it asks for something; Coze puts empty shells of it on ordinary events."""
     if not isinstance(value, dict):
         return None
