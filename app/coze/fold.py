@@ -23,7 +23,7 @@ from app.coze.wire import (
     ChatState,
     Message,
     Status,
-    Usage,
+    TokenUsage,
     integer,
     json_object,
     log_id,
@@ -130,7 +130,7 @@ class Fold:
         self.status: Status = "in_progress"
         self.error: UpstreamError | None = None
         self.required_action: dict[str, object] | None = None
-        self.usage: Usage | None = None
+        self.usage: TokenUsage | None = None
         self.done = False
         self.final_data: bytes | None = None
         self.logid = logid

@@ -126,7 +126,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(wire)
 
 
-class Usage(msgspec.Struct, frozen=True):
+class TokenUsage(msgspec.Struct, frozen=True):
     """Tokens."""
 
     token_count: int = 0
@@ -151,7 +151,7 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     conversation_id: str
     status: Status
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     error_code: int | None = None
     required_action: dict[str, object] | None = None
     meta_data: dict[str, str] = {}
@@ -171,7 +171,7 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
             id=identifier(data.get("id")),
             conversation_id=identifier(data.get("conversation_id")),
             status=status,
-            usage=Usage.parse(data.get("usage")),
+            usage=TokenUsage.parse(data.get("usage")),
             error_code=code,
             required_action=required_action_of(data.get("required_action")),
             meta_data={key: text(item) for key, item in meta.items()} if isinstance(meta, dict) else {},

@@ -30,7 +30,7 @@ from redis.backoff import NoBackoff
 
 from app.config.redis_url import RedisAddress
 from app.redis_client.commands import Arg, Command, Key
-from app.redis_client.refusals import HandshakeRefused, is_away, said
+from app.redis_client.refusals import HandshakeRefused, is_away, server_words
 from app.utils import SHARDS
 from app.utils.stopping import NoCancelLost, end_tasks
 
@@ -296,7 +296,7 @@ async def _handshake(connection: AbstractConnection) -> None:
 
 
 def _handshake_refused(error: Exception) -> HandshakeRefused:
-    return HandshakeRefused(f"it refuses connections: {said(error)[:200]}")
+    return HandshakeRefused(f"it refuses connections: {server_words(error)[:200]}")
 
 
 def _packed(parts: Parts) -> bytes:

@@ -173,7 +173,7 @@ class FileService:
         await self._files.add(record)
         return record
 
-    async def _begin(self, source: ArrivingFile) -> "_Upload":
+    async def _begin(self, source: ArrivingFile) -> "_OutgoingFile":
         """Reads as much of the file as is needed to tell what it is."""
         chunks, head = aiter(source), b""
         try:
@@ -184,7 +184,7 @@ class FileService:
             raise ValidationFailed("The file did not arrive in time (UPLOAD_TIMEOUT)") from None
         if not head:
             raise wrong_field("file", "is empty", "The file is empty")
-        return _Upload(source.name, head, chunks, self._max_bytes)
+        return _OutgoingFile(source.name, head, chunks, self._max_bytes)
 
 
 def file_view(record: FileRecord) -> dict[str, object]:
@@ -200,7 +200,7 @@ def file_view(record: FileRecord) -> dict[str, object]:
     }
 
 
-class _Upload:
+class _OutgoingFile:
     """A file on its way: what was read already and the rest, up to ``most`` bytes, counted."""
 
     def __init__(self, name: str, head: bytes, rest: AsyncIterator[bytes], most: int) -> None:

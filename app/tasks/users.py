@@ -43,11 +43,11 @@ class UserService:
 
         A chat that runs is cancelled first: its owner would write it again otherwise.
         """
-        kept = await self._users.remaining(identity, user_id, _ERASED_PER_CALL)
-        counts = await asyncio.gather(*(self._erase(identity, session) for session in kept.sessions))
+        left = await self._users.remaining(identity, user_id, _ERASED_PER_CALL)
+        counts = await asyncio.gather(*(self._erase(identity, session) for session in left.sessions))
         done = [count for count in counts if count is not None]
-        await self._users.forget_users(identity, user_id, kept.users)
-        if kept.found == len(done) and not kept.more_users:
+        await self._users.forget_users(identity, user_id, left.users)
+        if left.found == len(done) and not left.more_users:
             # Nobody is left who could add to them.
             await self._usage.erase(identity, user_id)
             await self._conversations.forget(identity, user_id)
@@ -57,7 +57,7 @@ class UserService:
             "erased_sessions": len(done),
             "erased_chats": sum(done),
             # More files than one call erases count as one that is left: call again.
-            "remaining_sessions": kept.found - len(done) + kept.more_users + more_files,
+            "remaining_sessions": left.found - len(done) + left.more_users + more_files,
             "erased_files": files,
         }
 

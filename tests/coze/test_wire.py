@@ -7,7 +7,15 @@ import pytest
 
 from app.coze.codes import CODES, coze_error, retries_before_start, retries_when_safe, rule_for
 from app.coze.replies import Head, looks_like, parse_retry_after, read_reply
-from app.coze.wire import ChatRequest, ChatState, Endpoints, EnterMessage, Message, Usage, required_action_of
+from app.coze.wire import (
+    ChatRequest,
+    ChatState,
+    Endpoints,
+    EnterMessage,
+    Message,
+    TokenUsage,
+    required_action_of,
+)
 from app.exceptions import (
     CozeApiError,
     CozeBusy,
@@ -172,8 +180,8 @@ def test_junk_reads_as_an_empty_chat(junk: Any) -> None:
 
 
 def test_zero_usage_is_none_and_the_other_spelling_counts() -> None:
-    assert Usage.parse({"token_count": 0, "output_count": 0, "input_count": 0}) is None
-    assert Usage.parse({"input_tokens": 1, "output_tokens": "2"}) == Usage(3, 1, 2)
+    assert TokenUsage.parse({"token_count": 0, "output_count": 0, "input_count": 0}) is None
+    assert TokenUsage.parse({"input_tokens": 1, "output_tokens": "2"}) == TokenUsage(3, 1, 2)
 
 
 def test_an_empty_tool_call_shell_is_no_action() -> None:
