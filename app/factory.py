@@ -9,8 +9,10 @@ from typing import Final
 import httpx
 
 from app import __version__
-from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
+from app.auth.api_keys import ApiKeys
 from app.auth.local import LocalCheck
+from app.auth.options import AuthOptions, build_auth_client
+from app.auth.verifier import HtyVerifier, NoVerifier, Verifier
 from app.config import Settings
 from app.config.faults import SettingsError
 from app.coze.api import CozeApi

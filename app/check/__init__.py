@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from app.auth import build_auth_client
+from app.auth.options import build_auth_client
 from app.check.callers import check_auth
 from app.check.coze import REGIONS, CozeCheck
 from app.check.lines import Line, exit_code

@@ -4,7 +4,7 @@ from typing import Final
 
 import httpx
 
-from app.auth import AuthOptions
+from app.auth.options import AuthOptions
 from app.auth.service import AuthService, CannotAsk
 from app.check.lines import Line
 

@@ -20,13 +20,13 @@ from app.exceptions import (
     wrong_field,
 )
 from app.models import Identity
-from app.stores.files import FileRecord, FileStore, image_file_id, new_file_id
+from app.stores.files import FileRecord, FileStore, image_file_id
 from app.stores.index import user_key
 from app.stores.rates import RateStore
 from app.tasks.file_types import HEAD_BYTES, clean_name, sniff
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
-from app.utils import iso, now_ms
+from app.utils import iso, new_id, now_ms
 
 _REFUSALS: Final[dict[int, type[ServiceError]]] = {
     4300: ValidationFailed,
@@ -99,7 +99,7 @@ class FileService:
             if user_id not in (None, session.user_id):
                 raise wrong_field("user_id", "is not the session's user")
             owner, user_id, credential = session.owner, session.user_id, session.credential
-        return await self._pass_on(file, owner, user_id or "", credential, new_file_id())
+        return await self._pass_on(file, owner, user_id or "", credential, new_id("file"))
 
     async def images(
         self, identity: Identity, images: Sequence[bytes], *, session_id: str | None, user_id: str

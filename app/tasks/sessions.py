@@ -19,7 +19,7 @@ from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey, SessionEnd, SessionRecord, SessionStore
 from app.tasks.running import RunningChats
 from app.tasks.shutdown import Shutdown
-from app.utils import new_session_id, now_ms
+from app.utils import new_id, now_ms
 
 _CONVERSATION_SECONDS: Final = 5.0
 """How long a session's first message waits for the conversation that is being made."""
@@ -56,7 +56,7 @@ class SessionService:
         before = _NONE
         if body.conversation_id is not None:
             before = await self._conversations.use(identity, body.user_id, body.conversation_id)
-        session_id = new_session_id()
+        session_id = new_id("session")
         key = idempotency_of(idempotency_key, body)
         if key is not None:
             session_id = await self._sessions.claim_key(identity, key, session_id)
@@ -87,7 +87,7 @@ class SessionService:
         """A session for one chat alone, of the user and the bot of ``who``: it takes no second one, is not
         listed, and neither counts against the limits nor makes another one go. Returns its id; with a ``key``
         that was used before, that of then. ``carries_files``: files go along with the message."""
-        session_id = new_session_id()
+        session_id = new_id("session")
         if key is not None:
             # A key that leads to a session without a chat (its process died here) gets its chat now.
             session_id = await self._sessions.claim_key(identity, key, session_id, _SINGLE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.auth import ApiKeys
+from app.auth.api_keys import ApiKeys
 from app.config import SettingsError
 from tests.support import make_settings
 
