@@ -280,7 +280,7 @@ AnyServers = Servers | ClusterServers
 async def _handshake(connection: AbstractConnection) -> None:
     """redis-py's handshake, and our name for whoever lists the clients. What is refused there says that the
     server cannot be used; redis-py would raise it as the error of the command that happened to need the
-    connection. The name alone adorns: without the right to give one, or behind a proxy, it is left out."""
+    connection. The name is for people alone: where it may not be given, as behind a proxy, it is left out."""
     # Else it sends CLIENT SETINFO and ignores the reply, in which a server may say why it hangs up.
     connection.driver_info = None
     try:
