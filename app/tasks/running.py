@@ -20,6 +20,7 @@ from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.drafts import Draft
 from app.tasks.frames import fold_frames
 from app.tasks.job import Fresh, Job, Start, claimed_job, start_of
+from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.utils.signals import Notifier, until
 from app.utils.stopping import end_tasks
@@ -47,7 +48,9 @@ class RunningChats:
         tracing: Tracing,
         conversations: ConversationStore,
         sessions: SessionStore,
+        places: Places,
     ) -> None:
+        self.places = places
         self._metrics = metrics
         self._tracing = tracing
         self._conversations = conversations
@@ -105,7 +108,9 @@ class RunningChats:
     def start(self, job: Job) -> None:
         chat_id = job.log.chat_id
         self._jobs[chat_id] = job
-        self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
+        give_back = self.places.hold(job.session.owner)
+        task = self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
+        task.add_done_callback(lambda _: give_back())
         self._jobs_changed()
 
     def _jobs_changed(self) -> None:
