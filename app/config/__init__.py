@@ -179,6 +179,7 @@ class Settings(BaseSettings):
     conversation_days: int = _env("COZE_CONVERSATION_DAYS", 180, ge=1, le=3650)
     usage_retention_days: int = _env("COZE_USAGE_RETENTION_DAYS", 35, ge=1, le=3650)
     daily_token_quota: int = _env("COZE_DAILY_TOKEN_QUOTA", 0, ge=0, le=10**15)
+    total_daily_token_quota: int | None = _env("COZE_TOTAL_DAILY_TOKEN_QUOTA", None, ge=0, le=10**15)
     max_chat_log_bytes: int = _env("MAX_CHAT_LOG_BYTES", 16 * 1024 * 1024, ge=65_536)
     max_queued_per_session: int = _env("MAX_QUEUED_PER_SESSION", 3, ge=0, le=90)
     lease_seconds: float = _env("LEASE_SECONDS", 15.0, ge=1, le=600)
@@ -198,7 +199,16 @@ class Settings(BaseSettings):
     user_id_scope: Literal["root", "none"] = _env("COZE_USER_ID_SCOPE", "root")
     rate_messages_per_minute: int = _env("RATE_LIMIT_MESSAGES_PER_MINUTE", 60, ge=0, le=1_000_000)
     rate_sessions_per_minute: int = _env("RATE_LIMIT_SESSIONS_PER_MINUTE", 30, ge=0, le=1_000_000)
+    rate_total_messages_per_minute: int | None = _env(
+        "RATE_LIMIT_TOTAL_MESSAGES_PER_MINUTE", None, ge=0, le=100_000_000
+    )
+    rate_total_sessions_per_minute: int | None = _env(
+        "RATE_LIMIT_TOTAL_SESSIONS_PER_MINUTE", None, ge=0, le=100_000_000
+    )
+    owner_share: float = _env("COZE_OWNER_SHARE", 0.2, gt=0, le=1)
+    root_share: float = _env("COZE_ROOT_SHARE", 0.8, gt=0, le=1)
     max_concurrent_chats: int = _env("MAX_CONCURRENT_CHATS", 2000, ge=1, le=1_000_000)
+    max_open_streams: int = _env("MAX_OPEN_STREAMS", 10_000, ge=1, le=1_000_000)
     max_open_streams_per_caller: int = _env("MAX_OPEN_STREAMS_PER_CALLER", 1000, ge=1, le=1_000_000)
     cors_allow_origins: str = _env("CORS_ALLOW_ORIGINS", "")
     enable_docs: bool = _env("ENABLE_DOCS", False)

@@ -8,7 +8,7 @@ from app.observing.metrics import Metrics
 from app.observing.tracing import Tracing
 from app.redis_client.commands import Arg, Command, Fields, Key, Number, Script, Text, Texts, pairs
 from app.redis_client.gate import RedisGate, RedisRefused
-from app.redis_client.keys import Keys, SessionKeys, UsageKeys
+from app.redis_client.keys import ALL, HeldKeys, Keys, RateKeys, SessionKeys, UsageKeys
 from app.redis_client.refusals import reason
 from app.redis_client.servers import (
     AnyServers,
@@ -20,12 +20,15 @@ from app.redis_client.servers import (
 )
 
 __all__ = [
+    "ALL",
     "Arg",
     "Command",
     "Fields",
+    "HeldKeys",
     "Key",
     "Keys",
     "Number",
+    "RateKeys",
     "RedisGate",
     "RedisRefused",
     "Script",

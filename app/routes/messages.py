@@ -28,11 +28,10 @@ async def send_message(
 ) -> Response:
     body = await context.json(SendMessage)
     chats, identity = context.resources.chats, context.identity
-    if body.stream:
-        context.resources.streams.check(identity.owner)
-    started = await chats.send(
-        identity, session_id, body, request_id=context.request_id, idempotency_key=idempotency_key
-    )
-    if body.stream:
-        return stream(context, chats.read(identity, started), started.chat_id)
+    with context.resources.streams.taken_if(body.stream, identity.owner) as place:
+        started = await chats.send(
+            identity, session_id, body, request_id=context.request_id, idempotency_key=idempotency_key
+        )
+        if place is not None:
+            return stream(context, chats.read(identity, started), started.chat_id, place)
     return chat_answer(await chats.answer(identity, started.chat_id, patience.seconds), patience.headers)

@@ -296,7 +296,7 @@ class SessionStore:
         if state in (b"none", b"expired"):
             raise _GONE[state]
         session = SessionRecord(session_id, flat)
-        await self.index.remove(session_id, session.text(b"user"))
+        await self.index.remove(session_id, session.owner, session.text(b"user"))
         return SessionEnd(session, running.decode() or None, [chat.decode() for chat in queued])
 
     async def set_conversation(

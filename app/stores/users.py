@@ -76,11 +76,11 @@ class UserStore:
     async def forget_users(self, identity: Identity, user_id: str, users: Sequence[str]) -> None:
         """Takes those of whom nothing is left out of the indexes of users."""
         keys, name = self._keys, name_key(identity.owner, user_id)
-        for user in users:
+        for user in users:  # an admin's may have other owners, whose sessions took them along when they ended
             await self._redis.run(
                 index_forget_user(
+                    held=self._index.held(identity.owner, user),
                     remaining_sessions=keys.remaining_sessions(user),
-                    users=keys.all_users,
                     users_by_name=keys.users_by_name(name),
                     user=user,
                 )
@@ -98,7 +98,7 @@ class UserStore:
         erased = await self._redis.run(session_erase(at=at))
         if digest := session.text(b"idempotency"):
             await self._redis.run(Number("DEL", keys.session_idempotency(digest)))
-        await self._index.remove(session_id, user)
+        await self._index.remove(session_id, session.owner, user)
         await self._index.remove_erased(session_id, user)
         return erased
 
@@ -140,14 +140,14 @@ class UserStore:
     async def clean_up(self, limit: int) -> CleanedUp:
         """Removes at most ``limit`` of each: index entries whose time is up, entries without a session, and
         sessions idle for longer than COZE_USER_INACTIVE_TIMEOUT. Returns how many; ``more``: call again."""
-        sessions, users, oldest = await self._index.prune(limit)
+        sessions, users, now, oldest = await self._index.prune(limit)
         orphaned = inactive = 0
-        records = await self._records([session_id for session_id, _ in oldest.sessions])
-        for (session_id, entered), record in zip(oldest.sessions, records, strict=True):
+        records = await self._records([session_id for session_id, _ in oldest])
+        for (session_id, entered), record in zip(oldest, records, strict=True):
             if record is None:
-                if may_be_opening(entered, oldest.now):
+                if may_be_opening(entered, now):
                     continue  # else it would live outside the limits
-                await self._index.remove(session_id, "")
+                await self._index.remove(session_id, "", "")
                 orphaned += 1
                 continue
             status = record.status(self._sessions.limits.inactive * 1000)
@@ -159,7 +159,7 @@ class UserStore:
                 orphaned += 1
             else:
                 continue
-            await self._index.remove(session_id, record.text(b"user"))
+            await self._index.remove(session_id, record.owner, record.text(b"user"))
         more = max(sessions, users, orphaned + inactive) >= limit
         return CleanedUp(
             expired_sessions=sessions,

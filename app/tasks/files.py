@@ -142,7 +142,7 @@ class FileService:
     ) -> FileRecord:
         self._shutdown.refuse_if_begun()
         user = user_key(owner, user_id)
-        await self._rates.take("files", user)
+        await self._rates.take("files", owner, user)
         coze, begun = self._coze.using(credential), time.monotonic()
         upload = await self._begin(source)
         left = max(1.0, self._seconds - (time.monotonic() - begun))

@@ -21,6 +21,7 @@ from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.drafts import Draft
 from app.tasks.frames import fold_frames
 from app.tasks.job import Fresh, Job, Start, claimed_job, start_of
+from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.utils.signals import Notifier, until
 from app.utils.stopping import end_tasks
@@ -38,6 +39,7 @@ class RunningChats:
     """Starts and supervises chats, takes over, cancels and hands over. Each chat of ours has one task, which
     is named, kept and awaited."""
 
+    places: Places
     _runner: Runner
     _writer: LogWriter
     _leases: LeaseStore
@@ -95,7 +97,9 @@ class RunningChats:
     def start(self, job: Job) -> None:
         chat_id = job.log.chat_id
         self._jobs[chat_id] = job
-        self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
+        give_back = self.places.hold(job.session.owner)
+        task = self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
+        task.add_done_callback(lambda _: give_back())
         self._jobs_changed()
 
     def _jobs_changed(self) -> None:

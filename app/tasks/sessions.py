@@ -52,7 +52,7 @@ class SessionService:
         ``IdempotencyKeyReused``, ``RateLimited``, ``SessionLimitReached``, ``ShuttingDown``.
         """
         self._shutdown.refuse_if_begun()
-        await self._rates.take("sessions", user_key(identity.owner, body.user_id))
+        await self._rates.take("sessions", identity.owner, user_key(identity.owner, body.user_id))
         before = _NONE
         if body.conversation_id is not None:
             before = await self._conversations.use(identity, body.user_id, body.conversation_id)

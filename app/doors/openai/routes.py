@@ -59,8 +59,11 @@ async def chat_completions(
 ) -> Response:
     body = await context.json(ChatCompletionRequest, context.resources.settings.openai_max_body_bytes)
     call = CompletionCall(context, body, idempotency_key, end_user)
-    started = await begin(call)
-    return stream_of(call, started) if body.stream else await whole_answer(call, started)
+    with context.resources.streams.taken_if(bool(body.stream), context.identity.owner) as place:
+        started = await begin(call)
+        if place is not None:
+            return stream_of(call, started, place)
+    return await whole_answer(call, started)
 
 
 @router.get(
