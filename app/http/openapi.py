@@ -82,13 +82,13 @@ def only_errors(*classes: type[ServiceError], shape: ErrorShape = ENVELOPE) -> R
     responses: Responses = {}
     for cls in classes:
         response = responses.setdefault(
-            cls.status,
+            shape.status(cls()),
             {"model": shape.model, "description": "", "content": {"application/json": {"examples": {}}}},
         )
         examples = response["content"]["application/json"]["examples"]
         examples[cls.code] = {"$ref": f"{_EXAMPLES}{shape.name}.{cls.code}"}
         response["description"] = ", ".join(examples)
-        if cls.default_retry_after is not None:
+        if shape.retry_after(cls()) is not None:
             response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
     return responses
 

@@ -229,7 +229,7 @@ class ChatService:
         chat_id: str,
         body: SubmitToolOutputs,
         request_id: str,
-        idempotency_key: str | None = None,
+        idempotency_key: str | IdempotencyKey | None = None,
     ) -> Started:
         """The chat goes on under its id, in its next epoch. Of two submissions one wins; whoever repeats one
         with its Idempotency-Key is led to what that began.

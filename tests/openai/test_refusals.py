@@ -331,31 +331,6 @@ def test_keys_in_a_file_are_read_again_when_they_change(open_door: OpenDoor, tmp
 # -- what goes wrong --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("directive", "error", "code", "retried"),
-    [
-        ("fail=4013", openai.RateLimitError, "rate_limit_exceeded", "true"),
-        ("fail=4028", openai.InternalServerError, "insufficient_quota", "false"),
-        ("fail=4015", openai.InternalServerError, "coze_api_error", "false"),
-        ("fail_at=3", openai.InternalServerError, "coze_api_error", "false"),
-    ],
-)
-def test_a_chat_that_fails_at_coze_is_an_exception_and_is_not_paid_for_twice(
-    directive: str, error: type[Exception], code: str, retried: str, open_door: OpenDoor, simulator: Any
-) -> None:
-    service = open_door(COZE_MAX_RETRIES="0")
-    question = [said(f"[[sim:{directive}]] heron")]
-    with sync_client(service.base_url, max_retries=2 if retried == "false" else 0) as client:
-        with pytest.raises(error) as caught:
-            client.chat.completions.create(model=MODEL, messages=question)
-        assert caught.value.response.json()["error"]["code"] == code  # type: ignore[attr-defined]
-        assert caught.value.response.headers["x-should-retry"] == retried  # type: ignore[attr-defined]
-        assert len(simulator.requests(path="/v3/chat", contains="heron")) == 1
-        with pytest.raises(openai.APIError) as told:
-            list(client.chat.completions.create(model=MODEL, messages=question, stream=True))
-        assert told.value.code == code
-
-
 def test_a_failure_after_some_text_ends_the_stream_with_an_exception(ai: OpenAI) -> None:
     told = Told()
     stream = ai.chat.completions.create(

@@ -11,13 +11,14 @@ from starlette.requests import ClientDisconnect
 
 from app.doors.openai.bodies import SESSION_KEY, ChatCompletionRequest
 from app.doors.openai.chunks import (
-    ID_PREFIX,
     ChunkStream,
     TextByKind,
+    completion_id,
     content_type_of,
     created_of,
     refusal_of,
     tool_calls_of,
+    unfinished,
     usage_of,
 )
 from app.doors.openai.dialog import (
@@ -36,9 +37,11 @@ from app.http.dependencies import RequestContext
 from app.http.sse import EventStream
 from app.models import Attachment, CreateSession, EnterMessage, SendMessage
 from app.tasks.chats import Started
-from app.tasks.sessions import idempotency_of
+from app.tasks.sessions import idempotency_of, key_of_itself
 from app.utils.stopping import end_tasks
 
+_PATIENCE: Final = 15.0
+"""Seconds for which a stream's status waits for the answer's first word, so that a refusal has its own."""
 _REPAIR_SECONDS: Final = 60.0
 """What a chat may take beyond COZE_CHAT_TIMEOUT until its end is written."""
 
@@ -66,6 +69,10 @@ class StartedCompletion:
     before: TextByKind | None
     connection_bound: bool
 
+    @property
+    def epoch(self) -> int:
+        return self.chat.after.epoch
+
 
 def bot_of(bots: Mapping[str, str], model: str) -> str:
     """The bot's id. Raises ``ModelNotFound``."""
@@ -91,7 +98,11 @@ async def _go_on(call: CompletionCall, chat_id: str, outputs: Any) -> StartedCom
     chats = call.context.resources.chats
     chat = orjson.loads((await chats.result(call.context.identity, chat_id, 0)).record)
     started = await chats.submit_tool_outputs(
-        call.context.identity, chat_id, outputs, call.context.request_id, call.idempotency_key
+        call.context.identity,
+        chat_id,
+        outputs,
+        call.context.request_id,
+        call.idempotency_key or key_of_itself(outputs),
     )
     content, reasoning = started.said or (0, 0)
     before = {
@@ -180,7 +191,12 @@ def stream_of(call: CompletionCall, started: StartedCompletion) -> Response:
     """A client that leaves is the stop button: what nobody can come back for is cancelled."""
     resources, identity, chat_id = call.context.resources, call.context.identity, started.chat.chat_id
     dialect = ChunkStream(
-        chat_id, call.body.model, include_usage=call.body.include_usage, before=started.before
+        chat_id,
+        call.body.model,
+        include_usage=call.body.include_usage,
+        before=started.before,
+        epoch=started.epoch,
+        repeatable=_is_repeatable(call, started),
     )
     give_back: Callable[[], None] = resources.streams.take(identity.owner)
 
@@ -196,6 +212,7 @@ def stream_of(call: CompletionCall, started: StartedCompletion) -> Response:
         shutdown=resources.shutdown,
         on_close=close,
         dialect=dialect,
+        patience=_PATIENCE,
     )
 
 
@@ -215,12 +232,12 @@ async def whole_answer(call: CompletionCall, started: StartedCompletion) -> Resp
     finally:
         await end_tasks((answer, gone))
     headers = {"X-Coze-Chat-Id": chat_id}
-    if (error := refusal_of(chat) or _unfinished(call, chat)) is not None:
+    if (error := refusal_of(chat) or _unfinished(call, started, chat)) is not None:
         error.headers |= headers
         raise error
     if logid := chat["metadata"].get("logid"):
         headers["X-Coze-Logid"] = logid
-    completion = completion_of(chat, call.body.model, started.before)
+    completion = completion_of(chat, call.body.model, started.before, started.epoch)
     return Response(orjson.dumps(completion), headers=headers, media_type="application/json")
 
 
@@ -229,19 +246,25 @@ async def _client_gone(request: Request) -> None:
         pass
 
 
-def _unfinished(call: CompletionCall, chat: dict[str, Any]) -> ServiceError | None:
-    """The chat goes on without us: a client that repeats the call by itself has to have an Idempotency-Key,
-    or it would be a second one."""
+def _unfinished(
+    call: CompletionCall, started: StartedCompletion, chat: dict[str, Any]
+) -> ServiceError | None:
+    """The chat goes on without us."""
     if chat["status"] not in ("pending", "processing"):
         return None
     leaving = call.context.resources.shutdown.streams_end
     error: ServiceError = ShuttingDown() if leaving else CozeTimeout("The chat is not over yet")
-    if call.idempotency_key is None:
-        error.details["chat_id"] = chat["chat_id"]
-    return error
+    return unfinished(error, repeatable=_is_repeatable(call, started))
 
 
-def completion_of(chat: dict[str, Any], model: str, before: TextByKind | None) -> dict[str, Any]:
+def _is_repeatable(call: CompletionCall, started: StartedCompletion) -> bool:
+    """Whether the same call leads to this chat again: by its key, or because it brings tool outputs."""
+    return call.idempotency_key is not None or started.before is not None
+
+
+def completion_of(
+    chat: dict[str, Any], model: str, before: TextByKind | None, epoch: int = 0
+) -> dict[str, Any]:
     """The ``chat.completion`` object of a chat that is over or asks for tools."""
     said = {kind: _since(chat, kind, before) for kind in ("content", "reasoning_content")}
     if said["content"]:
@@ -258,7 +281,7 @@ def completion_of(chat: dict[str, Any], model: str, before: TextByKind | None) -
         message["tool_calls"] = calls
     reason = "tool_calls" if calls else "stop"
     return {
-        "id": ID_PREFIX + chat["chat_id"],
+        "id": completion_id(chat["chat_id"], epoch),
         "object": "chat.completion",
         "created": created_of(chat["chat_id"]),
         "model": model,
