@@ -7,7 +7,7 @@ fails closed: a caller gets in on a clear yes alone. ``NoVerifier`` is ENABLE_AU
 from collections.abc import Sequence
 from typing import Protocol
 
-from app.auth.api_keys import ApiKeys
+from app.auth.api_keys import ApiKeys, Door, KeySetting
 from app.auth.options import AuthOptions, build_auth_client
 from app.auth.verifier import HtyVerifier
 from app.models import Identity
@@ -16,7 +16,9 @@ __all__ = [
     "LOCAL_ADMIN",
     "ApiKeys",
     "AuthOptions",
+    "Door",
     "HtyVerifier",
+    "KeySetting",
     "NoVerifier",
     "Verifier",
     "build_auth_client",

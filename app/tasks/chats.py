@@ -112,15 +112,17 @@ class ChatService:
         *,
         request_id: str,
         idempotency_key: str | IdempotencyKey | None,
+        max_length: int | None = None,
     ) -> Started:
         """Creates the chat and starts it, or puts it into the session's queue. With an Idempotency-Key that
-        was used before it leads to the chat of then; ``request_id`` is for the log.
+        was used before it leads to the chat of then; ``request_id`` is for the log. ``max_length``:
+        characters, instead of the setting's.
 
         Raises ``ValidationFailed``, ``FileNotFound``, ``IdempotencyKeyReused``, ``SessionNotFound`` and its
         kin, ``SessionBusy``, ``ChatExpired``, ``RateLimited``, ``QuotaExceeded``, ``Overloaded``,
         ``ShuttingDown``, ``RedisUnavailable``.
         """
-        with self._arrival(body):
+        with self._arrival(body, max_length or self._max_length):
             await self._rates.take_message(session_id, identity.may_see)
             return await self._create(identity, session_id, body, request_id, idempotency_key)
 
@@ -132,13 +134,14 @@ class ChatService:
         *,
         request_id: str,
         idempotency_key: IdempotencyKey | None,
+        max_length: int | None = None,
     ) -> Started:
         """A chat without a session of the caller's: it lives in one of its own that nobody has to open, and
         is recorded, taken over, cancelled and erased as any other. Arguments and errors as for ``send``.
 
         It takes a message's token, and only what got one writes anything.
         """
-        with self._arrival(body):
+        with self._arrival(body, max_length or self._max_length):
             await self._rates.take("messages", user_key(identity.owner, who.user_id))
             session_id = await self._sessions.create_single(
                 identity, who, idempotency_key, carries_files=carries_files(body)
@@ -146,12 +149,12 @@ class ChatService:
             return await self._create(identity, session_id, body, request_id, idempotency_key)
 
     @contextlib.contextmanager
-    def _arrival(self, body: SendMessage) -> Iterator[None]:
+    def _arrival(self, body: SendMessage, max_length: int) -> Iterator[None]:
         """Refuses what can be refused before anything is written. What is let in is counted: a burst must not
         slip through while each of it waits for Redis."""
         self._shutdown.refuse_if_begun()
-        if len(body.message) > self._max_length:
-            problem = f"at most {self._max_length} characters, {len(body.message)} given"
+        if len(body.message) > max_length:
+            problem = f"at most {max_length} characters, {len(body.message)} given"
             raise wrong_field("message", problem, "The message is too long")
         if self.running + self._arriving >= self._max_running:
             raise Overloaded(f"This process runs {self._max_running} chats already")
