@@ -79,25 +79,33 @@ class ApiKeys:
 
     def __init__(self, everywhere: KeySetting, openai: KeySetting) -> None:
         self._everywhere, self._openai = _Keys(everywhere), _Keys(openai)
-        self._union = _union(self._everywhere.names, self._openai.names)
+        self._take()
 
     @property
     def any(self) -> bool:
         """Whether there are keys for all doors."""
-        return bool(self._everywhere.names)
+        return bool(self._names["all"])
 
     def identify(self, key: str, door: Door) -> Identity | None:
         """Who this key stands for at that door. The time it takes tells nothing of the keys there are."""
         if self._everywhere.look() | self._openai.look():
             try:
-                self._union = _union(self._everywhere.names, self._openai.names)
+                self._take()
             except ValueError as error:
                 logger.error("{}", error)
         given, found = _digest(key), None
-        for digest, name in (self._union if door == "openai" else self._everywhere.names).items():
+        for digest, name in self._names[door].items():
             if hmac.compare_digest(digest, given):
                 found = name
         return None if found is None else Identity(root=_ROOT + found, hty_id=None)
+
+    def _take(self) -> None:
+        """What both settings say now, or nothing of it."""
+        everywhere = self._everywhere.names
+        self._names: dict[Door, dict[bytes, str]] = {
+            "openai": _union(everywhere, self._openai.names),
+            "all": everywhere,
+        }
 
 
 def _union(everywhere: dict[bytes, str], openai: dict[bytes, str]) -> dict[bytes, str]:

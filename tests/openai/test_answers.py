@@ -209,10 +209,17 @@ async def test_a_bot_that_says_nothing_for_long_is_waited_for_in_a_stream(
 
 async def test_the_head_leaves_with_the_first_word_of_any_kind(door: RunningApp) -> None:
     """Held until then, and not a moment longer: there is no silence of 100 s to wait for."""
-    for first in ("[[sim:stall=1:100]] hi", "[[sim:reasoning=0;stall=1:100]] hi", "[[sim:plugin=1;stall=0:100]]"):
+    for first in (
+        "[[sim:stall=1:100]] hi",
+        "[[sim:reasoning=0;stall=1:100]] hi",
+        "[[sim:plugin=1;stall=0:100]]",
+    ):
         body = {"model": MODEL, "messages": [said(f"{first} hi")], "stream": True}
         url = f"{door.base_url}/coze/openai/v1/chat/completions"
-        async with httpx.AsyncClient(trust_env=False) as http, http.stream("POST", url, json=body) as response:
+        async with (
+            httpx.AsyncClient(trust_env=False) as http,
+            http.stream("POST", url, json=body) as response,
+        ):
             assert response.status_code == 200
             assert (await anext(response.aiter_text())).startswith("data: {")
 

@@ -110,11 +110,10 @@ def ours(code: int) -> int:
 def test_a_refusal_has_its_status_streamed_or_not_and_is_not_multiplied(
     code: int, streamed: bool, door: RunningApp, simulator: SimControl, waits: list[float]
 ) -> None:
-    with sync_client(door.base_url, max_retries=SDK_TRIES - 1) as client:
-        with pytest.raises(openai.APIStatusError) as caught:
-            client.chat.completions.create(
-                model=MODEL, messages=[said(f"[[sim:fail={code}]] heron")], stream=streamed
-            )
+    question = [said(f"[[sim:fail={code}]] heron")]
+    client = sync_client(door.base_url, max_retries=SDK_TRIES - 1)
+    with client, pytest.raises(openai.APIStatusError) as caught:
+        client.chat.completions.create(model=MODEL, messages=question, stream=streamed)
     response = caught.value.response
     told = TOLD.get(code, STAYS)
     body = response.json()["error"]

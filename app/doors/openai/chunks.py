@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import orjson
 
+from app.doors.openai.dialog import OUR_CALL
 from app.doors.openai.errors import openai_error
+from app.doors.openai.forms import Form
 from app.doors.openai.texts import SentText, notice_of
 from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
@@ -33,12 +35,12 @@ TextByKind = dict[str, str]
 """The text of each of ``_KINDS``."""
 
 
-def completion_id(chat_id: str, epoch: int) -> str:
+def answer_id(chat_id: str, epoch: int) -> str:
     """Of one answer of a chat: clients put an answer in the place of another with the same id.
 
     ``epoch``: in which the chat goes on with tool outputs; 0 for its first answer.
     """
-    return f"{ID_PREFIX}{chat_id}-{epoch}" if epoch else ID_PREFIX + chat_id
+    return f"{chat_id}-{epoch}" if epoch else chat_id
 
 
 def unfinished(error: ServiceError, *, repeatable: bool) -> ServiceError:
@@ -104,6 +106,28 @@ def _function_of(chat_id: str, call: Any) -> dict[str, Any] | None:
     }
 
 
+def answer_of(chat: dict[str, Any], text: str, form: Form | None, name: str) -> dict[str, Any]:
+    """``content``, ``refusal`` and calls of the message that answers, each where there is one.
+
+    ``text``: what the bot has said; ``name``: see ``answer_id``.
+    """
+    if chat["status"] == "requires_action":
+        return {"content": text, "tool_calls": tool_calls_of(chat)}
+    if form is None:
+        return {"content": text}
+    content, refusal, call = form.read(text)
+    if call is None:
+        return {"content": content, "refusal": refusal}
+    if form.kind == "function_call":
+        return {"content": None, "function_call": call}
+    return {"content": None, "tool_calls": [{"id": OUR_CALL + name, "type": "function", "function": call}]}
+
+
+def reason_of(answer: dict[str, Any]) -> str:
+    """``finish_reason``."""
+    return next((kind for kind in ("tool_calls", "function_call") if answer.get(kind)), "stop")
+
+
 def refusal_of(chat: dict[str, Any]) -> ServiceError | None:
     """Why there is no whole answer; None where there is one, or tools are asked for."""
     status = chat["status"]
@@ -146,7 +170,8 @@ class ChunkStream:
         model: as the client called it.
         include_usage: whether the last chunk tells the usage.
         before: what an earlier answer of this chat, which asked for tools, has said.
-        epoch: see ``completion_id``.
+        epoch: see ``answer_id``.
+        form: in which the answer is asked for; then its text is told at the end, when it is whole.
         repeatable: the same call leads to this chat again, so nobody pays for it twice.
     """
 
@@ -158,10 +183,11 @@ class ChunkStream:
         include_usage: bool,
         before: TextByKind | None = None,
         epoch: int = 0,
+        form: Form | None = None,
         repeatable: bool = False,
     ) -> None:
         head = {
-            "id": completion_id(chat_id, epoch),
+            "id": ID_PREFIX + answer_id(chat_id, epoch),
             "object": "chat.completion.chunk",
             "created": created_of(chat_id),
             "model": model,
@@ -172,6 +198,10 @@ class ChunkStream:
         self._include_usage = include_usage
         self._texts = {kind: SentText((before or {}).get(kind, "")) for kind in _KINDS}
         self._noticed = False
+        self._epoch = epoch
+        self._form = form
+        self._live = _KINDS if form is None else ("reasoning_content",)
+        """What is told while it comes."""
         self._repeatable = repeatable
         self.finished = False
 
@@ -199,17 +229,19 @@ class ChunkStream:
         chat = orjson.loads(ending.record)
         if (refusal := refusal_of(chat)) is not None:
             raise refusal
-        rest = [
-            (kind, self._noting(kind, self._texts[kind].end(chat[kind]), content_type_of(chat)))
-            for kind in _KINDS
-        ]
-        chunks = [self._chunk({kind: text}) for kind, text in rest if text]
-        reason = "stop"
-        if chat["status"] == "requires_action":
-            calls = [{"index": n, **call} for n, call in enumerate(tool_calls_of(chat))]
-            chunks.append(self._chunk({"tool_calls": calls}))
-            reason = "tool_calls"
-        chunks.append(self._chunk({}, reason))
+        rest = {kind: self._texts[kind].end(chat[kind]) for kind in _KINDS}
+        answer = answer_of(chat, rest["content"], self._form, answer_id(chat["chat_id"], self._epoch))
+        if self._form is None:
+            answer["content"] = self._noting("content", rest["content"], content_type_of(chat))
+        for n, call in enumerate(answer.get("tool_calls") or ()):
+            call["index"] = n
+        chunks = (
+            [self._chunk({"reasoning_content": rest["reasoning_content"]})]
+            if rest["reasoning_content"]
+            else []
+        )
+        chunks += [self._chunk({name: value}) for name, value in answer.items() if value]
+        chunks.append(self._chunk({}, reason_of(answer)))
         if self._include_usage:
             chunks.append(self._head + b'[],"usage":' + orjson.dumps(usage_of(chat)) + b"}\n\n")
         self.finished = True
@@ -239,13 +271,13 @@ class ChunkStream:
         if (message.get("type") or "answer") != "answer":
             return
         message_id = str(message.get("id") or "")
-        for kind in _KINDS:
+        for kind in self._live:
             news = self._texts[kind].add(message_id, _text_of(message, kind))
             yield kind, self._noting(kind, news, message.get("content_type"))
 
     def _snapshot(self, snapshot: dict[str, Any]) -> Iterator[tuple[str, str]]:
         messages = [(str(item.get("id") or ""), item) for item in snapshot.get("messages") or []]
-        for kind in _KINDS:
+        for kind in self._live:
             texts = [(message_id, _text_of(item, kind)) for message_id, item in messages]
             foreign = (item.get("content_type") for _, item in messages if _text_of(item, kind))
             news = self._texts[kind].replace(texts)
