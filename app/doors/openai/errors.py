@@ -19,6 +19,8 @@ from app.exceptions import ServiceError
 
 TOO_LONG: Final = "context_length_exceeded"
 """At this code clients shorten what they send, and ask again."""
+_TOO_LONG_WORDS: Final = "; this is more than the maximum context length"
+"""LiteLLM looks for these words, not for the code."""
 MOST_PATIENCE: Final = 60
 """Seconds. Whoever has to wait longer is told not to repeat the call, and no time: some clients sleep as long
 as Retry-After says, for hours if need be."""
@@ -112,7 +114,8 @@ def openai_error(error: ServiceError) -> dict[str, Any]:
     told = told_of(error)
     return {
         "error": {
-            "message": _with_advice(f"{error.message} ({wrong})" if wrong else error.message, error.details),
+            "message": _with_advice(f"{error.message} ({wrong})" if wrong else error.message, error.details)
+            + (_TOO_LONG_WORDS if told.code == TOO_LONG else ""),
             "type": told.type,
             "param": error.details.get("param") or (fields[0]["field"] if fields else None),
             "code": told.code,
