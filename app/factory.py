@@ -4,12 +4,14 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import httpx
+from pydantic import SecretStr
 
 from app import __version__
-from app.auth.api_keys import ApiKeys
+from app.auth.api_keys import ApiKeys, KeySetting
 from app.auth.local import LocalCheck
 from app.auth.options import AuthOptions, build_auth_client
 from app.auth.verifier import HtyVerifier, NoVerifier, Verifier
@@ -99,8 +101,14 @@ def auth_options(settings: Settings) -> AuthOptions:
 
 def api_keys(settings: Settings) -> ApiKeys:
     """Raises ``ValueError`` naming the setting that cannot work."""
-    listed = settings.openai_api_keys
-    return ApiKeys(listed.get_secret_value() if listed else "", settings.openai_api_keys_file)
+
+    def source(name: str, listed: SecretStr | None, file: Path | None) -> KeySetting:
+        return KeySetting(name, listed.get_secret_value() if listed is not None else "", file)
+
+    return ApiKeys(
+        source("COZE_API_KEYS", settings.api_keys, settings.api_keys_file),
+        source("COZE_OPENAI_API_KEYS", settings.openai_api_keys, settings.openai_api_keys_file),
+    )
 
 
 def check_parts(settings: Settings) -> None:

@@ -119,6 +119,7 @@ _CLEANED: Final[dict[str, Callable[[str], str]]] = {
     "log_level": str.upper,
     "redis_url": _checked(parse_redis_url),
     "openai_bots": _checked(parse_bots),
+    "api_keys": _checked(parse_api_keys),
     "openai_api_keys": _checked(parse_api_keys),
 }
 """What is made of a setting as it is written. Each raises ``ValueError`` for what it does not understand."""
@@ -193,6 +194,8 @@ class Settings(BaseSettings):
     local_host: Host = _env("LOCAL_HOST", "localhost")
     verify_url: str = _env("HTY_VERIFY_URL", "")
     jwt_key: SecretStr | None = _env("HTY_JWT_KEY", None)
+    api_keys: SecretStr | None = _env("COZE_API_KEYS", None)
+    api_keys_file: Path | None = _env("COZE_API_KEYS_FILE", None)
     auth_timeout: Seconds = _env("AUTH_TIMEOUT", 5.0)
     auth_cache_ttl: float = _env("AUTH_CACHE_TTL", 60.0, ge=0, le=3600)
     admin_roles: str = _env("COZE_ADMIN_ROLES", "ROOT,ADMIN")
@@ -222,6 +225,7 @@ class Settings(BaseSettings):
         "COZE_OPENAI_MAX_BODY_BYTES", 16 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024
     )
     openai_api_keys_file: Path | None = _env("COZE_OPENAI_API_KEYS_FILE", None)
+    openai_max_message_length: int = _env("COZE_OPENAI_MAX_MESSAGE_LENGTH", 100_000, ge=1, le=1_000_000)
 
     # Files
     max_file_bytes: int = _env("MAX_FILE_BYTES", 20 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)

@@ -48,13 +48,13 @@ def only_errors(*classes: type[ServiceError], shape: ErrorShape = ENVELOPE) -> R
     responses: Responses = {}
     for cls in classes:
         response = responses.setdefault(
-            cls.status,
+            shape.status(cls()),
             {"model": shape.model, "description": "", "content": {"application/json": {"examples": {}}}},
         )
         examples = response["content"]["application/json"]["examples"]
         examples[cls.code] = {"$ref": f"{_EXAMPLES}{shape.name}.{cls.code}"}
         response["description"] = ", ".join(examples)
-        if cls.default_retry_after is not None:
+        if shape.retry_after(cls()) is not None:
             response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
     return responses
 
@@ -105,7 +105,7 @@ def add_openapi(app: FastAPI, shapes: Sequence[ErrorShape] = ()) -> None:
             components["schemas"] |= _bodies(app.routes)
             components["examples"] = _examples((ENVELOPE, *shapes))
             _drop_fastapis_422(document)
-            _require_the_host(document)
+            _say_who_gets_in(document)
             _add_links(document["paths"])
             app.openapi_schema = document
         return app.openapi_schema
@@ -157,14 +157,21 @@ def _drop_fastapis_422(document: dict[str, Any]) -> None:
         document["components"]["schemas"].pop(name, None)
 
 
-def _require_the_host(document: dict[str, Any]) -> None:
-    """FastAPI can say that either of two schemes will do, not that both are needed."""
+def _say_who_gets_in(document: dict[str, Any]) -> None:
+    """FastAPI can say that either of two schemes will do, not that both are needed; and each scheme would be
+    a dependency more for each request."""
     host = {"type": "apiKey", "in": "header", "name": HOST_HEADER, "description": "Host of the calling app"}
-    document["components"]["securitySchemes"][HOST_HEADER] = host
+    text = (
+        "An API key of COZE_API_KEYS; for OpenAI's clients one of COZE_OPENAI_API_KEYS or an HTY token, too"
+    )
+    schemes = document["components"]["securitySchemes"]
+    schemes |= {HOST_HEADER: host, "Bearer": {"type": "http", "scheme": "bearer", "description": text}}
     for operation in _operations(document):
         for requirement in operation.get("security", ()):
             if TOKEN_HEADER in requirement:
                 requirement[HOST_HEADER] = []
+        if "security" in operation:
+            operation["security"].append({"Bearer": []})
 
 
 _MAKES: Final = {

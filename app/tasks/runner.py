@@ -29,6 +29,9 @@ from app.utils.signals import interrupt_when, until
 
 _BUSY_SECONDS: Final = 10.0
 """How long a 4016 is retried: no chat of ours runs in the conversation, so one is just being cancelled."""
+_BUSY_PAUSE: Final = 0.25
+"""Seconds before it is asked again; twice as long each time, since nearly always the first try is enough."""
+_LONGEST_BUSY_PAUSE: Final = 2.0
 _AFTER_END_SECONDS: Final = 2.0
 """How long we read on after a terminal event for what may follow it (audio, done)."""
 _CANCEL_SECONDS: Final = 5.0
@@ -172,6 +175,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + _BUSY_SECONDS
         job.at_coze, job.trim_at = True, self._max_log_bytes
+        pause = _BUSY_PAUSE
         while True:
             try:
                 if job.tool_outputs is not None or self._use_stream or not job.session.auto_save_history:
@@ -183,7 +187,8 @@ class Runner:
                 if job.ids_known or error.coze_code is None or loop.time() >= give_up:
                     raise
                 self._metrics.retries.inc()
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_BUSY_PAUSE)
             else:
                 return
 

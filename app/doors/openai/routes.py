@@ -18,7 +18,7 @@ from app.exceptions import (
     QuotaExceeded,
     SessionBusy,
 )
-from app.http.dependencies import BearerContextDep, IdempotencyKeyHeader
+from app.http.dependencies import IdempotencyKeyHeader, OpenAIContextDep
 from app.http.openapi import JsonBody, Responses, errors
 
 _STREAM: Final[Responses] = {
@@ -50,7 +50,7 @@ router = APIRouter(prefix="/coze/openai/v1", tags=["openai"])
     openapi_extra=JsonBody(ChatCompletionRequest),
 )
 async def chat_completions(
-    context: BearerContextDep,
+    context: OpenAIContextDep,
     end_user: Annotated[
         str | None,
         Header(alias="X-OpenWebUI-User-Id", description="Counts where the body has no `user`"),
@@ -72,7 +72,7 @@ async def chat_completions(
     response_model=BotModels,
     responses=errors(shape=OPENAI_ERRORS),
 )
-async def list_models(context: BearerContextDep) -> BotModels:
+async def list_models(context: OpenAIContextDep) -> BotModels:
     created = context.resources.started_ms // 1000
     return BotModels(data=[BotModel(id=name, created=created) for name in context.resources.settings.bots])
 
@@ -83,6 +83,6 @@ async def list_models(context: BearerContextDep) -> BotModels:
     response_model=BotModel,
     responses=errors(ModelNotFound, shape=OPENAI_ERRORS),
 )
-async def get_model(context: BearerContextDep, model: str) -> BotModel:
+async def get_model(context: OpenAIContextDep, model: str) -> BotModel:
     bot_of(context.resources.settings.bots, model)
     return BotModel(id=model, created=context.resources.started_ms // 1000)
