@@ -133,8 +133,9 @@ def _with_advice(message: str, details: dict[str, Any]) -> str:
 
 
 def _retry_after(error: ServiceError) -> int | None:
-    seconds = error.retry_after
-    if seconds is None or seconds > MOST_PATIENCE or told_of(error).status == 400:
+    """None, too, where waiting does not help."""
+    seconds, told = error.retry_after, told_of(error)
+    if seconds is None or seconds > MOST_PATIENCE or told.status == 400 or told.code in _FINAL_WHEREVER:
         return None
     return seconds
 
