@@ -251,7 +251,7 @@ async def test_a_lease_that_is_gone_for_a_good_reason_makes_nobody_look(
         return [(at.cid(chat), epoch)]
 
     monkeypatch.setattr(at.leases, "renew", renew)
-    monkeypatch.setattr(owner.chats, "lease_is_gone", looked_at.append)
+    monkeypatch.setattr(RunningChats, "lease_is_gone", lambda _, gone: looked_at.append(gone))
     owner.keeper.start()
     await wait_until(lambda: renewals, BOUND)
     await owner.looked()
