@@ -47,7 +47,7 @@ from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
-from app.tasks.takeover import LeaseKeeper, scan_seconds
+from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.usage import UsageService
 from app.tasks.users import UserService
 from app.utils import now_ms

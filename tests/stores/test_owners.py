@@ -23,7 +23,7 @@ from app.tasks.job import Fresh, GiveUp, Job, Recover
 from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
-from app.tasks.takeover import LeaseKeeper
+from app.tasks.lease_keeper import LeaseKeeper
 from app.utils.signals import until
 from tests.support import wait_until
 
