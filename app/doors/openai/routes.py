@@ -26,8 +26,10 @@ _STREAM: Final[Responses] = {
         "content": {
             "text/event-stream": {
                 "schema": {
-                    "type": "string",
-                    "description": "`data:` lines with chat.completion.chunk objects, then [DONE]",
+                    "type": "object",
+                    "description": "One server-sent event without a name: a chat.completion.chunk, or [DONE]",
+                    "properties": {"data": {"type": "string", "description": "JSON, or [DONE]"}},
+                    "required": ["data"],
                 }
             }
         }
