@@ -4,17 +4,25 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import httpx
+from pydantic import SecretStr
 
 from app import __version__
-from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
+from app.auth.api_keys import ApiKeys, KeySetting
 from app.auth.local import LocalCheck
+from app.auth.options import AuthOptions, build_auth_client
+from app.auth.verifier import HtyVerifier, NoVerifier, Verifier
 from app.config import Settings
 from app.config.faults import SettingsError
-from app.coze import CozeApi, CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
+from app.coze.api import CozeApi
+from app.coze.client import CozeClient
 from app.coze.credentials import Accounts, build_accounts, secret_file_faults
+from app.coze.options import CozeOptions
+from app.coze.transport import PooledClient, build_http_client
+from app.coze.wire import Endpoints
 from app.observing.metrics import Metrics
 from app.observing.tracing import Tracing, open_tracing
 from app.redis_client import Keys, RedisGate, Servers, open_redis
@@ -32,14 +40,14 @@ from app.stores.users import UserStore
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
-from app.tasks.files import FileOptions, FileService
+from app.tasks.files import FileService
 from app.tasks.limits import ServiceLimits
 from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
-from app.tasks.takeover import LeaseKeeper, scan_seconds
+from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.usage import UsageService
 from app.tasks.users import UserService
 from app.utils import now_ms
@@ -93,8 +101,14 @@ def auth_options(settings: Settings) -> AuthOptions:
 
 def api_keys(settings: Settings) -> ApiKeys:
     """Raises ``ValueError`` naming the setting that cannot work."""
-    listed = settings.openai_api_keys
-    return ApiKeys(listed.get_secret_value() if listed else "", settings.openai_api_keys_file)
+
+    def source(name: str, listed: SecretStr | None, file: Path | None) -> KeySetting:
+        return KeySetting(name, listed.get_secret_value() if listed is not None else "", file)
+
+    return ApiKeys(
+        source("COZE_API_KEYS", settings.api_keys, settings.api_keys_file),
+        source("COZE_OPENAI_API_KEYS", settings.openai_api_keys, settings.openai_api_keys_file),
+    )
 
 
 def check_parts(settings: Settings) -> None:
@@ -169,7 +183,8 @@ async def _open_redis(
     )
 
 
-def _coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> PooledClient:
+def coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> PooledClient:
+    """The client for all calls to Coze; ``transport``: instead of the one that the settings name."""
     if transport is not None:
         return PooledClient(transport, settings.connect_timeout)
     return build_http_client(
@@ -188,7 +203,7 @@ async def _open_coze(
     tracing: Tracing,
     transport: httpx.AsyncBaseTransport | None,
 ) -> tuple[CozeClient, Accounts]:
-    http = await stack.enter_async_context(_coze_http(settings, transport))
+    http = await stack.enter_async_context(coze_http(settings, transport))
     accounts = build_accounts(settings, http)
     stack.push_async_callback(accounts.aclose)
     metrics.watch_credentials(accounts.expiry_times)
@@ -227,8 +242,8 @@ def _session_limits(settings: Settings, limits: ServiceLimits) -> SessionLimits:
 
 def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, metrics: Metrics) -> Runner:
     return Runner(
-        coze,
-        writer,
+        coze=coze,
+        writer=writer,
         use_stream=settings.use_stream,
         chat_timeout=settings.chat_timeout,
         max_log_bytes=settings.max_chat_log_bytes,
@@ -300,8 +315,15 @@ def _open_running(
 def _files(
     settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
 ) -> FileService:
-    options = FileOptions(settings.max_file_bytes, settings.upload_timeout)
-    return FileService(stores.files, stores.rates, sessions, shutdown, coze, options)
+    return FileService(
+        files=stores.files,
+        rates=stores.rates,
+        sessions=sessions,
+        shutdown=shutdown,
+        coze=coze,
+        max_bytes=settings.max_file_bytes,
+        seconds=settings.upload_timeout,
+    )
 
 
 def _users(

@@ -4,18 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.exceptions import ChatNotFound, ChatState, RateLimited
+from app.exceptions import BEGINS_ONCE, COZE, ChatNotFound, ChatState, RateLimited
 from app.http.dependencies import ContextDep, CursorDep, IdempotencyKeyHeader, PatienceDep
-from app.http.openapi import (
-    AT_THE_END,
-    BEGINS_ONCE,
-    BODY,
-    COZE,
-    JsonBody,
-    chat_answers,
-    errors,
-    event_stream,
-)
+from app.http.openapi import AT_THE_END, JsonBody, chat_answers, errors, event_stream
 from app.http.raw_path import RawPathRoute
 from app.models import Chat, SubmitToolOutputs, SuccessEnvelope
 from app.routes.answers import chat_answer, chat_as_it_stands, stream, stream_head
@@ -67,7 +58,7 @@ async def cancel_chat(chat_id: str, context: ContextDep) -> Response:
     "/{chat_id}/tool_outputs",
     summary="Answer a chat that requires action; it goes on under the same id",
     response_model=SuccessEnvelope[Chat],
-    responses=chat_answers() | errors(*BODY, *BEGINS_ONCE, *COZE, ChatNotFound, ChatState),
+    responses=chat_answers() | errors(*BEGINS_ONCE, *COZE, ChatNotFound, ChatState),
     openapi_extra=JsonBody(SubmitToolOutputs),
 )
 async def submit_tool_outputs(

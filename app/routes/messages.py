@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Response
 
-from app.exceptions import ChatExpired, FileNotFound, QuotaExceeded, SessionBusy
+from app.exceptions import BEGINS_ONCE, COZE, SESSION, ChatExpired, FileNotFound, QuotaExceeded, SessionBusy
 from app.http.dependencies import ContextDep, IdempotencyKeyHeader, PatienceDep
-from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, chat_answers, errors
+from app.http.openapi import JsonBody, chat_answers, errors
 from app.http.raw_path import RawPathRoute
 from app.models import Chat, SendMessage, SuccessEnvelope
 from app.routes.answers import chat_answer, stream
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/coze/sessions", tags=["messages"], route_class=RawPa
     summary="Send a message",
     response_model=SuccessEnvelope[Chat],
     responses=chat_answers()
-    | errors(*(*BODY, *BEGINS_ONCE, *SESSION, *COZE), ChatExpired, SessionBusy, FileNotFound, QuotaExceeded),
+    | errors(*(*BEGINS_ONCE, *SESSION, *COZE), ChatExpired, SessionBusy, FileNotFound, QuotaExceeded),
     openapi_extra=JsonBody(SendMessage),
 )
 async def send_message(

@@ -36,17 +36,17 @@ def may_be_opening(entered: int, now: int) -> bool:
 
 def user_key(owner: str, user_id: str) -> str:
     """A user's name in the indexes: what callers write never becomes part of a key."""
-    return _digest(owner, user_id)
+    return digest_of(owner, user_id)
 
 
 def name_key(owner: str, user_id: str) -> str:
     """The same user id within the owner's root, whoever in that root uses it."""
-    return _digest(owner.partition("|")[0], user_id)
+    return digest_of(owner.partition("|")[0], user_id)
 
 
 def owner_key(owner: str) -> str:
     """An owner's name, or a root's, where usage is counted and limits are kept."""
-    return _digest(owner)
+    return digest_of(owner)
 
 
 class Whose(NamedTuple):
@@ -63,7 +63,8 @@ def whose(owner: str, user: str) -> Whose:
     return Whose(user, owner_key(owner), owner_key(owner.partition("|")[0]))
 
 
-def _digest(*parts: str) -> str:
+def digest_of(*parts: str) -> str:
+    """A name in Redis for what callers write."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Final
 
 from redis import exceptions as redis_errors
 
-from app.models import Identity
+from app.models import CleanedUp, Identity
 from app.redis_client import Key, Keys, Number, RedisGate, Texts
 from app.stores.index import SessionIndex, may_be_opening, name_key, user_key
 from app.stores.scripts import index_forget_user, session_erase
@@ -14,17 +14,6 @@ from app.stores.sessions import SessionRecord, SessionStore
 from app.utils import now_ms
 
 _AT_ONCE: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Cleaned:
-    """How many index entries and sessions a clean-up removed; ``more``: call again."""
-
-    expired_sessions: int
-    expired_users: int
-    orphaned_sessions: int
-    inactive_sessions: int
-    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +25,6 @@ class Remaining:
     found: int
     users: list[str]
     more_users: int
-
-
-class Counts(TypedDict):
-    """``chats`` by status, without those that are over; ``leases``: of chats that run or wait."""
-
-    sessions: int
-    users: int
-    chats: dict[str, int]
-    leases: int
 
 
 class UserStore:
@@ -131,8 +111,9 @@ class UserStore:
 
     # -- the service's numbers ---------------------------------------------------------------------------
 
-    async def counts(self) -> Counts:
-        """From indexes alone: it costs the same however many sessions there are."""
+    async def counts(self) -> dict[str, object]:
+        """Sessions, users, chats by status without those that are over, and leases (of chats that run or
+        wait). From indexes alone: it costs the same however many sessions there are."""
         sessions, users = await self._index.counts()
         leases, queued, waiting = [
             sum(await self._redis.pipeline([Number("ZCARD", key(s)) for s in self._keys.shards]))
@@ -156,9 +137,9 @@ class UserStore:
         known = {name: [int(info[name]) for info in infos if name in info] for name in names}
         return {name: sum(values) if values else None for name, values in known.items()}
 
-    async def clean_up(self, limit: int) -> Cleaned:
-        """At most ``limit`` of each: index entries whose time is up, entries without a session, and sessions
-        idle for longer than COZE_USER_INACTIVE_TIMEOUT."""
+    async def clean_up(self, limit: int) -> CleanedUp:
+        """Removes at most ``limit`` of each: index entries whose time is up, entries without a session, and
+        sessions idle for longer than COZE_USER_INACTIVE_TIMEOUT. Returns how many; ``more``: call again."""
         sessions, users, now, oldest = await self._index.prune(limit)
         orphaned = inactive = 0
         records = await self._records([session_id for session_id, _ in oldest])
@@ -180,4 +161,10 @@ class UserStore:
                 continue
             await self._index.remove(session_id, record.owner, record.text(b"user"))
         more = max(sessions, users, orphaned + inactive) >= limit
-        return Cleaned(sessions, users, orphaned, inactive, more)
+        return CleanedUp(
+            expired_sessions=sessions,
+            expired_users=users,
+            orphaned_sessions=orphaned,
+            inactive_sessions=inactive,
+            more=more,
+        )

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 import orjson
+from attrs import define
 
 from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
 from app.models import (
@@ -23,7 +24,7 @@ from app.models import (
 )
 from app.stores.chats import ChatStore, status_of
 from app.stores.index import user_key
-from app.stores.leases import LeaseStore, ToolOutputs
+from app.stores.leases import LeaseStore, SubmittedOutputs
 from app.stores.log_reader import LogReader
 from app.stores.open_log import OpenLog
 from app.stores.rates import Payer, RateStore
@@ -52,6 +53,7 @@ class Started:
     said: tuple[int, int] | None = None
 
 
+@define(eq=False, repr=False, kw_only=True)
 class ChatService:
     """What is done with chats. A task owns each upstream; a request only reads.
 
@@ -59,32 +61,17 @@ class ChatService:
     raises ``ChatNotFound``, the chat may be somebody else's.
     """
 
-    def __init__(
-        self,
-        *,
-        sessions: SessionService,
-        chats: ChatStore,
-        rates: RateStore,
-        usage: UsageStore,
-        drafts: Drafts,
-        leases: LeaseStore,
-        logs: LogReader,
-        running: RunningChats,
-        shutdown: Shutdown,
-        max_length: int,
-        max_queued: int,
-    ) -> None:
-        self._sessions = sessions
-        self._chats = chats
-        self._rates = rates
-        self._usage = usage
-        self._drafts = drafts
-        self._leases = leases
-        self._logs = logs
-        self._running = running
-        self._shutdown = shutdown
-        self._max_length = max_length
-        self._max_queued = max_queued
+    _sessions: SessionService
+    _chats: ChatStore
+    _rates: RateStore
+    _usage: UsageStore
+    _drafts: Drafts
+    _leases: LeaseStore
+    _logs: LogReader
+    _running: RunningChats
+    _shutdown: Shutdown
+    _max_length: int
+    _max_queued: int
 
     @property
     def running(self) -> int:
@@ -108,15 +95,17 @@ class ChatService:
         *,
         request_id: str,
         idempotency_key: str | IdempotencyKey | None,
+        max_length: int | None = None,
     ) -> Started:
         """Creates the chat and starts it, or puts it into the session's queue. With an Idempotency-Key that
-        was used before it leads to the chat of then; ``request_id`` is for the log.
+        was used before it leads to the chat of then; ``request_id`` is for the log. ``max_length``:
+        characters, instead of the setting's.
 
         Raises ``ValidationFailed``, ``FileNotFound``, ``IdempotencyKeyReused``, ``SessionNotFound`` and its
         kin, ``SessionBusy``, ``ChatExpired``, ``RateLimited``, ``QuotaExceeded``, ``Overloaded``,
         ``ShuttingDown``, ``RedisUnavailable``.
         """
-        with self._arrival(identity, body):
+        with self._arrival(identity, body, max_length or self._max_length):
             payer = await self._rates.payer_of(session_id, identity.may_see)
             await self._rates.take("messages", *payer)
             return await self._create(identity, payer, session_id, body, request_id, idempotency_key)
@@ -129,13 +118,14 @@ class ChatService:
         *,
         request_id: str,
         idempotency_key: IdempotencyKey | None,
+        max_length: int | None = None,
     ) -> Started:
         """A chat without a session of the caller's: it lives in one of its own that nobody has to open, and
         is recorded, taken over, cancelled and erased as any other. Arguments and errors as for ``send``.
 
         It takes a message's token, and only what got one writes anything.
         """
-        with self._arrival(identity, body):
+        with self._arrival(identity, body, max_length or self._max_length):
             payer = Payer(identity.owner, user_key(identity.owner, who.user_id))
             await self._rates.take("messages", *payer)
             session_id = await self._sessions.create_single(
@@ -144,11 +134,11 @@ class ChatService:
             return await self._create(identity, payer, session_id, body, request_id, idempotency_key)
 
     @contextlib.contextmanager
-    def _arrival(self, identity: Identity, body: SendMessage) -> Iterator[None]:
+    def _arrival(self, identity: Identity, body: SendMessage, max_length: int) -> Iterator[None]:
         """Refuses what can be refused before anything is written. What is let in has a place from then on."""
         self._shutdown.refuse_if_begun()
-        if len(body.message) > self._max_length:
-            problem = f"at most {self._max_length} characters, {len(body.message)} given"
+        if len(body.message) > max_length:
+            problem = f"at most {max_length} characters, {len(body.message)} given"
             raise wrong_field("message", problem, "The message is too long")
         with self._running.places.taken(identity.owner):
             yield
@@ -221,7 +211,7 @@ class ChatService:
         chat_id: str,
         body: SubmitToolOutputs,
         request_id: str,
-        idempotency_key: str | None = None,
+        idempotency_key: str | IdempotencyKey | None = None,
     ) -> Started:
         """The chat goes on under its id, in its next epoch. Of two submissions one wins; whoever repeats one
         with its Idempotency-Key is led to what that began.
@@ -244,7 +234,7 @@ class ChatService:
                 epoch=None,
                 force=True,
                 expect="waiting",
-                outputs=ToolOutputs(given, said, key),
+                outputs=SubmittedOutputs(given, said, key),
             )
             if claim is not None:
                 await self._running.start_claimed(claim, request_id=request_id)

@@ -28,7 +28,7 @@ from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.index import SessionIndex, name_key, owner_key, user_key
 from app.stores.layers import Limit, Limits
-from app.stores.leases import Claim, LeaseStore, RunState, ToolOutputs
+from app.stores.leases import Claim, LeaseStore, RunState, SubmittedOutputs
 from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.open_log import ChatEnd, OpenLog, Origin
 from app.stores.rates import RateStore
@@ -351,7 +351,7 @@ class Place:
         epoch: int | None = 1,
         force: bool = False,
         expect: RunState | None = None,
-        outputs: ToolOutputs | None = None,
+        outputs: SubmittedOutputs | None = None,
     ) -> Claim | None:
         session = self.sid(self._sessions_of[chat])
         return await self.leases.claim(
