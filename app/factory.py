@@ -41,13 +41,13 @@ from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
 from app.tasks.files import FileService
+from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
 from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
-from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.usage import UsageService
 from app.tasks.users import UserService
 from app.utils import now_ms

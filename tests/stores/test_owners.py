@@ -20,10 +20,10 @@ from app.stores.leases import MAX_CLAIMS, RunState
 from app.stores.log_reader import LogReader
 from app.stores.open_log import ChatEnd
 from app.tasks.job import Fresh, GiveUp, Job, Recover
+from app.tasks.lease_keeper import LeaseKeeper
 from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
-from app.tasks.lease_keeper import LeaseKeeper
 from app.utils.signals import until
 from tests.support import wait_until
 
