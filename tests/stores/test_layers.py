@@ -125,6 +125,21 @@ async def test_of_several_layers_without_a_token_that_is_told_which_takes_longes
     assert [await take(at, ME, "v"), await take(at), await take(at)] == ["granted", "granted", "user 60"]
 
 
+async def test_of_layers_that_take_equally_long_the_narrowest_is_told(at: Place, clock: Clock) -> None:
+    at.with_rates(user=1, owner=1, root=1)
+    assert [await take(at), await take(at)] == ["granted", "user 60"]
+
+
+async def test_a_token_is_there_when_its_last_millisecond_is_over_and_not_before(
+    at: Place, clock: Clock
+) -> None:
+    assert [await take(at), await take(at)] == ["granted", "granted"]
+    clock.now += 30 * SECOND - 1
+    assert await take(at) == "user 1"
+    clock.now += 1
+    assert await take(at) == "granted"
+
+
 async def test_who_is_the_root_itself_is_not_held_to_the_rate_of_an_owner(at: Place) -> None:
     at.with_rates(user=9, owner=1, root=2)
     assert [await take(at, APP) for _ in range(3)] == ["granted", "granted", "root 30"]

@@ -1,6 +1,6 @@
 -- Token buckets: as many as a minute's worth at once, refilled steadily. Replicas share them. All layers are looked at
 -- before any token is taken: who is refused in one layer must not use up what others have in the layers above it.
-local now, longest, slowest, left = now_ms(), 0, 0, {}
+local now, left, longest, slowest = now_ms(), {}, 0
 local all = {user_bucket, owner_bucket, root_bucket, service_bucket}
 for layer, bucket in ipairs(all) do
   local rate = tonumber(per_minute[layer])
@@ -8,7 +8,7 @@ for layer, bucket in ipairs(all) do
     local b = redis.call('HMGET', bucket, 'tokens', 'at')
     local tokens, at = tonumber(b[1] or rate), tonumber(b[2] or now)
     tokens = math.min(rate, tokens + math.max(0, now - at) * rate / 60000)
-    local wait = tokens >= 1 and 0 or math.ceil((1 - tokens) * 60000 / rate)
+    local wait = math.ceil(math.max(0, 1 - tokens) * 60000 / rate)
     if wait > longest then longest, slowest = wait, layer - 1 end
     left[layer] = tokens - 1
   end
