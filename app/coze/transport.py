@@ -15,6 +15,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from app.coze.replies import Head
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
+from app.utils.certificates import certificate_fault
 
 TransportName = Literal["aiohttp", "httpx"]
 
@@ -62,11 +63,8 @@ class PooledClient(httpx.AsyncClient):
             trust_env=False,
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         )
-        self._pool = transport
-
-    async def exchange(self, request: httpx.Request) -> httpx.Response:
-        """The response once its headers are there; the caller closes it."""
-        return await self._pool.handle_async_request(request)
+        self.exchange: Final = transport.handle_async_request
+        """From a request to its response once the headers are there; the caller closes it."""
 
 
 def build_http_client(
@@ -135,7 +133,8 @@ def network_error(error: BaseException, connect_timeout: float, head: Head | Non
             return CozeTimeout(text, maybe_started=False)
         return CozeApiError(
             "No connection to Coze",
-            hint="Check COZE_API_URL and COZE_BASE_URL, the network and the name service.",
+            hint=certificate_fault(error)
+            or "Check COZE_API_URL and COZE_BASE_URL, the network and the name service.",
             maybe_started=False,
             retryable=True,
         )

@@ -14,8 +14,8 @@ from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 
-from app.auth import Door
-from app.exceptions import AuthInvalid, AuthMissing, ValidationFailed
+from app.auth.api_keys import Door
+from app.exceptions import AuthInvalid, AuthMissing, wrong_field
 from app.factory import Resources
 from app.http.json_body import read_json
 from app.models import Cursor, Identity
@@ -185,8 +185,7 @@ async def get_cursor(
         return Cursor(0, 0)
     cursor = Cursor.parse(given)
     if cursor is None:
-        fault = {"field": "Last-Event-ID", "message": "has the form <epoch>-<frame>"}
-        raise ValidationFailed(details={"fields": [fault]})
+        raise wrong_field("Last-Event-ID", "has the form <epoch>-<frame>")
     return cursor
 
 

@@ -1,6 +1,7 @@
 """The published OpenAPI: what routes tell FastAPI about their errors and bodies, and what FastAPI cannot say.
 
-Errors that many routes have are named groups here. All that every route has is added by ``errors``.
+Errors that many routes have are named groups in ``app.exceptions``. What every route has is added by
+``errors``.
 """
 
 import copy
@@ -15,45 +16,10 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from app.error_handlers import ENVELOPE, ErrorShape
-from app.exceptions import (
-    ERROR_CLASSES,
-    AuthInvalid,
-    AuthMissing,
-    AuthUnavailable,
-    BodyTooLarge,
-    CozeApiError,
-    CozeQuotaExhausted,
-    CozeRateLimited,
-    CozeTimeout,
-    IdempotencyKeyReused,
-    InternalError,
-    Overloaded,
-    RateLimited,
-    RedisUnavailable,
-    ServiceError,
-    SessionExpired,
-    SessionNotFound,
-    SessionTerminated,
-    ShuttingDown,
-    UnsupportedMediaType,
-    ValidationFailed,
-)
+from app.exceptions import ERROR_CLASSES, EVERYWHERE, ServiceError
 from app.http.dependencies import HOST_HEADER, TOKEN_HEADER
 from app.models import Chat, SuccessEnvelope
 
-BEGINS: Final = (RateLimited, ShuttingDown)
-"""Of routes that begin something."""
-BEGINS_ONCE: Final = (*BEGINS, IdempotencyKeyReused)
-"""Of those that take an Idempotency-Key."""
-BODY: Final = (BodyTooLarge, UnsupportedMediaType)
-SESSION: Final = (SessionNotFound, SessionTerminated, SessionExpired)
-"""Of routes that need a living session."""
-COZE: Final = (CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout)
-"""Of routes that answer with what Coze said."""
-_EVERYWHERE: Final = (
-    *(ValidationFailed, AuthMissing, AuthInvalid, AuthUnavailable),  # headers may be too large anywhere
-    *(RedisUnavailable, Overloaded, InternalError),
-)
 _SCHEMAS: Final = "#/components/schemas/"
 _EXAMPLES: Final = "#/components/examples/"
 _EVENT: Final[dict[str, Any]] = {
@@ -74,7 +40,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 def errors(*classes: type[ServiceError], shape: ErrorShape = ENVELOPE) -> Responses:
     """``responses=`` of a route that needs a caller: its own failures and those that every route has."""
-    return only_errors(*classes, *_EVERYWHERE, shape=shape)
+    return only_errors(*classes, *EVERYWHERE, shape=shape)
 
 
 def only_errors(*classes: type[ServiceError], shape: ErrorShape = ENVELOPE) -> Responses:

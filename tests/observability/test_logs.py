@@ -147,10 +147,10 @@ async def test_a_fault_of_ours_is_logged_once_and_answered(
     with captured() as lines:
         service = start_app()
 
-        async def broken(*_: Any) -> None:
+        async def broken(*_: Any, **__: Any) -> None:
             raise RuntimeError("inside")
 
-        monkeypatch.setattr(service.resources.sessions, "get", broken)
+        monkeypatch.setattr(type(service.resources.sessions), "get", broken)
         async with open_client(service.base_url) as client:
             response = await client.get("/coze/sessions/x", headers={"X-Request-Id": "broken"})
             assert response.status_code == 500

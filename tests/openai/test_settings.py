@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.auth import ApiKeys, KeySetting
+from app.auth.api_keys import ApiKeys, KeySetting
 from app.config import SettingsError
 from tests.support import make_settings
 

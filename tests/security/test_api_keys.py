@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.auth import ApiKeys, KeySetting
+from app.auth.api_keys import ApiKeys, KeySetting
 from app.config import SettingsError
 from coze_simulator.auth_server import RunningAuth
 from tests.auth.hostile import HOSTILE_HOSTS, forged_tokens, malformed_tokens, signed

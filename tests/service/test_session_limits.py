@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 
-from app.utils import new_session_id
+from app.utils import new_id
 from tests.support import Client, RedisServer, RunningApp, data_of, error_of, open_client, wait_until
 
 SLOW = "[[sim:delay=60]]"
@@ -136,7 +136,7 @@ async def test_places_are_right_while_a_clean_up_and_an_erasure_run(
         await disturbing
         left = await alive(clients[0], sessions + others)
         assert sorted(indexed(redis)) == sorted(left), "what lives is counted, and what is counted lives"
-        assert 1 <= len(set(left) & set(sessions)) <= 4
+        assert len(set(left) & set(sessions)) <= 4  # none where the last of them was idle for a second, too
 
 
 async def test_a_session_that_is_just_being_opened_is_neither_evicted_nor_cleaned_away(
@@ -145,7 +145,7 @@ async def test_a_session_that_is_just_being_opened_is_neither_evicted_nor_cleane
     """It is entered in the indexes and its hash is not written yet."""
     async with replicas(start_app, redis, COZE_MAX_SESSIONS_PER_USER="2") as clients:
         [session] = await create_many(clients, "u", 1, 1)
-        opening = new_session_id()
+        opening = new_id("session")
         with redis.client() as store:
             [own] = store.scan_iter("coze:{index}:user:*")
             store.zadd("coze:{index}:sessions", {opening: store.zscore("coze:{index}:sessions", session)})

@@ -1,6 +1,5 @@
 """A chat's frames as ``chat.completion.chunk`` objects, for one reader."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -13,7 +12,7 @@ from app.doors.openai.forms import Form
 from app.doors.openai.texts import SentText, notice_of
 from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
-from app.tasks.frames import error_of
+from app.tasks.frames import data_of, error_of
 from app.tasks.reader import Batch, Ending
 
 ID_PREFIX: Final = "chatcmpl-"
@@ -263,9 +262,9 @@ class ChunkStream:
     def _texts_of(self, frames: Iterable[bytes]) -> Iterator[tuple[str, str]]:
         for frame in frames:
             if frame.startswith(_DELTA):
-                yield from self._delta(_data_of(frame))
+                yield from self._delta(data_of(frame))
             elif frame.startswith(_SNAPSHOT):
-                yield from self._snapshot(_data_of(frame))
+                yield from self._snapshot(data_of(frame))
 
     def _delta(self, message: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if (message.get("type") or "answer") != "answer":
@@ -289,36 +288,6 @@ class ChunkStream:
             return news
         self._noticed = True
         return notice + news
-
-
-def _data_of(frame: bytes) -> dict[str, Any]:
-    """The JSON of a frame of the log: an event line, data lines, a blank line."""
-    lines = frame[:-2].split(b"\n")[1:]
-    value = _readable(b"\n".join(line[6:] for line in lines))
-    return value if isinstance(value, dict) else {}
-
-
-def _readable(data: bytes) -> Any:
-    """What Coze sent as it came can be worse JSON than ours: bytes that are no UTF-8, half characters, 1e999.
-    What cannot be read at all is None: the end of the stream brings its text."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(data.decode(errors="replace"), object_pairs_hook=_whole_characters)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _whole_characters(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Half characters become U+FFFD: they cannot be written as UTF-8."""
-    return {
-        name: value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        if isinstance(value, str)
-        else value
-        for name, value in pairs
-    }
 
 
 def _text_of(message: dict[str, Any], kind: str) -> str:

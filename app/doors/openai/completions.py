@@ -1,7 +1,7 @@
 """One completion: a chat that begins or goes on, and its answer, whole or as a stream."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ from app.http.dependencies import RequestContext
 from app.http.sse import EventStream
 from app.models import Attachment, CreateSession, EnterMessage, SendMessage, SubmitToolOutputs
 from app.tasks.chats import Started
+from app.tasks.places import Place
 from app.tasks.sessions import idempotency_of, key_of_itself
 from app.utils.stopping import end_tasks
 
@@ -92,8 +93,6 @@ def bot_of(bots: Mapping[str, str], model: str) -> str:
 async def begin(call: CompletionCall) -> StartedCompletion:
     """Raises whatever can be refused before the first byte."""
     bot_id = bot_of(call.context.resources.settings.bots, call.body.model)
-    if call.body.stream:
-        call.context.resources.streams.check(call.context.identity.owner)
     form = form_of(call.body)
     outputs = tool_outputs_of(call.body.messages)
     if outputs is not None:
@@ -209,7 +208,7 @@ def _entered(turn: Turn, file_ids: dict[bytes, str]) -> EnterMessage:
 # -- answers ---------------------------------------------------------------------------------------------
 
 
-def stream_of(call: CompletionCall, started: StartedCompletion) -> Response:
+def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
     """A client that leaves is the stop button: what nobody can come back for is cancelled."""
     resources, identity, chat_id = call.context.resources, call.context.identity, started.chat.chat_id
     dialect = ChunkStream(
@@ -221,7 +220,7 @@ def stream_of(call: CompletionCall, started: StartedCompletion) -> Response:
         form=started.form,
         repeatable=_is_repeatable(call, started),
     )
-    give_back: Callable[[], None] = resources.streams.take(identity.owner)
+    give_back = place.keep()
 
     def close() -> None:
         give_back()

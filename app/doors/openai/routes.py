@@ -8,6 +8,9 @@ from app.doors.openai.bodies import BotModel, BotModels, ChatCompletion, ChatCom
 from app.doors.openai.completions import CompletionCall, begin, bot_of, stream_of, whole_answer
 from app.doors.openai.errors import OPENAI_ERRORS
 from app.exceptions import (
+    BEGINS_ONCE,
+    COZE,
+    SESSION,
     ChatExpired,
     ChatNotFound,
     ChatState,
@@ -16,7 +19,7 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.http.dependencies import IdempotencyKeyHeader, OpenAIContextDep
-from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, Responses, errors
+from app.http.openapi import JsonBody, Responses, errors
 
 _STREAM: Final[Responses] = {
     200: {
@@ -40,7 +43,7 @@ router = APIRouter(prefix="/coze/openai/v1", tags=["openai"])
     response_model=ChatCompletion,
     responses=_STREAM
     | errors(
-        *(*BODY, *BEGINS_ONCE, *SESSION, *COZE, SessionBusy, QuotaExceeded),
+        *(*BEGINS_ONCE, *SESSION, *COZE, SessionBusy, QuotaExceeded),
         *(ModelNotFound, ChatNotFound, ChatExpired, ChatState),
         shape=OPENAI_ERRORS,
     ),
@@ -56,8 +59,11 @@ async def chat_completions(
 ) -> Response:
     body = await context.json(ChatCompletionRequest, context.resources.settings.openai_max_body_bytes)
     call = CompletionCall(context, body, idempotency_key, end_user)
-    started = await begin(call)
-    return stream_of(call, started) if body.stream else await whole_answer(call, started)
+    with context.resources.streams.taken_if(bool(body.stream), context.identity.owner) as place:
+        started = await begin(call)
+        if place is not None:
+            return stream_of(call, started, place)
+    return await whole_answer(call, started)
 
 
 @router.get(
