@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from coze_simulator.auth_server import RunningAuth, running_auth
 from tests.security.hostile import fixed
-from tests.support import RunningApp, SimControl, open_client
+from tests.support import RunningApp, SimControl, open_client, wait_until
 
 from .support import APP_KEY, MODEL, WEBUI_KEY, Told, async_client, chat_id_of, said, sync_client
 
@@ -396,3 +397,28 @@ async def test_a_busy_session_is_a_conflict(async_ai: AsyncOpenAI, door: Running
         checked(caught, "coze_session_busy", "invalid_request_error")
         await client.post(f"/coze/chats/{chat_id}/cancel")
         await client.ended(chat_id)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "retried"),
+    [({}, 400, "false"), ({"Idempotency-Key": "leaving"}, 503, "true")],
+    ids=["without a key", "with a key"],
+)
+async def test_a_process_that_leaves_before_the_first_word_has_a_status_by_which_nothing_is_paid_twice(
+    headers: dict[str, str], status: int, retried: str, open_door: OpenDoor, simulator: SimControl
+) -> None:
+    """Only with a key the same call leads to the same chat, which another process goes on with."""
+    service = open_door(DRAIN_SECONDS="0.1")
+    async with async_client(service.base_url) as ai:
+        asking = asyncio.create_task(
+            ai.chat.completions.create(
+                model=MODEL, messages=[said("[[sim:delay=100]] heron")], stream=True, extra_headers=headers
+            )
+        )
+        await wait_until(lambda: simulator.requests(path="/v3/chat", contains="heron"))
+        await asyncio.to_thread(service.call, service.resources.shutdown.drain)
+        with pytest.raises(openai.APIStatusError) as caught:
+            await asking
+    assert caught.value.code == "shutting_down"
+    assert caught.value.status_code == status
+    assert caught.value.response.headers["x-should-retry"] == retried
