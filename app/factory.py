@@ -42,6 +42,7 @@ from app.tasks.takeover import LeaseKeeper, scan_seconds
 from app.tasks.usage import UsageService
 from app.tasks.users import UserService
 from app.utils import now_ms
+from app.utils.big_bodies import BigBodies
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Resources:
     metrics: Metrics
     tracing: Tracing
     api_keys: ApiKeys
+    big_bodies: BigBodies
 
     @property
     def uptime(self) -> int:
@@ -379,4 +381,5 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             metrics=metrics,
             tracing=tracing,
             api_keys=api_keys(settings),
+            big_bodies=BigBodies(),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def ask(
     method: str = "GET",
     body: bytes | None = None,
 ) -> tuple[int, bytes]:
-    """Status and body, over a connection of its own. httpx would take more of the processor than the answer."""
+    """Status and body, over a connection of its own; httpx would take more time than the answer."""
     link = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
     try:
         link.request(method, path, body, headers or {})
@@ -175,4 +176,4 @@ def watched(
         report.slowest = {name: watch.slowest(name) for name in watch.seconds}
         report.failures = watch.failures
         report.grown = memory(service, "VmHWM") - before
-        report.show()
+        sys.stderr.write(f"{report}\n")  # shown where the test fails

@@ -4,7 +4,7 @@ Sampling parameters (temperature, max_tokens, stop, ...) and ``tools`` are the b
 are read over. What would change the meaning of the answer is refused.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     BaseModel,
@@ -62,6 +62,8 @@ class ChatCompletionRequest(_Body):
             ]
         },
     )
+
+    MOST_VALUES: ClassVar[int] = 50_000  # 10,000 messages, some with parts and tool calls
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=200), ClearText]
     messages: Annotated[list[DialogMessage], Field(min_length=1), ClearMessages]
