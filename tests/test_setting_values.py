@@ -7,14 +7,12 @@ import io
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from app.check.lines import certificate_fault
 from app.config import load_settings, unknown_names
 from app.config.faults import SettingsError, read_env_file
 from app.config.values import checked_origins, checked_tokens, clean_token
@@ -226,15 +224,6 @@ def test_check_ends_with_its_status_where_stdout_has_no_chinese(tmp_path: Path) 
     assert done.returncode == 2
     assert "PORT: must be a whole number" in done.stdout
     assert done.stderr == ""
-
-
-def test_a_certificate_that_is_not_trusted_is_found_behind_other_errors() -> None:
-    fault = ssl.SSLCertVerificationError(1, "x")
-    fault.verify_message = "self-signed certificate"
-    outer = OSError("wrapped")
-    outer.__cause__ = fault
-    assert "self-signed certificate" in certificate_fault(outer)
-    assert certificate_fault(OSError("reset")) == ""
 
 
 # httpx-aiohttp gives aiohttp the login in a form that aiohttp 4 will not take any more.

@@ -7,6 +7,7 @@ import httpx
 import orjson
 
 from app.auth.options import AuthOptions
+from app.utils.certificates import certificate_fault
 
 _MAX_ANSWER: Final = 64 * 1024
 _TRIES: Final = 2
@@ -38,7 +39,7 @@ class AuthService:
             raise CannotAsk(f"no answer within {self._options.timeout:g} s (AUTH_TIMEOUT)") from None
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             # Only its kind: texts of the HTTP library can quote headers, and so the token.
-            raise CannotAsk(type(error).__name__) from None
+            raise CannotAsk(certificate_fault(error) or type(error).__name__) from None
 
     async def _ask(self, token: str, root: str) -> bool:
         tries = 1

@@ -98,7 +98,10 @@ class HtyVerifier:
         tokens = [value.strip(" \t") for value in tokens]
         hosts = [value.strip(" \t") for value in hosts]
         if not any(tokens) or not any(hosts):
-            raise AuthMissing
+            absent = [
+                name for name, values in (("HtySudoerToken", tokens), ("HtyHost", hosts)) if not any(values)
+            ]
+            raise AuthMissing(f"Required and not sent: {' and '.join(absent)}")
         if len(tokens) > 1 or len(hosts) > 1:
             raise AuthInvalid("HtySudoerToken and HtyHost must be sent once each")
         root = root_of(hosts[0], self._options.roots)

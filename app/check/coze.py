@@ -15,12 +15,13 @@ from typing import Final
 import httpx
 import orjson
 
-from app.check.lines import Line, certificate_fault
+from app.check.lines import Line
 from app.coze.codes import NOT_FOUND, TOKEN_REFUSED, rule_for
 from app.coze.credentials import Accounts
 from app.coze.options import Bearer
 from app.coze.transport import NETWORK_ERRORS
 from app.exceptions import UpstreamError
+from app.utils.certificates import certificate_fault
 
 REGIONS: Final[Mapping[str, str]] = MappingProxyType(
     {"https://api.coze.cn": "https://api.coze.com", "https://api.coze.com": "https://api.coze.cn"}

@@ -1,6 +1,5 @@
 """What a check finds: one line each, with its fix, and a short word in Chinese."""
 
-import ssl
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -24,16 +23,6 @@ class Line:
         fix = f" Fix: {self.fix}" if self.fix else ""
         hint = f" （{self.hint}）" if self.hint else ""
         return f"{_MARKS[self.severity]} {self.name:<12} {self.text}.{fix}{hint}"
-
-
-def certificate_fault(error: BaseException) -> str:
-    """What is wrong with the certificate of whoever was called; empty where it is not that."""
-    seen: BaseException | None = error
-    for _ in range(8):
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({seen.verify_message}): see SSL_CERT_FILE"
-        seen = seen.__cause__ or seen.__context__ if seen is not None else None
-    return ""
 
 
 def exit_code(lines: list[Line]) -> int:

@@ -66,6 +66,7 @@ _REMEDIES: Final = (
         "REDIS_URL leads to a replica: give the master's, or redis+sentinel://",
         "连接到了只读副本",
     ),
+    (("certificate",), "name its authority: rediss://...?ssl_ca_certs=/path/ca.pem", "Redis 的证书不受信任"),
     (("OOM", "OutOfMemory"), "raise maxmemory: Redis is full", "Redis 内存已满"),
     (("NOREPLICAS",), "start its replicas, or lower min-replicas-to-write", "Redis 副本数不足"),
     (("MISCONF",), "look into its log: it cannot write to its disk", "Redis 无法写盘"),

@@ -15,6 +15,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from app.coze.replies import Head
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
+from app.utils.certificates import certificate_fault
 
 TransportName = Literal["aiohttp", "httpx"]
 
@@ -135,7 +136,8 @@ def network_error(error: BaseException, connect_timeout: float, head: Head | Non
             return CozeTimeout(text, maybe_started=False)
         return CozeApiError(
             "No connection to Coze",
-            hint="Check COZE_API_URL and COZE_BASE_URL, the network and the name service.",
+            hint=certificate_fault(error)
+            or "Check COZE_API_URL and COZE_BASE_URL, the network and the name service.",
             maybe_started=False,
             retryable=True,
         )

@@ -5,6 +5,8 @@ from typing import Final
 
 from redis import exceptions as redis_errors
 
+from app.utils.certificates import certificate_fault
+
 AWAY: Final = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
@@ -62,6 +64,6 @@ def reason(error: BaseException) -> str:
     alone, since the text could quote the address with its password."""
     told = redis_errors.ResponseError | redis_errors.AuthenticationError | HandshakeRefused
     if not isinstance(error, told):
-        return type(error).__name__
+        return certificate_fault(error, "ssl_ca_certs in REDIS_URL") or type(error).__name__
     words = " ".join(said(error).split())[:_MOST_CHARACTERS]
     return words if isinstance(error, HandshakeRefused) else f"{type(error).__name__}: {words}"

@@ -210,7 +210,8 @@ class SessionService:
 def idempotency_of(key: str | IdempotencyKey | None, body: BaseModel, *more: str) -> IdempotencyKey | None:
     """An Idempotency-Key with the fingerprint of the call that came with it; one that has it keeps it.
 
-    The fingerprint leaves ``stream`` out: a streamed repeat of a call that was not is the same call.
+    The fingerprint leaves ``stream`` out: a streamed repeat of a call that was not is the same call. A field
+    that is new must not change it for bodies without that field: the version before may have seen the key.
     ``more``: what the call means besides its body.
     """
     if key is None or isinstance(key, IdempotencyKey):

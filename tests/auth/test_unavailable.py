@@ -84,7 +84,7 @@ async def test_the_caller_gets_503_in_time_whatever_ails_the_auth_service(
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "AUTH_UNAVAILABLE")
         assert answer.json()["error"]["retryable"] is True
         assert int(answer.headers["Retry-After"]) > 0
-        assert {record["path"] for record in auth.app.models.records} == {"/api/v1/uc/verify_jwt_token"}
+        assert {record["path"] for record in auth.app.records} == {"/api/v1/uc/verify_jwt_token"}
 
         auth.app.mode = "ok"
         assert (await client.get("/who", headers=headers)).json()["hty_id"] == "u-1"
@@ -216,4 +216,4 @@ async def test_a_redirect_is_not_followed_with_a_token_in_hand(auth: RunningAuth
         ):
             with pytest.raises(AuthUnavailable):
                 await verifier.identify([auth.app.issue("u-1")], [HOST])
-    assert list(auth.app.models.records) == []
+    assert list(auth.app.records) == []

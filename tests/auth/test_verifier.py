@@ -50,7 +50,7 @@ async def test_the_token_goes_as_it_came_and_the_address_can_be_replaced(
     token = auth.app.issue("u-1")
     async with verifying(clock, verify_url=auth.verify_url) as verifier:
         assert await verifier.identify([token], [HOST]) == Identity("moicen.com", "u-1")
-    (record,) = auth.app.models.records
+    (record,) = auth.app.records
     assert record["path"] == VERIFY_PATH
     assert record["host"] == f"127.0.0.1:{auth.port}"
     assert record["hty_host"] == "admin.moicen.com"

@@ -147,7 +147,7 @@ async def test_a_fault_of_ours_is_logged_once_and_answered(
     with captured() as lines:
         service = start_app()
 
-        async def broken(*_: Any) -> None:
+        async def broken(*_: Any, **__: Any) -> None:
             raise RuntimeError("inside")
 
         monkeypatch.setattr(service.resources.sessions, "get", broken)

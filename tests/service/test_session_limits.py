@@ -136,7 +136,7 @@ async def test_places_are_right_while_a_clean_up_and_an_erasure_run(
         await disturbing
         left = await alive(clients[0], sessions + others)
         assert sorted(indexed(redis)) == sorted(left), "what lives is counted, and what is counted lives"
-        assert 1 <= len(set(left) & set(sessions)) <= 4
+        assert len(set(left) & set(sessions)) <= 4  # none where the last of them was idle for a second, too
 
 
 async def test_a_session_that_is_just_being_opened_is_neither_evicted_nor_cleaned_away(

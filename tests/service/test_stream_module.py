@@ -151,7 +151,7 @@ def test_a_mini_program_reads_a_stream_whose_characters_are_cut_anywhere(tmp_pat
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node on PATH (Debian: apt-get install nodejs)")
-    adapter = MODULE.parents[2] / "examples/mini_program.js"
+    adapter = MODULE.parents[3] / "examples/mini_program.js"
     for source, name in ((MODULE, "coze-stream.mjs"), (adapter, "mini_program.mjs")):
         (tmp_path / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "run.mjs").write_text(MINI_PROGRAM, encoding="utf-8")

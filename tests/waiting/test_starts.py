@@ -19,11 +19,15 @@ BOUND = 60.0
 """Seconds that nothing here takes unless it hangs."""
 
 REFUSALS = {
-    "CLIENT is unknown": ["--rename-command", "CLIENT", ""],
-    "CLIENT is forbidden": ["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-client"],
+    "SELECT is forbidden": ["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-select"],
     "SELECT is unknown": ["--rename-command", "SELECT", ""],
 }
-"""What goes wrong before a connection can be used; the last one where the address names a database."""
+"""What goes wrong before a connection can be used; the address names a database."""
+UNNAMED = {
+    "CLIENT is unknown": ["--rename-command", "CLIENT", ""],
+    "CLIENT is forbidden": ["--user", "default", "on", "nopass", "~*", "&*", "+@all", "-client"],
+}
+"""Servers where a connection cannot be given a name, which is all that is missing there."""
 
 
 @pytest.fixture(params=sorted(REFUSALS))
@@ -58,3 +62,16 @@ async def test_each_start_against_a_redis_that_refuses_connections_listens_and_e
                 assert await asyncio.to_thread(process.wait, BOUND) in ENDED_BY_SIGTERM
                 assert "Traceback" not in process.log
                 assert "Redis is away" in process.log
+
+
+@pytest.mark.parametrize("options", UNNAMED.values(), ids=list(UNNAMED))
+async def test_where_a_connection_cannot_have_a_name_all_the_rest_works(
+    options: list[str], simulator: SimControl
+) -> None:
+    with redis_server(options=options) as server, ExitStack() as stack:
+        values = {"REDIS_URL": server.url_of(3), "COZE_API_URL": simulator.chat_url}
+        process = stack.enter_context(service_process(values, wait_for="/coze/health/live", start=False))
+        assert (await asyncio.to_thread(start, process)).status_code == 200
+        process.terminate()
+        assert await asyncio.to_thread(process.wait, BOUND) in ENDED_BY_SIGTERM
+        assert "Traceback" not in process.log

@@ -95,12 +95,7 @@ export class SseParser {
     this.#afterCr = text.endsWith("\r");
     const lines = (this.#rest + text).split(/\r\n|\r|\n/);
     this.#rest = lines.pop() ?? "";
-    const events = [];
-    for (const line of lines) {
-      const event = this.#line(line);
-      if (event) events.push(event);
-    }
-    return events;
+    return lines.flatMap((line) => this.#line(line) ?? []);
   }
 
   #line(line) {
@@ -165,18 +160,11 @@ export class AnswerFold {
     return answer;
   }
 
-  get text() {
-    return this.#join("content");
-  }
-
-  get reasoning() {
-    return this.#join("reasoning");
-  }
+  get text() { return this.#join("content"); }
+  get reasoning() { return this.#join("reasoning"); }
 
   /** Calls that wait for outputs: `{id, type, function: {name, arguments}}`. @returns {any[]} */
-  get toolCalls() {
-    return this.requiredAction?.submit_tool_outputs?.tool_calls ?? [];
-  }
+  get toolCalls() { return this.requiredAction?.submit_tool_outputs?.tool_calls ?? []; }
 
   /** @param {{event: string, json: any}} event */
   apply({ event, json }) {
@@ -304,6 +292,10 @@ class Lost extends Error {
   }
 }
 
+const broken = (/** @type {any} */ error) => {
+  throw new Lost(String(error?.message ?? error));
+};
+
 /** One chat's reading: a POST until it is answered, then GETs until `done`. */
 class Reading {
   /** @param {StreamOptions} options */
@@ -368,9 +360,7 @@ class Reading {
     globalThis.addEventListener?.("offline", hangUp);
     listen();
     try {
-      const response = await fetch(url, { ...init, signal: connection.signal, cache: "no-store" }).catch((error) => {
-        throw new Lost(String(error?.message ?? error));
-      });
+      const response = await fetch(url, { ...init, signal: connection.signal, cache: "no-store" }).catch(broken);
       if (!response.ok) await this.#refused(response, init.method === "POST");
       if (response.status === 204) return; // read to its end before
       if (!response.headers.get("Content-Type")?.startsWith("text/event-stream") || !response.body) {
@@ -394,9 +384,7 @@ class Reading {
     const decoder = new (this.options.TextDecoder ?? globalThis.TextDecoder)(); // takes a BOM off, keeps half a character for the next piece
     let whole = false;
     for (;;) {
-      const { done, value } = await reader.read().catch((error) => {
-        throw new Lost(String(error?.message ?? error));
-      });
+      const { done, value } = await reader.read().catch(broken);
       if (done) throw new Lost("the stream ended early");
       heard();
       for (const each of parser.push(decoder.decode(value, { stream: true }))) {
