@@ -16,6 +16,7 @@ from app.config.faults import SettingsError
 from app.coze import CozeApi, CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
 from app.coze.credentials import Accounts, build_accounts, secret_file_faults
 from app.observing.metrics import Metrics
+from app.observing.scrapes import MetricsPages
 from app.observing.tracing import Tracing, open_tracing
 from app.redis_client import Keys, RedisGate, Servers, open_redis
 from app.stores.chats import ChatStore
@@ -65,6 +66,7 @@ class Resources:
     tracing: Tracing
     api_keys: ApiKeys
     big_bodies: BigBodies
+    metrics_pages: MetricsPages
 
     @property
     def uptime(self) -> int:
@@ -382,4 +384,5 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             tracing=tracing,
             api_keys=api_keys(settings),
             big_bodies=BigBodies(),
+            metrics_pages=MetricsPages(metrics, chats.queued),
         )
