@@ -12,6 +12,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 MOST_HEAD_BYTES: Final = 128 * 1024
 """Of a request line with its headers; and of anything else that is no body, such as trailers."""
+MOST_TARGET_BYTES: Final = 64 * 1024 - 1
+"""Of a request's address alone; what reads it counts in 16 bits."""
 MOST_QUEUED: Final = 8
 """Requests that may wait on one connection for the answer before them; what follows is not read."""
 HEAD_SECONDS: Final = 10.0
@@ -20,6 +22,7 @@ a body that nobody reads any more."""
 UNSENT_SECONDS: Final = 30.0
 """A client that takes nothing of what waits for it in this time is given up."""
 LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 16 * 1024 * 1024
 """After a refusal: who is still sending would not see the answer if the connection closed at once."""
 MOST_WAITING: Final = 2000
 """Connections of a process on which nothing is being done; one more, and the oldest of them are closed."""

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.error_handlers import error_response
-from app.exceptions import HeadersTooLarge, InternalError, ServiceError, TargetTooLong
+from app.exceptions import HeadersTooLarge, InternalError
 from app.http.connections import MOST_HEAD_BYTES
 from app.http.protocol import REFUSAL
 from app.observing.metrics import begin_timings
@@ -147,15 +147,6 @@ class _Watched:
             span.fail(str(status))
 
 
-def _too_large(scope: Scope, size: int) -> ServiceError:
-    """What arrived in one piece, so that the server had it whole before it could count."""
-    close = {"Connection": "close"}
-    if size - len(scope["raw_path"]) - len(scope["query_string"]) > MOST_HEAD_BYTES:
-        text = f"The headers are too large: {size} bytes, at most {MOST_HEAD_BYTES}"
-        return HeadersTooLarge(text, headers=close)
-    return TargetTooLong(f"The request line is too long: at most {MOST_HEAD_BYTES} bytes", headers=close)
-
-
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
@@ -209,7 +200,9 @@ class RequestMiddleware:
         with logger.contextualize(fields=watched.fields), span:
             watched.answer["trace_id"] = span.trace_id
             if size > MOST_HEAD_BYTES:
-                watched.state.setdefault(REFUSAL, _too_large(scope, size))
+                text = f"The headers are too large: {size} bytes, at most {MOST_HEAD_BYTES}"
+                refusal = HeadersTooLarge(text, headers={"Connection": "close"})
+                watched.state.setdefault(REFUSAL, refusal)
             try:
                 await self._app(scope, receive_watched, send_with_headers)
             except ClientDisconnect:

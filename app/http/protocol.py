@@ -21,8 +21,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.exceptions import HeadersTooLarge, ServiceError, TargetTooLong, ValidationFailed
 from app.http.connections import (
     HEAD_SECONDS,
+    LINGER_BYTES,
     MOST_HEAD_BYTES,
     MOST_QUEUED,
+    MOST_TARGET_BYTES,
     MOST_WAITING,
     UNSENT_SECONDS,
     HeldFlow,
@@ -36,6 +38,8 @@ REFUSAL: Final = "refusal"
 _HEAD_END: Final = b"\r\n\r\n"
 _NO_BODY: Final = -1
 _UNKNOWN: Final = 1 << 62
+_SOMEWHERE: Final = 1 << 61
+_MOST_CUTS: Final = 64
 _SHOWN_OF_TARGET: Final = 200
 _NOT_KNOWN: Final[dict[str, Any]] = {
     "method": "GET",
@@ -141,15 +145,19 @@ class HttpProtocol(HttpToolsProtocol):
     # -- what arrives ---------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes, at: int = 0) -> None:
-        if self._refused:
-            return  # the connection closes behind the answer that is on its way
+        if self._refused:  # the connection closes behind the answer that is on its way
+            self._pending += len(data)
+            if self._pending > LINGER_BYTES:
+                self.transport.abort()
+            return
         if self._held:
             data, at = self._held[self._held_at :] + data, 0
         self._unset_keepalive_if_required()
         try:
             self._take(data, at)
         except httptools.HttpParserError as error:
-            self._refuse(ValidationFailed(f"The request is not valid HTTP/1.1: {_reason(error)}"))
+            wrong = ValidationFailed(f"The request is not valid HTTP/1.1: {_reason(error)}")
+            self._refuse(self._too_much() if len(self.url or b"") > MOST_TARGET_BYTES else wrong)
         if self._deadline is not None or self.is_waiting:
             self._set_deadline()
 
@@ -157,7 +165,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Gives the parser what begins ``at``, one head at a time, and none while the request before has no
         answer yet: a chunk may hold thousands of requests, and reading on would make an object of each."""
         self._held = b""
-        length = len(data)
+        length, cuts = len(data), 0
         while at < length:
             if self._body == _NO_BODY:
                 cycle: RequestResponseCycle | None = self.cycle
@@ -171,8 +179,12 @@ class HttpProtocol(HttpToolsProtocol):
                 # A body goes along, unless it may have another request behind it.
                 is_last = found < 0 or data.find(_HEAD_END, found + 4) < 0
                 end = length if is_last else found + 4
-            else:
-                end = min(at + self._body_left(), length)
+            elif (left := self._body_left()) < _SOMEWHERE:
+                end = min(at + left, length)
+            else:  # chunks end like a head; where they are full of such ends they are not looked for
+                cuts += 1
+                found = data.find(_HEAD_END, at) if cuts < _MOST_CUTS else -1
+                end = length if found < 0 else found + 4
             piece = data if end - at == length else data[at:end]
             at = end
             self._pending += len(piece)
@@ -204,8 +216,8 @@ class HttpProtocol(HttpToolsProtocol):
         return whole - self._body
 
     def _too_much(self) -> ServiceError:
-        if self._body == _NO_BODY and len(self.url) > MOST_HEAD_BYTES // 2:
-            return TargetTooLong(f"The request line is too long: at most {MOST_HEAD_BYTES} bytes")
+        if self._body == _NO_BODY and len(self.url) > MOST_TARGET_BYTES:
+            return TargetTooLong(f"The request's address is too long: at most {MOST_TARGET_BYTES} bytes")
         return HeadersTooLarge(f"The headers are too large: at most {MOST_HEAD_BYTES} bytes")
 
     def on_body(self, body: bytes) -> None:

@@ -1,6 +1,6 @@
-"""``python -m tests.hardening.flood PORT CONNECTIONS < REQUESTS``: sends requests, one after the other on each of so
-many connections, and prints how many answers had which status. A process of its own, so that the service under
-attack and who watches it do not wait for this one.
+"""``python -m tests.hardening.flood PORT CONNECTIONS < REQUESTS``: sends requests, one after the other on each
+connection, and writes how many answers had which status. A process of its own, so that the service and who
+watches it do not wait for this one.
 
 REQUESTS: one a line, a JSON text with the whole of it.
 """
@@ -33,7 +33,7 @@ def main() -> None:
                 else:
                     selector.unregister(link)
                     link.close()
-    print(json.dumps(found))
+    sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ MB: Final = 1024 * 1024
 MAY_GROW: Final = 64 * MB
 LIVE_SECONDS: Final = 0.5
 CALLER_SECONDS: Final = 2.0
-_FOR_A_BUSY_MACHINE: Final = 10
-"""How many times as long as without an attack an answer may take, where that is more than the limit."""
+_FOR_A_BUSY_MACHINE: Final = 4
+"""The limits are those of a machine that does nothing else; beside other tests all takes longer, and an
+attack takes its share of the processor. What these tests are about takes ten times as long and more."""
 _ASK_EVERY: Final = 0.05
 
 
@@ -142,7 +143,7 @@ class Report:
         """Nobody has waited too long, was refused, or lost room."""
         assert not self.failures, self.failures[:5]
         for name, limit in (("live", LIVE_SECONDS), ("caller", CALLER_SECONDS)):
-            allowed = max(limit, _FOR_A_BUSY_MACHINE * self.quiet.get(name, 0))
+            allowed = _FOR_A_BUSY_MACHINE * max(limit, self.quiet.get(name, 0))
             assert self.slowest.get(name, 0) <= allowed, (name, self.slowest, self.quiet)
         assert self.grown <= MAY_GROW, f"{self.grown // MB} MB"
 
