@@ -13,7 +13,7 @@ from coze_simulator.auth_tokens import is_valid
 
 from .helpers import HOST, Asked, Clock, calling, exchange, listening, make_options, pretending, verifying
 from .helpers import token_for as unsigned
-from .hostile import HOSTILE_HOSTS, forged_tokens, malformed_tokens, signed, unusable_claims
+from .hostile import HOSTILE_HOSTS, SHOWN_BY_SHAPE, forged_tokens, malformed_tokens, signed, unusable_claims
 
 KEY = "the key of the auth service, of a good length"
 NOW = time.time()

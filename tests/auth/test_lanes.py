@@ -27,9 +27,7 @@ async def test_so_many_are_asked_at_once_and_who_finds_no_place_is_told_to_come_
     asked = Asked(hold)
     async with pretending(asked, clock) as verifier:
         total = AT_ONCE + WAITING
-        flood = [
-            asyncio.create_task(verifier.identify([false(n, clock)], [HOST])) for n in range(total + 5)
-        ]
+        flood = [asyncio.create_task(verifier.identify([false(n, clock)], [HOST])) for n in range(total + 5)]
         while len(asked.requests) < AT_ONCE:
             await asyncio.sleep(0)
         done, _ = await asyncio.wait(flood, timeout=0.05)

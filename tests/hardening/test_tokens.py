@@ -33,7 +33,7 @@ def false_token(*, exp: float | None = None, signature: int = 32) -> str:
 
 def flood(service: ServiceProcess, tokens: list[str]) -> dict[str, int]:
     """How many answers had which status."""
-    head = "GET /coze/sessions/{} HTTP/1.1\r\nHost: localhost\r\nHtyHost: music.moicen.com\r\n"
+    head = "GET /coze/sessions/x HTTP/1.1\r\nHost: localhost\r\nHtyHost: music.moicen.com\r\n"
     requests = "".join(
         json.dumps(f"{head}HtySudoerToken: {token}\r\n\r\n") + "\n" for token in tokens
     ).encode()
