@@ -209,10 +209,17 @@ prepare_production() {
         podman secret create "$SECRET" "$ROOT/.env" >/dev/null
         OPTIONS+=(--secret "$SECRET,target=/coze-fastapi/.env,uid=10001,gid=10001,mode=0400")
     fi
-    # Of the environment, only the service's own settings; the value is never on a command line.
+    # Of the environment, only the service's own settings; the value is never on a command line. What may be
+    # secret goes in as a secret, too: `podman inspect` shows what --env sets.
     for name in $(compgen -e); do
         case $name in
             COZE_CONTAINER | COZE_IMAGE | COZE_RUN_DIR) ;;
+            COZE_API_TOKEN | COZE_API_TOKENS | COZE_AUTHORIZATION | COZE_OPENAI_API_KEYS | COZE_PROXY | HTY_JWT_KEY | REDIS_URL)
+                if [[ -z ${!name} ]]; then continue; fi
+                podman secret rm "$CONTAINER-$name" >/dev/null 2>&1 || true
+                printf '%s' "${!name}" | podman secret create "$CONTAINER-$name" - >/dev/null
+                OPTIONS+=(--secret "$CONTAINER-$name,type=env,target=$name")
+                ;;
             COZE_* | HTY_* | AUTH_* | RATE_LIMIT_* | MAX_* | REDIS_* | APP_MODE | ENABLE_AUTH | ENABLE_DOCS | ENABLE_PLAYGROUND | \
                 HTTP_SCHEME | ALCHEMY_HOST | MOICEN_HOST | HUIWINGS_HOST | LOCAL_HOST | WORKERS | \
                 DRAIN_SECONDS | LEASE_SECONDS | SSE_HEARTBEAT_SECONDS | CORS_ALLOW_ORIGINS) OPTIONS+=(--env "$name") ;;
@@ -255,6 +262,13 @@ say_next() {
 
 # ---------------------------------------------------------------- the rest
 
+remove_secrets() {
+    local name
+    for name in "$SECRET" "$CONTAINER"-{COZE_API_TOKEN,COZE_API_TOKENS,COZE_AUTHORIZATION,COZE_OPENAI_API_KEYS,COZE_PROXY,HTY_JWT_KEY,REDIS_URL}; do
+        podman secret rm "$name" >/dev/null 2>&1 || true
+    done
+}
+
 stop() {
     if [[ -z $(state) ]]; then
         say "The container $CONTAINER does not exist; nothing to stop."
@@ -265,7 +279,7 @@ stop() {
     if [[ $(label how) == development ]]; then kept=" Its volume $VOLUME stays (podman volume rm $VOLUME removes it)."; fi
     podman stop "$CONTAINER" >/dev/null
     podman rm --force "$CONTAINER" >/dev/null
-    podman secret rm "$SECRET" >/dev/null 2>&1 || true
+    remove_secrets
     say "Stopped and removed: $CONTAINER.$kept"
 }
 

@@ -25,7 +25,7 @@ Usage: ./run-service.sh test|deployment|check|stop|status|restart [--no-tmux]
   restart      stop, then start in the mode of the last start (or: restart test, restart deployment)
   --no-tmux    background processes even if tmux is installed
 
-Settings, from the environment, else .env: HOST (0.0.0.0), PORT (6000), WORKERS (1),
+Settings, from the environment, else .env: HOST (0.0.0.0; with test 127.0.0.1), PORT (6000), WORKERS (1),
 REDIS_URL (redis://localhost:6379/0), SIMULATOR_PORT (5000). Logs and pid files are under .run/.
 TEXT
 }
@@ -81,7 +81,11 @@ load_settings() {
     if [[ $MODE == test ]]; then export_test_settings 0; fi
     text=$("$PY" "$ROOT/scripts/settings.py" "$ROOT") || wrong_settings $?
     while IFS='=' read -r name value; do printf -v "CFG_$name" %s "$value"; done <<<"$text"
-    if [[ $MODE == test ]]; then export_test_settings "$CFG_SIMULATOR_PORT"; fi
+    if [[ $MODE == test ]]; then
+        export_test_settings "$CFG_SIMULATOR_PORT"
+        # Without authentication it is for this machine alone; a container's environment says otherwise.
+        if [[ $CFG_HOST_FROM == default ]]; then CFG_HOST=127.0.0.1; fi
+    fi
     if [[ $MODE == deployment ]]; then require_credentials; fi
     export HOST=$CFG_HOST PORT=$CFG_PORT WORKERS=$CFG_WORKERS REDIS_URL=$CFG_REDIS_URL PYTHONUNBUFFERED=1
 }

@@ -23,6 +23,7 @@ from uvicorn.supervisors import Multiprocess
 
 from app.config import Settings, exiting_if_wrong, load_settings, unknown_names
 from app.config.faults import SettingsError
+from app.http.connections import allow_descriptors
 from app.http.listening import listen
 from app.logging_config import configure_logging
 
@@ -55,6 +56,7 @@ def shared_metrics(workers: int) -> Iterator[None]:
 def main() -> None:
     with exiting_if_wrong():
         settings = load_settings()
+    allow_descriptors()
     if settings.workers > 1:
         configure_logging(**settings.logging)  # for the parent: a worker that died is worth a line
     with shared_metrics(settings.workers):

@@ -127,12 +127,20 @@ class BodyTooLarge(ServiceError, code="BODY_TOO_LARGE", status=413):
     default_message = "The request body is too large"
 
 
+class TargetTooLong(ServiceError, code="URI_TOO_LONG", status=414):
+    default_message = "The request line is too long"
+
+
 class UnsupportedMediaType(ServiceError, code="UNSUPPORTED_MEDIA_TYPE", status=415):
     default_message = "Send application/json"
 
 
 class IdempotencyKeyReused(ServiceError, code="IDEMPOTENCY_KEY_REUSED", status=422):
     default_message = "This Idempotency-Key was used with another request"
+
+
+class HeadersTooLarge(ServiceError, code="HEADERS_TOO_LARGE", status=431):
+    default_message = "The headers are too large"
 
 
 class RateLimited(ServiceError, code="RATE_LIMITED", status=429, retry_after=1):

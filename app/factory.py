@@ -24,6 +24,7 @@ from app.coze.options import CozeOptions
 from app.coze.transport import PooledClient, build_http_client
 from app.coze.wire import Endpoints
 from app.observing.metrics import Metrics
+from app.observing.scrapes import MetricsPages
 from app.observing.tracing import Tracing, open_tracing
 from app.redis_client import Keys, RedisGate, Servers, open_redis
 from app.stores.chats import ChatStore
@@ -51,6 +52,7 @@ from app.tasks.shutdown import Shutdown
 from app.tasks.usage import UsageService
 from app.tasks.users import UserService
 from app.utils import now_ms
+from app.utils.big_bodies import BigBodies
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class Resources:
     metrics: Metrics
     tracing: Tracing
     api_keys: ApiKeys
+    big_bodies: BigBodies
+    metrics_pages: MetricsPages
 
     @property
     def uptime(self) -> int:
@@ -398,4 +402,6 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             metrics=metrics,
             tracing=tracing,
             api_keys=api_keys(settings),
+            big_bodies=BigBodies(),
+            metrics_pages=MetricsPages(metrics, chats.queued),
         )

@@ -15,6 +15,7 @@ from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
 from app.http.middleware import Cors, Refusals, RequestMiddleware
+from app.http.open_door import OpenDoor
 from app.http.openapi import add_openapi
 from app.routes import (
     admin,
@@ -75,6 +76,7 @@ def create_app(
         if isinstance(route, APIRoute) and route.methods == {"GET"}:
             route.methods = {"GET", "HEAD"}  # RFC 9110, 9.1; the server leaves the body out
     app.add_middleware(Refusals)
+    app.add_middleware(OpenDoor)
     app.add_middleware(Cors)
     app.add_middleware(RequestMiddleware)
     add_error_handlers(app, shapes=[OPENAI_ERRORS])

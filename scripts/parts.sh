@@ -116,7 +116,7 @@ start_redis() {
         use_memory "REDIS_URL=memory://"
         return
     fi
-    answer=$(probe redis "$CFG_REDIS_URL") || code=$?
+    answer=$(probe redis REDIS_URL) || code=$? # by its name: it may hold a password
     case $code:$CFG_REDIS_KIND in
         0:*)
             say "Redis: $CFG_REDIS_SHOWN answers; using it"
@@ -157,7 +157,7 @@ start_own_redis() {
     say "Redis: starting redis-server on port $CFG_REDIS_PORT (kept on disk: $keep)"
     launch redis redis-server --port "$CFG_REDIS_PORT" --bind "$CFG_REDIS_BIND" --dir "$data" \
         --save "" --appendonly "$keep" --daemonize no
-    await redis redis "$CFG_REDIS_URL" 20
+    await redis redis REDIS_URL 20
 }
 
 use_memory() { # why

@@ -2,7 +2,9 @@
 
     bindable HOST PORT        0: a server may listen there; 1: no, and why
     owner PORT                who listens on a port of this machine, as far as may be seen
-    redis URL                 0: answers; 1: nothing listens there; 2: not usable, and why
+    redis NAME                0: answers; 1: nothing listens there; 2: not usable, and why. NAME: of the
+                              variable with the address, which may hold a password: everybody on a machine
+                              may read command lines
     coze PORT                 0: a Coze answers; 1: nothing listens there; 2: something else does
     health URL                0: our service, healthy; 1: nothing; 2: ours, not healthy; 3: not ours
     wait QUESTION ARG SECONDS PIDFILE   asks until it is 0; ends early when that process is gone
@@ -17,6 +19,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import socket
 import sys
 import time
@@ -119,7 +122,8 @@ def redis_group(url: str) -> Answer:
         return 2, f"REDIS_URL {error}"
 
 
-def redis(url: str) -> Answer:
+def redis(variable: str) -> Answer:
+    url = os.environ[variable]
     if "+" in url.partition("://")[0]:
         return redis_group(url)
     import redis as client

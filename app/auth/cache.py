@@ -67,8 +67,14 @@ class VerdictCache:
             if self._ticks() < until:
                 entries.move_to_end(key)
                 return verdict
-            del entries[key]
+            if entries is self._refused:
+                del entries[key]
         return None
+
+    def knew(self, key: bytes) -> bool:
+        """Whether the last verdict was a yes, however long ago. That lets nobody in: it only says who goes
+        first where many are to be checked."""
+        return key in self._accepted
 
     def put(self, key: bytes, verdict: Verdict) -> None:
         """Remembers yes and no; that nobody answered is nothing to remember."""

@@ -9,6 +9,8 @@ import orjson
 
 ALGORITHMS: Final = ("HS256", "HS384", "HS512")
 """All that the auth service signs with or accepts; ``none`` and the asymmetric ones are not among them."""
+_SIGNATURE_LENGTHS: Final = dict(zip(ALGORITHMS, (43, 64, 86), strict=True))
+"""Characters of base64url: 32, 48 and 64 bytes."""
 
 MAX_TOKEN: Final = 16 * 1024
 _MAX_HTY_ID: Final = 128
@@ -17,7 +19,8 @@ _COMPACT: Final = re.compile(rf"({_PART})\.({_PART})\.({_PART})")
 
 
 def is_acceptable(token: str) -> bool:
-    """Whether ``token`` is worth a check: an HMAC-signed JWS in compact form (RFC 7515, 7.1) of sane length.
+    """Whether ``token`` is worth a check: an HMAC-signed JWS in compact form (RFC 7515, 7.1) of sane length,
+    with a signature as long as its algorithm makes them.
 
     The auth service could accept nothing else, so nothing else is sent to it. The alphabet leaves no room
     for white space, control characters, a comma of joined header lines or a ``Bearer`` in front.
@@ -26,7 +29,10 @@ def is_acceptable(token: str) -> bool:
         return False
     match = _COMPACT.fullmatch(token)
     header = _json_of(match[1]) if match else None
-    return isinstance(header, dict) and header.get("alg") in ALGORITHMS
+    algorithm = header.get("alg") if isinstance(header, dict) else None
+    if match is None or not isinstance(algorithm, str):
+        return False
+    return len(match[3]) == _SIGNATURE_LENGTHS.get(algorithm)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from loguru import logger
 
 from app.auth.cache import Accepted, Refused, Unanswered, Verdict, VerdictCache, cache_key
 from app.auth.hosts import root_of
+from app.auth.lanes import LaneFull, Lanes
 from app.auth.local import LocalCheck
 from app.auth.options import AuthOptions
 from app.auth.service import AuthService, CannotAsk
@@ -54,6 +55,7 @@ class HtyVerifier:
             ticks=ticks,
         )
         self._flights: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._lanes = Lanes(options.roots, options.timeout)
 
     async def identify(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity:
         """Who sent these values of HtySudoerToken and HtyHost (all lines of each header).
@@ -116,6 +118,8 @@ class HtyVerifier:
             return known
         if not is_acceptable(token):
             return Refused(_NOT_ACCEPTED)
+        if isinstance(hopeless := self._judge(token, root, accepted=True), Refused):
+            return hopeless
         if self._local is not None:
             verdict = self._judge(token, root, accepted=self._local.is_genuine(token))
             self._cache.put(key, verdict)
@@ -123,16 +127,22 @@ class HtyVerifier:
         flight = self._flights.get(key)
         self._metrics.auth_cache.labels("miss" if flight is None else "joined").inc()
         if flight is None:
-            flight = asyncio.create_task(self._ask(token, root, key), name="auth-check")
+            was_accepted = self._cache.knew(key)
+            if self._lanes.is_full(root, known=was_accepted):
+                return Unanswered()
+            flight = asyncio.create_task(self._ask(token, root, key, known=was_accepted), name="auth-check")
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         # wait() leaves the task alone when this caller is cancelled: others may be waiting for it.
         await asyncio.wait([flight])
         return Unanswered() if flight.cancelled() else flight.result()
 
-    async def _ask(self, token: str, root: str, key: bytes) -> Verdict:
+    async def _ask(self, token: str, root: str, key: bytes, *, known: bool) -> Verdict:
         try:
-            accepted = await self._service.accepts(token, root)
+            async with self._lanes.place(root, known=known):
+                accepted = await self._service.accepts(token, root)
+        except LaneFull:
+            return Unanswered()
         except CannotAsk as error:
             logger.warning("the auth service for {} could not be asked: {}", root, error)
             return Unanswered()
@@ -141,7 +151,8 @@ class HtyVerifier:
         return verdict
 
     def _judge(self, token: str, root: str, *, accepted: bool) -> Accepted | Refused:
-        """The payload is read here alone: after a yes to that very token."""
+        """What follows from the payload, if it is genuine. Before the service is asked only a no counts: that
+        spares the question about what it could not make good."""
         if not accepted:
             return Refused(_NOT_ACCEPTED)
         claims = read_claims(token)

@@ -214,6 +214,7 @@ class Settings(BaseSettings):
     max_open_streams: int = _env("MAX_OPEN_STREAMS", 10_000, ge=1, le=1_000_000)
     max_open_streams_per_caller: int = _env("MAX_OPEN_STREAMS_PER_CALLER", 1000, ge=1, le=1_000_000)
     cors_allow_origins: str = _env("CORS_ALLOW_ORIGINS", "")
+    allowed_hosts: str = _env("COZE_ALLOWED_HOSTS", "", max_length=10_000)
     enable_docs: bool = _env("ENABLE_DOCS", False)
     enable_playground: bool = _env("ENABLE_PLAYGROUND", False)
     max_body_bytes: int = _env("MAX_BODY_BYTES", 1024 * 1024, ge=1024, le=64 * 1024 * 1024)

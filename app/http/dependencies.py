@@ -58,7 +58,9 @@ class RequestContext:
         Args:
             limit: bytes; by default MAX_BODY_BYTES.
         """
-        return await read_json(self.request, model, limit or self.resources.settings.max_body_bytes)
+        resources = self.resources
+        most = limit or resources.settings.max_body_bytes
+        return await read_json(self.request, model, most, resources.big_bodies)
 
 
 async def get_resources(request: Request) -> Resources:

@@ -10,9 +10,16 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from app.exceptions import BodyTooLarge, UnsupportedMediaType, ValidationFailed, wrong_field
+from app.exceptions import BodyTooLarge, Overloaded, UnsupportedMediaType, ValidationFailed, wrong_field
+from app.http.json_shape import holds_more_than, marks
+from app.utils.big_bodies import BigBodies, Room
 
 _M = TypeVar("_M", bound=BaseModel)
+MOST_VALUES: Final = 10_000
+"""Arrays, objects and values of them in a body, where its model says no other number (``MOST_VALUES``)."""
+_MOST_FAULTS: Final = 1000
+_SMALL: Final = 2000
+"""So many values take a millisecond or two; with more, bodies take turns."""
 _BODY_SECONDS: Final = 30.0
 _LINGER_BYTES: Final = 16 * 1024 * 1024
 _LINGER_SECONDS: Final = 2.0
@@ -22,23 +29,37 @@ CLOSE: Final = {"Connection": "close"}
 """With an answer that comes before the end of the body: the rest would be read for nothing."""
 
 
-async def read_json(request: Request, model: type[_M], limit: int) -> _M:
+async def read_json(request: Request, model: type[_M], limit: int, bodies: BigBodies) -> _M:
     """The body as ``model``.
 
     Args:
         limit: bytes.
+        bodies: what all requests share.
 
     Raises:
         UnsupportedMediaType: it is not called JSON, or is compressed.
         BodyTooLarge: it is longer than ``limit``.
-        ValidationFailed: it did not arrive in time.
+        ValidationFailed: it did not arrive in time, or holds too many values.
         RequestValidationError: it does not fit ``model``, or is no JSON.
+        Overloaded: the bodies that are being read take all the room that there is for them.
     """
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         given = f"`{kind[:_MAX_SHOWN]}`" if kind else "no Content-Type"
         raise UnsupportedMediaType(f"{UnsupportedMediaType.default_message}; this came with {given}")
     refuse_encoded(request)
+    with bodies.room() as room:
+        data = (await _read(request, limit, room)).removeprefix(codecs.BOM_UTF8)  # RFC 8259, 8.1: ignored
+        if marks(data, _SMALL) <= _SMALL:
+            return _parsed(data, model)
+        async with bodies.turn:
+            try:
+                return _parsed(data, model)
+            finally:
+                await asyncio.sleep(0)  # the next of them is not the next of all
+
+
+async def _read(request: Request, limit: int, room: Room) -> bytes:
     too_large = BodyTooLarge(f"The request body is larger than {limit} bytes", headers=CLOSE)
     if int(request.headers.get("content-length") or 0) > limit + _LINGER_BYTES:
         raise too_large
@@ -52,15 +73,26 @@ async def read_json(request: Request, model: type[_M], limit: int) -> _M:
                     if await ends_soon(chunks):
                         too_large.headers = {}
                     raise too_large
+                if not room.take(len(chunk)):
+                    raise Overloaded("Too many large bodies arrive at once; try again shortly", headers=CLOSE)
     except TimeoutError:
         text = f"The body did not arrive within {_BODY_SECONDS:g} s"
         raise ValidationFailed(text, headers=CLOSE) from None
-    data = bytes(body).removeprefix(codecs.BOM_UTF8)  # RFC 8259, 8.1: may be ignored
+    return bytes(body)
+
+
+def _parsed(data: bytes, model: type[_M]) -> _M:
+    most = getattr(model, "MOST_VALUES", MOST_VALUES)
+    if holds_more_than(data, most):
+        raise wrong_field("body", f"holds more than {most} values")
     try:
         return model.model_validate_json(data)
     except ValidationError as exc:
         if (fault := _undecodable(data)) is not None:
             raise wrong_field("body", fault) from None
+        if exc.error_count() > _MOST_FAULTS:  # to build them all would take longer than to find them
+            text = f"has {exc.error_count()} faults, which are too many to name"
+            raise wrong_field("body", text) from None
         faults = exc.errors(include_input=False, include_url=False)
         raise RequestValidationError([{**f, "loc": ("body", *f["loc"])} for f in faults]) from None
 

@@ -10,14 +10,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.error_handlers import error_response
-from app.exceptions import InternalError, ValidationFailed
+from app.exceptions import HeadersTooLarge, InternalError
+from app.http.connections import MOST_HEAD_BYTES
 from app.http.protocol import REFUSAL
 from app.observing.metrics import begin_timings
 from app.observing.tracing import Span, Tracing
 from app.utils import random_token
 
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_MAX_HEADER_BYTES: Final = 128 * 1024
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 _QUIET: Final = frozenset({"/coze/health", "/coze/health/live", "/coze/health/ready", "/coze/metrics"})
 """Routes that machines ask all day."""
@@ -118,7 +118,7 @@ class _Watched:
         logger.bind(
             method=method,
             route=route,
-            path=self.scope["path"],
+            path=self.scope["path"][:_MAX_SHOWN],
             status=status,
             duration_ms=round(elapsed * 1000, 1),
             first_byte_ms=_ms(self.first_byte_after) if self.streamed else None,
@@ -168,7 +168,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        size, sent = 0, b""
+        size, sent = len(scope["raw_path"]) + len(scope["query_string"]), b""
         carrier: dict[str, str] = {}
         for name, value in scope["headers"]:
             size += len(name) + len(value)
@@ -199,9 +199,10 @@ class RequestMiddleware:
         span = tracing.span(scope["method"], kind="server", carrier=carrier)
         with logger.contextualize(fields=watched.fields), span:
             watched.answer["trace_id"] = span.trace_id
-            if size > _MAX_HEADER_BYTES:
-                text = f"The headers are too large: {size} bytes, at most {_MAX_HEADER_BYTES}"
-                watched.state[REFUSAL] = ValidationFailed(text)
+            if size > MOST_HEAD_BYTES:
+                text = f"The headers are too large: {size} bytes, at most {MOST_HEAD_BYTES}"
+                refusal = HeadersTooLarge(text, headers={"Connection": "close"})
+                watched.state.setdefault(REFUSAL, refusal)
             try:
                 await self._app(scope, receive_watched, send_with_headers)
             except ClientDisconnect:

@@ -1,10 +1,11 @@
-"""uvicorn's HTTP/1 on httptools, and what that leaves out: Upgrade, HTTP/1.0, answers to what is not HTTP.
+"""uvicorn's HTTP/1 on httptools, and what that leaves out: Upgrade, HTTP/1.0, answers to what is no HTTP, and
+all bounds (``app.http.connections`` has the figures).
 
 uvicorn's own choice for these is h11, which costs more CPU for each piece of a stream.
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 from uvicorn._types import (
@@ -17,10 +18,29 @@ from uvicorn._types import (
 )
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.exceptions import ServiceError, ValidationFailed
+from app.exceptions import HeadersTooLarge, ServiceError, TargetTooLong, ValidationFailed
+from app.http.connections import (
+    HEAD_SECONDS,
+    LINGER_BYTES,
+    MOST_HEAD_BYTES,
+    MOST_QUEUED,
+    MOST_TARGET_BYTES,
+    MOST_WAITING,
+    UNSENT_SECONDS,
+    HeldFlow,
+    LingeringTransport,
+    most_connections,
+    oldest_waiting,
+)
 
 REFUSAL: Final = "refusal"
 """Key in a scope's ``state``: the ``ServiceError`` that is the answer, whatever the request asks for."""
+_HEAD_END: Final = b"\r\n\r\n"
+_NO_BODY: Final = -1
+_UNKNOWN: Final = 1 << 62
+_SOMEWHERE: Final = 1 << 61
+_MOST_CUTS: Final = 64
+_SHOWN_OF_TARGET: Final = 200
 _NOT_KNOWN: Final[dict[str, Any]] = {
     "method": "GET",
     "path": "/",
@@ -33,18 +53,190 @@ _NOT_KNOWN: Final[dict[str, Any]] = {
 class HttpProtocol(HttpToolsProtocol):
     """For ``uvicorn.run(http=...)``."""
 
+    flow: HeldFlow
     _refused = False
     _upgrading = False
+    _body = _NO_BODY
+    """Bytes that have arrived of a body that has not ended."""
+    _pending = 0
+    """Bytes that the parser has had since something was whole: a head, a piece of a body, a message."""
+    _held = b""
+    """What is not given to the parser yet, from ``_held_at``."""
+    _held_at = 0
+    _deadline: asyncio.TimerHandle | None = None
+    _unsent_timer: asyncio.TimerHandle | None = None
+    _unsent = 0
 
-    def data_received(self, data: bytes) -> None:
-        if self._refused:
-            return  # the connection closes behind the answer that is on its way
+    # -- bounds of the connection ---------------------------------------------------------------------------
+
+    @property
+    def is_waiting(self) -> bool:
+        """Nothing is being done here."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is None or cycle.response_complete
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """First whoever has never sent a request; of those the first whose time is over."""
+        timer = self._deadline or self.timeout_keep_alive_task
+        return self.cycle is not None, timer.when() if timer is not None else 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self.flow = HeldFlow(transport)
+        self._deadline = self.loop.call_later(HEAD_SECONDS, self._too_late)
+        if len(self.connections) - len(self.tasks) > MOST_WAITING:
+            self._make_room()
+        elif len(self.connections) > most_connections() and not self._make_room():
+            self.transport.abort()
+
+    def _make_room(self) -> bool:
+        others = (each for each in self.connections if isinstance(each, HttpProtocol) and each is not self)
+        oldest = oldest_waiting(others)
+        for each in oldest:
+            self.connections.discard(each)  # it is counted no longer, though the loop closes it later
+            each.transport.abort()
+        return bool(oldest)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._held = b""
+        for timer in (self._deadline, self._unsent_timer, self.timeout_keep_alive_task):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def _too_late(self) -> None:
+        """The head did not arrive in time, or the rest of a body that nobody reads."""
+        self._deadline = None
+        if self.is_waiting:
+            self._close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+        self._watch_unsent()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_unsent()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unsent_timer is not None and not self.transport.is_closing():
+            self._unsent_timer.cancel()
+            self._unsent_timer = None
+
+    def _watch_unsent(self) -> None:
+        """Looks from time to time whether the client still takes what waits for it."""
+        self._unsent = self.transport.get_write_buffer_size()
+        if self._unsent and self._unsent_timer is None:
+            self._unsent_timer = self.loop.call_later(UNSENT_SECONDS, self._look_at_unsent)
+
+    def _look_at_unsent(self) -> None:
+        self._unsent_timer = None
+        if self.transport.get_write_buffer_size() >= self._unsent:
+            self.transport.abort()
+        else:
+            self._watch_unsent()
+
+    # -- what arrives ---------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes, at: int = 0) -> None:
+        if self._refused:  # the connection closes behind the answer that is on its way
+            self._pending += len(data)
+            if self._pending > LINGER_BYTES:
+                self.transport.abort()
+            return
+        if self._held:
+            data, at = self._held[self._held_at :] + data, 0
         self._unset_keepalive_if_required()
         try:
-            while data:
-                data = self._feed(data)
+            self._take(data, at)
         except httptools.HttpParserError as error:
-            self._refuse(ValidationFailed(f"The request is not valid HTTP/1.1: {_reason(error)}"))
+            wrong = ValidationFailed(f"The request is not valid HTTP/1.1: {_reason(error)}")
+            self._refuse(self._too_much() if len(self.url or b"") > MOST_TARGET_BYTES else wrong)
+        if self._deadline is not None or self.is_waiting:
+            self._set_deadline()
+
+    def _take(self, data: bytes, at: int) -> None:
+        """Gives the parser what begins ``at``, one head at a time, and none while the request before has no
+        answer yet: a chunk may hold thousands of requests, and reading on would make an object of each."""
+        self._held = b""
+        length, cuts = len(data), 0
+        while at < length:
+            if self._body == _NO_BODY:
+                cycle: RequestResponseCycle | None = self.cycle
+                if cycle is not None and not cycle.response_complete:
+                    self._hold(data, at)
+                    return
+                found = data.find(_HEAD_END, at)
+                if found == at and self._pending == 0:
+                    at = _behind_blank_lines(data, at)
+                    continue
+                # A body goes along, unless it may have another request behind it.
+                is_last = found < 0 or data.find(_HEAD_END, found + 4) < 0
+                end = length if is_last else found + 4
+            elif (left := self._body_left()) < _SOMEWHERE:
+                end = min(at + left, length)
+            else:  # chunks end like a head; where they are full of such ends they are not looked for
+                cuts += 1
+                found = data.find(_HEAD_END, at) if cuts < _MOST_CUTS else -1
+                end = length if found < 0 else found + 4
+            piece = data if end - at == length else data[at:end]
+            at = end
+            self._pending += len(piece)
+            while piece:
+                piece = self._feed(piece)
+            if self._pending > MOST_HEAD_BYTES:
+                self._refuse(self._too_much())
+                return
+
+    def _set_deadline(self) -> None:
+        """For what has to arrive by itself. A body that is read has its clock where it is read."""
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self._too_late)
+        elif not self.is_waiting:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _hold(self, data: bytes, at: int) -> None:
+        if self._pending == 0:
+            at = _behind_blank_lines(data, at)  # they mean nothing; without them reading goes on
+        if at < len(data):
+            self._held, self._held_at = data, at
+            self.flow.hold()
+
+    def _body_left(self) -> int:
+        """Up to here nothing is a request; chunks end where the parser says."""
+        headers = cast("list[tuple[bytes, bytes]]", self.scope["headers"])
+        whole = next((int(value) for name, value in headers if name == b"content-length"), _UNKNOWN)
+        return whole - self._body
+
+    def _too_much(self) -> ServiceError:
+        if self._body == _NO_BODY and len(self.url) > MOST_TARGET_BYTES:
+            return TargetTooLong(f"The request's address is too long: at most {MOST_TARGET_BYTES} bytes")
+        return HeadersTooLarge(f"The headers are too large: at most {MOST_HEAD_BYTES} bytes")
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        self._pending = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._watch_unsent()
+        elif self._held or self._pending or self._body != _NO_BODY:
+            if self._held and self.is_waiting:
+                held, self._held = self._held, b""
+                self.flow.held = False
+                self.data_received(held, self._held_at)
+                self.flow.resume_reading()
+            elif self._deadline is None:
+                self._set_deadline()
 
     # -- Upgrade: we speak nothing else, and then it is a request like any other (RFC 9110, 7.8) ------------
 
@@ -74,11 +266,16 @@ class HttpProtocol(HttpToolsProtocol):
                 raise ValueError("CONNECT")
             self._upgrading = True
         else:
+            if len(self.pipeline) >= MOST_QUEUED:
+                raise ValueError("too many requests at once")
             super().on_headers_complete()
+            self._body = self._pending = 0
+            self.headers = []  # trailers go there, and nobody reads them
 
     def on_message_complete(self) -> None:
         if not self._upgrading:
             super().on_message_complete()
+            self._body, self._pending = _NO_BODY, 0
 
     # -- HTTP/1.0: its clients do not know chunks (RFC 9112, 6.1) -------------------------------------------
 
@@ -108,7 +305,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif scope is not None and (current is None or scope is not current.scope):
             known = dict(scope)
             if self.url.startswith(b"/"):
-                known["raw_path"] = self.url.partition(b"?")[0]
+                known["raw_path"] = self.url[:_SHOWN_OF_TARGET].partition(b"?")[0]
                 known["path"] = known["raw_path"].decode("ascii", "replace")
         self._answer({**_NOT_KNOWN, **known}, error)
 
@@ -125,7 +322,7 @@ class HttpProtocol(HttpToolsProtocol):
         }
         self.cycle = RequestResponseCycle(
             scope=scope,  # type: ignore[arg-type]  # a HTTPScope, made in two steps
-            transport=self.transport,
+            transport=LingeringTransport(self.transport, self.loop),  # type: ignore[arg-type]  # what is used
             flow=self.flow,
             logger=self.logger,
             access_logger=self.access_logger,
@@ -138,6 +335,10 @@ class HttpProtocol(HttpToolsProtocol):
         )
         self.cycle.more_body = False
         self._start_asgi_task(self.cycle, self.app)
+
+
+def _behind_blank_lines(data: bytes, at: int) -> int:
+    return len(data) - len(data[at:].lstrip(b"\r\n"))
 
 
 def _without_chunks(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:

@@ -199,6 +199,13 @@ class Metrics:
 
     # -- scraping ----------------------------------------------------------------------------------------
 
+    @staticmethod
+    def content_type(accept: str) -> str:
+        """Of the page that a scraper with this ``Accept`` header gets."""
+        from prometheus_client.exposition import choose_encoder
+
+        return str(choose_encoder(accept)[1])
+
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """All metrics as text. Reads files where there are several workers.
 

@@ -204,6 +204,13 @@ def forged_tokens(good: str, key: str) -> dict[str, str]:
     }
 
 
+SHOWN_BY_SHAPE = {
+    *("signature cut", "signature of one byte", "signature of no base64", "signature too long"),
+    *("payload cut", "HS256 called HS512", "HS512 called HS256"),
+}
+"""Forged ones that are no question to anybody."""
+
+
 def unusable_claims(now: float) -> dict[str, Any]:
     """Rightly signed, and yet no identity; a text stands for itself, not for JSON of it."""
     good = {"sub": sub(), "exp": now + 3600, "iat": now}

@@ -13,7 +13,7 @@ from coze_simulator.auth_tokens import is_valid
 
 from .helpers import HOST, Asked, Clock, calling, exchange, listening, make_options, pretending, verifying
 from .helpers import token_for as unsigned
-from .hostile import HOSTILE_HOSTS, forged_tokens, malformed_tokens, signed, unusable_claims
+from .hostile import HOSTILE_HOSTS, SHOWN_BY_SHAPE, forged_tokens, malformed_tokens, signed, unusable_claims
 
 KEY = "the key of the auth service, of a good length"
 NOW = time.time()
@@ -65,7 +65,8 @@ async def test_a_forged_token_is_refused_by_the_auth_service_and_here(name: str,
     headers = {"HtySudoerToken": FORGED[name], "HtyHost": HOST}
     async with pretending(asked, clock) as verifier, calling(verifier) as client:
         assert refused(await client.get("/who", headers=headers))
-    assert asked.urls == ["https://admin.moicen.com/api/v1/uc/verify_jwt_token"]
+    question = ["https://admin.moicen.com/api/v1/uc/verify_jwt_token"]
+    assert asked.urls == ([] if name in SHOWN_BY_SHAPE else question)
 
     nobody = Asked()
     async with pretending(nobody, clock, jwt_key=SecretStr(KEY)) as verifier, calling(verifier) as client:

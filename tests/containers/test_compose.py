@@ -86,9 +86,15 @@ def stack(image: str, made: Leftovers, simulator_network: str, tmp_path: Path) -
     environment = {
         "COZE_IMAGE": image,
         "HOST_PORT": f"127.0.0.1:{port}",
-        "COZE_ENV_FILE": str(env_file(tmp_path / "service.env", values)),
     }
-    stack = Stack(name, [ROOT / "podman-compose.yml", override], environment, port, program)
+    # Under a name of this test's own: the file has that of the machine's real settings.
+    secret = f"{name}-settings"
+    podman("secret", "create", secret, str(env_file(tmp_path / "service.env", values)))
+    made.secrets.append(secret)
+    compose = tmp_path / "podman-compose.yml"
+    text = (ROOT / "podman-compose.yml").read_text()
+    compose.write_text(text.replace("coze-fastapi-settings", secret))
+    stack = Stack(name, [compose, override], environment, port, program)
     parts = ["redis_1", "proxy_1", *[f"service_{number}" for number in (1, 2, 3)]]
     made.containers += [f"{name}_{part}" for part in parts]
     made.volumes.append(f"{name}_redis-data")

@@ -129,6 +129,19 @@ def test_the_development_container_has_the_project_mounted_and_its_env_file_hide
     assert given == {"HOST", "PORT", "DRAIN_SECONDS"}
 
 
+def test_nothing_secret_is_in_what_podman_inspect_shows() -> None:
+    service = COMPOSE["service"]
+    assert "env_file" not in service
+    assert set(service["environment"]) == {"REDIS_URL", "HOST", "PORT", "DRAIN_SECONDS"}
+    (secret,) = service["secrets"]
+    assert (secret["target"], secret["mode"]) == ("/coze-fastapi/.env", "0400")
+    script = (ROOT / "podman-run.sh").read_text()
+    shown = script[script.index("compgen -e") : script.index("--restart=unless-stopped")]
+    names = shown[: shown.index("type=env")]
+    for name in ("COZE_API_TOKEN", "COZE_OPENAI_API_KEYS", "COZE_PROXY", "HTY_JWT_KEY", "REDIS_URL"):
+        assert name in names, f"{name} would be set with --env"
+
+
 def test_production_has_replicas_a_redis_that_keeps_and_one_open_port() -> None:
     assert COMPOSE["service"]["deploy"]["replicas"] == "${REPLICAS:-2}"
     command = COMPOSE["redis"]["command"]

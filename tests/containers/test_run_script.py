@@ -65,7 +65,7 @@ def box(image: str, project: Path, made: Leftovers) -> Box:
     name = unique("box")
     made.containers.append(name)
     made.volumes.append(f"{name}-data")
-    made.secrets.append(f"{name}-env")
+    made.secrets += [f"{name}-env", f"{name}-REDIS_URL"]
     return Box(project, {"COZE_CONTAINER": name, "COZE_IMAGE": f"{image}:latest"})
 
 

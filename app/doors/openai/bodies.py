@@ -5,7 +5,7 @@ demand are the bot's own affair at Coze: they are read over. What would change t
 cannot be done is refused. docs/openai.md has the list.
 """
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -73,6 +73,8 @@ class ChatCompletionRequest(_Body):
             ]
         },
     )
+
+    MOST_VALUES: ClassVar[int] = 50_000  # 10,000 messages, some with parts and tool calls
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=200), ClearText]
     messages: Annotated[list[DialogMessage], Field(min_length=1), ClearMessages]

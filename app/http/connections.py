@@ -1,0 +1,93 @@
+"""What one connection may take, and all of them together: figures, and the parts that keep to them.
+
+uvicorn bounds none of this. A reverse proxy may, but there is not always one in front.
+"""
+
+import asyncio
+import resource
+from collections.abc import Iterable
+from typing import Final, Protocol, TypeVar
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+MOST_HEAD_BYTES: Final = 128 * 1024
+"""Of a request line with its headers; and of anything else that is no body, such as trailers."""
+MOST_TARGET_BYTES: Final = 64 * 1024 - 1
+"""Of a request's address alone; what reads it counts in 16 bits."""
+MOST_QUEUED: Final = 8
+"""Requests that may wait on one connection for the answer before them; what follows is not read."""
+HEAD_SECONDS: Final = 10.0
+"""For the head of a request, from when the connection is there or from its first byte; also for the rest of
+a body that nobody reads any more."""
+UNSENT_SECONDS: Final = 30.0
+"""A client that takes nothing of what waits for it in this time is given up."""
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 16 * 1024 * 1024
+"""After a refusal: who is still sending would not see the answer if the connection closed at once."""
+MOST_WAITING: Final = 2000
+"""Connections of a process on which nothing is being done; one more, and the oldest of them are closed."""
+
+
+def most_connections() -> int:
+    """Half of the process's descriptors. The others are for Redis, Coze, the auth service, files."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 30 if soft == resource.RLIM_INFINITY else soft // 2
+
+
+def allow_descriptors() -> None:
+    """As many as the system lets this process have: the usual 1024 are too few for 2,000 chats."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 1 << 16 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Connection(Protocol):
+    @property
+    def is_waiting(self) -> bool: ...
+
+    @property
+    def order(self) -> tuple[bool, float]: ...
+
+
+_C = TypeVar("_C", bound=Connection)
+
+
+def oldest_waiting(connections: Iterable[_C]) -> list[_C]:
+    """A quarter of those that wait, at least one if there is one, in their ``order``. So many at once because
+    looking through them all for each newcomer would be work for an attacker to give."""
+    waiting = sorted((each for each in connections if each.is_waiting), key=lambda each: each.order)
+    return waiting[: (len(waiting) + 3) // 4]
+
+
+class HeldFlow(FlowControl):
+    """While ``held`` nothing is read, whoever asks for it: the request that runs does, to hear of its end."""
+
+    held = False
+
+    def hold(self) -> None:
+        self.held = True
+        self.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.read_paused and not self.held:
+            super().resume_reading()
+
+
+class LingeringTransport:
+    """A connection whose last answer is on its way: closed a little later than asked for."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+            self._loop.call_later(LINGER_SECONDS, self._transport.abort)

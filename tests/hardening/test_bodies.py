@@ -1,0 +1,112 @@
+"""JSON that is small on the wire and large in memory, on every route that takes a body."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.http.json_shape import holds_more_than
+from tests.support import ServiceProcess, SimControl, service_process
+
+from .support import MB, ask, watched
+
+JSON = {"Content-Type": "application/json"}
+OPENAI = "/coze/openai/v1/chat/completions"
+CREATE = "/coze/sessions"
+SEND = "/coze/sessions/{session_id}/messages"
+OUTPUTS = "/coze/chats/{chat_id}/tool_outputs"
+CHAT = "coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n"
+
+
+@pytest.fixture(scope="module")
+def attacked(shared_simulator: SimControl) -> Iterator[ServiceProcess]:
+    values = {
+        "COZE_API_URL": shared_simulator.chat_url,
+        "REDIS_URL": "memory://",
+        "MAX_BODY_BYTES": str(4 * MB),
+    }
+    with service_process(values, wait_for="/coze/health") as service:
+        yield service
+
+
+def said(content: Any, **more: Any) -> dict[str, Any]:
+    return {"model": "coze", "messages": [{"role": "user", "content": content}], **more}
+
+
+BODIES: dict[str, tuple[str, Any]] = {
+    "messages of numbers": (
+        OPENAI,
+        {"model": "coze", "messages": [{"role": "user", "content": [1] * 1000}] * 2000},
+    ),
+    "messages that are none": (OPENAI, {"model": "coze", "messages": [[]] * 1_000_000}),
+    "metadata": (OPENAI, said("x", metadata={f"k{i}": i for i in range(350_000)})),
+    "tool calls": (OPENAI, said("x", tool_calls=[[]] * 1_000_000)),
+    "custom variables": (SEND, {"message": "x", "custom_variables": {f"k{i}": "v" for i in range(95_000)}}),
+    "parameters": (SEND, {"message": "x", "parameters": {"a": [[]] * 300_000}}),
+    "additional messages": (SEND, {"message": "x", "additional_messages": [{"role": 1}] * 200_000}),
+    "unknown fields": (SEND, {"message": "x", "unknown": [{}] * 1_000_000}),
+    "meta data": (CREATE, {"user_id": "x", "meta_data": {f"k{i}": 1 for i in range(95_000)}}),
+    "tool outputs": (OUTPUTS, {"tool_outputs": [0] * 1_000_000}),
+}
+
+
+@pytest.fixture(scope="module")
+def session_id(attacked: ServiceProcess) -> str:
+    _, answer = ask(attacked, CREATE, JSON, method="POST", body=b'{"user_id":"u"}')
+    found: str = json.loads(answer)["data"]["task_result"]["data"]["session_id"]
+    return found
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_of_many_values_is_refused_before_they_are_made(
+    attacked: ServiceProcess, session_id: str, name: str
+) -> None:
+    path, content = BODIES[name]
+    body = json.dumps(content, separators=(",", ":")).encode()
+    with watched(attacked) as report:
+        path = path.format(session_id=session_id, chat_id=CHAT)
+        status, answer = ask(attacked, path, JSON, method="POST", body=body)
+    report.check()
+    assert status == 400, answer[:300]
+    assert f"holds more than {50_000 if path == OPENAI else 10_000} values" in answer.decode()
+    assert len(answer) < 2000
+
+
+def test_nesting_without_end_is_refused(attacked: ServiceProcess, session_id: str) -> None:
+    body = b'{"message":"x","parameters":{"a":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}}"
+    with watched(attacked) as report:
+        path = SEND.format(session_id=session_id)
+        status, _ = ask(attacked, path, JSON, method="POST", body=body)
+    report.check()
+    assert status == 400
+
+
+def test_thousands_of_faults_are_counted_and_not_named(attacked: ServiceProcess) -> None:
+    body = json.dumps({"model": "coze", "messages": [[]] * 40_000}).encode()
+    with watched(attacked) as report:
+        status, answer = ask(attacked, OPENAI, JSON, method="POST", body=body)
+    report.check()
+    assert status == 400
+    assert "has 40000 faults" in answer.decode()
+
+
+def test_as_many_messages_as_the_door_takes_are_taken(attacked: ServiceProcess) -> None:
+    messages = [{"role": "user", "content": "a, [b], {c}"}] * 10_000
+    body = json.dumps({"model": "coze", "messages": messages}).encode()
+    status, answer = ask(attacked, OPENAI, JSON, method="POST", body=body)
+    assert status == 200, answer[:300]
+
+
+TEXTS = ["", "a,b", '"', "\\", '\\"', "[{,", '\\\\",[', "ü,"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_only_what_is_outside_of_texts_counts(text: str) -> None:
+    value = [{text + str(number): [text, number]} for number in range(5000)]
+    data = json.dumps(value, ensure_ascii=False).encode()
+    marks = 5000 * 4  # for each: a comma in front, an object, an array, a comma inside
+    assert not holds_more_than(data, marks)
+    assert holds_more_than(data, marks - 1)

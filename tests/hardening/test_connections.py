@@ -1,0 +1,147 @@
+"""Without a token: heads without end, requests that nobody waits for, connections that say nothing."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from app.http.connections import HEAD_SECONDS, MOST_HEAD_BYTES, MOST_TARGET_BYTES
+from tests.support import ServiceProcess, SimControl, block_until, service_process
+
+from .support import MB, ask, connect, descriptors, read_all, send_until_refused, watched
+
+Start = Callable[..., ServiceProcess]
+HEAD = b"GET /coze/health/live HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"POST /coze/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+CHUNKED += b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def attacked(shared_simulator: SimControl) -> Iterator[ServiceProcess]:
+    """One service for all of these tests: what one attack has left would show in the next."""
+    values = {"COZE_API_URL": shared_simulator.chat_url, "REDIS_URL": "memory://"}
+    with service_process(values, wait_for="/coze/health") as service:
+        yield service
+
+
+ENDLESS = {
+    "a header": (HEAD + b"X: ", b"a" * 65536, 431, "HEADERS_TOO_LARGE"),
+    "header lines": (HEAD, b"a:b\r\n" * 13107, 431, "HEADERS_TOO_LARGE"),
+    "a request line": (b"GET /", b"a" * 65536, 414, "URI_TOO_LONG"),
+    "a trailer": (CHUNKED + b"0\r\nX: ", b"a" * 65536, 431, "HEADERS_TOO_LARGE"),
+    "an extension of a chunk": (CHUNKED + b"1;x=", b"a" * 65536, 431, "HEADERS_TOO_LARGE"),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_what_has_no_end_is_refused_when_the_bound_is_passed(attacked: ServiceProcess, name: str) -> None:
+    first, piece, status, code = ENDLESS[name]
+    service = attacked
+    with watched(service) as report, connect(service) as raw:
+        raw.sendall(first)
+        raw.sendall(piece * 5)  # 320 KB
+        answer = read_all(raw)  # it closes the connection by itself
+        assert send_until_refused(raw, piece, 100 * MB) < 100 * MB
+    report.check()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), answer[:300]
+    assert b"connection: close" in head.lower()
+    error = json.loads(body)["error"]
+    assert error["code"] == code
+    assert error["request_id"] in head.decode()
+
+
+@pytest.mark.parametrize("extra", [-300, 300])
+@pytest.mark.parametrize("where", ["header", "target"])
+def test_a_head_may_be_as_long_as_the_bound_and_no_longer(
+    attacked: ServiceProcess, where: str, extra: int
+) -> None:
+    service = attacked
+    long = b"a" * ((MOST_HEAD_BYTES if where == "header" else MOST_TARGET_BYTES) + extra)
+    with connect(service) as raw:
+        if where == "header":
+            raw.sendall(HEAD + b"Connection: close\r\nX: " + long[: -len(HEAD) - 20] + b"\r\n\r\n")
+        else:
+            raw.sendall(b"GET /?" + long[:-40] + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        status = int(read_all(raw)[9:12])
+    assert status == (200 if extra < 0 else {"header": 431, "target": 414}[where])
+
+
+def test_requests_that_are_sent_ahead_wait_in_the_network_not_here(attacked: ServiceProcess) -> None:
+    service = attacked
+    with watched(service) as report, connect(service, timeout=2) as raw:
+        sent = send_until_refused(raw, HEAD + b"\r\n", 12 * MB)  # and never read
+        assert sent < 12 * MB
+    report.check()
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_requests_that_are_sent_ahead_are_all_answered_in_order(
+    attacked: ServiceProcess, framing: str
+) -> None:
+    service = attacked
+    body = b'{"user_id":"u"}\r\n\r\n'
+    if framing == "length":
+        post = CHUNKED.replace(b"Transfer-Encoding: chunked", b"Content-Length: %d" % len(body)) + body
+    else:
+        post = CHUNKED + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    with connect(service) as raw:
+        raw.sendall((post + b"\r\n" + HEAD + b"\r\n") * 5 + HEAD + b"Connection: close\r\n\r\n")
+        answers = read_all(raw).split(b"HTTP/1.1 ")[1:]
+    kinds = ["session" if b'"session_id"' in each else "live" for each in answers]
+    assert [each[:3] for each in answers] == [b"200"] * 11
+    assert kinds == ["session", "live"] * 5 + ["live"]
+
+
+def test_silent_and_half_sent_connections_are_closed(attacked: ServiceProcess) -> None:
+    service = attacked
+    began = time.monotonic()
+    with connect(service) as silent, connect(service) as half, connect(service) as unread:
+        half.sendall(HEAD)
+        unread.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")  # answered, and its body never comes
+        assert unread.recv(15) == b"HTTP/1.1 200 OK"
+        for each in (silent, half, unread):
+            read_all(each)
+    assert time.monotonic() - began >= HEAD_SECONDS - 1
+
+
+def test_silent_connections_leave_descriptors_for_others(start_process: Start) -> None:
+    service = start_process()
+    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (256, 256))
+    before = descriptors(service)
+    silent: list[socket.socket] = []
+    try:
+        with watched(service) as report:
+            for number in range(300):
+                silent.append(connect(service))
+                if number % 2:
+                    silent[-1].sendall(b"GET / HT")
+            for _ in range(20):
+                assert ask(service, "/coze/health/live")[0] == 200
+        report.check()
+        assert descriptors(service) < 200
+    finally:
+        for each in silent:
+            each.close()
+    block_until(lambda: descriptors(service) <= before + 5, 60)
+
+
+def test_thousands_of_silent_connections_take_little_room(attacked: ServiceProcess) -> None:
+    service = attacked
+    silent: list[socket.socket] = []
+    try:
+        with watched(service) as report:
+            for _ in range(15):  # no faster than the system's queue of newcomers is emptied
+                silent += [connect(service) for _ in range(200)]
+                assert ask(service, "/coze/health/live")[0] == 200
+            assert descriptors(service) < 2300
+        report.check()
+    finally:
+        for each in silent:
+            each.close()
+    block_until(lambda: descriptors(service) < 100, 60)
