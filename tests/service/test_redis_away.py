@@ -215,7 +215,7 @@ async def test_a_chat_whose_reader_leaves_while_redis_is_away_is_cancelled_after
             await anext(response.aiter_bytes())
             durable_redis.stop()
             await wait_until(lambda: service.resources.redis.away)
-        await wait_until(lambda: not service.resources.streams._open)
+        await wait_until(lambda: not service.resources.streams._held)
         assert simulator.requests(path="/v3/chat/cancel") == []
         durable_redis.start()
         await wait_until(lambda: simulator.requests(path="/v3/chat/cancel"))
