@@ -79,7 +79,7 @@ def test_langchain_and_langgraph_for_node(
     assert "22 degrees" in told["answer"]
     assert told["seen"] == ["agent", "tools", "agent"]
     assert told["parsed"] == WUHAN
-    assert told["errors"] == {"4010": 400, "4028": 429, "4100": 400}
+    assert told["errors"] == {"4010": "ContextOverflowError", "4028": 429, "4100": 400}
     check_paid_once(simulator)
     assert calls(simulator, "heron4028") == 1
 

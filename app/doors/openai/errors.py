@@ -19,8 +19,10 @@ from app.exceptions import ServiceError
 
 TOO_LONG: Final = "context_length_exceeded"
 """At this code clients shorten what they send, and ask again."""
-_TOO_LONG_WORDS: Final = "; this is more than the maximum context length"
-"""LiteLLM looks for these words, not for the code."""
+_TOO_LONG_WORDS: Final = (
+    "; the prompt is too long: more than the maximum context length (context_length_exceeded)"
+)
+"""LiteLLM and LangChain look for such words, not for the code."""
 MOST_PATIENCE: Final = 60
 """Seconds. Whoever has to wait longer is told not to repeat the call, and no time: some clients sleep as long
 as Retry-After says, for hours if need be."""

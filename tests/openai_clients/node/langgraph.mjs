@@ -22,7 +22,7 @@ const parsed = await llm.withStructuredOutput(Place).invoke("a place, please");
 const errors = {};
 for (const code of [4010, 4028, 4100]) {
   const error = await errorOf(() => llm.invoke(`[[sim:fail=${code}]] heron${code}`));
-  errors[code] = error?.status;
+  errors[code] = error?.status ?? error?.name;
 }
 await errorOf(() => llm.invoke("[[sim:fail_at=3]] heronmidway"));
 
