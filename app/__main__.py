@@ -21,7 +21,7 @@ from loguru import logger
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from app.config import Settings, exiting_if_wrong, load_settings, settings_or_exit, unknown_names
+from app.config import Settings, exiting_if_wrong, load_settings, unknown_names
 from app.config.faults import SettingsError
 from app.http.connections import allow_descriptors
 from app.http.listening import listen
@@ -54,7 +54,8 @@ def shared_metrics(workers: int) -> Iterator[None]:
 
 
 def main() -> None:
-    settings = settings_or_exit()
+    with exiting_if_wrong():
+        settings = load_settings()
     allow_descriptors()
     if settings.workers > 1:
         configure_logging(**settings.logging)  # for the parent: a worker that died is worth a line

@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -25,7 +26,6 @@ from app.models.faults import in_plain_words
 from app.utils import iso
 
 _BY_STATUS: dict[int, type[ServiceError]] = {
-    404: RouteNotFound,
     413: BodyTooLarge,
     415: UnsupportedMediaType,
 }
@@ -44,7 +44,10 @@ class ErrorShape:
         model: of the body, for the published OpenAPI.
         body: makes the body of an error, the request's id and the moment (ISO 8601).
         headers: makes the headers that go along, beside those that every failure has.
-        challenge: WWW-Authenticate of a 401.
+        challenge: makes the WWW-Authenticate of a 401.
+        status: of the answer.
+        retry_after: seconds for Retry-After; None: without one.
+        names_routes: whether the 404 of an unknown path names the routes that there are.
     """
 
     name: str
@@ -52,7 +55,10 @@ class ErrorShape:
     model: type[BaseModel]
     body: Callable[[ServiceError, str, str], dict[str, Any]]
     headers: Callable[[ServiceError], dict[str, str]] = lambda _: {}
-    challenge: str = 'HtySudoerToken realm="coze-fastapi"'
+    challenge: Callable[[ServiceError], str] = lambda _: 'HtySudoerToken realm="coze-fastapi"'
+    status: Callable[[ServiceError], int] = lambda error: error.status
+    retry_after: Callable[[ServiceError], int | None] = lambda error: error.retry_after
+    names_routes: bool = False
 
     def is_for(self, path: str) -> bool:
         return path == self.prefix or path.startswith(self.prefix + "/")
@@ -88,18 +94,23 @@ ENVELOPE: Final = ErrorShape("coze", "", ErrorEnvelope, _envelope)
 
 def error_response(error: ServiceError, scope: Scope) -> Response:
     """The answer to the request of ``scope``, in the shape that its path asks for."""
-    path, request_id = scope["path"], scope.get("state", {}).get("request_id", "")
-    shapes: Sequence[ErrorShape] = scope["app"].state.error_shapes
-    shape = next((shape for shape in shapes if shape.is_for(path)), ENVELOPE)
+    request_id = scope.get("state", {}).get("request_id", "")
+    shape = _shape_of(scope)
+    status = shape.status(error)
     headers = error.headers | shape.headers(error)
-    if error.status == 401:  # RFC 9110, 11.6.1: says how to authenticate; browsers ask nobody for these two
-        headers["WWW-Authenticate"] = shape.challenge
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
+    if status == 401:  # RFC 9110, 11.6.1: says how to authenticate; browsers ask nobody for these two
+        headers["WWW-Authenticate"] = shape.challenge(error)
+    if (seconds := shape.retry_after(error)) is not None:
+        headers["Retry-After"] = str(seconds)
     if logid := error.details.get("logid"):
         headers["X-Coze-Logid"] = str(logid)
     body = orjson.dumps(shape.body(error, request_id, iso()))
-    return Response(body, status_code=error.status, headers=headers, media_type="application/json")
+    return Response(body, status_code=status, headers=headers, media_type="application/json")
+
+
+def _shape_of(scope: Scope) -> ErrorShape:
+    shapes: Sequence[ErrorShape] = scope["app"].state.error_shapes
+    return next((shape for shape in shapes if shape.is_for(scope["path"])), ENVELOPE)
 
 
 def validation_error(faults: Sequence[Any]) -> ServiceError:
@@ -123,6 +134,19 @@ def _allowed(request: Request) -> list[str]:
     return sorted(found)
 
 
+def _unknown_route(request: Request) -> ServiceError:
+    """With the routes that there are, where the clients of the path may have meant one of them."""
+    shape = _shape_of(request.scope)
+    if not shape.names_routes:
+        return RouteNotFound()
+    found = [
+        f"{' and '.join(sorted((route.methods or set()) - {'HEAD'}))} {route.path.replace(':path}', '}')}"
+        for route in request.app.router.routes
+        if isinstance(route, APIRoute) and shape.is_for(route.path)
+    ]
+    return RouteNotFound(f"{RouteNotFound.default_message}; there are {', '.join(found)}")
+
+
 def add_error_handlers(app: FastAPI, shapes: Sequence[ErrorShape] = ()) -> None:
     """``shapes``: of the paths whose clients expect another one than ours."""
     app.state.error_shapes = shapes
@@ -141,6 +165,8 @@ def add_error_handlers(app: FastAPI, shapes: Sequence[ErrorShape] = ()) -> None:
             allowed = ", ".join(_allowed(request))
             text = f"{MethodNotAllowed.default_message}: it takes {allowed}"
             return error_response(MethodNotAllowed(text, headers={"Allow": allowed}), request.scope)
+        if error.status_code == 404:
+            return error_response(_unknown_route(request), request.scope)
         known = _BY_STATUS.get(error.status_code)
         translated = known() if known else ValidationFailed(str(error.detail))
         translated.headers |= dict(error.headers or {})

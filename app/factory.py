@@ -4,17 +4,25 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import httpx
+from pydantic import SecretStr
 
 from app import __version__
-from app.auth import ApiKeys, AuthOptions, HtyVerifier, NoVerifier, Verifier, build_auth_client
+from app.auth.api_keys import ApiKeys, KeySetting
 from app.auth.local import LocalCheck
+from app.auth.options import AuthOptions, build_auth_client
+from app.auth.verifier import HtyVerifier, NoVerifier, Verifier
 from app.config import Settings
 from app.config.faults import SettingsError
-from app.coze import CozeApi, CozeClient, CozeOptions, Endpoints, PooledClient, build_http_client
+from app.coze.api import CozeApi
+from app.coze.client import CozeClient
 from app.coze.credentials import Accounts, build_accounts, secret_file_faults
+from app.coze.options import CozeOptions
+from app.coze.transport import PooledClient, build_http_client
+from app.coze.wire import Endpoints
 from app.observing.metrics import Metrics
 from app.observing.scrapes import MetricsPages
 from app.observing.tracing import Tracing, open_tracing
@@ -26,20 +34,21 @@ from app.stores.files import FileStore
 from app.stores.leases import LeaseStore
 from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.log_reader import LogReader
-from app.stores.rates import RateKind, RateStore
+from app.stores.rates import RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
-from app.tasks.files import FileOptions, FileService
-from app.tasks.open_streams import OpenStreams
+from app.tasks.files import FileService
+from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
+from app.tasks.limits import ServiceLimits
+from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
-from app.tasks.takeover import LeaseKeeper, scan_seconds
 from app.tasks.usage import UsageService
 from app.tasks.users import UserService
 from app.utils import now_ms
@@ -59,7 +68,7 @@ class Resources:
     files: FileService
     usage: UsageService
     conversations: ConversationService
-    streams: OpenStreams
+    streams: Places
     verifier: Verifier
     started_ms: int
     metrics: Metrics
@@ -96,8 +105,14 @@ def auth_options(settings: Settings) -> AuthOptions:
 
 def api_keys(settings: Settings) -> ApiKeys:
     """Raises ``ValueError`` naming the setting that cannot work."""
-    listed = settings.openai_api_keys
-    return ApiKeys(listed.get_secret_value() if listed else "", settings.openai_api_keys_file)
+
+    def source(name: str, listed: SecretStr | None, file: Path | None) -> KeySetting:
+        return KeySetting(name, listed.get_secret_value() if listed is not None else "", file)
+
+    return ApiKeys(
+        source("COZE_API_KEYS", settings.api_keys, settings.api_keys_file),
+        source("COZE_OPENAI_API_KEYS", settings.openai_api_keys, settings.openai_api_keys_file),
+    )
 
 
 def check_parts(settings: Settings) -> None:
@@ -172,7 +187,8 @@ async def _open_redis(
     )
 
 
-def _coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None) -> PooledClient:
+def coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> PooledClient:
+    """The client for all calls to Coze; ``transport``: instead of the one that the settings name."""
     if transport is not None:
         return PooledClient(transport, settings.connect_timeout)
     return build_http_client(
@@ -191,7 +207,7 @@ async def _open_coze(
     tracing: Tracing,
     transport: httpx.AsyncBaseTransport | None,
 ) -> tuple[CozeClient, Accounts]:
-    http = await stack.enter_async_context(_coze_http(settings, transport))
+    http = await stack.enter_async_context(coze_http(settings, transport))
     accounts = build_accounts(settings, http)
     stack.push_async_callback(accounts.aclose)
     metrics.watch_credentials(accounts.expiry_times)
@@ -207,32 +223,31 @@ async def _open_coze(
     return CozeClient(api, accounts.named("")), accounts
 
 
-def _log_policy(settings: Settings) -> LogPolicy:
+def _log_policy(settings: Settings, limits: ServiceLimits) -> LogPolicy:
     return LogPolicy(
         lease=int(settings.lease_seconds * 1000),
         session_ttl=settings.session_expire * 1000,
         log_ttl=settings.result_expire * 1000,
         hold=int(settings.chat_timeout * 1000) + 60_000,
         usage_ttl=settings.usage_retention_days * 86_400_000,
-        quota=settings.daily_token_quota > 0,
+        quota=limits.tokens.exists,
     )
 
 
-def _session_limits(settings: Settings) -> SessionLimits:
+def _session_limits(settings: Settings, limits: ServiceLimits) -> SessionLimits:
     return SessionLimits(
         expire=settings.session_expire,
         inactive=settings.user_inactive_timeout,
-        per_user=settings.max_sessions_per_user,
-        total=settings.max_total_sessions,
-        users=settings.max_active_users,
-        hold=_log_policy(settings).hold,
+        sessions=limits.sessions,
+        users=limits.users,
+        hold=_log_policy(settings, limits).hold,
     )
 
 
 def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, metrics: Metrics) -> Runner:
     return Runner(
-        coze,
-        writer,
+        coze=coze,
+        writer=writer,
         use_stream=settings.use_stream,
         chat_timeout=settings.chat_timeout,
         max_log_bytes=settings.max_chat_log_bytes,
@@ -253,18 +268,16 @@ class Stores:
     users: UserStore
 
 
-def _stores(settings: Settings, redis: RedisGate) -> Stores:
-    keys, policy = Keys(settings.redis_prefix), _log_policy(settings)
+def _stores(settings: Settings, redis: RedisGate, limits: ServiceLimits) -> Stores:
+    keys, policy = Keys(settings.redis_prefix), _log_policy(settings, limits)
     leases = LeaseStore(redis, keys, policy)
-    sessions = SessionStore(redis, keys, _session_limits(settings))
+    sessions = SessionStore(redis, keys, _session_limits(settings, limits))
     return Stores(
         sessions=sessions,
         chats=ChatStore(redis, keys, policy, leases.process),
         leases=leases,
-        rates=RateStore(redis, keys, _rates(settings)),
-        usage=UsageStore(
-            redis, keys, days=settings.usage_retention_days, daily_tokens=settings.daily_token_quota
-        ),
+        rates=RateStore(redis, keys, limits.rates),
+        usage=UsageStore(redis, keys, days=settings.usage_retention_days, daily_tokens=limits.tokens),
         conversations=ConversationStore(redis, keys, days=settings.conversation_days),
         files=FileStore(redis, keys, days=settings.file_days),
         users=UserStore(redis, keys, sessions),
@@ -277,12 +290,13 @@ def _open_running(
     redis: RedisGate,
     coze: CozeClient,
     stores: Stores,
+    limits: ServiceLimits,
     metrics: Metrics,
     tracing: Tracing,
 ) -> tuple[LogReader, RunningChats, Shutdown]:
     """What runs chats and reads those of others. Closed in reverse order: chats first, the writer last."""
     keys, leases = Keys(settings.redis_prefix), stores.leases
-    writer = LogWriter(redis, keys, _log_policy(settings))
+    writer = LogWriter(redis, keys, stores.chats.policy)
     writer.start()
     stack.push_async_callback(writer.stop)
     logs = LogReader(redis, keys, leases.process)
@@ -296,6 +310,7 @@ def _open_running(
         tracing=tracing,
         conversations=stores.conversations,
         sessions=stores.sessions,
+        places=Places(limits.chats),
     )
     stack.push_async_callback(running.stop)
     return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
@@ -304,8 +319,15 @@ def _open_running(
 def _files(
     settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
 ) -> FileService:
-    options = FileOptions(settings.max_file_bytes, settings.upload_timeout)
-    return FileService(stores.files, stores.rates, sessions, shutdown, coze, options)
+    return FileService(
+        files=stores.files,
+        rates=stores.rates,
+        sessions=sessions,
+        shutdown=shutdown,
+        coze=coze,
+        max_bytes=settings.max_file_bytes,
+        seconds=settings.upload_timeout,
+    )
 
 
 def _users(
@@ -323,11 +345,6 @@ def _users(
     )
 
 
-def _rates(settings: Settings) -> dict[RateKind, int]:
-    messages, sessions = settings.rate_messages_per_minute, settings.rate_sessions_per_minute
-    return {"messages": messages, "sessions": sessions, "files": messages}
-
-
 @asynccontextmanager
 async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> AsyncIterator[Resources]:
     """Opens everything, and closes it in reverse order.
@@ -341,8 +358,11 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         tracing = await stack.enter_async_context(open_trace)
         redis = await _open_redis(settings, stack, metrics, tracing, world.servers)
         coze, accounts = await _open_coze(settings, stack, metrics, tracing, world.transport)
-        stores = _stores(settings, redis)
-        logs, running, shutdown = _open_running(settings, stack, redis, coze, stores, metrics, tracing)
+        limits = ServiceLimits.of(settings)
+        stores = _stores(settings, redis, limits)
+        logs, running, shutdown = _open_running(
+            settings, stack, redis, coze, stores, limits, metrics, tracing
+        )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
         sessions = SessionService(
             sessions=stores.sessions,
@@ -365,7 +385,6 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             shutdown=shutdown,
             max_length=settings.max_message_length,
             max_queued=settings.max_queued_per_session,
-            max_running=settings.max_concurrent_chats,
         )
         yield Resources(
             settings=settings,
@@ -377,7 +396,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             files=_files(settings, stores, sessions, shutdown, coze),
             usage=UsageService(stores.usage),
             conversations=ConversationService(sessions=stores.sessions, coze=coze),
-            streams=OpenStreams(settings.max_open_streams_per_caller, metrics),
+            streams=Places(limits.streams, metrics.open_streams.inc),
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),
             metrics=metrics,

@@ -45,7 +45,7 @@ LUA: Final = "app/stores/lua"
 SURVIVORS: Final = "scripts/mutants.toml"
 ENOUGH: Final = 0.95
 DECISIONS: Final[dict[str, tuple[str, ...]]] = {
-    "app/tasks/takeover.py": (),
+    "app/tasks/lease_keeper.py": (),
     "app/tasks/running.py": (
         "RunningChats.start_claimed",
         "RunningChats.take_over",

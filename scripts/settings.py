@@ -13,9 +13,10 @@ from pathlib import Path
 ROOT = Path(sys.argv[1])
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from app.config import EX_CONFIG, load_settings, unknown_names, written_settings  # noqa: E402
+from app.config import EX_CONFIG, load_settings, unknown_names  # noqa: E402
 from app.config.faults import SettingsError, read_env_file  # noqa: E402
 from app.config.redis_url import RedisAddress, parse_redis_url  # noqa: E402
+from app.config.values import unquoted  # noqa: E402
 
 TOKENS = {
     "COZE_API_TOKEN",
@@ -65,7 +66,9 @@ def simulator_port(written: dict[str, str]) -> str:
 
 def collect(env_file: Path) -> dict[str, str]:
     """Raises ``SettingsError``. That a token or a bot is missing is left to whoever needs them."""
-    written, in_file = written_settings(env_file), read_env_file(env_file)
+    in_file = read_env_file(env_file)
+    set_to = {name: unquoted(value) for name, value in (in_file | dict(os.environ)).items()}
+    written = {name: value for name, value in set_to.items() if value}
     stand_ins = {} if TOKENS & set(written) else {"COZE_API_TOKEN": "none"}
     stand_ins |= {} if "COZE_BOT_ID" in written else {"COZE_BOT_ID": "0"}
     settings = load_settings(_env_file=env_file, **stand_ins)

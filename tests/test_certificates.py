@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from app.auth import AuthOptions, build_auth_client
+from app.auth.options import AuthOptions, build_auth_client
 from app.auth.service import AuthService, CannotAsk
 from app.check.store import check_redis
 from app.coze.transport import NETWORK_ERRORS, TransportName, build_http_client, network_error

@@ -14,7 +14,7 @@ import pytest
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from app.config import Settings, SettingsError, get_coze_config, load_settings, settings_or_exit
+from app.config import Settings, SettingsError, exiting_if_wrong, get_coze_config, load_settings
 
 from .support import make_settings, settings_names
 from .support.service import clean_environment
@@ -82,7 +82,7 @@ def test_a_documented_variable_has_its_documented_default(name: str) -> None:
 
 def test_only_a_token_and_a_bot_are_required(nowhere: Path) -> None:
     settings = load_settings(COZE_API_TOKEN=SECRET, COZE_BOT_ID="1")
-    assert settings.token_source() == SecretStr(SECRET)
+    assert settings.api_token == SecretStr(SECRET)
     with pytest.raises(SettingsError, match="COZE_BOT_ID"):
         load_settings(COZE_API_TOKEN=SECRET)
     with pytest.raises(SettingsError, match="COZE_API_TOKEN must be set"):
@@ -97,7 +97,7 @@ def test_the_environment_comes_before_the_env_file(nowhere: Path, monkeypatch: p
     monkeypatch.setenv("PORT", "7002")
     settings = get_coze_config()
     assert (settings.bot_id, settings.port) == ("2", 7002)
-    assert settings.token_source() == SecretStr(SECRET)
+    assert settings.api_token == SecretStr(SECRET)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_secret_shows_neither_in_errors_nor_in_the_settings(name: str) -> None
 def test_blank_values_and_white_space_are_as_if_unset(nowhere: Path) -> None:
     settings = load_settings(COZE_API_TOKEN="", COZE_AUTHORIZATION=f" Bearer {SECRET} ", COZE_BOT_ID=" 3 ")
     assert settings.bot_id == "3"
-    assert settings.token_source() == SecretStr(SECRET)
+    assert settings.authorization == SecretStr(SECRET)
 
 
 def test_the_chat_address_follows_the_mode_unless_it_is_set() -> None:
@@ -160,11 +160,8 @@ def test_the_log_level_may_be_written_small() -> None:
 
 
 def test_an_entry_point_ends_with_one_line_and_status_78(capsys: pytest.CaptureFixture[str]) -> None:
-    def load() -> Settings:
-        return make_settings(PORT="x", COZE_BOT_ID="?")
-
-    with pytest.raises(SystemExit) as ended:
-        settings_or_exit(load)
+    with pytest.raises(SystemExit) as ended, exiting_if_wrong():
+        make_settings(PORT="x", COZE_BOT_ID="?")
     assert ended.value.code == 78
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -16,7 +16,7 @@ import pytest
 from app.config import load_settings, unknown_names
 from app.config.faults import SettingsError, read_env_file
 from app.config.values import checked_origins, checked_tokens, clean_token
-from app.coze import TransportName, build_http_client
+from app.coze.transport import TransportName, build_http_client
 from app.factory import check_parts
 from app.http.listening import listen
 from app.logging_config import write_stdout

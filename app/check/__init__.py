@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from app.auth import build_auth_client
+from app.auth.options import build_auth_client
 from app.check.callers import check_auth
 from app.check.coze import REGIONS, CozeCheck
 from app.check.lines import Line, exit_code
@@ -14,9 +14,9 @@ from app.check.local import check_clock, check_env_file, check_names
 from app.check.store import check_redis
 from app.config import Settings, load_settings
 from app.config.faults import SettingsError
-from app.coze import Endpoints, build_http_client
 from app.coze.credentials import build_accounts
-from app.factory import auth_options, check_parts, ssl_context
+from app.coze.wire import Endpoints
+from app.factory import auth_options, check_parts, coze_http, ssl_context
 
 __all__ = ["Line", "check", "check_settings", "exit_code"]
 
@@ -44,20 +44,11 @@ async def check_settings(settings: Settings, *, regions: Mapping[str, str] = REG
     auth = auth_options(settings) if settings.enable_auth else None
     base = Endpoints.derive(settings.chat_url, settings.base_url or None).base
     async with AsyncExitStack() as stack:
-        context = ssl_context()
-        coze_http = await stack.enter_async_context(
-            build_http_client(
-                connect_timeout=settings.connect_timeout,
-                pool_size=10,
-                transport=settings.transport,
-                ssl_context=context,
-                proxy=settings.proxy.get_secret_value() if settings.proxy else None,
-            )
-        )
-        accounts = build_accounts(settings, coze_http)
+        http = await stack.enter_async_context(coze_http(settings))
+        accounts = build_accounts(settings, http)
         stack.push_async_callback(accounts.aclose)
         asking = CozeCheck(
-            coze_http,
+            http,
             base,
             accounts,
             settings.bot_id,
@@ -66,10 +57,10 @@ async def check_settings(settings: Settings, *, regions: Mapping[str, str] = REG
         )
         auth_http = None
         if auth is not None:
-            auth_http = await stack.enter_async_context(build_auth_client(auth, ssl_context=context))
+            auth_http = await stack.enter_async_context(build_auth_client(auth, ssl_context=ssl_context()))
         store, coze, callers = await asyncio.gather(
             check_redis(settings, offsets),
             asking.lines(offsets),
-            check_auth(auth, auth_http or coze_http, settings.local_host),
+            check_auth(auth, auth_http or http, settings.local_host),
         )
     return [*store, *coze, callers, check_clock(offsets)]

@@ -11,7 +11,7 @@ from app.check import Line, check, exit_code
 from app.logging_config import write_stdout
 
 
-async def look() -> list[Line]:
+async def find_lines() -> list[Line]:
     """What ``check`` finds. A fault of its own is a failure, too: a traceback may hold a secret."""
     [found] = await asyncio.gather(check(Path(".env")), return_exceptions=True)
     if not isinstance(found, BaseException):
@@ -23,7 +23,7 @@ async def look() -> list[Line]:
 def main() -> int:
     logger.remove()  # what goes wrong is said in the lines
     try:
-        lines = asyncio.run(look())
+        lines = asyncio.run(find_lines())
         worst = exit_code(lines)
         ending = ("All is well. 一切正常。\n", "Warnings. 有警告。\n", "Failures. 有错误。\n")[worst]
         write_stdout("".join(f"{line}\n" for line in lines) + ending)

@@ -14,6 +14,7 @@ from typing import Final
 
 import httpx
 import orjson
+from attrs import define, field
 
 from app.check.lines import Line
 from app.coze.codes import NOT_FOUND, TOKEN_REFUSED, rule_for
@@ -62,25 +63,16 @@ class ProbeReply:
         return f"code {self.code}{logid}" if self.code is not None else f"HTTP {self.status}"
 
 
+@define(eq=False, repr=False)
 class CozeCheck:
     """``base``: Coze's address without ``/v3``. ``seconds``: for one answer."""
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        base: str,
-        accounts: Accounts,
-        bot_id: str,
-        *,
-        seconds: float,
-        regions: Mapping[str, str] = REGIONS,
-    ) -> None:
-        self._http = http
-        self._base = base
-        self._accounts = accounts
-        self._bot_id = bot_id
-        self._seconds = seconds
-        self._regions = regions
+    _http: httpx.AsyncClient
+    _base: str
+    _accounts: Accounts
+    _bot_id: str
+    _seconds: float = field(kw_only=True)
+    _regions: Mapping[str, str] = field(kw_only=True, default=REGIONS)
 
     async def lines(self, offsets: dict[str, float]) -> list[Line]:
         """Adds Coze's clock to ``offsets``."""
@@ -158,8 +150,8 @@ class CozeCheck:
             return Line("ok", name, f"{who}: none of those that the service uses is lacking", "", "权限齐全")
         text = f"{who}: Coze refuses (4101) what needs {', '.join(right for right, _ in missing)}"
         fix = "add these permissions to the token on Coze's page, for the bot's workspace"
-        severity = "fail" if any(needed for _, needed in missing) else "warn"
-        return Line("fail" if severity == "fail" else "warn", name, text, fix, "令牌缺少权限")
+        is_needed = any(needed for _, needed in missing)
+        return Line("fail" if is_needed else "warn", name, text, fix, "令牌缺少权限")
 
     async def _bot(self, who: str, bearer: str) -> Line:
         """Coze's online information of a bot is there once it is published to the API channel."""

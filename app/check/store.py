@@ -27,7 +27,7 @@ async def check_redis(settings: Settings, offsets: dict[str, float]) -> list[Lin
     async with open_redis(
         url, pool_size=4, reply_timeout=settings.redis_timeout, prefix=settings.redis_prefix
     ) as gate:
-        servers = await _told(gate)
+        servers = await _infos(gate)
         version = _version(servers, address.shown, address.kind)
         if version.severity == "fail":
             return [version]
@@ -42,7 +42,7 @@ async def check_redis(settings: Settings, offsets: dict[str, float]) -> list[Lin
         return [version, await _persistence(gate, servers), _memory(servers)]
 
 
-async def _told(gate: RedisGate) -> list[Any]:
+async def _infos(gate: RedisGate) -> list[Any]:
     """INFO of each server; nothing where that is refused, which the service can do without."""
     try:
         return await gate.info()

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -67,6 +67,64 @@ _KEY: Final = re.compile(r"[!-+\--~]{16,512}")
 """Printable ASCII without a comma: it has to fit into a header."""
 
 
+def parse_bots(listed: str) -> dict[str, str]:
+    """``name:bot_id,name:bot_id``: bot ids by the model name that OpenAI's clients use. Raises ValueError."""
+    bots: dict[str, str] = {}
+    for number, entry in enumerate(filter(None, (part.strip() for part in listed.split(","))), 1):
+        name, colon, bot_id = (part.strip() for part in entry.partition(":"))
+        if not colon or not _NAME.fullmatch(name) or not _BOT_ID.fullmatch(bot_id):
+            raise ValueError(f"entry {number} is not name:bot_id (entries are separated by commas)")
+        if name in bots:
+            raise ValueError(f"entry {number} repeats a name")
+        bots[name] = bot_id
+    return bots
+
+
+def parse_api_keys(listed: str) -> dict[str, str]:
+    """``name:key``, separated by commas or white space: names by key. Raises ValueError."""
+    names: dict[str, str] = {}
+    for number, entry in enumerate(filter(None, re.split(r"[\s,]+", listed)), 1):
+        name, colon, key = entry.partition(":")
+        if not colon or not _KEY_NAME.fullmatch(name) or not _KEY.fullmatch(key):
+            raise ValueError(
+                f"entry {number} is not name:key with a name of letters, digits, _ or - and a key of "
+                f"{_MIN_KEY_LENGTH} to 512 printable characters"
+            )
+        if name in names.values() or key in names:
+            raise ValueError(f"entry {number} repeats a name or a key")
+        names[key] = name
+    return names
+
+
+def _checked(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """For what stays as it is written, once ``parse`` has understood it."""
+
+    def check(text: str) -> str:
+        parse(text)
+        return text
+
+    return check
+
+
+_CLEANED: Final[dict[str, Callable[[str], str]]] = {
+    "api_token": checked_token,
+    "authorization": checked_token,
+    "api_tokens": lambda listed: ",".join(checked_tokens(listed)),
+    "base_url": base_address,
+    "verify_url": partial(web_address, query=True),
+    "otel_endpoint": partial(web_address, query=True),
+    "proxy": proxy_address,
+    "cors_allow_origins": lambda listed: ",".join(checked_origins(listed)),
+    "host": lambda name: name[1:-1] if name.startswith("[") and name.endswith("]") else name,
+    "log_level": str.upper,
+    "redis_url": _checked(parse_redis_url),
+    "openai_bots": _checked(parse_bots),
+    "api_keys": _checked(parse_api_keys),
+    "openai_api_keys": _checked(parse_api_keys),
+}
+"""What is made of a setting as it is written. Each raises ``ValueError`` for what it does not understand."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Units are in the comments of ``.env.example``."""
 
@@ -122,6 +180,7 @@ class Settings(BaseSettings):
     conversation_days: int = _env("COZE_CONVERSATION_DAYS", 180, ge=1, le=3650)
     usage_retention_days: int = _env("COZE_USAGE_RETENTION_DAYS", 35, ge=1, le=3650)
     daily_token_quota: int = _env("COZE_DAILY_TOKEN_QUOTA", 0, ge=0, le=10**15)
+    total_daily_token_quota: int | None = _env("COZE_TOTAL_DAILY_TOKEN_QUOTA", None, ge=0, le=10**15)
     max_chat_log_bytes: int = _env("MAX_CHAT_LOG_BYTES", 16 * 1024 * 1024, ge=65_536)
     max_queued_per_session: int = _env("MAX_QUEUED_PER_SESSION", 3, ge=0, le=90)
     lease_seconds: float = _env("LEASE_SECONDS", 15.0, ge=1, le=600)
@@ -135,13 +194,24 @@ class Settings(BaseSettings):
     local_host: Host = _env("LOCAL_HOST", "localhost")
     verify_url: str = _env("HTY_VERIFY_URL", "")
     jwt_key: SecretStr | None = _env("HTY_JWT_KEY", None)
+    api_keys: SecretStr | None = _env("COZE_API_KEYS", None)
+    api_keys_file: Path | None = _env("COZE_API_KEYS_FILE", None)
     auth_timeout: Seconds = _env("AUTH_TIMEOUT", 5.0)
     auth_cache_ttl: float = _env("AUTH_CACHE_TTL", 60.0, ge=0, le=3600)
     admin_roles: str = _env("COZE_ADMIN_ROLES", "ROOT,ADMIN")
     user_id_scope: Literal["root", "none"] = _env("COZE_USER_ID_SCOPE", "root")
     rate_messages_per_minute: int = _env("RATE_LIMIT_MESSAGES_PER_MINUTE", 60, ge=0, le=1_000_000)
     rate_sessions_per_minute: int = _env("RATE_LIMIT_SESSIONS_PER_MINUTE", 30, ge=0, le=1_000_000)
+    rate_total_messages_per_minute: int | None = _env(
+        "RATE_LIMIT_TOTAL_MESSAGES_PER_MINUTE", None, ge=0, le=100_000_000
+    )
+    rate_total_sessions_per_minute: int | None = _env(
+        "RATE_LIMIT_TOTAL_SESSIONS_PER_MINUTE", None, ge=0, le=100_000_000
+    )
+    owner_share: float = _env("COZE_OWNER_SHARE", 0.2, gt=0, le=1)
+    root_share: float = _env("COZE_ROOT_SHARE", 0.8, gt=0, le=1)
     max_concurrent_chats: int = _env("MAX_CONCURRENT_CHATS", 2000, ge=1, le=1_000_000)
+    max_open_streams: int = _env("MAX_OPEN_STREAMS", 10_000, ge=1, le=1_000_000)
     max_open_streams_per_caller: int = _env("MAX_OPEN_STREAMS_PER_CALLER", 1000, ge=1, le=1_000_000)
     cors_allow_origins: str = _env("CORS_ALLOW_ORIGINS", "")
     allowed_hosts: str = _env("COZE_ALLOWED_HOSTS", "", max_length=10_000)
@@ -156,6 +226,7 @@ class Settings(BaseSettings):
         "COZE_OPENAI_MAX_BODY_BYTES", 16 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024
     )
     openai_api_keys_file: Path | None = _env("COZE_OPENAI_API_KEYS_FILE", None)
+    openai_max_message_length: int = _env("COZE_OPENAI_MAX_MESSAGE_LENGTH", 100_000, ge=1, le=1_000_000)
 
     # Files
     max_file_bytes: int = _env("MAX_FILE_BYTES", 20 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)
@@ -188,69 +259,16 @@ class Settings(BaseSettings):
         }
         return {name: value for name, value in cleaned.items() if value != "" or name in _MAY_BE_BLANK}
 
-    @field_validator("api_token", "authorization", mode="before")
+    @field_validator(*_CLEANED, mode="before")
     @classmethod
-    def _token_alone(cls, value: object) -> object:
-        return checked_token(value) if isinstance(value, str) else value
-
-    @field_validator("api_tokens", mode="before")
-    @classmethod
-    def _tokens_alone(cls, value: object) -> object:
-        return ",".join(checked_tokens(value)) if isinstance(value, str) else value
-
-    @field_validator("base_url")
-    @classmethod
-    def _base_is_an_address(cls, value: str) -> str:
-        return base_address(value) if value else ""
+    def _clean(cls, value: object, info: ValidationInfo) -> object:
+        return _CLEANED[str(info.field_name)](value) if isinstance(value, str) and value else value
 
     @field_validator("api_url")
     @classmethod
     def _chat_address_is_understood(cls, value: str, info: ValidationInfo) -> str:
         # Where the base could not be read that is a fault of its own, and not one of this setting.
         return chat_address(value, has_base=info.data.get("base_url") != "") if value else ""
-
-    @field_validator("verify_url", "otel_endpoint")
-    @classmethod
-    def _is_a_web_address(cls, value: str) -> str:
-        return web_address(value, query=True) if value else ""
-
-    @field_validator("proxy")
-    @classmethod
-    def _proxy_is_understood(cls, value: SecretStr | None) -> SecretStr | None:
-        return SecretStr(proxy_address(value.get_secret_value())) if value is not None else None
-
-    @field_validator("cors_allow_origins")
-    @classmethod
-    def _origins_can_match(cls, value: str) -> str:
-        return ",".join(checked_origins(value))
-
-    @field_validator("host")
-    @classmethod
-    def _host_without_brackets(cls, value: str) -> str:
-        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _upper(cls, value: object) -> object:
-        return value.upper() if isinstance(value, str) else value
-
-    @field_validator("redis_url")
-    @classmethod
-    def _redis_is_understood(cls, value: SecretStr) -> SecretStr:
-        parse_redis_url(value.get_secret_value())
-        return value
-
-    @field_validator("openai_bots")
-    @classmethod
-    def _bots_are_understood(cls, value: str) -> str:
-        parse_bots(value)
-        return value
-
-    @field_validator("openai_api_keys")
-    @classmethod
-    def _keys_are_understood(cls, value: SecretStr | None) -> SecretStr | None:
-        parse_api_keys(value.get_secret_value() if value is not None else "")
-        return value
 
     @model_validator(mode="after")
     def _belongs_together(self) -> "Settings":
@@ -259,7 +277,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "COZE_OAUTH_APP_ID, COZE_OAUTH_KEY_ID and COZE_OAUTH_PRIVATE_KEY_FILE belong together"
             )
-        if self.token_source() is None and not self.several_tokens() and not any(oauth):
+        tokens = self.api_token_file or self.api_token or self.api_tokens or self.authorization
+        if tokens is None and not any(oauth):
             raise ValueError(
                 "COZE_API_TOKEN must be set (or COZE_API_TOKEN_FILE, COZE_AUTHORIZATION, COZE_API_TOKENS, "
                 "or COZE_OAUTH_APP_ID with its key)"
@@ -294,42 +313,9 @@ class Settings(BaseSettings):
             "keep_days": self.log_retention_days,
         }
 
-    def token_source(self) -> SecretStr | Path | None:
-        """Where the Coze token comes from: a file (re-read when it changes) before a value."""
-        return self.api_token_file or self.api_token or self.authorization
-
     def several_tokens(self) -> list[str]:
         """The tokens of COZE_API_TOKENS, in their order."""
         return self.api_tokens.get_secret_value().split(",") if self.api_tokens is not None else []
-
-
-def parse_bots(listed: str) -> dict[str, str]:
-    """``name:bot_id,name:bot_id``: bot ids by the model name that OpenAI's clients use. Raises ValueError."""
-    bots: dict[str, str] = {}
-    for number, entry in enumerate(filter(None, (part.strip() for part in listed.split(","))), 1):
-        name, colon, bot_id = (part.strip() for part in entry.partition(":"))
-        if not colon or not _NAME.fullmatch(name) or not _BOT_ID.fullmatch(bot_id):
-            raise ValueError(f"entry {number} is not name:bot_id (entries are separated by commas)")
-        if name in bots:
-            raise ValueError(f"entry {number} repeats a name")
-        bots[name] = bot_id
-    return bots
-
-
-def parse_api_keys(listed: str) -> dict[str, str]:
-    """``name:key``, separated by commas or white space: names by key. Raises ValueError."""
-    names: dict[str, str] = {}
-    for number, entry in enumerate(filter(None, re.split(r"[\s,]+", listed)), 1):
-        name, colon, key = entry.partition(":")
-        if not colon or not _KEY_NAME.fullmatch(name) or not _KEY.fullmatch(key):
-            raise ValueError(
-                f"entry {number} is not name:key with a name of letters, digits, _ or - and a key of "
-                f"{_MIN_KEY_LENGTH} to 512 printable characters"
-            )
-        if name in names.values() or key in names:
-            raise ValueError(f"entry {number} repeats a name or a key")
-        names[key] = name
-    return names
 
 
 def load_settings(**values: Any) -> Settings:
@@ -362,12 +348,6 @@ def _described(fault: ErrorDetails) -> str | None:
     return _names().get(str(fault["loc"][0])) if fault["loc"] else None
 
 
-def written_settings(env_file: Path = ENV_FILE) -> dict[str, str]:
-    """By name what the environment, else ``env_file``, sets to something. Raises ``SettingsError``."""
-    written = read_env_file(env_file) | dict(os.environ)
-    return {name: cleaned for name, value in written.items() if (cleaned := unquoted(value))}
-
-
 def unknown_names(env_file: Path = ENV_FILE) -> list[str]:
     """A sentence for each name in ``env_file`` or the environment that is none of ours and close to one."""
     ours = list(_names())
@@ -381,12 +361,6 @@ def unknown_names(env_file: Path = ENV_FILE) -> list[str]:
 def get_coze_config() -> Settings:
     """The settings as the environment and ``.env`` have them now; raises ``SettingsError``."""
     return load_settings()
-
-
-def settings_or_exit(load: Callable[[], Settings] = load_settings) -> Settings:
-    """For entry points: the settings, or the end of the process as in ``exiting_if_wrong``."""
-    with exiting_if_wrong():
-        return load()
 
 
 @contextlib.contextmanager

@@ -4,9 +4,12 @@ import difflib
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from dotenv import dotenv_values
 from pydantic_core import ErrorDetails
+
+from app.utils.plain_words import rule_of
 
 
 class SettingsError(Exception):
@@ -48,35 +51,20 @@ def near_misses(names: Iterable[str], ours: list[str], cutoff: float) -> list[st
     ]
 
 
+_OF_SETTINGS: Final = {
+    "missing": "must be set",
+    "string_unicode": "must be UTF-8 text",
+    "finite_number": "must be a number",
+}
+"""Where the words for requests do not fit."""
+
+
 def explain(fault: ErrorDetails, described: str | None) -> str:
     """``described``: the rule of the field's pattern."""
-    name = ".".join(str(part) for part in fault["loc"])
-    limits = fault.get("ctx", {})
-    match fault["type"]:
-        case "missing":
-            rule = "must be set"
-        case "bool_parsing" | "bool_type":
-            rule = "must be true or false"
-        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
-            rule = "must be a whole number"
-        case "float_parsing" | "float_type" | "finite_number":
-            rule = "must be a number"
-        case "greater_than_equal":
-            rule = f"must be at least {limits['ge']}"
-        case "greater_than":
-            rule = f"must be more than {limits['gt']}"
-        case "less_than_equal":
-            rule = f"must be at most {limits['le']}"
-        case "string_too_long":
-            rule = f"must have at most {limits['max_length']} characters"
-        case "literal_error":
-            rule = f"must be {limits['expected']}"
-        case "string_pattern_mismatch" if described:
-            rule = described
-        case "value_error":  # of our own rules, which quote nothing
-            rule = str(fault["msg"]).removeprefix("Value error, ")
-        case "string_unicode":
-            rule = "must be UTF-8 text"
-        case _:
-            rule = "cannot be used"
+    name, kind = ".".join(str(part) for part in fault["loc"]), fault["type"]
+    rule = _OF_SETTINGS.get(kind) or rule_of(fault) or "cannot be used"
+    if kind == "string_pattern_mismatch" and described:
+        rule = described
+    elif kind == "value_error":  # of our own rules, which quote nothing
+        rule = str(fault["msg"]).removeprefix("Value error, ")
     return f"{name}: {rule}" if name else rule

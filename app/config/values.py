@@ -30,12 +30,10 @@ def clean_token(text: str) -> str:
     """The token alone: without quotes, ``Bearer``, white space and a byte order mark."""
     before, text = "", text.lstrip("\ufeff")
     while text != before:
-        before, text = text, _BEARER.sub("", unquoted(text), count=1) if _begins(text) else unquoted(text)
+        before, text = text, unquoted(text)
+        if bearer := _BEARER.match(text):
+            text = text[bearer.end() :]
     return text
-
-
-def _begins(text: str) -> bool:
-    return _BEARER.match(unquoted(text)) is not None
 
 
 def checked_token(text: str) -> str:

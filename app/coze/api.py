@@ -6,60 +6,94 @@ made the call, who can ask Coze what became of it.
 """
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Final, TypeVar
 
+import httpx
+import msgspec
+from attrs import define, field
 from loguru import logger
 
 from app.coze.codes import TOKEN_REFUSED, retries_before_start, retries_when_safe
-from app.coze.exchange import ApiCall, begin_stream, send
-from app.coze.options import Bearer, CozeOptions, Credentials
-from app.coze.replies import Reply
-from app.coze.retry import Backoff, RetryBudget, Uniform
-from app.coze.stream import CozeResponse, CozeStream
-from app.coze.transport import PooledClient
-from app.exceptions import UpstreamError
+from app.coze.credentials.accounts import Credentials
+from app.coze.deadline import deadline
+from app.coze.options import Bearer, CozeOptions
+from app.coze.replies import Reply, looks_like
+from app.coze.retry import RetryBudget, pause_before
+from app.coze.stream import CozeResponse, CozeStream, no_first_byte
+from app.coze.transport import NETWORK_ERRORS, PooledClient, network_error
+from app.coze.wire import ChatState
+from app.exceptions import CozeApiError, UpstreamError
 from app.observing.metrics import Metrics
 from app.observing.tracing import Span, Tracing
 
 T = TypeVar("T")
 Read = Callable[[CozeResponse], Awaitable[T]]
 
+USER_AGENT: Final = "coze-fastapi"
+_SNIFF_BYTES: Final = 1024
 
+
+class ApiCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One call to Coze, as often as it takes.
+
+    Attributes:
+        content: the body; an iterator is sent as it comes, and once.
+        seconds: from the request to the whole response, where that is not ``first_byte_timeout``.
+        conversation_id: of what the call is about; None where there is no conversation yet.
+        safe: it may be repeated whatever happened to it.
+        existing: it is about a chat that exists.
+        stream: the response is to be an event stream.
+        retries: at most, where that is not ``max_retries``.
+    """
+
+    method: str
+    url: str
+    params: dict[str, str] | None = None
+    content: bytes | AsyncIterator[bytes] | None = None
+    content_type: str = "application/json"
+    seconds: float | None = None
+    conversation_id: str | None = None
+    safe: bool = False
+    existing: bool = False
+    stream: bool = False
+    retries: int | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """A body that is sent as it comes cannot be sent again."""
+        return self.content is None or isinstance(self.content, bytes)
+
+    def __repr__(self) -> str:
+        return f"{self.method} {self.url}"  # the content is what a user wrote
+
+
+@define(eq=False, repr=False)
 class CozeApi:
-    """One for all calls of a process: all share its retry budget."""
+    """One for all calls of a process: all share its retry budget.
 
-    def __init__(
-        self,
-        http: PooledClient,
-        options: CozeOptions,
-        *,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-        rng: Uniform | None = None,
-        metrics: Metrics | None = None,
-        tracing: Tracing | None = None,
-    ) -> None:
-        """
-        Args:
-            http: the process's pooled client (see ``build_http_client``); it stays the caller's to close.
-            options: addresses, deadlines and bounds.
-            sleep: waits for seconds; tests bring a clock of their own.
-            rng: jitter; tests bring one that they can foresee.
-            metrics: counts retries and failures.
-            tracing: makes a span of each call.
-        """
-        self.options = options
-        self.sleep = sleep
-        self._http = http
-        self._metrics = metrics or Metrics()
-        self._tracing = tracing or Tracing()
-        self._backoff = Backoff(rng)
-        self._budget = RetryBudget()
+    Args:
+        http: the process's pooled client (see ``build_http_client``); it stays the caller's to close.
+        options: addresses, deadlines and bounds.
+        sleep: waits for seconds; tests bring a clock of their own.
+        rng: jitter; tests bring one that they can foresee.
+        metrics: counts retries and failures.
+        tracing: makes a span of each call.
+    """
+
+    _http: PooledClient
+    options: CozeOptions
+    sleep: Callable[[float], Awaitable[object]] = field(kw_only=True, default=asyncio.sleep)
+    _rng: random.Random = field(kw_only=True, factory=random.SystemRandom)
+    _metrics: Metrics = field(kw_only=True, factory=Metrics)
+    _tracing: Tracing = field(kw_only=True, factory=Tracing)
+    _budget: RetryBudget = field(init=False, factory=RetryBudget)
 
     async def pause(self, seconds: float) -> None:
         """Waits that long, a tenth more or less."""
-        await self.sleep(seconds * self._backoff.rng.uniform(0.9, 1.1))
+        await self.sleep(seconds * self._rng.uniform(0.9, 1.1))
 
     async def json(self, call: ApiCall, credentials: Credentials) -> Reply:
         """The JSON answer of a call. Raises ``UpstreamError``."""
@@ -79,7 +113,7 @@ class CozeApi:
     def note_unreadable(self, kind: str, logid: str | None) -> None:
         """Counts and logs what Coze sent and could not be read as it should be; ``kind``: ``reply`` or
         ``message`` (one of a list)."""
-        self._metrics.unreadable(kind)
+        self._metrics.unreadable.labels(kind).inc()
         logger.warning("a part of a {} from Coze was not readable (logid {})", kind, logid)
 
     @asynccontextmanager
@@ -107,7 +141,7 @@ class CozeApi:
         return span
 
     def _failed(self, error: UpstreamError, span: Span) -> None:
-        self._metrics.upstream_error(error.code if error.coze_code is None else str(error.coze_code))
+        self._metrics.upstream_error(error)
         span.set({"coze.code": error.coze_code, "coze.logid": error.logid})
 
     async def _with_retries(self, call: ApiCall, credentials: Credentials, read: Read[T], span: Span) -> T:
@@ -134,13 +168,12 @@ class CozeApi:
                     continue
                 if retry >= min(most, allowed(error)):
                     raise
-                pause = self._backoff.delay(
-                    retry, response.head.retry_after if response is not None else None
-                )
+                retry_after = response.head.retry_after if response is not None else None
+                pause = pause_before(retry, retry_after, self._rng)
                 if pause is None or not self._budget.take():
                     raise
                 retry += 1
-                self._metrics.upstream_retry()
+                self._metrics.retries.inc()
                 span.set({"http.request.resend_count": retry})
                 logger.warning(
                     "{}; retry {} of {} in {:.2f} s (logid {})",
@@ -163,3 +196,78 @@ async def _has_another_token(
     if error.coze_code in TOKEN_REFUSED:
         return await credentials.token_refused(bearer.reveal())
     return credentials.call_failed(error) and (call.safe or not error.maybe_started)
+
+
+# -- one exchange ------------------------------------------------------------------------------------------
+
+
+async def send(http: PooledClient, options: CozeOptions, call: ApiCall, bearer: Bearer) -> CozeResponse:
+    """Sends the request and waits for the headers of the response.
+
+    Returns:
+        The response, to be closed.
+
+    Raises:
+        CozeTimeout: they are late.
+        CozeApiError: there was no connection, or it broke.
+    """
+    request = _request(options, call, bearer)
+    late_at = asyncio.get_running_loop().time() + (call.seconds or options.first_byte_timeout)
+    async with deadline(late_at, lambda: no_first_byte(options)):
+        try:
+            response = await http.exchange(request)
+        except NETWORK_ERRORS as error:
+            raise network_error(error, options.connect_timeout) from error
+    return CozeResponse(response, options, late_at)
+
+
+def _request(options: CozeOptions, call: ApiCall, bearer: Bearer) -> httpx.Request:
+    # httpx.Headers, not a dict: its repr hides the token from any traceback that shows variables.
+    headers = httpx.Headers(
+        {
+            "authorization": bearer.header(),
+            "accept": "text/event-stream, application/json" if call.stream else "application/json",
+            "user-agent": USER_AGENT,
+            # Compressing proxies hold deltas back.
+            "accept-encoding": "identity" if call.stream else "gzip, deflate",
+        }
+    )
+    if call.content is not None:
+        headers["content-type"] = call.content_type
+    timeout = httpx.Timeout(None, connect=options.connect_timeout, pool=options.connect_timeout)
+    try:
+        return httpx.Request(
+            call.method,
+            call.url,
+            params=call.params or None,
+            content=call.content,
+            headers=headers,
+            extensions={"timeout": timeout.as_dict()},
+        )
+    except httpx.InvalidURL as error:
+        raise network_error(error, options.connect_timeout) from error
+
+
+async def begin_stream(response: CozeResponse) -> CozeStream:
+    """Decides what an answer to ``stream=true`` is, after its headers.
+
+    By content type; where that does not tell, by the first byte. Raises the error of a JSON or HTML answer,
+    and of a stream that begins with one.
+    """
+    head, first = response.head, b""
+    if head.is_event_stream:
+        return await CozeStream(response).begin()
+    if head.is_success and head.content_type != "application/json":
+        async with deadline(response.late_at, response.no_first_byte):
+            while looks_like(first) == "unknown" and len(first) <= _SNIFF_BYTES:
+                chunk = await response.read()
+                if chunk is None:
+                    break
+                first += chunk
+        if looks_like(first) in ("stream", "unknown"):
+            return await CozeStream(response, first=first).begin()
+    reply = await response.read_json(first)
+    chat = ChatState.parse(reply.data, logid=reply.logid)
+    if not chat.id:
+        raise CozeApiError("Coze's answer is neither a stream nor a chat", logid=reply.logid)
+    return CozeStream(response, chat=chat)

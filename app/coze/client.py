@@ -16,12 +16,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from app.coze.api import CozeApi
+from app.coze.api import ApiCall, CozeApi
 from app.coze.codes import CANNOT_CANCEL, NOT_FOUND
+from app.coze.credentials.accounts import Credentials
 from app.coze.deadline import deadline
-from app.coze.exchange import ApiCall
 from app.coze.files import CozeFile, FilePart
-from app.coze.options import Credentials
 from app.coze.replies import Reply
 from app.coze.stream import CozeStream
 from app.coze.wire import (

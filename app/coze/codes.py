@@ -201,6 +201,11 @@ def coze_error(
     )
 
 
+_WRONG_PATH: Final = "Check COZE_API_URL and COZE_BASE_URL: the server does not know this path."
+_HINTS: Final = {401: _ACCESS_HINT, 403: CODES[4101].hint, 404: _WRONG_PATH, 405: _WRONG_PATH}
+"""By HTTP status, where Coze gave no code."""
+
+
 def _status_error(
     status: int | None, logid: str | None, maybe_started: bool, retry_after: int | None
 ) -> UpstreamError:
@@ -208,18 +213,10 @@ def _status_error(
         return CozeApiError(
             "Coze reported a failure without a code", logid=logid, maybe_started=maybe_started
         )
-    hint = None
-    error: type[UpstreamError] = CozeApiError
-    if status == 429:
-        error = CozeRateLimited
-    elif status == 401:
-        hint = _ACCESS_HINT
-    elif status == 403:
-        hint = CODES[4101].hint
-    elif status in (404, 405):
-        hint = "Check COZE_API_URL and COZE_BASE_URL: the server does not know this path."
-    elif 300 <= status < 400:
+    hint = _HINTS.get(status)
+    if 300 <= status < 400:
         hint = "The address redirects; set COZE_API_URL and COZE_BASE_URL to the final one."
+    error = CozeRateLimited if status == 429 else CozeApiError
     return error(
         f"Coze answered with HTTP status {status}",
         logid=logid,

@@ -11,19 +11,19 @@ its readers in the same way.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 import msgspec
 
 from app.coze.codes import coze_error
 from app.coze.loose_json import whole
 from app.coze.reading import EventReader
-from app.coze.stream import SSEEvent, frame
+from app.coze.stream import STREAM_ENDS, SSEEvent, frame
 from app.coze.wire import (
     ChatState,
     Message,
     Status,
-    Usage,
+    TokenUsage,
     integer,
     json_object,
     log_id,
@@ -40,8 +40,6 @@ DELTA: Final = "conversation.message.delta"
 MESSAGE_COMPLETED: Final = "conversation.message.completed"
 SNAPSHOT: Final = "snapshot"
 ERROR: Final = "error"
-DONE: Final = frozenset({"done", "conversation.stream.done"})
-"""The second is coze-studio's."""
 
 _CHAT: Final = "conversation.chat."
 _HIDDEN: Final = frozenset({"verbose", "knowledge"})
@@ -131,8 +129,8 @@ class Fold:
         self.conversation_id: str | None = None
         self.status: Status = "in_progress"
         self.error: UpstreamError | None = None
-        self.required_action: dict[str, Any] | None = None
-        self.usage: Usage | None = None
+        self.required_action: dict[str, object] | None = None
+        self.usage: TokenUsage | None = None
         self.done = False
         self.final_data: bytes | None = None
         self.logid = logid
@@ -163,7 +161,7 @@ class Fold:
             return self._message(event)
         if name.startswith(_CHAT):
             return self._chat(event)
-        if name in DONE or (name == "message" and event.data.strip(b' "') == b"[DONE]"):
+        if name in STREAM_ENDS or (name == "message" and event.data.strip(b' "') == b"[DONE]"):
             self.done = True
             return []
         if name == ERROR:
@@ -398,10 +396,9 @@ class Fold:
         if end is None:
             return [frame(event.name, told)] if data is not None else []
         news = self._end_halves()
-        if end == "failed" or (end == "completed" and chat.last_error is not None):
+        if end == "failed" or (end == "completed" and chat.error_code is not None):
             bare = integer((data or {}).get("code")) or None
-            code = chat.last_error.code if chat.last_error else bare
-            self._fail(coze_error(code, logid=self.logid, maybe_started=True))
+            self._fail(coze_error(chat.error_code or bare, logid=self.logid, maybe_started=True))
         elif end == "completed" and self.reader.has_gap:
             self.done = True  # of the stream; what the chat has said in full is stored
         elif self.error is None:

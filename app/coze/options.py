@@ -1,10 +1,10 @@
-"""What the Coze client is given: addresses, deadlines, bounds, and the identity that it acts for."""
+"""What the Coze client is given: addresses, deadlines, bounds, and a token on its way into a header."""
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from app.coze.wire import Endpoints
-from app.exceptions import CozeApiError, UpstreamError
+from app.exceptions import CozeApiError
 
 MAX_EVENT_BYTES: Final = 4 * 1024 * 1024
 MAX_STREAM_BYTES: Final = 64 * 1024 * 1024
@@ -42,34 +42,6 @@ class CozeOptions:
     max_json_bytes: int = 16 * 1024 * 1024
     max_error_bytes: int = 64 * 1024
     max_messages: int = 1_000
-
-
-class Credentials(Protocol):
-    """The identity at Coze behind one conversation, or behind the one that is about to be made.
-
-    A conversation can only be seen by the identity that made it.
-    """
-
-    @property
-    def name(self) -> str:
-        """Tells identities apart, to be stored beside the conversation; empty while none was chosen."""
-        ...
-
-    def named(self, name: str) -> "Credentials":
-        """Those of the conversation that ``name`` was stored with; ``""``: of one still to be made."""
-        ...
-
-    async def bearer(self, conversation_id: str | None) -> str:
-        """The token alone, without ``Bearer``, for a call about this conversation."""
-        ...
-
-    async def token_refused(self, bearer: str) -> bool:
-        """Told once per call that Coze did not accept ``bearer``; True: ask ``bearer`` again, it differs."""
-        ...
-
-    def call_failed(self, error: UpstreamError) -> bool:
-        """Told of every other failure; True: ask ``bearer`` again, it is another identity's turn."""
-        ...
 
 
 class Bearer:

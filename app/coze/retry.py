@@ -1,18 +1,12 @@
 """How often and when a failed request is sent again."""
 
 import random
-from typing import Final, Protocol
+from typing import Final
 
 MAX_HONOURED_RETRY_AFTER: Final = 10
 """Seconds. A server that asks for more patience than this is not asked again; the caller is told."""
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 8.0
-
-
-class Uniform(Protocol):
-    """The part of ``random.Random`` that is used."""
-
-    def uniform(self, a: float, b: float) -> float: ...
 
 
 class RetryBudget:
@@ -38,23 +32,19 @@ class RetryBudget:
         return True
 
 
-class Backoff:
-    """Exponential, with full jitter: uniform between 0 and ``min(8, 0.5 * 2**retry)`` seconds."""
+def pause_before(retry: int, retry_after: int | None, rng: random.Random) -> float | None:
+    """How long to wait before a request is sent again: exponential, with full jitter, so uniform between 0
+    and ``min(8, 0.5 * 2**retry)`` seconds.
 
-    def __init__(self, rng: Uniform | None = None) -> None:
-        self.rng = rng or random.SystemRandom()
+    Args:
+        retry: how often it was sent again before.
+        retry_after: seconds that the server asked for.
+        rng: makes the jitter.
 
-    def delay(self, retry: int, retry_after: int | None) -> float | None:
-        """How long to wait before a request is sent again.
-
-        Args:
-            retry: how often it was sent again before.
-            retry_after: seconds that the server asked for.
-
-        Returns:
-            Seconds; None where the server asked for too long a wait.
-        """
-        if retry_after is not None and retry_after > MAX_HONOURED_RETRY_AFTER:
-            return None
-        pause = self.rng.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**retry))
-        return max(pause, float(retry_after or 0))
+    Returns:
+        Seconds; None where the server asked for too long a wait.
+    """
+    if retry_after is not None and retry_after > MAX_HONOURED_RETRY_AFTER:
+        return None
+    pause = rng.uniform(0, min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**retry))
+    return max(pause, float(retry_after or 0))

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import httpx
 
@@ -23,7 +23,7 @@ from app.utils.signals import IdleTimer
 
 _BOM: Final = b"\xef\xbb\xbf"
 _NEWLINE: Final = re.compile(rb"\r\n|\r|\n")
-_STREAM_ENDS: Final = frozenset({"done", "conversation.stream.done"})
+STREAM_ENDS: Final = frozenset({"done", "conversation.stream.done"})
 """The second is coze-studio's."""
 
 
@@ -319,8 +319,11 @@ class CozeStream:
         text = f"Coze sent nothing more for {self._idle_timeout:g} s (COZE_IDLE_TIMEOUT)"
         return CozeTimeout(text, logid=self.logid, maybe_started=True)
 
-    async def begin(self) -> None:
+    async def begin(self) -> Self:
         """Reads the first events, of which a refusal is one that nothing of a chat comes before.
+
+        Returns:
+            The stream itself.
 
         Raises:
             UpstreamError: Coze refused, in whatever envelope, or what iterating raises.
@@ -332,6 +335,7 @@ class CozeStream:
                 if any(raise_refusal(*event, self._response.head) for event in events):
                     break
             self._early = early
+        return self
 
     def __aiter__(self) -> "CozeStream":
         return self
@@ -350,7 +354,7 @@ class CozeStream:
             events = self._end() if chunk is None else self._feed(chunk)
             if events:
                 self._had_events = True
-                self._had_done = events[-1].name in _STREAM_ENDS
+                self._had_done = events[-1].name in STREAM_ENDS
                 return events
         if self._too_large is not None:
             raise StreamTooLarge(self._too_large.message, [], logid=self.logid)

@@ -63,11 +63,8 @@ class PooledClient(httpx.AsyncClient):
             trust_env=False,
             cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
         )
-        self._pool = transport
-
-    async def exchange(self, request: httpx.Request) -> httpx.Response:
-        """The response once its headers are there; the caller closes it."""
-        return await self._pool.handle_async_request(request)
+        self.exchange: Final = transport.handle_async_request
+        """From a request to its response once the headers are there; the caller closes it."""
 
 
 def build_http_client(

@@ -5,7 +5,7 @@ accepted here: absent or null lists, usage and last_error; times and codes as st
 types and statuses; the shapes of coze-studio, the self-hosted server.
 """
 
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 import msgspec
 import orjson
@@ -99,10 +99,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[EnterMessage]
     conversation_id: str | None = None
     auto_save_history: bool = True
-    custom_variables: dict[str, Any] | None = None
+    custom_variables: dict[str, str] | None = None
     meta_data: dict[str, str] | None = None
-    parameters: dict[str, Any] | None = None
-    extra_params: dict[str, Any] | None = None
+    parameters: dict[str, object] | None = None
 
     @property
     def query(self) -> dict[str, str]:
@@ -122,13 +121,12 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
             "custom_variables": self.custom_variables,
             "meta_data": self.meta_data,
             "parameters": self.parameters,
-            "extra_params": self.extra_params,
         }
         wire.update({name: value for name, value in optional.items() if value is not None})
         return msgspec.json.encode(wire)
 
 
-class Usage(msgspec.Struct, frozen=True):
+class TokenUsage(msgspec.Struct, frozen=True):
     """Tokens."""
 
     token_count: int = 0
@@ -146,34 +144,17 @@ class Usage(msgspec.Struct, frozen=True):
         return cls(total, given, made) if total or given or made else None
 
 
-class LastError(msgspec.Struct, frozen=True):
-    """``msg`` is Coze's own text: for our log at most, never for a caller."""
-
-    code: int
-    msg: str = ""
-
-    @classmethod
-    def parse(cls, value: object) -> Self | None:
-        """None where there is no error: absent, null, or code 0."""
-        if not isinstance(value, dict):
-            return None
-        code = integer(value.get("code"))
-        return cls(code, text(value.get("msg"))) if code else None
-
-
 class ChatState(msgspec.Struct, frozen=True, kw_only=True):
-    """A chat as Coze has it. Times are unix seconds. ``completed_at`` may be set long before the end:
-    only ``status`` tells."""
+    """A chat as Coze has it. Only ``status`` tells whether it is over: Coze may set a time of its end before.
+    ``error_code``: of its last error; what Coze says there is not for callers."""
 
     id: str
     conversation_id: str
     status: Status
-    usage: Usage | None = None
-    last_error: LastError | None = None
-    required_action: dict[str, Any] | None = None
+    usage: TokenUsage | None = None
+    error_code: int | None = None
+    required_action: dict[str, object] | None = None
     meta_data: dict[str, str] = {}
-    created_at: int | None = None
-    completed_at: int | None = None
     logid: str | None = None
 
     @classmethod
@@ -181,20 +162,19 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
         """Reads any object; what is missing or of a wrong type becomes empty."""
         data = value if isinstance(value, dict) else {}
         status = normal_status(data.get("status"))
-        last_error = LastError.parse(data.get("last_error"))
-        if last_error is not None and status in ("completed", "unknown"):
+        last_error = data.get("last_error")
+        code = integer(last_error.get("code")) or None if isinstance(last_error, dict) else None
+        if code is not None and status in ("completed", "unknown"):
             status = "failed"
         meta = data.get("meta_data")
         return cls(
             id=identifier(data.get("id")),
             conversation_id=identifier(data.get("conversation_id")),
             status=status,
-            usage=Usage.parse(data.get("usage")),
-            last_error=last_error,
+            usage=TokenUsage.parse(data.get("usage")),
+            error_code=code,
             required_action=required_action_of(data.get("required_action")),
             meta_data={key: text(item) for key, item in meta.items()} if isinstance(meta, dict) else {},
-            created_at=unix_seconds(data.get("created_at")),
-            completed_at=unix_seconds(data.get("completed_at")),
             logid=logid,
         )
 
@@ -202,8 +182,7 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
         """The error of a failed chat; None for any other."""
         if self.status != "failed":
             return None
-        code = self.last_error.code if self.last_error else None
-        return coze_error(code, logid=self.logid, maybe_started=True)
+        return coze_error(self.error_code, logid=self.logid, maybe_started=True)
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,7 +195,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = ""
     reasoning_content: str = ""
     chat_id: str = ""
-    conversation_id: str = ""
     meta_data: dict[str, object] = {}
     created_at: int | None = None
 
@@ -234,7 +212,6 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
             content_type=text(value.get("content_type")),
             reasoning_content=shown_text(value.get("reasoning_content")),
             chat_id=identifier(value.get("chat_id")),
-            conversation_id=identifier(value.get("conversation_id")),
             meta_data=meta if isinstance(meta, dict) else {},
             created_at=unix_seconds(value.get("created_at")),
         )
@@ -260,7 +237,7 @@ def normal_status(value: object) -> Status:
     return _STATUS_SPELLINGS.get(value, "unknown") if isinstance(value, str) else "unknown"
 
 
-def required_action_of(value: object) -> dict[str, Any] | None:
+def required_action_of(value: object) -> dict[str, object] | None:
     """``required_action`` if it asks for something; Coze puts empty shells of it on ordinary events."""
     if not isinstance(value, dict):
         return None

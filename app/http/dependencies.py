@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple, TypeVar
 
 from fastapi import Depends, Header, Query, Request
-from fastapi.openapi.models import HTTPBearer
 from fastapi.security import APIKeyHeader
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 
-from app.exceptions import AuthMissing, ValidationFailed
+from app.auth.api_keys import Door
+from app.exceptions import AuthInvalid, AuthMissing, wrong_field
 from app.factory import Resources
 from app.http.json_body import read_json
 from app.models import Cursor, Identity
@@ -72,63 +72,62 @@ ResourcesDep = Annotated[Resources, Depends(get_resources)]
 """For the few routes that anybody may ask."""
 
 
-async def _identified(request: Request, tokens: list[str], hosts: list[str]) -> RequestContext:
-    resources: Resources = request.app.state.resources
-    return _context(request, resources, await resources.verifier.identify(tokens, hosts))
+class _Caller(SecurityBase):
+    """Who calls: by HtySudoerToken and HtyHost, of which all lines are taken, since a header that is sent
+    twice is refused; where there is no HtySudoerToken, by ``Authorization: Bearer`` and an API key. Proxies
+    put bearers of their own in there, so it never counts beside the former.
 
+    ``door``: for OpenAI's clients, which have no other header, the bearer may be an HTY token, too.
+    """
 
-def _context(request: Request, resources: Resources, identity: Identity) -> RequestContext:
-    request.state.caller.update(root=identity.root, user=identity.hty_id)  # for the log
-    return RequestContext(request, identity, resources)
-
-
-class _HtyCaller(SecurityBase):
-    """HtySudoerToken and HtyHost: all lines of both, since a header that is sent twice is refused."""
-
-    def __init__(self) -> None:
+    def __init__(self, door: Door) -> None:
+        self._door = door
         self.model = _TOKEN_SCHEME.model
         self.scheme_name = _TOKEN_SCHEME.scheme_name
 
     async def __call__(self, request: Request) -> RequestContext:
-        tokens, hosts = [], []
+        tokens, hosts, authorizations = [], [], []
         for name, value in request.scope["headers"]:  # once, not once for each name
             if name == b"htysudoertoken":
                 tokens.append(value.decode("latin-1"))
             elif name == b"htyhost":
                 hosts.append(value.decode("latin-1"))
-        return await _identified(request, tokens, hosts)
+            elif name == b"authorization":
+                authorizations.append(value.decode("latin-1"))
+        resources: Resources = request.app.state.resources
+        bearers = _bearers(authorizations) if authorizations and not tokens else []
+        if bearers:
+            identity = await self._by_bearer(resources, bearers, hosts)
+        else:
+            identity = await self._by_token(resources, tokens, hosts)
+        request.state.caller.update(root=identity.root, user=identity.hty_id)  # for the log
+        return RequestContext(request, identity, resources)
 
-
-ContextDep = Annotated[RequestContext, Depends(_HtyCaller())]
-
-
-class _BearerOrHtyCaller(SecurityBase):
-    """As above, and by ``Authorization: Bearer``: an HTY token, or one of COZE_OPENAI_API_KEYS. Two tokens
-    are one too many."""
-
-    def __init__(self) -> None:
-        self.model = HTTPBearer(description="One of COZE_OPENAI_API_KEYS; or an HTY token, with HtyHost")
-        self.scheme_name = "Bearer"
-
-    async def __call__(
-        self, request: Request, _published: Annotated[str | None, Depends(_TOKEN_SCHEME)] = None
-    ) -> RequestContext:
-        headers = request.headers
-        bearers = _bearers(headers.getlist("Authorization"))
-        tokens = [*bearers, *headers.getlist(TOKEN_HEADER)]
-        if len(tokens) == len(bearers) == 1:
-            resources: Resources = request.app.state.resources
-            if (identity := resources.api_keys.identify(bearers[0])) is not None:
-                return _context(request, resources, identity)
+    async def _by_bearer(self, resources: Resources, bearers: list[str], hosts: list[str]) -> Identity:
+        if len(bearers) == 1 and (known := resources.api_keys.identify(bearers[0], self._door)) is not None:
+            return known
         try:
-            return await _identified(request, tokens, headers.getlist(HOST_HEADER))
+            return await resources.verifier.identify(bearers if self._door == "openai" else [], hosts)
         except AuthMissing:
-            raise AuthMissing(
-                "Send `Authorization: Bearer <API key>`, or an HTY token there and its host in HtyHost"
-            ) from None
+            if self._door == "openai" or resources.api_keys.any:
+                raise AuthInvalid(_NO_KEY) from None
+            raise
+
+    async def _by_token(self, resources: Resources, tokens: list[str], hosts: list[str]) -> Identity:
+        try:
+            return await resources.verifier.identify(tokens, hosts)
+        except AuthMissing:
+            if self._door == "openai" and not tokens:
+                raise AuthMissing(_SEND_A_KEY) from None
+            raise
 
 
-BearerContextDep = Annotated[RequestContext, Depends(_BearerOrHtyCaller())]
+_NO_KEY: Final = "The bearer token is no API key for this route; HTY tokens need their host in HtyHost"
+_SEND_A_KEY: Final = "Send `Authorization: Bearer <API key>`, or an HTY token there and its host in HtyHost"
+
+ContextDep = Annotated[RequestContext, Depends(_Caller("all"))]
+OpenAIContextDep = Annotated[RequestContext, Depends(_Caller("openai"))]
+"""For OpenAI's clients."""
 
 
 def _bearers(values: list[str]) -> list[str]:
@@ -188,8 +187,7 @@ async def get_cursor(
         return Cursor(0, 0)
     cursor = Cursor.parse(given)
     if cursor is None:
-        fault = {"field": "Last-Event-ID", "message": "has the form <epoch>-<frame>"}
-        raise ValidationFailed(details={"fields": [fault]})
+        raise wrong_field("Last-Event-ID", "has the form <epoch>-<frame>")
     return cursor
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.exceptions import ServiceError, UnsupportedMediaType, ValidationFailed
+from app.exceptions import ServiceError, UnsupportedMediaType, ValidationFailed, wrong_field
 
 FILE_PART: Final = "file"
 MAX_OVERHEAD: Final = 65_536
@@ -117,4 +117,4 @@ class FormReader:
 
 
 def broken(message: str) -> ValidationFailed:
-    return ValidationFailed(details={"fields": [{"field": FILE_PART, "message": message}]})
+    return wrong_field(FILE_PART, message)

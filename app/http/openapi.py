@@ -1,6 +1,7 @@
 """The published OpenAPI: what routes tell FastAPI about their errors and bodies, and what FastAPI cannot say.
 
-Errors that many routes have are named groups here. All that every route has is added by ``errors``.
+Errors that many routes have are named groups in ``app.exceptions``. What every route has is added by
+``errors``.
 """
 
 import copy
@@ -15,45 +16,10 @@ from pydantic.json_schema import models_json_schema
 from starlette.routing import BaseRoute
 
 from app.error_handlers import ENVELOPE, ErrorShape
-from app.exceptions import (
-    ERROR_CLASSES,
-    AuthInvalid,
-    AuthMissing,
-    AuthUnavailable,
-    BodyTooLarge,
-    CozeApiError,
-    CozeQuotaExhausted,
-    CozeRateLimited,
-    CozeTimeout,
-    IdempotencyKeyReused,
-    InternalError,
-    Overloaded,
-    RateLimited,
-    RedisUnavailable,
-    ServiceError,
-    SessionExpired,
-    SessionNotFound,
-    SessionTerminated,
-    ShuttingDown,
-    UnsupportedMediaType,
-    ValidationFailed,
-)
+from app.exceptions import ERROR_CLASSES, EVERYWHERE, ServiceError
 from app.http.dependencies import HOST_HEADER, TOKEN_HEADER
 from app.models import Chat, SuccessEnvelope
 
-BEGINS: Final = (RateLimited, ShuttingDown)
-"""Of routes that begin something."""
-BEGINS_ONCE: Final = (*BEGINS, IdempotencyKeyReused)
-"""Of those that take an Idempotency-Key."""
-BODY: Final = (BodyTooLarge, UnsupportedMediaType)
-SESSION: Final = (SessionNotFound, SessionTerminated, SessionExpired)
-"""Of routes that need a living session."""
-COZE: Final = (CozeRateLimited, CozeApiError, CozeQuotaExhausted, CozeTimeout)
-"""Of routes that answer with what Coze said."""
-_EVERYWHERE: Final = (
-    *(ValidationFailed, AuthMissing, AuthInvalid, AuthUnavailable),  # headers may be too large anywhere
-    *(RedisUnavailable, Overloaded, InternalError),
-)
 _SCHEMAS: Final = "#/components/schemas/"
 _EXAMPLES: Final = "#/components/examples/"
 _EVENT: Final[dict[str, Any]] = {
@@ -74,7 +40,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 def errors(*classes: type[ServiceError], shape: ErrorShape = ENVELOPE) -> Responses:
     """``responses=`` of a route that needs a caller: its own failures and those that every route has."""
-    return only_errors(*classes, *_EVERYWHERE, shape=shape)
+    return only_errors(*classes, *EVERYWHERE, shape=shape)
 
 
 def only_errors(*classes: type[ServiceError], shape: ErrorShape = ENVELOPE) -> Responses:
@@ -82,13 +48,13 @@ def only_errors(*classes: type[ServiceError], shape: ErrorShape = ENVELOPE) -> R
     responses: Responses = {}
     for cls in classes:
         response = responses.setdefault(
-            cls.status,
+            shape.status(cls()),
             {"model": shape.model, "description": "", "content": {"application/json": {"examples": {}}}},
         )
         examples = response["content"]["application/json"]["examples"]
         examples[cls.code] = {"$ref": f"{_EXAMPLES}{shape.name}.{cls.code}"}
         response["description"] = ", ".join(examples)
-        if cls.default_retry_after is not None:
+        if shape.retry_after(cls()) is not None:
             response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
     return responses
 
@@ -139,7 +105,7 @@ def add_openapi(app: FastAPI, shapes: Sequence[ErrorShape] = ()) -> None:
             components["schemas"] |= _bodies(app.routes)
             components["examples"] = _examples((ENVELOPE, *shapes))
             _drop_fastapis_422(document)
-            _require_the_host(document)
+            _say_who_gets_in(document)
             _add_links(document["paths"])
             app.openapi_schema = document
         return app.openapi_schema
@@ -191,14 +157,21 @@ def _drop_fastapis_422(document: dict[str, Any]) -> None:
         document["components"]["schemas"].pop(name, None)
 
 
-def _require_the_host(document: dict[str, Any]) -> None:
-    """FastAPI can say that either of two schemes will do, not that both are needed."""
+def _say_who_gets_in(document: dict[str, Any]) -> None:
+    """FastAPI can say that either of two schemes will do, not that both are needed; and each scheme would be
+    a dependency more for each request."""
     host = {"type": "apiKey", "in": "header", "name": HOST_HEADER, "description": "Host of the calling app"}
-    document["components"]["securitySchemes"][HOST_HEADER] = host
+    text = (
+        "An API key of COZE_API_KEYS; for OpenAI's clients one of COZE_OPENAI_API_KEYS or an HTY token, too"
+    )
+    schemes = document["components"]["securitySchemes"]
+    schemes |= {HOST_HEADER: host, "Bearer": {"type": "http", "scheme": "bearer", "description": text}}
     for operation in _operations(document):
         for requirement in operation.get("security", ()):
             if TOKEN_HEADER in requirement:
                 requirement[HOST_HEADER] = []
+        if "security" in operation:
+            operation["security"].append({"Bearer": []})
 
 
 _MAKES: Final = {

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 import orjson
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.error_handlers import error_body
+from app.error_handlers import error_body, error_response
 from app.exceptions import ServiceError
 from app.models import Cursor, success_json, task_status_of
 from app.models.records import head_of
@@ -81,7 +82,8 @@ class Dialect(Protocol):
 
     ``opening`` is written first, ``heartbeat`` in silence, ``ending`` or ``error`` last, or ``reconnect``
     where this process leaves.
-    ``batch`` and ``ending`` may raise ``ServiceError``: then the stream ends with ``error``.
+    ``batch``, ``ending`` and ``reconnect`` may raise ``ServiceError``: then the stream ends with ``error``,
+    or is refused where nothing of it was sent yet.
     """
 
     @property
@@ -126,6 +128,8 @@ class EventStream(Response):
         shutdown: tells when open streams have to go.
         on_close: called at the end, however it came.
         dialect: how frames are written.
+        patience: seconds for which the head is held back until the dialect has something to say beyond its
+            opening. Until then a failure is an answer with a status of its own.
     """
 
     def __init__(
@@ -137,6 +141,7 @@ class EventStream(Response):
         shutdown: Shutdown,
         on_close: Callable[[], None],
         dialect: Dialect = _COZE_EVENTS,
+        patience: float = 0.0,
     ) -> None:
         super().__init__(headers={**STREAM_HEADERS, "X-Coze-Chat-Id": chat_id})
         del self.headers["content-length"]
@@ -145,14 +150,16 @@ class EventStream(Response):
         self._heartbeat = heartbeat
         self._shutdown = shutdown
         self._on_close = on_close
-        self._gone = False
+        self._patience = patience
+        self._begun = self._gone = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises ``ClientDisconnect`` where the client left before the head."""
         stop_listening = self._shutdown.changed.watch(self._reader.wake)
         silence = IdleTimer(self._heartbeat, self._reader.wake)
         client = asyncio.ensure_future(self._watch_client(receive))
         # In a task of its own: each frame would wake all the coroutines of middleware and routing above us.
-        writer = asyncio.ensure_future(self._write(scope, send, silence))
+        writer = asyncio.ensure_future(self._write(scope, receive, send, silence))
         try:
             await writer
         finally:
@@ -163,36 +170,61 @@ class EventStream(Response):
             self._reader.close()
             self._on_close()
 
-    async def _write(self, scope: Scope, send: Send, silence: IdleTimer) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        last = await self._follow(send, silence, scope.get("state", {}).get("request_id", ""))
+    async def _write(self, scope: Scope, receive: Receive, send: Send, silence: IdleTimer) -> None:
+        request_id = scope.get("state", {}).get("request_id", "")
+        try:
+            last = await self._follow(send, silence, request_id)
+        except ServiceError as error:
+            error.headers["X-Coze-Chat-Id"] = self.headers["X-Coze-Chat-Id"]
+            await error_response(error, scope)(scope, receive, send)
+            return
         if not self._gone:
-            body = without_separators(last)
-            await send({"type": "http.response.body", "body": body, "more_body": False})
+            await self._send(send, last, more=False)
+        elif not self._begun:
+            raise ClientDisconnect
+
+    async def _send(self, send: Send, piece: bytes, *, more: bool = True) -> None:
+        if not self._begun:
+            self._begun = True
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        body = without_separators(piece)
+        await send({"type": "http.response.body", "body": body, "more_body": more})
 
     async def _follow(self, send: Send, silence: IdleTimer, request_id: str) -> bytes:
-        """Writes what there is, all at once, as often as there is something; returns the last words."""
+        """Writes what there is, all at once, as often as there is something; returns the last words.
+
+        Raises ``ServiceError`` where there was none before.
+        """
         dialect, piece = self._dialect, self._dialect.opening
-        self._reader.wake()  # the opening is not to wait for a frame
+        loop = asyncio.get_running_loop()
+        held_until = loop.time() + self._patience
+        # The opening is not to wait for a frame.
+        first = loop.call_later(self._patience, self._reader.wake)
         try:
             async for found in self._reader:
                 if isinstance(found, Ending):
                     return piece + dialect.ending(found, self._reader.last)
-                piece += dialect.batch(found) if found.frames else b""
+                news = dialect.batch(found) if found.frames else b""
+                piece += news
                 if self._gone:
                     return b""
                 if self._shutdown.streams_end and not found.frames:
                     return piece + dialect.reconnect()
+                if not (news or self._begun or loop.time() >= held_until):
+                    continue
                 if not piece and silence.due:
                     piece = dialect.heartbeat
                 if piece:
                     silence.beat()
-                    body = without_separators(piece)
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                    await self._send(send, piece)
                     piece = b""
         except ServiceError as error:
+            if not self._begun and self._patience:
+                raise
             # The status is out already: what goes wrong now is told by an event, behind what was said.
             return piece + dialect.error(error, request_id)
+        finally:
+            first.cancel()
         return b""
 
     async def _watch_client(self, receive: Receive) -> None:

@@ -92,6 +92,13 @@ class Cursor(NamedTuple):
 _MOMENT: Final = "2026-11-22T18:40:33.115908+00:00"
 _SESSION_ID: Final = "coze_session_1795372833115_7l4mgyuf3lw2iispuvavf"
 _CHAT_ID: Final = "coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n"
+
+
+def _message(role: str, content: str, message_id: str) -> dict[str, Any]:
+    message = {"role": role, "content": content, "timestamp": _MOMENT, "message_id": message_id}
+    return {**message, "metadata": {}}
+
+
 _CHAT_EXAMPLE: Final[dict[str, Any]] = {
     "chat_id": _CHAT_ID,
     "session_id": _SESSION_ID,
@@ -100,20 +107,8 @@ _CHAT_EXAMPLE: Final[dict[str, Any]] = {
     "updated_at": _MOMENT,
     "completed_at": _MOMENT,
     "recovered": False,
-    "user_message": {
-        "role": "user",
-        "content": "你好",
-        "timestamp": _MOMENT,
-        "message_id": "msg_gwpw6mvfvekbqjatrh3n",
-        "metadata": {},
-    },
-    "assistant_message": {
-        "role": "assistant",
-        "content": "你好！有什么可以帮你？",
-        "timestamp": _MOMENT,
-        "message_id": "7380000000000000007",
-        "metadata": {},
-    },
+    "user_message": _message("user", "你好", "msg_gwpw6mvfvekbqjatrh3n"),
+    "assistant_message": _message("assistant", "你好！有什么可以帮你？", "7380000000000000007"),
     "content": "你好！有什么可以帮你？",
     "reasoning_content": "",
     "follow_up_questions": ["你能做什么？"],

@@ -126,8 +126,6 @@ class CreateSession(_WithMetaData):
     """Body of POST /coze/sessions."""
 
     model_config = ConfigDict(
-        extra="ignore",
-        strict=True,
         json_schema_extra={"examples": [{"user_id": "u-1", "meta_data": {"app": "web"}}]},
     )
 
@@ -175,8 +173,6 @@ class SendMessage(_WithMetaData):
     """Body of POST /coze/sessions/{session_id}/messages."""
 
     model_config = ConfigDict(
-        extra="ignore",
-        strict=True,
         json_schema_extra={"examples": [{"message": "你好，介绍一下你自己", "stream": False}]},
     )
 
@@ -216,8 +212,6 @@ class SubmitToolOutputs(_Body):
     """Body of POST /coze/chats/{chat_id}/tool_outputs: all outputs that the chat asks for, in one call."""
 
     model_config = ConfigDict(
-        extra="ignore",
-        strict=True,
         json_schema_extra={
             "examples": [{"tool_outputs": [{"tool_call_id": "Q0Q=", "output": '{"t":21}'}], "stream": False}]
         },

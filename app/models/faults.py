@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.models.bodies import BOT_ID_PATTERN, CONVERSATION_ID_PATTERN, USER_ID_PATTERN
+from app.utils.plain_words import rule_of
 
 DATE_PATTERN: Final = r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$"
 MESSAGE_ID_PATTERN: Final = r"^([1-9][0-9]{0,31})?$"
@@ -19,37 +20,6 @@ _PATTERNS: Final = {
     GROUPS_PATTERN: "must be some of day, bot, user and root, with commas between them",
 }
 """Regular expressions that a request may offend, and what they ask for."""
-_WORDS: Final[dict[str, str]] = {
-    "missing": "is required",
-    "string_type": "must be a string",
-    "string_unicode": "holds half a character (a lone surrogate)",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_parsing_size": "must be a whole number of a sane size",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "dict_type": "must be an object",
-    "mapping_type": "must be an object",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "list_type": "must be an array",
-    "none_required": "must be null",
-    "string_too_short": "must have at least {min_length} characters",
-    "string_too_long": "must have at most {max_length} characters",
-    "too_short": "must have at least {min_length} items, has {actual_length}",
-    "too_long": "must have at most {max_length} items",
-    "greater_than": "must be more than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
-    "literal_error": "must be {expected}",
-    "enum": "must be {expected}",
-}
-"""By the fault's type; with the limits that come with it."""
 _JSON: Final = {
     "recursion limit exceeded": "nested too deep",
     "EOF": "it ends too early, EOF",
@@ -68,9 +38,7 @@ def in_plain_words(fault: Mapping[str, Any]) -> str:
         return _PATTERNS.get(str(limits.get("pattern")), "has a form that is not allowed")
     if kind in ("value_error", "assertion_error"):
         return str(limits.get("error") or fault["msg"].partition(", ")[2])
-    if (words := _WORDS.get(kind)) is not None:
-        return words.format_map(limits)
-    return re.sub(r"^Input should be", "must be", str(fault["msg"]))
+    return rule_of(fault) or re.sub(r"^Input should be", "must be", str(fault["msg"]))
 
 
 def _json(reason: str) -> str:

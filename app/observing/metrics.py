@@ -9,11 +9,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from app.exceptions import UpstreamError
+
 if TYPE_CHECKING:
-    from prometheus_client import Counter, Gauge, Histogram
+    from prometheus_client import Counter, Histogram
 
 MAX_LABELS: Final = 100
 """Different bots, and different Coze codes, that get a label of their own; the rest are ``other``."""
@@ -102,83 +105,44 @@ class Metrics:
             (self._workers / str(os.getpid())).touch()
         else:
             prometheus_client.ProcessCollector(registry=self._registry)
-        self._add_requests()
-        self._add_chats()
-        self._add_auth_and_redis()
-        self._gauge("coze_build_info", "1, by version", "max", ["version"]).labels(version).set(1)
+        self._add_instruments()
+        self._build_info.labels(version).set(1)
 
-    def _counter(self, name: str, text: str, labels: list[str] | None = None) -> "Counter":
-        return self._prometheus.Counter(name, text, labels or [], registry=self._registry)
-
-    def _gauge(
-        self,
-        name: str,
-        text: str,
-        mode: Literal["livesum", "mostrecent", "max"],
-        labels: list[str] | None = None,
-    ) -> "Gauge":
-        return self._prometheus.Gauge(
-            name, text, labels or [], registry=self._registry, multiprocess_mode=mode
-        )
-
-    def _histogram(
-        self, name: str, text: str, buckets: tuple[float, ...], labels: list[str] | None = None
-    ) -> "Histogram":
-        return self._prometheus.Histogram(name, text, labels or [], registry=self._registry, buckets=buckets)
-
-    def _add_requests(self) -> None:
-        self._requests = self._counter(
-            "coze_http_requests", "Requests answered", ["method", "route", "status"]
-        )
-        self._request_seconds = self._histogram(
-            "coze_http_request_duration_seconds",
-            "From a request to the headers of its answer",
-            _REQUEST_BUCKETS,
-            ["route"],
-        )
-        self.open_streams = self._gauge("coze_open_streams", "Event streams being read", "livesum")
-
-    def _add_chats(self) -> None:
-        self._chats = self._counter("coze_chats", "Chats that ended here", ["outcome", "bot"])
-        self._first_delta = self._histogram(
-            "coze_chat_first_delta_seconds", "From a chat's start to its first delta", _CHAT_BUCKETS
-        )
-        self._chat_seconds = self._histogram(
-            "coze_chat_duration_seconds", "From a chat's start to its end", _CHAT_BUCKETS, ["outcome"]
-        )
-        self._tokens = self._counter("coze_tokens", "Tokens that Coze has counted", ["bot", "direction"])
-        self._recoveries = self._counter("coze_recoveries", "Chats whose cut answer was fetched from Coze")
-        self._takeovers = self._counter("coze_takeovers", "Chats taken over from a process that is gone")
-        self.running_chats = self._gauge("coze_running_chats", "Chats that run here", "livesum")
-        self._queued = self._gauge(
-            "coze_queued_chats", "Messages waiting in queues, of all replicas; NaN: unknown", "mostrecent"
-        )
-
-    def _add_auth_and_redis(self) -> None:
-        self._upstream_errors = self._counter(
-            "coze_upstream_errors", "Failures of Coze by its code, without one by ours", ["code"]
-        )
-        self._retries = self._counter("coze_upstream_retries", "Requests to Coze that were sent again")
-        self._unreadable = self._counter(
-            "coze_upstream_unreadable", "What Coze sent and could not be read, or only in part", ["kind"]
-        )
-        self._auth = self._counter("coze_auth", "Identifications by error code; OK: let in", ["outcome"])
-        self._auth_cache = self._counter(
-            "coze_auth_cache", "Tokens looked up: hit, joined (another's call) or miss", ["result"]
-        )
-        self._redis = self._histogram(
-            "coze_redis_duration_seconds",
-            "Redis round trips by script or command",
-            _REDIS_BUCKETS,
-            ["command"],
-        )
-        self._outages = self._counter("coze_redis_outages", "Times that Redis was found away")
-        self._expiry = self._gauge(
-            "coze_credential_expiry_seconds",
-            "Until the Coze credential expires, if known",
-            "mostrecent",
-            ["credential"],
-        )
+    def _add_instruments(self) -> None:
+        counter = partial(self._prometheus.Counter, registry=self._registry)
+        gauge = partial(self._prometheus.Gauge, registry=self._registry)
+        histogram = partial(self._prometheus.Histogram, registry=self._registry)
+        self._requests = counter("coze_http_requests", "Requests answered", ["method", "route", "status"])
+        text = "From a request to the headers of its answer"
+        name = "coze_http_request_duration_seconds"
+        self._request_seconds = histogram(name, text, ["route"], buckets=_REQUEST_BUCKETS)
+        text = "Event streams being read"
+        self.open_streams = gauge("coze_open_streams", text, multiprocess_mode="livesum")
+        self._chats = counter("coze_chats", "Chats that ended here", ["outcome", "bot"])
+        text = "From a chat's start to its first delta"
+        self.first_delta = histogram("coze_chat_first_delta_seconds", text, buckets=_CHAT_BUCKETS)
+        text = "From a chat's start to its end"
+        self._chat_seconds = histogram("coze_chat_duration_seconds", text, ["outcome"], buckets=_CHAT_BUCKETS)
+        self._tokens = counter("coze_tokens", "Tokens that Coze has counted", ["bot", "direction"])
+        self._recoveries = counter("coze_recoveries", "Chats whose cut answer was fetched from Coze")
+        self.takeovers = counter("coze_takeovers", "Chats taken over from a process that is gone")
+        self.running_chats = gauge("coze_running_chats", "Chats that run here", multiprocess_mode="livesum")
+        text = "Messages waiting in queues, of all replicas; NaN: unknown"
+        self.queued = gauge("coze_queued_chats", text, multiprocess_mode="mostrecent")
+        text = "Failures of Coze by its code, without one by ours"
+        self._upstream_errors = counter("coze_upstream_errors", text, ["code"])
+        self.retries = counter("coze_upstream_retries", "Requests to Coze that were sent again")
+        text = "What Coze sent and could not be read, or only in part"
+        self.unreadable = counter("coze_upstream_unreadable", text, ["kind"])
+        self.auth = counter("coze_auth", "Identifications by error code; OK: let in", ["outcome"])
+        text = "Tokens looked up: hit, joined (another's call) or miss"
+        self.auth_cache = counter("coze_auth_cache", text, ["result"])
+        text = "Redis round trips by script or command"
+        self._redis = histogram("coze_redis_duration_seconds", text, ["command"], buckets=_REDIS_BUCKETS)
+        self.redis_outages = counter("coze_redis_outages", "Times that Redis was found away")
+        name, text = "coze_credential_expiry_seconds", "Until the Coze credential expires, if known"
+        self._expiry = gauge(name, text, ["credential"], multiprocess_mode="mostrecent")
+        self._build_info = gauge("coze_build_info", "1, by version", ["version"], multiprocess_mode="max")
 
     # -- what happens ------------------------------------------------------------------------------------
 
@@ -199,9 +163,6 @@ class Metrics:
         series[0].inc()
         series[1].observe(seconds)
 
-    def first_delta(self, seconds: float) -> None:
-        self._first_delta.observe(seconds)
-
     def chat_ended(self, outcome: str, bot: str, seconds: float, *, recovered: bool) -> None:
         self._chats.labels(outcome, self._bot(bot)).inc()
         self._chat_seconds.labels(outcome).observe(seconds)
@@ -213,32 +174,10 @@ class Metrics:
         self._tokens.labels(self._bot(bot), "input").inc(max(0, read))
         self._tokens.labels(self._bot(bot), "output").inc(max(0, written))
 
-    def takeover(self) -> None:
-        self._takeovers.inc()
-
-    def upstream_error(self, code: str) -> None:
-        """``code``: Coze's number, or our own code where Coze said none."""
+    def upstream_error(self, error: UpstreamError) -> None:
+        """By Coze's number, or our own code where Coze said none."""
+        code = error.code if error.coze_code is None else str(error.coze_code)
         self._upstream_errors.labels(self._code(code)).inc()
-
-    def unreadable(self, kind: str, amount: int = 1) -> None:
-        """``kind``: ``reply``, ``message``, ``event`` (read in part) or ``lost_event``."""
-        self._unreadable.labels(kind).inc(amount)
-
-    def upstream_retry(self) -> None:
-        self._retries.inc()
-
-    def auth(self, outcome: str) -> None:
-        self._auth.labels(outcome).inc()
-
-    def auth_cache(self, result: str) -> None:
-        self._auth_cache.labels(result).inc()
-
-    def redis_outage(self) -> None:
-        self._outages.inc()
-
-    def queued(self, length: float) -> None:
-        """Read when it is asked for; NaN where Redis cannot say."""
-        self._queued.set(length)
 
     def watch_credentials(self, expiry_times: Callable[[], Mapping[str, int | None]]) -> None:
         """Asked at each scrape: by a label for the credential unix seconds, None where they are unknown."""
@@ -315,5 +254,5 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True

@@ -40,7 +40,7 @@ class MetricsPages:
         async with self._lock:  # who comes meanwhile gets the same page
             if not self._pages or self._ticks() - self._made_at >= self.fresh_seconds:
                 self._pages.clear()
-                self._metrics.queued(await self._queued())
+                self._metrics.queued.set(await self._queued())
                 self._made_at = self._ticks()
             if kind not in self._pages:
                 if len(self._pages) >= _MOST_KINDS:

@@ -8,7 +8,7 @@ from app.observing.metrics import Metrics
 from app.observing.tracing import Tracing
 from app.redis_client.commands import Arg, Command, Fields, Key, Number, Script, Text, Texts, pairs
 from app.redis_client.gate import RedisGate, RedisRefused
-from app.redis_client.keys import Keys, SessionKeys, UsageKeys
+from app.redis_client.keys import ALL, HeldKeys, Keys, RateKeys, SessionKeys, UsageKeys
 from app.redis_client.refusals import reason
 from app.redis_client.servers import (
     AnyServers,
@@ -20,12 +20,15 @@ from app.redis_client.servers import (
 )
 
 __all__ = [
+    "ALL",
     "Arg",
     "Command",
     "Fields",
+    "HeldKeys",
     "Key",
     "Keys",
     "Number",
+    "RateKeys",
     "RedisGate",
     "RedisRefused",
     "Script",
@@ -43,15 +46,12 @@ __all__ = [
 
 def _open_servers(url: str, pool_size: int, reply_timeout: float) -> AnyServers:
     address = parse_redis_url(url)
-    match address.kind:
-        case "memory":
-            return open_embedded(reply_timeout)
-        case "single":
-            return open_single(address, pool_size=pool_size, reply_timeout=reply_timeout)
-        case "sentinel":
-            return open_sentinel(address, pool_size=pool_size, reply_timeout=reply_timeout)
-        case "cluster":
-            return open_cluster(address, pool_size=pool_size, reply_timeout=reply_timeout)
+    if address.kind == "memory":
+        return open_embedded(reply_timeout)
+    if address.kind == "cluster":
+        return open_cluster(address, pool_size=pool_size, reply_timeout=reply_timeout)
+    open_master = open_sentinel if address.kind == "sentinel" else open_single
+    return open_master(address, pool_size=pool_size, reply_timeout=reply_timeout)
 
 
 @asynccontextmanager

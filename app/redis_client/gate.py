@@ -240,7 +240,7 @@ class RedisGate:
         if self._open.is_set():
             self._open.clear()
             self.outages += 1
-            self._metrics.redis_outage()
+            self._metrics.redis_outages.inc()
             self.why = reason(exc)
             logger.warning("Redis is away: {}", self.why)
             self._start_probe()

@@ -1,9 +1,12 @@
 """Key names."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from app.redis_client.commands import Key
 from app.utils import SHARDS, group_of, shard_of
+
+ALL: Final = "all"
+"""The whole service, where others are named by their digest."""
 
 
 class SessionKeys(NamedTuple):
@@ -19,6 +22,27 @@ class SessionKeys(NamedTuple):
     runs: Key
     """A chat's id completes it, as that of ``logs``."""
     logs: Key
+
+
+class HeldKeys(NamedTuple):
+    """Who holds sessions, in each layer of the limits, all in one slot; entries leave at their expiry."""
+
+    user_sessions: Key
+    owner_sessions: Key
+    root_sessions: Key
+    sessions: Key
+    owner_users: Key
+    root_users: Key
+    users: Key
+
+
+class RateKeys(NamedTuple):
+    """The token buckets of one kind of call, one for each layer, all in one slot."""
+
+    user_bucket: Key
+    owner_bucket: Key
+    root_bucket: Key
+    service_bucket: Key
 
 
 class UsageKeys(NamedTuple):
@@ -96,6 +120,19 @@ class Keys:
     def user_sessions(self, user: str) -> Key:
         return Key(f"{self.prefix}{{index}}:user:{user}")
 
+    def held(self, user: str, owner: str, root: str) -> HeldKeys:
+        """The sessions of a user, his owner, its root and all, and the users who have any."""
+        index = f"{self.prefix}{{index}}:"
+        return HeldKeys(
+            user_sessions=self.user_sessions(user),
+            owner_sessions=Key(f"{index}sessions:{owner}"),
+            root_sessions=Key(f"{index}sessions:{root}"),
+            sessions=self.all_sessions,
+            owner_users=Key(f"{index}users:{owner}"),
+            root_users=Key(f"{index}users:{root}"),
+            users=self.all_users,
+        )
+
     def remaining_sessions(self, user: str) -> Key:
         """A user's sessions of which anything is left, so also those that are over."""
         return Key(f"{self.prefix}{{index}}:kept:{user}")
@@ -134,12 +171,15 @@ class Keys:
             usage_owners=Key(f"{self._shard(shard)}owners:{root}{':' if root else ''}"),
         )
 
-    def spent(self, shard: int, user: str, day: int | str = "") -> Key:
-        """A user's tokens of a day where there is a quota. Without ``day`` its number is to be added."""
-        return Key(f"{self._shard(shard)}spent:{user}:{day}")
+    def spent(self, shard: int, whose: str = "", day: int | str = "") -> Key:
+        """Tokens of a day where there is a quota: of a user, an owner, a root or all. What is not given is to
+        be added."""
+        return Key(f"{self._shard(shard)}spent:{whose}{':' if whose else ''}{day}")
 
-    def rate(self, kind: str, user: str) -> Key:
-        return Key(f"{self.prefix}rate:{kind}:{user}")
+    def rate(self, kind: str, user: str, owner: str, root: str) -> RateKeys:
+        """All of them where the indexes are: a call takes a token of each, or of none."""
+        buckets = f"{self.prefix}{{index}}:rate:{kind}:"
+        return RateKeys(*(Key(buckets + whose) for whose in (user, owner, root, ALL)))
 
     def waiting(self, shard: int) -> Key:
         """Chats that wait for tool outputs; a score is the time after which it is forgotten."""

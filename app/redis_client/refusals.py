@@ -39,7 +39,7 @@ class HandshakeRefused(redis_errors.ConnectionError):
     """The server answers and lets nobody in. Its text is the server's own."""
 
 
-def said(error: BaseException) -> str:
+def server_words(error: BaseException) -> str:
     """The server's words, without what Redis before 7 puts around them."""
     return _WRAPPED.sub("", str(error), count=1)
 
@@ -48,7 +48,7 @@ def is_away(error: BaseException) -> bool:
     """Whether this says that Redis, or a part of it, cannot be used at the moment."""
     if isinstance(error, AWAY):
         return True
-    text = said(error)
+    text = server_words(error)
     if isinstance(error, redis_errors.RedisClusterException):
         return not any(words in text for words in _OUR_FAULT)
     return isinstance(error, redis_errors.ResponseError) and text.partition(" ")[0] in _AWAY_WORDS
@@ -56,7 +56,7 @@ def is_away(error: BaseException) -> bool:
 
 def is_read_only(error: BaseException) -> bool:
     """Whether the server is a replica, which takes no writes."""
-    return isinstance(error, redis_errors.ReadOnlyError) or said(error).startswith("READONLY ")
+    return isinstance(error, redis_errors.ReadOnlyError) or server_words(error).startswith("READONLY ")
 
 
 def reason(error: BaseException) -> str:
@@ -65,5 +65,5 @@ def reason(error: BaseException) -> str:
     told = redis_errors.ResponseError | redis_errors.AuthenticationError | HandshakeRefused
     if not isinstance(error, told):
         return certificate_fault(error, "ssl_ca_certs in REDIS_URL") or type(error).__name__
-    words = " ".join(said(error).split())[:_MOST_CHARACTERS]
+    words = " ".join(server_words(error).split())[:_MOST_CHARACTERS]
     return words if isinstance(error, HandshakeRefused) else f"{type(error).__name__}: {words}"

@@ -30,7 +30,7 @@ from redis.backoff import NoBackoff
 
 from app.config.redis_url import RedisAddress
 from app.redis_client.commands import Arg, Command, Key
-from app.redis_client.refusals import HandshakeRefused, is_away, said
+from app.redis_client.refusals import HandshakeRefused, is_away, server_words
 from app.utils import SHARDS
 from app.utils.stopping import NoCancelLost, end_tasks
 
@@ -65,10 +65,14 @@ class Servers:
         client: for commands.
         blocking: for reads that wait: the same server without a read time-out (redis-py would end them).
         reply_timeout: seconds for a reply, and for all replies of a pipeline together.
+        sentinel: tells where the master is; closed with the rest.
     """
 
-    def __init__(self, client: Redis, *, blocking: Redis, reply_timeout: float) -> None:
+    def __init__(
+        self, client: Redis, *, blocking: Redis, reply_timeout: float, sentinel: Sentinel | None = None
+    ) -> None:
         self._client = client
+        self._sentinel = sentinel
         self._blocking = blocking
         blocking.response_callbacks.clear()  # replies as they come, everywhere
         self._reply_timeout = reply_timeout
@@ -162,7 +166,10 @@ class Servers:
 
     async def on_each(self, *parts: Arg) -> Sequence[Reply]:
         """The replies of all that hold keys, to a command without a key."""
-        return _without_errors(await self._exchange([_packed(parts)]))
+        replies = await self._exchange([_packed(parts)])
+        if isinstance(replies[0], Exception):
+            raise replies[0]
+        return replies
 
     async def read(self, key: Key, parts: Parts, seconds: float) -> Reply:
         """A command that waits up to ``seconds``; all its keys share a slot with ``key``.
@@ -190,18 +197,9 @@ class Servers:
             if not reply.done():
                 reply.set_result(redis_errors.ConnectionError("No reply"))
         await self._give_back()
-        for client in (self._blocking, self._client):
-            await client.aclose()
-
-
-class SentinelServers(Servers):
-    def __init__(self, client: Redis, *, blocking: Redis, reply_timeout: float, sentinel: Sentinel) -> None:
-        super().__init__(client, blocking=blocking, reply_timeout=reply_timeout)
-        self._sentinel = sentinel
-
-    async def close(self) -> None:
-        await super().close()
-        await self._sentinel.aclose()
+        for client in (self._blocking, self._client, self._sentinel):
+            if client is not None:
+                await client.aclose()
 
 
 class ClusterServers:
@@ -282,7 +280,7 @@ AnyServers = Servers | ClusterServers
 async def _handshake(connection: AbstractConnection) -> None:
     """redis-py's handshake, and our name for whoever lists the clients. What is refused there says that the
     server cannot be used; redis-py would raise it as the error of the command that happened to need the
-    connection. The name alone adorns: without the right to give one, or behind a proxy, it is left out."""
+    connection. The name is for people alone: where it may not be given, as behind a proxy, it is left out."""
     # Else it sends CLIENT SETINFO and ignores the reply, in which a server may say why it hangs up.
     connection.driver_info = None
     try:
@@ -298,7 +296,7 @@ async def _handshake(connection: AbstractConnection) -> None:
 
 
 def _handshake_refused(error: Exception) -> HandshakeRefused:
-    return HandshakeRefused(f"it refuses connections: {said(error)[:200]}")
+    return HandshakeRefused(f"it refuses connections: {server_words(error)[:200]}")
 
 
 def _packed(parts: Parts) -> bytes:
@@ -313,13 +311,6 @@ async def _reply(connection: AbstractConnection) -> Reply:
         return reply
     except redis_errors.ResponseError as error:
         return error
-
-
-def _without_errors(replies: Sequence[Reply]) -> Sequence[Reply]:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return replies
 
 
 class _MasterPool(SentinelConnectionPool, BlockingConnectionPool):
@@ -366,7 +357,7 @@ def open_single(address: RedisAddress, *, pool_size: int, reply_timeout: float) 
     )
 
 
-def open_sentinel(address: RedisAddress, *, pool_size: int, reply_timeout: float) -> SentinelServers:
+def open_sentinel(address: RedisAddress, *, pool_size: int, reply_timeout: float) -> Servers:
     given: dict[str, Any] = {**parse_url(address.url)}
     given.pop("host", None)
     given.pop("port", None)
@@ -394,7 +385,7 @@ def open_sentinel(address: RedisAddress, *, pool_size: int, reply_timeout: float
         )
         return Redis.from_pool(pool)
 
-    return SentinelServers(
+    return Servers(
         client(pool_size, reply_timeout),
         blocking=client(BLOCKING_READS, None),
         reply_timeout=reply_timeout,

@@ -9,6 +9,7 @@ from app.http.dependencies import RequestContext
 from app.http.sse import STREAM_HEADERS, EventStream, result_json
 from app.models import success_json, task_status_of
 from app.tasks.frames import error_of
+from app.tasks.places import Place
 from app.tasks.reader import Ending, Reader
 
 
@@ -57,13 +58,13 @@ def stream_head(chat_id: str) -> Response:
     return response
 
 
-def stream(context: RequestContext, reader: Reader, chat_id: str) -> Response:
-    """The chat's events. Ask ``resources.streams.check`` before anything is begun."""
+def stream(context: RequestContext, reader: Reader, chat_id: str, place: Place) -> Response:
+    """The chat's events, which keep their place until they end."""
     resources = context.resources
     return EventStream(
         reader,
         chat_id=chat_id,
         heartbeat=resources.settings.heartbeat_seconds,
         shutdown=resources.shutdown,
-        on_close=resources.streams.take(context.identity.owner),
+        on_close=place.keep(),
     )

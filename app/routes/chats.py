@@ -4,18 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.exceptions import ChatNotFound, ChatState, RateLimited
+from app.exceptions import BEGINS_ONCE, COZE, ChatNotFound, ChatState, RateLimited
 from app.http.dependencies import ContextDep, CursorDep, IdempotencyKeyHeader, PatienceDep
-from app.http.openapi import (
-    AT_THE_END,
-    BEGINS_ONCE,
-    BODY,
-    COZE,
-    JsonBody,
-    chat_answers,
-    errors,
-    event_stream,
-)
+from app.http.openapi import AT_THE_END, JsonBody, chat_answers, errors, event_stream
 from app.http.raw_path import RawPathRoute
 from app.models import Chat, SubmitToolOutputs, SuccessEnvelope
 from app.routes.answers import chat_answer, chat_as_it_stands, stream, stream_head
@@ -45,12 +36,11 @@ async def get_result(
     responses=event_stream() | AT_THE_END | errors(ChatNotFound, RateLimited),
 )
 async def get_events(chat_id: str, context: ContextDep, after: CursorDep) -> Response:
-    if not context.is_head:
-        context.resources.streams.check(context.identity.owner)
-    reader = await context.resources.chats.follow(context.identity, chat_id, after)
-    if reader is None:
-        return Response(status_code=204, headers={"X-Coze-Chat-Id": chat_id})
-    return stream_head(chat_id) if context.is_head else stream(context, reader, chat_id)
+    with context.resources.streams.taken_if(not context.is_head, context.identity.owner) as place:
+        reader = await context.resources.chats.follow(context.identity, chat_id, after)
+        if reader is None:
+            return Response(status_code=204, headers={"X-Coze-Chat-Id": chat_id})
+        return stream_head(chat_id) if place is None else stream(context, reader, chat_id, place)
 
 
 @router.post(
@@ -68,7 +58,7 @@ async def cancel_chat(chat_id: str, context: ContextDep) -> Response:
     "/{chat_id}/tool_outputs",
     summary="Answer a chat that requires action; it goes on under the same id",
     response_model=SuccessEnvelope[Chat],
-    responses=chat_answers() | errors(*BODY, *BEGINS_ONCE, *COZE, ChatNotFound, ChatState),
+    responses=chat_answers() | errors(*BEGINS_ONCE, *COZE, ChatNotFound, ChatState),
     openapi_extra=JsonBody(SubmitToolOutputs),
 )
 async def submit_tool_outputs(
@@ -79,9 +69,10 @@ async def submit_tool_outputs(
 ) -> Response:
     body = await context.json(SubmitToolOutputs)
     chats, identity = context.resources.chats, context.identity
-    if body.stream:
-        context.resources.streams.check(identity.owner)
-    started = await chats.submit_tool_outputs(identity, chat_id, body, context.request_id, idempotency_key)
-    if body.stream:
-        return stream(context, chats.read(identity, started), chat_id)
+    with context.resources.streams.taken_if(body.stream, identity.owner) as place:
+        started = await chats.submit_tool_outputs(
+            identity, chat_id, body, context.request_id, idempotency_key
+        )
+        if place is not None:
+            return stream(context, chats.read(identity, started), chat_id, place)
     return chat_answer(await chats.answer(identity, chat_id, patience.seconds), patience.headers)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.exceptions import FileNotFound
+from app.exceptions import BEGINS, COZE, SESSION, FileNotFound
 from app.http.dependencies import ContextDep
-from app.http.openapi import BEGINS, BODY, COZE, SESSION, errors
+from app.http.openapi import errors
 from app.http.raw_path import RawPathRoute
 from app.http.uploads import UPLOAD_BODY, open_upload
 from app.models import USER_ID_PATTERN, StoredFile, SuccessEnvelope
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/coze/files", tags=["files"], route_class=RawPathRout
     "",
     summary="Upload a file for messages; it is passed on to Coze while it arrives",
     response_model=SuccessEnvelope[StoredFile],
-    responses=errors(*BODY, *BEGINS, *SESSION, *COZE),
+    responses=errors(*BEGINS, *SESSION, *COZE),
     openapi_extra=UPLOAD_BODY,
 )
 async def upload_file(

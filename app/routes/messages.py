@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Response
 
-from app.exceptions import ChatExpired, FileNotFound, QuotaExceeded, SessionBusy
+from app.exceptions import BEGINS_ONCE, COZE, SESSION, ChatExpired, FileNotFound, QuotaExceeded, SessionBusy
 from app.http.dependencies import ContextDep, IdempotencyKeyHeader, PatienceDep
-from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, chat_answers, errors
+from app.http.openapi import JsonBody, chat_answers, errors
 from app.http.raw_path import RawPathRoute
 from app.models import Chat, SendMessage, SuccessEnvelope
 from app.routes.answers import chat_answer, stream
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/coze/sessions", tags=["messages"], route_class=RawPa
     summary="Send a message",
     response_model=SuccessEnvelope[Chat],
     responses=chat_answers()
-    | errors(*(*BODY, *BEGINS_ONCE, *SESSION, *COZE), ChatExpired, SessionBusy, FileNotFound, QuotaExceeded),
+    | errors(*(*BEGINS_ONCE, *SESSION, *COZE), ChatExpired, SessionBusy, FileNotFound, QuotaExceeded),
     openapi_extra=JsonBody(SendMessage),
 )
 async def send_message(
@@ -28,11 +28,10 @@ async def send_message(
 ) -> Response:
     body = await context.json(SendMessage)
     chats, identity = context.resources.chats, context.identity
-    if body.stream:
-        context.resources.streams.check(identity.owner)
-    started = await chats.send(
-        identity, session_id, body, request_id=context.request_id, idempotency_key=idempotency_key
-    )
-    if body.stream:
-        return stream(context, chats.read(identity, started), started.chat_id)
+    with context.resources.streams.taken_if(body.stream, identity.owner) as place:
+        started = await chats.send(
+            identity, session_id, body, request_id=context.request_id, idempotency_key=idempotency_key
+        )
+        if place is not None:
+            return stream(context, chats.read(identity, started), started.chat_id, place)
     return chat_answer(await chats.answer(identity, started.chat_id, patience.seconds), patience.headers)

@@ -6,6 +6,9 @@ import orjson
 from fastapi import APIRouter, Query, Response
 
 from app.exceptions import (
+    BEGINS_ONCE,
+    COZE,
+    SESSION,
     ConversationNotFound,
     SessionBusy,
     SessionExpired,
@@ -13,7 +16,7 @@ from app.exceptions import (
     SessionNotFound,
 )
 from app.http.dependencies import ContextDep, IdempotencyKeyHeader
-from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, errors
+from app.http.openapi import JsonBody, errors
 from app.http.raw_path import RawPathRoute
 from app.models import ChatPage, ClearedContext, CreateSession, HistoryPage, Session, SuccessEnvelope
 from app.models.faults import MESSAGE_ID_PATTERN
@@ -27,7 +30,7 @@ _MessageId = Query(pattern=MESSAGE_ID_PATTERN, description="A message_id of the 
     "",
     summary="Open a session",
     response_model=SuccessEnvelope[Session],
-    responses=errors(*BODY, *BEGINS_ONCE, ConversationNotFound, SessionLimitReached),
+    responses=errors(*BEGINS_ONCE, ConversationNotFound, SessionLimitReached),
     openapi_extra=JsonBody(CreateSession),
 )
 async def create_session(context: ContextDep, idempotency_key: IdempotencyKeyHeader = None) -> Response:

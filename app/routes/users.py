@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.http.dependencies import BearerContextDep, ContextDep
+from app.http.dependencies import ContextDep, OpenAIContextDep
 from app.http.openapi import errors
 from app.http.raw_path import RawPathRoute
 from app.models import USER_ID_PATTERN, Erased, SessionList, SuccessEnvelope
@@ -34,6 +34,6 @@ async def list_sessions(
     response_model=SuccessEnvelope[Erased],
     responses=errors(),
 )
-async def erase_user(user_id: UserIdPath, context: BearerContextDep) -> Response:
+async def erase_user(user_id: UserIdPath, context: OpenAIContextDep) -> Response:
     erased = await context.resources.users.erase(context.identity, user_id)
     return success(erased, message=f"{erased['erased_sessions']} sessions erased")

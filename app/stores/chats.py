@@ -51,15 +51,11 @@ class Created:
 
 
 class Continuation(NamedTuple):
-    """Tool outputs were taken: the chat goes on in ``epoch``. Before that it had said so many characters."""
+    """Tool outputs were taken: the chat goes on in ``epoch``. ``said``: how many characters of content and of
+    reasoning it had before."""
 
     epoch: int
-    content: int
-    reasoning: int
-
-    @property
-    def said(self) -> tuple[int, int]:
-        return self.content, self.reasoning
+    said: tuple[int, int]
 
 
 class ChatStore:
@@ -169,7 +165,7 @@ class ChatStore:
         fingerprint, epoch, content, reasoning = used.decode().split()
         if fingerprint != key.fingerprint:
             raise IdempotencyKeyReused
-        return Continuation(int(epoch), int(content), int(reasoning))
+        return Continuation(int(epoch), (int(content), int(reasoning)))
 
 
 def status_of(record: bytes) -> str:

@@ -5,13 +5,12 @@ owner, user and conversation is the proof of ownership. It is written before a s
 where we open it, and where Coze makes it with the first chat, at that chat's end or when the session is read.
 """
 
-import hashlib
 from typing import Final, NamedTuple
 
 from app.exceptions import ConversationNotFound
 from app.models import Identity
 from app.redis_client import Key, Keys, Number, RedisGate
-from app.stores.index import name_key, user_key
+from app.stores.index import digest_of, name_key, user_key
 from app.stores.scripts import (
     conversation_forget,
     conversation_remember,
@@ -97,5 +96,5 @@ class ConversationStore:
 
     def _places(self, owner: str, user_id: str, conversation_id: str) -> tuple[Key, Key]:
         name = name_key(owner, user_id)
-        digest = hashlib.sha256("\0".join((owner, user_id, conversation_id)).encode()).hexdigest()[:40]
+        digest = digest_of(owner, user_id, conversation_id)
         return self._keys.conversation(name, digest), self._keys.conversations(name)

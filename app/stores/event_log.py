@@ -18,7 +18,7 @@ from redis import exceptions as redis_errors
 from app.exceptions import Overloaded, RedisUnavailable
 from app.models.records import with_waits_until
 from app.redis_client import Command, Keys, RedisGate, Text
-from app.stores.index import owner_key
+from app.stores.index import whose
 from app.stores.limits import LogPolicy
 from app.stores.loops import forever
 from app.stores.open_log import ChatEnd, OpenLog
@@ -240,11 +240,12 @@ class LogWriter:
     def _end_command(self, log: OpenLog, end: ChatEnd) -> Command[tuple[bytes, bytes, bytes, int]]:
         keys, session = self._keys, log.origin.session
         frames = log.since(log.committed) if end.waiting else end.brief
-        shard, root = shard_of(log.session_id), session.owner.partition("|")[0]
+        shard, counted = shard_of(log.session_id), whose(session.owner, session.text(b"user"))
         return chat_end(
             at=keys.of_session(log.session_id),
-            counted=keys.usage(shard, owner_key(session.owner), owner_key(root)),
-            spent=keys.spent(shard, session.text(b"user")),
+            counted=keys.usage(shard, counted.owner, counted.root),
+            spent=keys.spent(shard),
+            spenders=[*counted],
             chat=log.chat_id,
             epoch=str(log.epoch),
             record=end.record,

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
-from app.exceptions import SessionLimitReached
 from app.redis_client import Fields, Keys, RedisGate
 from app.stores.index import IndexedSessions, SessionIndex, may_be_opening
 
@@ -50,7 +49,7 @@ class Eviction:
         while (indexed := await self._index.admit(session_id, owner, user_id, over)) is not None:
             over, contended = await self._free_one(indexed)
             if loop.time() >= give_up or not (over or contended):
-                raise SessionLimitReached
+                raise indexed.refusal
             if not over:
                 await asyncio.sleep(_RETRY_SECONDS)
 

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -15,17 +14,10 @@ from app.models import FileType, Identity
 from app.redis_client import Command, Keys, Number, RedisGate, Text, Texts
 from app.stores.index import name_key, user_key
 from app.stores.scripts import file_index
-from app.utils import SHARDS, now_ms, random_token
 
 _FILE_ID: Final = re.compile(r"coze_file_[0-9]{13}_[a-z2-7]{21}")
-_SHARD_CHARS: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _ERASED_AT_ONCE: Final = 500
 _ERASED_PER_CALL: Final = 10_000
-
-
-def new_file_id() -> str:
-    """``coze_file_<ms>_<shard char><100 random bits>``, as a session's id."""
-    return f"coze_file_{now_ms()}_{_SHARD_CHARS[secrets.randbelow(SHARDS)]}{random_token()}"
 
 
 def image_file_id(owner: str, user_id: str, credential: str, data: bytes) -> str:

@@ -6,26 +6,27 @@ so that what was forgotten leaves by itself.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from app.exceptions import SessionLimitReached
-from app.redis_client import Keys, Number, RedisGate, Texts, pairs
+from app.redis_client import ALL, HeldKeys, Keys, Number, RedisGate, Texts, pairs
+from app.stores.layers import Limits
 from app.stores.limits import SessionLimits
 from app.stores.scripts import index_admit, index_drop, index_prune, index_single
 from app.utils import now_ms
 
-_NO_LIMIT: Final = 1 << 40
 _OPENING_MS: Final = 60_000
 """A session is entered here and then written. Far longer than that takes, and it never will be written."""
 
 
 class IndexedSessions(NamedTuple):
     """A user's sessions where the limits are reached: ids and when they were entered last (milliseconds by
-    Redis' clock, as ``now``), least recently active first; activity of the last minute may not show."""
+    Redis' clock, as ``now``), least recently active first; activity of the last minute may not show.
+    ``refusal``: what to tell him if none of them can go."""
 
     now: int
     sessions: list[tuple[str, int]]
+    refusal: SessionLimitReached
 
 
 def may_be_opening(entered: int, now: int) -> bool:
@@ -35,21 +36,39 @@ def may_be_opening(entered: int, now: int) -> bool:
 
 def user_key(owner: str, user_id: str) -> str:
     """A user's name in the indexes: what callers write never becomes part of a key."""
-    return _digest(owner, user_id)
+    return digest_of(owner, user_id)
 
 
 def name_key(owner: str, user_id: str) -> str:
     """The same user id within the owner's root, whoever in that root uses it."""
-    return _digest(owner.partition("|")[0], user_id)
+    return digest_of(owner.partition("|")[0], user_id)
 
 
 def owner_key(owner: str) -> str:
-    """An owner's name, or a root's, where usage is counted."""
-    return _digest(owner)
+    """An owner's name, or a root's, where usage is counted and limits are kept."""
+    return digest_of(owner)
 
 
-def _digest(*parts: str) -> str:
+class Whose(NamedTuple):
+    """Whom a limit counts, from the narrowest layer up, by the names that keys have."""
+
+    user: str
+    owner: str
+    root: str
+    everybody: str = ALL
+
+
+def whose(owner: str, user: str) -> Whose:
+    """``user``: as the indexes name him."""
+    return Whose(user, owner_key(owner), owner_key(owner.partition("|")[0]))
+
+
+def digest_of(*parts: str) -> str:
+    """A name in Redis for what callers write."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
+
+
+_NO_LIMITS: Final = Limits("")
 
 
 class SessionIndex:
@@ -67,10 +86,18 @@ class SessionIndex:
         Raises:
             SessionLimitReached: the user has none that could go.
         """
-        verdict, now, sessions = await self._enter(session_id, owner, user_id, self._limits, over)
-        if verdict == b"full":
-            raise SessionLimitReached
-        return None if verdict == b"ok" else IndexedSessions(now, self._entered(sessions))
+        limits = self._limits
+        verdict, now, layer, mine = await self._enter(
+            session_id, owner, user_id, sessions=limits.sessions, users=limits.users, over=over
+        )
+        if verdict == b"ok":
+            return None
+        full = limits.users if verdict == b"users" else limits.sessions
+        message, details = full.refusal(owner, layer)
+        refusal = SessionLimitReached(message, details=details)
+        if verdict == b"evict":
+            return IndexedSessions(now, self._entered(mine), refusal)
+        raise refusal
 
     def _entered(self, scored: list[bytes]) -> list[tuple[str, int]]:
         """Ids and when they were entered last, of ids and scores."""
@@ -80,8 +107,7 @@ class SessionIndex:
 
     async def renew(self, session_id: str, owner: str, user_id: str) -> None:
         """Moves the session's expiry to a full life from now."""
-        no_limits = replace(self._limits, per_user=_NO_LIMIT, total=_NO_LIMIT, users=_NO_LIMIT)
-        await self._enter(session_id, owner, user_id, no_limits)
+        await self._enter(session_id, owner, user_id, sessions=_NO_LIMITS, users=_NO_LIMITS)
 
     async def enter_single(self, session_id: str, owner: str, user_id: str) -> None:
         """Enters a session of a single chat where erasure found, and nowhere else."""
@@ -97,38 +123,32 @@ class SessionIndex:
         )
 
     async def _enter(
-        self, session_id: str, owner: str, user_id: str, limits: SessionLimits, over: str = ""
-    ) -> tuple[bytes, int, list[bytes]]:
+        self, session_id: str, owner: str, user_id: str, *, sessions: Limits, users: Limits, over: str = ""
+    ) -> tuple[bytes, int, int, list[bytes]]:
         keys, user = self._keys, user_key(owner, user_id)
         return await self._redis.run(
             index_admit(
-                user_sessions=keys.user_sessions(user),
-                sessions=keys.all_sessions,
-                users=keys.all_users,
+                held=self.held(owner, user),
                 remaining_sessions=keys.remaining_sessions(user),
                 users_by_name=keys.users_by_name(name_key(owner, user_id)),
                 session_id=session_id,
                 user=user,
-                ttl=limits.expire_ms,
-                per_user=limits.per_user,
-                total=limits.total,
-                max_users=limits.users,
+                ttl=self._limits.expire_ms,
+                most_sessions=[*sessions.numbers(owner)],
+                most_users=[*users.numbers(owner)],
                 over=over,
             )
         )
 
-    async def remove(self, session_id: str, user: str) -> None:
-        """Takes a session that is over out of the live indexes."""
-        keys = self._keys
-        await self._redis.run(
-            index_drop(
-                user_sessions=keys.user_sessions(user),
-                sessions=keys.all_sessions,
-                users=keys.all_users,
-                session_id=session_id,
-                user=user,
-            )
-        )
+    def held(self, owner: str, user: str) -> HeldKeys:
+        """Where the sessions of a user, as the indexes name him, and of his owner are entered."""
+        mine = whose(owner, user)
+        return self._keys.held(mine.user, mine.owner, mine.root)
+
+    async def remove(self, session_id: str, owner: str, user: str) -> None:
+        """Takes a session that is over out of the live indexes. Whose is not known any more ("") stays with
+        its owner and its root until its time there is up."""
+        await self._redis.run(index_drop(held=self.held(owner, user), session_id=session_id, user=user))
 
     async def remove_erased(self, session_id: str, user: str) -> None:
         """Takes a session of which nothing is left out of the last index."""
@@ -156,10 +176,11 @@ class SessionIndex:
         )
         return sessions, users
 
-    async def prune(self, limit: int) -> tuple[int, int, IndexedSessions]:
-        """Takes out at most ``limit`` sessions and users whose time is up; returns how many of each, and as
-        many of the sessions that expire soonest, so of the least recently active ones."""
+    async def prune(self, limit: int) -> tuple[int, int, int, list[tuple[str, int]]]:
+        """Takes out at most ``limit`` sessions and users whose time is up; returns how many of each, the time
+        by Redis' clock, and as many of the sessions that expire soonest, so of the least recently active
+        ones, with the times when they were entered last."""
         sessions, users, now, oldest = await self._redis.run(
             index_prune(sessions=self._keys.all_sessions, users=self._keys.all_users, limit=limit)
         )
-        return sessions, users, IndexedSessions(now, self._entered(oldest))
+        return sessions, users, now, self._entered(oldest)

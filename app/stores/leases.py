@@ -47,7 +47,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolOutputs:
+class SubmittedOutputs:
     """Outputs that a claim brings. They are kept with the run, so that they are not lost with their process.
 
     ``outputs``: as JSON. ``said``: how many characters of content and of reasoning the chat had before them.
@@ -124,7 +124,7 @@ class LeaseStore:
         epoch: int | None,
         force: bool = False,
         expect: RunState | None = None,
-        outputs: ToolOutputs | None = None,
+        outputs: SubmittedOutputs | None = None,
     ) -> Claim | None:
         """Makes this process the owner, or returns None: held by another, over, or not in that state.
 

@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from app.stores.layers import Limits
+
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
     """``expire`` and ``inactive`` in seconds; ``hold`` in milliseconds: what a running chat adds to
-    the life of its session. The rest counts."""
+    the life of its session. ``sessions``, and ``users`` who have any: how many there may be."""
 
     expire: int
     inactive: int
-    per_user: int
-    total: int
-    users: int
+    sessions: Limits
+    users: Limits
     hold: int
 
     @property

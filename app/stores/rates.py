@@ -1,12 +1,18 @@
-"""Token buckets in Redis: one for each kind of call and user, shared by all replicas."""
+"""Token buckets in Redis: for each kind of call one in each layer of the limits, shared by all replicas.
+
+All buckets share a slot, so that a call takes a token of each layer or of none, in one step: who is refused
+uses up nobody else's tokens, there is nothing to be given back, and it costs one command, as one bucket did.
+"""
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final, Literal
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, NamedTuple
 
 from app.exceptions import RateLimited, SessionNotFound
 from app.redis_client import Fields, Keys, RedisGate
+from app.stores.index import whose
+from app.stores.layers import Limits
 from app.stores.scripts import rate_take
 from app.utils import is_session_id
 
@@ -14,42 +20,52 @@ RateKind = Literal["messages", "sessions", "files"]
 _REMEMBERED: Final = 10_000
 
 
-class RateStore:
-    """``per_minute``: tokens for each kind; 0 switches it off."""
+class Payer(NamedTuple):
+    """Whose tokens a call takes. ``user``: as the indexes name him."""
 
-    def __init__(self, redis: RedisGate, keys: Keys, per_minute: dict[RateKind, int]) -> None:
+    owner: str
+    user: str
+
+
+class RateStore:
+    """``per_minute``: tokens for each kind and layer."""
+
+    def __init__(self, redis: RedisGate, keys: Keys, per_minute: Mapping[RateKind, Limits]) -> None:
         self._redis = redis
         self._keys = keys
         self._per_minute = per_minute
-        self._users: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        self._payers: OrderedDict[str, Payer] = OrderedDict()
 
-    async def take(self, kind: RateKind, user: str) -> None:
-        """One token of the user's bucket. Raises ``RateLimited`` with ``Retry-After`` and ``RateLimit-*``."""
-        rate = self._per_minute[kind]
-        if rate == 0:
+    async def take(self, kind: RateKind, owner: str, user: str) -> None:
+        """One token of the user's, his owner's, its root's and the service's bucket; none where one of them
+        has none. ``user``: as the indexes name him.
+
+        Raises ``RateLimited`` with the layer, ``Retry-After`` and ``RateLimit-*``.
+        """
+        limits = self._per_minute[kind]
+        rates = limits.numbers(owner)
+        if not any(rates):
             return
-        granted, remaining, wait_ms = await self._redis.run(
-            rate_take(bucket=self._keys.rate(kind, user), per_minute=rate)
+        names = whose(owner, user)
+        wait_ms, layer = await self._redis.run(
+            rate_take(buckets=self._keys.rate(kind, names.user, names.owner, names.root), per_minute=[*rates])
         )
-        if not granted:
+        if wait_ms:
             seconds = max(1, math.ceil(wait_ms / 1000))
+            message, details = limits.refusal(owner, layer)
             raise RateLimited(
-                f"More than {rate} {kind} a minute",
+                message,
+                details=details,
                 retry_after=seconds,
                 headers={
-                    "RateLimit-Limit": str(rate),
-                    "RateLimit-Remaining": str(remaining),
+                    "RateLimit-Limit": str(rates[layer]),
+                    "RateLimit-Remaining": "0",
                     "RateLimit-Reset": str(seconds),
                 },
             )
 
-    async def take_message(self, session_id: str, owner_matches: Callable[[str], bool]) -> None:
-        """A message's token, from the bucket of the session's user. Raises ``SessionNotFound``,
-        ``RateLimited``."""
-        await self.take("messages", await self.user_of(session_id, owner_matches))
-
-    async def user_of(self, session_id: str, owner_matches: Callable[[str], bool]) -> str:
-        """The session's user as the indexes name him.
+    async def payer_of(self, session_id: str, owner_matches: Callable[[str], bool]) -> Payer:
+        """The session's owner and user.
 
         Who a session belongs to never changes, so it is asked once and remembered. A caller who may not
         see the session takes nothing and is told at once, after the same one question as for a session that
@@ -59,14 +75,14 @@ class RateStore:
         """
         if not is_session_id(session_id):
             raise SessionNotFound
-        known = self._users.get(session_id)
-        if known is None or not owner_matches(known[0]):
+        known = self._payers.get(session_id)
+        if known is None or not owner_matches(known.owner):
             owner, user = await self._redis.run(
                 Fields("HMGET", self._keys.session(session_id), "owner", "user")
             )
             if owner is None or user is None or not owner_matches(owner.decode()):
                 raise SessionNotFound
-            known = self._users[session_id] = (owner.decode(), user.decode())
-            if len(self._users) > _REMEMBERED:
-                self._users.popitem(last=False)
-        return known[1]
+            known = self._payers[session_id] = Payer(owner.decode(), user.decode())
+            if len(self._payers) > _REMEMBERED:
+                self._payers.popitem(last=False)
+        return known

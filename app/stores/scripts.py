@@ -8,7 +8,7 @@ Idempotency-Key the fingerprint is empty, and any key of the slot stands in its 
 
 # fmt: off
 
-from app.redis_client import Arg, Key, Script, SessionKeys, UsageKeys
+from app.redis_client import Arg, HeldKeys, Key, RateKeys, Script, SessionKeys, UsageKeys
 from app.stores.limits import LogPolicy
 
 # -- sessions ------------------------------------------------------------------------------------------
@@ -93,13 +93,14 @@ def chat_cancel(*, at: SessionKeys, chat: str, lease: int) -> tuple[bytes, bytes
 
 @Script
 def chat_end(
-    *, at: SessionKeys, counted: UsageKeys, spent: Key, chat: str, epoch: str, record: bytes, waiting: bool,
-    first_frame: str, last_frame: str, frames: bytes, packed: bytes, policy: LogPolicy, draining: bool,
-    counts: str, row: str, session_known: bool
+    *, at: SessionKeys, counted: UsageKeys, spent: Key, spenders: list[Arg], chat: str, epoch: str,
+    record: bytes, waiting: bool, first_frame: str, last_frame: str, frames: bytes, packed: bytes,
+    policy: LogPolicy, draining: bool, counts: str, row: str, session_known: bool
 ) -> tuple[bytes, bytes, bytes, int]:
     """``waiting``: for tool outputs, so that it is not over. ``packed``: the whole log; '' while it waits.
-    ``counted`` and ``spent`` lack the number of a day. ``counts``: 'tokens input output'
-    for ``row`` of ``usage``. ``session_known``: the owner can write the session again.
+    ``counted`` lacks the number of a day, ``spent`` that and one of ``spenders``, who are counted where there
+    is a quota. ``counts``: 'tokens input output' for ``row`` of ``usage``. ``session_known``: the owner can
+    write the session again.
 
     -> 'ok', the next chat or '', when the session expires, whether its index entry is due
     | 'fenced' | 'lost', ..."""
@@ -129,12 +130,14 @@ def lease_release(*, leases: Key, members: list[str]) -> int:
 
 @Script
 def index_admit(
-    *, user_sessions: Key, sessions: Key, users: Key, remaining_sessions: Key, users_by_name: Key,
-    session_id: str, user: str, ttl: int, per_user: int, total: int, max_users: int, over: str
-) -> tuple[bytes, int, list[bytes]]:
-    """``over``: one of the user's sessions that is over, '' if none.
+    *, held: HeldKeys, remaining_sessions: Key, users_by_name: Key, session_id: str, user: str, ttl: int,
+    most_sessions: list[Arg], most_users: list[Arg], over: str
+) -> tuple[bytes, int, int, list[bytes]]:
+    """``most_sessions`` and ``most_users``: the limits of all layers, 0 = none. ``over``: one of the user's
+    sessions that is over, '' if none.
 
-    -> 'ok' | 'evict', now, the user's own sessions and their scores, least recently active first | 'full'."""
+    -> 'ok' | 'evict', now, the number of the layer that is full (from 0), the user's own sessions and their
+    scores, least recently active first | 'sessions' or 'users', of which the layer has as many as may be."""
 
 @Script
 def index_single(
@@ -143,11 +146,11 @@ def index_single(
     """For a session of a single chat: it can be erased with its user, but is neither listed nor counted."""
 
 @Script
-def index_drop(*, user_sessions: Key, sessions: Key, users: Key, session_id: str, user: str) -> None:
+def index_drop(*, held: HeldKeys, session_id: str, user: str) -> None:
     """A session is over."""
 
 @Script
-def index_forget_user(*, remaining_sessions: Key, users: Key, users_by_name: Key, user: str) -> int:
+def index_forget_user(*, held: HeldKeys, remaining_sessions: Key, users_by_name: Key, user: str) -> int:
     """-> 1 if nothing is left of the user, who then leaves the indexes."""
 
 @Script
@@ -174,8 +177,10 @@ def conversation_forget(*, conversations: Key, records: Key, user: str) -> int:
     """``records``: what their names begin with; ``user`` '' is everybody of that name. -> how many went."""
 
 @Script
-def rate_take(*, bucket: Key, per_minute: int) -> tuple[int, int, int]:
-    """-> whether a token was taken, how many are left, milliseconds until there is one."""
+def rate_take(*, buckets: RateKeys, per_minute: list[Arg]) -> tuple[int, int]:
+    """``per_minute``: the rates of all layers, 0 = none.
+
+    -> milliseconds until each of them has a token; 0: one was taken of each. The layer that takes longest."""
 
 @Script
 def usage_read(

@@ -1,6 +1,5 @@
 """Sessions: a hash each, with indexes by user and over all for the limits."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -18,7 +17,7 @@ from app.models import Identity, SessionStatus
 from app.models.records import as_it_stands, with_waits_until
 from app.redis_client import Arg, Keys, Number, RedisGate, pairs
 from app.stores.eviction import Eviction
-from app.stores.index import SessionIndex, user_key
+from app.stores.index import SessionIndex, digest_of, user_key
 from app.stores.limits import SessionLimits
 from app.stores.scripts import (
     idempotency_claim,
@@ -142,7 +141,7 @@ class IdempotencyKey:
 
     def digest(self, *scope: str) -> str:
         """The key's name in Redis, within the scope of its owner."""
-        return hashlib.sha256("\0".join((*scope, self.key)).encode()).hexdigest()[:40]
+        return digest_of(*scope, self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +296,7 @@ class SessionStore:
         if state in (b"none", b"expired"):
             raise _GONE[state]
         session = SessionRecord(session_id, flat)
-        await self.index.remove(session_id, session.text(b"user"))
+        await self.index.remove(session_id, session.owner, session.text(b"user"))
         return SessionEnd(session, running.decode() or None, [chat.decode() for chat in queued])
 
     async def set_conversation(

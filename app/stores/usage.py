@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 
 from app.exceptions import QuotaExceeded
 from app.models import Identity, Usage
-from app.redis_client import Keys, RedisGate, Text, pairs
-from app.stores.index import owner_key
+from app.redis_client import Fields, Keys, RedisGate, pairs
+from app.stores.index import owner_key, whose
+from app.stores.layers import Limits
 from app.stores.scripts import usage_erase, usage_read
 from app.stores.sessions import SessionRecord
 from app.utils import iso, now_ms
@@ -23,6 +24,7 @@ _DAYS_AT_ONCE: Final = 7
 """A shard's script reads so many days in one step: it must not keep Redis from others for long."""
 _MOST: Final = 1 << 50
 """Tokens of one chat. What Coze says is added up in Lua's doubles, which are exact to 2**53."""
+NO_QUOTA: Final = Limits("")
 _SEPARATOR: Final = "\x1f"
 """Between user and bot in a row's name; neither can hold it."""
 
@@ -59,37 +61,35 @@ def today() -> date:
 
 
 class UsageStore:
-    """``days``: how long a day is kept after its end. ``daily_tokens``: the quota of a user; 0 = none."""
+    """``days``: how long a day is kept after its end. ``daily_tokens``: the quotas."""
 
-    def __init__(self, redis: RedisGate, keys: Keys, *, days: int, daily_tokens: int = 0) -> None:
+    def __init__(self, redis: RedisGate, keys: Keys, *, days: int, daily_tokens: Limits = NO_QUOTA) -> None:
         self._redis = redis
         self._keys = keys
         self._days = days
         self._daily_tokens = daily_tokens
 
-    @property
-    def has_quota(self) -> bool:
-        return self._daily_tokens > 0
-
-    async def check_quota(self, user: str) -> None:
+    async def check_quota(self, owner: str, user: str) -> None:
         """What still runs is not counted yet, so a user can go over it by the chats that run at once.
-        ``user``: as the indexes name him. Raises ``QuotaExceeded``."""
+        ``user``: as the indexes name him. Costs nothing without a quota. Raises ``QuotaExceeded``."""
+        quotas = self._daily_tokens.numbers(owner)
+        layers = [layer for layer, quota in enumerate(quotas) if quota]
+        if not layers:
+            return
         day, of_day = divmod(now_ms(), _DAY_MS)
-        keys = self._keys
+        keys, names = self._keys, whose(owner, user)
         replies = await self._redis.pipeline(
-            [Text("GET", keys.spent(shard, user, day)) for shard in keys.shards]
+            [Fields("MGET", *(keys.spent(s, names[layer], day) for layer in layers)) for s in keys.shards]
         )
-        spent = sum(int(reply) for reply in replies if reply is not None)
-        if spent >= self._daily_tokens:
-            raise QuotaExceeded(
-                f"The user's {self._daily_tokens} tokens of this day are used up",
-                retry_after=(_DAY_MS - of_day) // 1000 + 1,
-                details={
-                    "limit": self._daily_tokens,
-                    "used": spent,
-                    "reset_at": iso((day + 1) * _DAY_MS),
-                },
-            )
+        for layer, numbers in zip(layers, zip(*replies, strict=True), strict=True):
+            spent = sum(int(number) for number in numbers if number is not None)
+            if spent >= quotas[layer]:
+                message, details = self._daily_tokens.refusal(owner, layer)
+                raise QuotaExceeded(
+                    f"The tokens of this day are used up: {message[0].lower()}{message[1:]}",
+                    retry_after=(_DAY_MS - of_day) // 1000 + 1,
+                    details=details | {"used": spent, "reset_at": iso((day + 1) * _DAY_MS)},
+                )
 
     async def rows(self, identity: Identity, first: date, last: date) -> list[Used]:
         """What the caller's owner used from ``first`` to ``last`` (inclusive), an admin's the whole root.

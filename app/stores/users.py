@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Final
 
 from redis import exceptions as redis_errors
 
-from app.models import Identity
+from app.models import CleanedUp, Identity
 from app.redis_client import Key, Keys, Number, RedisGate, Texts
 from app.stores.index import SessionIndex, may_be_opening, name_key, user_key
 from app.stores.scripts import index_forget_user, session_erase
@@ -14,17 +14,6 @@ from app.stores.sessions import SessionRecord, SessionStore
 from app.utils import now_ms
 
 _AT_ONCE: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Cleaned:
-    """How many index entries and sessions a clean-up removed; ``more``: call again."""
-
-    expired_sessions: int
-    expired_users: int
-    orphaned_sessions: int
-    inactive_sessions: int
-    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +25,6 @@ class Remaining:
     found: int
     users: list[str]
     more_users: int
-
-
-class Counts(TypedDict):
-    """``chats`` by status, without those that are over; ``leases``: of chats that run or wait."""
-
-    sessions: int
-    users: int
-    chats: dict[str, int]
-    leases: int
 
 
 class UserStore:
@@ -96,11 +76,11 @@ class UserStore:
     async def forget_users(self, identity: Identity, user_id: str, users: Sequence[str]) -> None:
         """Takes those of whom nothing is left out of the indexes of users."""
         keys, name = self._keys, name_key(identity.owner, user_id)
-        for user in users:
+        for user in users:  # an admin's may have other owners, whose sessions took them along when they ended
             await self._redis.run(
                 index_forget_user(
+                    held=self._index.held(identity.owner, user),
                     remaining_sessions=keys.remaining_sessions(user),
-                    users=keys.all_users,
                     users_by_name=keys.users_by_name(name),
                     user=user,
                 )
@@ -118,7 +98,7 @@ class UserStore:
         erased = await self._redis.run(session_erase(at=at))
         if digest := session.text(b"idempotency"):
             await self._redis.run(Number("DEL", keys.session_idempotency(digest)))
-        await self._index.remove(session_id, user)
+        await self._index.remove(session_id, session.owner, user)
         await self._index.remove_erased(session_id, user)
         return erased
 
@@ -131,8 +111,9 @@ class UserStore:
 
     # -- the service's numbers ---------------------------------------------------------------------------
 
-    async def counts(self) -> Counts:
-        """From indexes alone: it costs the same however many sessions there are."""
+    async def counts(self) -> dict[str, object]:
+        """Sessions, users, chats by status without those that are over, and leases (of chats that run or
+        wait). From indexes alone: it costs the same however many sessions there are."""
         sessions, users = await self._index.counts()
         leases, queued, waiting = [
             sum(await self._redis.pipeline([Number("ZCARD", key(s)) for s in self._keys.shards]))
@@ -156,17 +137,17 @@ class UserStore:
         known = {name: [int(info[name]) for info in infos if name in info] for name in names}
         return {name: sum(values) if values else None for name, values in known.items()}
 
-    async def clean_up(self, limit: int) -> Cleaned:
-        """At most ``limit`` of each: index entries whose time is up, entries without a session, and sessions
-        idle for longer than COZE_USER_INACTIVE_TIMEOUT."""
-        sessions, users, oldest = await self._index.prune(limit)
+    async def clean_up(self, limit: int) -> CleanedUp:
+        """Removes at most ``limit`` of each: index entries whose time is up, entries without a session, and
+        sessions idle for longer than COZE_USER_INACTIVE_TIMEOUT. Returns how many; ``more``: call again."""
+        sessions, users, now, oldest = await self._index.prune(limit)
         orphaned = inactive = 0
-        records = await self._records([session_id for session_id, _ in oldest.sessions])
-        for (session_id, entered), record in zip(oldest.sessions, records, strict=True):
+        records = await self._records([session_id for session_id, _ in oldest])
+        for (session_id, entered), record in zip(oldest, records, strict=True):
             if record is None:
-                if may_be_opening(entered, oldest.now):
+                if may_be_opening(entered, now):
                     continue  # else it would live outside the limits
-                await self._index.remove(session_id, "")
+                await self._index.remove(session_id, "", "")
                 orphaned += 1
                 continue
             status = record.status(self._sessions.limits.inactive * 1000)
@@ -178,6 +159,12 @@ class UserStore:
                 orphaned += 1
             else:
                 continue
-            await self._index.remove(session_id, record.text(b"user"))
+            await self._index.remove(session_id, record.owner, record.text(b"user"))
         more = max(sessions, users, orphaned + inactive) >= limit
-        return Cleaned(sessions, users, orphaned, inactive, more)
+        return CleanedUp(
+            expired_sessions=sessions,
+            expired_users=users,
+            orphaned_sessions=orphaned,
+            inactive_sessions=inactive,
+            more=more,
+        )

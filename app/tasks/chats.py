@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 import orjson
+from attrs import define
 
 from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
 from app.models import (
@@ -23,10 +24,10 @@ from app.models import (
 )
 from app.stores.chats import ChatStore, status_of
 from app.stores.index import user_key
-from app.stores.leases import LeaseStore, ToolOutputs
+from app.stores.leases import LeaseStore, SubmittedOutputs
 from app.stores.log_reader import LogReader
 from app.stores.open_log import OpenLog
-from app.stores.rates import RateStore
+from app.stores.rates import Payer, RateStore
 from app.stores.sessions import IdempotencyKey
 from app.stores.usage import UsageStore
 from app.tasks.drafts import Drafts, carries_files
@@ -52,43 +53,25 @@ class Started:
     said: tuple[int, int] | None = None
 
 
+@define(eq=False, repr=False, kw_only=True)
 class ChatService:
     """What is done with chats. A task owns each upstream; a request only reads.
 
-    ``max_length``: characters of a message; ``max_queued``: messages in a session's queue; ``max_running``:
-    chats in this process. Where a method raises ``ChatNotFound``, the chat may be somebody else's.
+    ``max_length``: characters of a message; ``max_queued``: messages in a session's queue. Where a method
+    raises ``ChatNotFound``, the chat may be somebody else's.
     """
 
-    def __init__(
-        self,
-        *,
-        sessions: SessionService,
-        chats: ChatStore,
-        rates: RateStore,
-        usage: UsageStore,
-        drafts: Drafts,
-        leases: LeaseStore,
-        logs: LogReader,
-        running: RunningChats,
-        shutdown: Shutdown,
-        max_length: int,
-        max_queued: int,
-        max_running: int,
-    ) -> None:
-        self._sessions = sessions
-        self._chats = chats
-        self._rates = rates
-        self._usage = usage
-        self._drafts = drafts
-        self._leases = leases
-        self._logs = logs
-        self._running = running
-        self._shutdown = shutdown
-        self._max_length = max_length
-        self._max_queued = max_queued
-        self._max_running = max_running
-        self._arriving = 0
-        """Messages on their way to becoming chats."""
+    _sessions: SessionService
+    _chats: ChatStore
+    _rates: RateStore
+    _usage: UsageStore
+    _drafts: Drafts
+    _leases: LeaseStore
+    _logs: LogReader
+    _running: RunningChats
+    _shutdown: Shutdown
+    _max_length: int
+    _max_queued: int
 
     @property
     def running(self) -> int:
@@ -112,17 +95,20 @@ class ChatService:
         *,
         request_id: str,
         idempotency_key: str | IdempotencyKey | None,
+        max_length: int | None = None,
     ) -> Started:
         """Creates the chat and starts it, or puts it into the session's queue. With an Idempotency-Key that
-        was used before it leads to the chat of then; ``request_id`` is for the log.
+        was used before it leads to the chat of then; ``request_id`` is for the log. ``max_length``:
+        characters, instead of the setting's.
 
         Raises ``ValidationFailed``, ``FileNotFound``, ``IdempotencyKeyReused``, ``SessionNotFound`` and its
         kin, ``SessionBusy``, ``ChatExpired``, ``RateLimited``, ``QuotaExceeded``, ``Overloaded``,
         ``ShuttingDown``, ``RedisUnavailable``.
         """
-        with self._arrival(body):
-            await self._rates.take_message(session_id, identity.may_see)
-            return await self._create(identity, session_id, body, request_id, idempotency_key)
+        with self._arrival(identity, body, max_length or self._max_length):
+            payer = await self._rates.payer_of(session_id, identity.may_see)
+            await self._rates.take("messages", *payer)
+            return await self._create(identity, payer, session_id, body, request_id, idempotency_key)
 
     async def send_single(
         self,
@@ -132,45 +118,41 @@ class ChatService:
         *,
         request_id: str,
         idempotency_key: IdempotencyKey | None,
+        max_length: int | None = None,
     ) -> Started:
         """A chat without a session of the caller's: it lives in one of its own that nobody has to open, and
         is recorded, taken over, cancelled and erased as any other. Arguments and errors as for ``send``.
 
         It takes a message's token, and only what got one writes anything.
         """
-        with self._arrival(body):
-            await self._rates.take("messages", user_key(identity.owner, who.user_id))
+        with self._arrival(identity, body, max_length or self._max_length):
+            payer = Payer(identity.owner, user_key(identity.owner, who.user_id))
+            await self._rates.take("messages", *payer)
             session_id = await self._sessions.create_single(
                 identity, who, idempotency_key, carries_files=carries_files(body)
             )
-            return await self._create(identity, session_id, body, request_id, idempotency_key)
+            return await self._create(identity, payer, session_id, body, request_id, idempotency_key)
 
     @contextlib.contextmanager
-    def _arrival(self, body: SendMessage) -> Iterator[None]:
-        """Refuses what can be refused before anything is written. What is let in is counted: a burst must not
-        slip through while each of it waits for Redis."""
+    def _arrival(self, identity: Identity, body: SendMessage, max_length: int) -> Iterator[None]:
+        """Refuses what can be refused before anything is written. What is let in has a place from then on."""
         self._shutdown.refuse_if_begun()
-        if len(body.message) > self._max_length:
-            problem = f"at most {self._max_length} characters, {len(body.message)} given"
+        if len(body.message) > max_length:
+            problem = f"at most {max_length} characters, {len(body.message)} given"
             raise wrong_field("message", problem, "The message is too long")
-        if self.running + self._arriving >= self._max_running:
-            raise Overloaded(f"This process runs {self._max_running} chats already")
-        self._arriving += 1
-        try:
+        with self._running.places.taken(identity.owner):
             yield
-        finally:
-            self._arriving -= 1
 
     async def _create(
         self,
         identity: Identity,
+        payer: Payer,
         session_id: str,
         body: SendMessage,
         request_id: str,
         idempotency_key: str | IdempotencyKey | None,
     ) -> Started:
-        if self._usage.has_quota:
-            await self._usage.check_quota(await self._rates.user_of(session_id, identity.may_see))
+        await self._usage.check_quota(*payer)
         await self._sessions.conversation_made(session_id)
         draft = await self._drafts.of(identity, session_id, body)
         if self._chats.away:
@@ -229,13 +211,13 @@ class ChatService:
         chat_id: str,
         body: SubmitToolOutputs,
         request_id: str,
-        idempotency_key: str | None = None,
+        idempotency_key: str | IdempotencyKey | None = None,
     ) -> Started:
         """The chat goes on under its id, in its next epoch. Of two submissions one wins; whoever repeats one
         with its Idempotency-Key is led to what that began.
 
         Raises ``ChatState`` where the chat does not ask for these, ``ChatNotFound``,
-        ``IdempotencyKeyReused``, ``ShuttingDown``, ``RedisUnavailable``.
+        ``IdempotencyKeyReused``, ``RateLimited``, ``Overloaded``, ``ShuttingDown``, ``RedisUnavailable``.
         """
         self._shutdown.refuse_if_begun()
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
@@ -245,14 +227,14 @@ class ChatService:
         _check_outputs(chat, body)
         said = len(chat.content), len(chat.reasoning_content)
         given = orjson.dumps([output.model_dump() for output in body.tool_outputs])
-        with self._running.claiming():
+        with self._running.places.taken(identity.owner), self._running.claiming():
             claim = await self._leases.claim(
                 chat_id,
                 chat.session_id,
                 epoch=None,
                 force=True,
                 expect="waiting",
-                outputs=ToolOutputs(given, said, key),
+                outputs=SubmittedOutputs(given, said, key),
             )
             if claim is not None:
                 await self._running.start_claimed(claim, request_id=request_id)

@@ -7,11 +7,12 @@ from typing import Final, Literal, TypedDict
 
 import orjson
 
-from app.coze import CozeClient, Message, MessagePage
+from app.coze.client import CozeClient
 from app.coze.codes import NOT_FOUND
+from app.coze.wire import Message, MessagePage
 from app.exceptions import ConversationNotFound, SessionBusy, UpstreamError, wrong_field
 from app.models import OUR_META_KEY, Identity
-from app.stores.sessions import SessionRecord, SessionStore
+from app.stores.sessions import SessionStore
 from app.utils import iso
 
 _SHOWN: Final = frozenset({"question", "answer", "follow_up", ""})
@@ -79,13 +80,11 @@ class ConversationService:
             raise SessionBusy(details={"chat_id": session.running})
         section_id, logid = None, None
         if session.conversation_id is not None:
-            section_id, logid = await self._clear(session, session.conversation_id)
+            with _told_to_callers():
+                coze = self._coze.using(session.credential)
+                section_id, logid = await coze.clear_conversation(session.conversation_id)
         view = {"session_id": session_id, "conversation_id": session.conversation_id}
         return view | {"section_id": section_id}, logid
-
-    async def _clear(self, session: SessionRecord, conversation_id: str) -> tuple[str, str | None]:
-        with _told_to_callers():
-            return await self._coze.using(session.credential).clear_conversation(conversation_id)
 
 
 @contextmanager

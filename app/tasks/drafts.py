@@ -7,7 +7,7 @@ from typing import NamedTuple
 import msgspec
 import orjson
 
-from app.coze import EnterMessage
+from app.coze.wire import EnterMessage
 from app.exceptions import FileNotFound, SessionNotFound, wrong_field
 from app.models import Attachment, Chat, Identity, SendMessage, SentAttachment, UserMessage
 from app.stores.chats import NewChat

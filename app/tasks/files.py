@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from app.coze import CozeClient
+from attrs import define
+
+from app.coze.client import CozeClient
 from app.exceptions import (
     BodyTooLarge,
     CozeApiError,
@@ -18,13 +20,13 @@ from app.exceptions import (
     wrong_field,
 )
 from app.models import Identity
-from app.stores.files import FileRecord, FileStore, image_file_id, new_file_id
+from app.stores.files import FileRecord, FileStore, image_file_id
 from app.stores.index import user_key
 from app.stores.rates import RateStore
 from app.tasks.file_types import HEAD_BYTES, clean_name, sniff
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
-from app.utils import iso, now_ms
+from app.utils import iso, new_id, now_ms
 
 _REFUSALS: Final[dict[int, type[ServiceError]]] = {
     4300: ValidationFailed,
@@ -62,32 +64,17 @@ class FileInMemory:
             yield self.data[begin : begin + 65_536]
 
 
-@dataclass(frozen=True, slots=True)
-class FileOptions:
-    """``max_bytes`` of one file; ``seconds`` for a whole upload."""
-
-    max_bytes: int
-    seconds: float
-
-
+@define(eq=False, repr=False, kw_only=True)
 class FileService:
-    """Uploads. Raises what ``FileStore`` raises."""
+    """Uploads, of ``max_bytes`` and within ``seconds`` at most. Raises what ``FileStore`` raises."""
 
-    def __init__(
-        self,
-        files: FileStore,
-        rates: RateStore,
-        sessions: SessionService,
-        shutdown: Shutdown,
-        coze: CozeClient,
-        options: FileOptions,
-    ) -> None:
-        self._files = files
-        self._sessions = sessions
-        self._rates = rates
-        self._shutdown = shutdown
-        self._coze = coze
-        self._options = options
+    _files: FileStore
+    _rates: RateStore
+    _sessions: SessionService
+    _shutdown: Shutdown
+    _coze: CozeClient
+    _max_bytes: int
+    _seconds: float
 
     async def upload(
         self,
@@ -112,7 +99,7 @@ class FileService:
             if user_id not in (None, session.user_id):
                 raise wrong_field("user_id", "is not the session's user")
             owner, user_id, credential = session.owner, session.user_id, session.credential
-        return await self._pass_on(file, owner, user_id or "", credential, new_file_id())
+        return await self._pass_on(file, owner, user_id or "", credential, new_id("file"))
 
     async def images(
         self, identity: Identity, images: Sequence[bytes], *, session_id: str | None, user_id: str
@@ -155,10 +142,10 @@ class FileService:
     ) -> FileRecord:
         self._shutdown.refuse_if_begun()
         user = user_key(owner, user_id)
-        await self._rates.take("files", user)
+        await self._rates.take("files", owner, user)
         coze, begun = self._coze.using(credential), time.monotonic()
         upload = await self._begin(source)
-        left = max(1.0, self._options.seconds - (time.monotonic() - begun))
+        left = max(1.0, self._seconds - (time.monotonic() - begun))
         try:
             file = await coze.upload_file(upload.name, upload.kind.mime, upload, seconds=left)
         except UpstreamError as error:
@@ -186,18 +173,18 @@ class FileService:
         await self._files.add(record)
         return record
 
-    async def _begin(self, source: ArrivingFile) -> "_Upload":
+    async def _begin(self, source: ArrivingFile) -> "_OutgoingFile":
         """Reads as much of the file as is needed to tell what it is."""
         chunks, head = aiter(source), b""
         try:
-            async with asyncio.timeout(self._options.seconds):
+            async with asyncio.timeout(self._seconds):
                 while len(head) < HEAD_BYTES and (chunk := await anext(chunks, None)) is not None:
                     head += chunk
         except TimeoutError:
             raise ValidationFailed("The file did not arrive in time (UPLOAD_TIMEOUT)") from None
         if not head:
             raise wrong_field("file", "is empty", "The file is empty")
-        return _Upload(source.name, head, chunks, self._options.max_bytes)
+        return _OutgoingFile(source.name, head, chunks, self._max_bytes)
 
 
 def file_view(record: FileRecord) -> dict[str, object]:
@@ -213,7 +200,7 @@ def file_view(record: FileRecord) -> dict[str, object]:
     }
 
 
-class _Upload:
+class _OutgoingFile:
     """A file on its way: what was read already and the rest, up to ``most`` bytes, counted."""
 
     def __init__(self, name: str, head: bytes, rest: AsyncIterator[bytes], most: int) -> None:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import msgspec
 import orjson
 
-from app.coze import Fold, SSEDecoder, frame
+from app.coze.fold import Fold
+from app.coze.stream import SSEDecoder, frame
 from app.coze.wire import json_object
 from app.exceptions import ERROR_CLASSES, ServiceError, UpstreamError
 from app.models import AssistantMessage, Chat, ErrorInfo, Usage
@@ -156,11 +158,7 @@ def close_chat(chat: Chat, fold: Fold, last_event_id: str) -> None:
     chat.follow_up_questions = fold.follow_ups()
     chat.required_action = fold.required_action
     if fold.usage is not None:
-        chat.usage = Usage(
-            token_count=fold.usage.token_count,
-            input_count=fold.usage.input_count,
-            output_count=fold.usage.output_count,
-        )
+        chat.usage = Usage(**msgspec.structs.asdict(fold.usage))
     if chat.status != "requires_action":
         chat.completed_at = moment
     if fold.error is not None:

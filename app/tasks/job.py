@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from app.coze import CozeClient, Fold
+from app.coze.client import CozeClient
+from app.coze.fold import Fold
 from app.exceptions import ChatState, InternalError, ServiceError, SessionExpired
 from app.models import Chat
 from app.stores.chats import run_field

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from attrs import define, field
+
 from app.exceptions import Overloaded, RedisUnavailable
 from app.models import SETTLED_STATUSES, Chat, Cursor
 from app.models.records import head_of
@@ -37,6 +39,7 @@ _LOOK_SECONDS: Final = 5.0
 """How long a reader that waits for Redis trusts that there is still somebody to write more."""
 
 
+@define(eq=False, repr=False)
 class Reader:
     """One reading of a chat: an async iterator of ``Batch``, and of an ``Ending`` at last.
 
@@ -52,31 +55,23 @@ class Reader:
         only_end: frames are of no interest, and do not wake it. It may still bring some.
     """
 
-    def __init__(
-        self,
-        chat_id: str,
-        after: Cursor,
-        *,
-        local: Callable[[], OpenLog | None],
-        logs: LogReader,
-        record: Callable[[], Awaitable[bytes]],
-        only_end: bool = False,
-    ) -> None:
-        self.last = after
-        """Id of what was read last."""
-        self._chat_id = chat_id
-        self._local = local
-        self._logs = logs
-        self._record = record
-        self._only_end = only_end
-        self._bell = asyncio.Event()
-        self._woken = self._over = False
-        self._log: OpenLog | None = None
-        """Where it reads from memory."""
-        self._stop_listening: Callable[[], object] | None = None
-        self._entries: list[Entry] = []
-        self._at_end = self._skipping = False
-        self._looked_at = 0.0
+    _chat_id: str
+    last: Cursor = field(alias="after")
+    """Id of what was read last."""
+    _local: Callable[[], OpenLog | None] = field(kw_only=True)
+    _logs: LogReader = field(kw_only=True)
+    _record: Callable[[], Awaitable[bytes]] = field(kw_only=True)
+    _only_end: bool = field(kw_only=True, default=False)
+    _bell: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _woken: bool = field(init=False, default=False)
+    _over: bool = field(init=False, default=False)
+    _log: OpenLog | None = field(init=False, default=None)
+    """Where it reads from memory."""
+    _stop_listening: Callable[[], object] | None = field(init=False, default=None)
+    _entries: list[Entry] = field(init=False, factory=list)
+    _at_end: bool = field(init=False, default=False)
+    _skipping: bool = field(init=False, default=False)
+    _looked_at: float = field(init=False, default=0.0)
 
     def __aiter__(self) -> "Reader":
         return self

@@ -9,9 +9,13 @@ from dataclasses import replace
 from typing import Final, Literal
 
 import msgspec
+from attrs import define
 from loguru import logger
 
-from app.coze import DELTA, ENDED, ChatRequest, ChatState, CozeClient, CozeStream, EnterMessage
+from app.coze.client import CozeClient
+from app.coze.fold import DELTA
+from app.coze.stream import CozeStream
+from app.coze.wire import ENDED, ChatRequest, ChatState, EnterMessage
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
 from app.models import OUR_META_KEY
 from app.observing.metrics import Metrics
@@ -25,6 +29,9 @@ from app.utils.signals import interrupt_when, until
 
 _BUSY_SECONDS: Final = 10.0
 """How long a 4016 is retried: no chat of ours runs in the conversation, so one is just being cancelled."""
+_BUSY_PAUSE: Final = 0.25
+"""Seconds before it is asked again; twice as long each time, since nearly always the first try is enough."""
+_LONGEST_BUSY_PAUSE: Final = 2.0
 _AFTER_END_SECONDS: Final = 2.0
 """How long we read on after a terminal event for what may follow it (audio, done)."""
 _CANCEL_SECONDS: Final = 5.0
@@ -35,27 +42,17 @@ _CLOCK_MARGIN: Final = 300
 _REPAIR_PAUSE: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
+@define(eq=False, repr=False, kw_only=True)
 class Runner:
     """Runs chats to their end. It keeps nothing of its own: a job holds all of a chat's state."""
 
-    def __init__(
-        self,
-        coze: CozeClient,
-        writer: LogWriter,
-        *,
-        use_stream: bool,
-        chat_timeout: float,
-        max_log_bytes: int,
-        user_id_scope: Literal["root", "none"],
-        metrics: Metrics,
-    ) -> None:
-        self._metrics = metrics
-        self._coze = coze
-        self._writer = writer
-        self._use_stream = use_stream
-        self._chat_timeout = chat_timeout
-        self._max_log_bytes = max_log_bytes
-        self._user_id_scope = user_id_scope
+    _coze: CozeClient
+    _writer: LogWriter
+    _use_stream: bool
+    _chat_timeout: float
+    _max_log_bytes: int
+    _user_id_scope: Literal["root", "none"]
+    _metrics: Metrics
 
     async def run(self, job: Job) -> None:
         """Ends when the chat has an end, in whatever way; the end is then on its way to Redis.
@@ -67,8 +64,7 @@ class Runner:
                 await self._cancel(job)
             elif job.fold.error is not None:  # told by an event, not by a failed call
                 self._coze_of(job).answer_failed(job.fold.error)
-                code = job.fold.error.coze_code
-                self._metrics.upstream_error(job.fold.error.code if code is None else str(code))
+                self._metrics.upstream_error(job.fold.error)
         except ServiceError as error:
             self._fail(job, error)
         except Exception:  # noqa: BLE001  # the runner's last resort, one of three
@@ -84,10 +80,10 @@ class Runner:
     def _note_unreadable(self, job: Job) -> None:
         reader = job.fold.reader
         if reader.mended:
-            self._metrics.unreadable("event", reader.mended)
+            self._metrics.unreadable.labels("event").inc(reader.mended)
             logger.warning("{} events from Coze were readable in part only", reader.mended)
         if reader.lost:
-            self._metrics.unreadable("lost_event", reader.lost)
+            self._metrics.unreadable.labels("lost_event").inc(reader.lost)
             logger.warning("{} events from Coze were not readable", reader.lost)
 
     @staticmethod
@@ -179,6 +175,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + _BUSY_SECONDS
         job.at_coze, job.trim_at = True, self._max_log_bytes
+        pause = _BUSY_PAUSE
         while True:
             try:
                 if job.tool_outputs is not None or self._use_stream or not job.session.auto_save_history:
@@ -189,8 +186,9 @@ class Runner:
             except CozeBusy as error:
                 if job.ids_known or error.coze_code is None or loop.time() >= give_up:
                     raise
-                self._metrics.upstream_retry()
-                await asyncio.sleep(0.25)
+                self._metrics.retries.inc()
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_BUSY_PAUSE)
             else:
                 return
 

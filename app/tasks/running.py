@@ -6,6 +6,7 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import Final
 
+from attrs import define, field
 from loguru import logger
 
 from app.exceptions import Overloaded, RedisUnavailable, ServiceError
@@ -20,6 +21,7 @@ from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.drafts import Draft
 from app.tasks.frames import fold_frames
 from app.tasks.job import Fresh, Job, Start, claimed_job, start_of
+from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.utils.signals import Notifier, until
 from app.utils.stopping import end_tasks
@@ -32,38 +34,28 @@ _OWNER_ANSWERS_WITHIN: Final = 1.0
 _CANCEL_SECONDS: Final = 10.0
 
 
+@define(eq=False, repr=False, kw_only=True)
 class RunningChats:
     """Starts and supervises chats, takes over, cancels and hands over. Each chat of ours has one task, which
     is named, kept and awaited."""
 
-    def __init__(
-        self,
-        *,
-        runner: Runner,
-        writer: LogWriter,
-        leases: LeaseStore,
-        logs: LogReader,
-        metrics: Metrics,
-        tracing: Tracing,
-        conversations: ConversationStore,
-        sessions: SessionStore,
-    ) -> None:
-        self._metrics = metrics
-        self._tracing = tracing
-        self._conversations = conversations
-        self._sessions = sessions
-        self._runner = runner
-        self._writer = writer
-        self._leases = leases
-        self._logs = logs
-        self._jobs: dict[str, Job] = {}
-        self._chat_tasks: dict[str, asyncio.Task[None]] = {}
-        self._tasks: dict[asyncio.Task[None], None] = {}
-        self._claims = 0
-        """Chats that are just being claimed, and will be among the jobs in a moment."""
-        self.handing_over = False
-        self.changed = Notifier()
-        """A chat, or the claim of one, has begun or ended."""
+    places: Places
+    _runner: Runner
+    _writer: LogWriter
+    _leases: LeaseStore
+    _logs: LogReader
+    _metrics: Metrics
+    _tracing: Tracing
+    _conversations: ConversationStore
+    _sessions: SessionStore
+    _jobs: dict[str, Job] = field(init=False, factory=dict)
+    _chat_tasks: dict[str, asyncio.Task[None]] = field(init=False, factory=dict)
+    _tasks: dict[asyncio.Task[None], None] = field(init=False, factory=dict)
+    _claims: int = field(init=False, default=0)
+    """Chats that are just being claimed, and will be among the jobs in a moment."""
+    handing_over: bool = field(init=False, default=False)
+    changed: Notifier = field(init=False, factory=Notifier)
+    """A chat, or the claim of one, has begun or ended."""
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -105,7 +97,9 @@ class RunningChats:
     def start(self, job: Job) -> None:
         chat_id = job.log.chat_id
         self._jobs[chat_id] = job
-        self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
+        give_back = self.places.hold(job.session.owner)
+        task = self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
+        task.add_done_callback(lambda _: give_back())
         self._jobs_changed()
 
     def _jobs_changed(self) -> None:
@@ -142,7 +136,7 @@ class RunningChats:
                 return None
             logger.warning("chat {} {} in epoch {}", chat_id, claim.kind, claim.epoch)
             if claim.kind in ("claimed", "exhausted") and expect is None:
-                self._metrics.takeover()
+                self._metrics.takeovers.inc()
             return await self.start_claimed(claim, start=start)
 
     @contextlib.contextmanager
@@ -232,7 +226,7 @@ class RunningChats:
         ).info("chat ended: {}", chat.status)
         self._metrics.chat_ended(chat.status, bot, seconds, recovered=chat.recovered)
         if job.first_delta is not None:
-            self._metrics.first_delta(job.first_delta)
+            self._metrics.first_delta.observe(job.first_delta)
         if chat.usage is not None and chat.status != "requires_action":  # counted when it is over
             self._metrics.tokens(bot, read=chat.usage.input_count, written=chat.usage.output_count)
         span.set({f"coze.{name}": value for name, value in job.log_fields().items() if name != "user_id"})

@@ -6,10 +6,11 @@ import hashlib
 from typing import Final
 
 import orjson
+from attrs import define, field
 from loguru import logger
 from pydantic import BaseModel
 
-from app.coze import CozeClient
+from app.coze.client import CozeClient
 from app.exceptions import RedisUnavailable, ServiceError, SessionExpired
 from app.models import CreateSession, Identity
 from app.stores.conversations import Conversation, ConversationStore
@@ -18,7 +19,7 @@ from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey, SessionEnd, SessionRecord, SessionStore
 from app.tasks.running import RunningChats
 from app.tasks.shutdown import Shutdown
-from app.utils import new_session_id, now_ms
+from app.utils import new_id, now_ms
 
 _CONVERSATION_SECONDS: Final = 5.0
 """How long a session's first message waits for the conversation that is being made."""
@@ -28,29 +29,19 @@ _SINGLE: Final = "single"
 _NONE: Final = Conversation("", "")
 
 
+@define(eq=False, repr=False, kw_only=True)
 class SessionService:
     """What is done with sessions. Raises what ``SessionStore`` raises."""
 
-    def __init__(
-        self,
-        *,
-        sessions: SessionStore,
-        conversations: ConversationStore,
-        rates: RateStore,
-        running: RunningChats,
-        shutdown: Shutdown,
-        coze: CozeClient,
-        default_bot_id: str,
-    ) -> None:
-        self._sessions = sessions
-        self._conversations = conversations
-        self._rates = rates
-        self._running = running
-        self._shutdown = shutdown
-        self._coze = coze
-        self._default_bot_id = default_bot_id
-        self._making: dict[str, asyncio.Task[None]] = {}
-        """By session id: the conversation that is being made for it."""
+    _sessions: SessionStore
+    _conversations: ConversationStore
+    _rates: RateStore
+    _running: RunningChats
+    _shutdown: Shutdown
+    _coze: CozeClient
+    _default_bot_id: str
+    _making: dict[str, asyncio.Task[None]] = field(init=False, factory=dict)
+    """By session id: the conversation that is being made for it."""
 
     async def create(
         self, identity: Identity, body: CreateSession, idempotency_key: str | None
@@ -61,11 +52,11 @@ class SessionService:
         ``IdempotencyKeyReused``, ``RateLimited``, ``SessionLimitReached``, ``ShuttingDown``.
         """
         self._shutdown.refuse_if_begun()
-        await self._rates.take("sessions", user_key(identity.owner, body.user_id))
+        await self._rates.take("sessions", identity.owner, user_key(identity.owner, body.user_id))
         before = _NONE
         if body.conversation_id is not None:
             before = await self._conversations.use(identity, body.user_id, body.conversation_id)
-        session_id = new_session_id()
+        session_id = new_id("session")
         key = idempotency_of(idempotency_key, body)
         if key is not None:
             session_id = await self._sessions.claim_key(identity, key, session_id)
@@ -96,7 +87,7 @@ class SessionService:
         """A session for one chat alone, of the user and the bot of ``who``: it takes no second one, is not
         listed, and neither counts against the limits nor makes another one go. Returns its id; with a ``key``
         that was used before, that of then. ``carries_files``: files go along with the message."""
-        session_id = new_session_id()
+        session_id = new_id("session")
         if key is not None:
             # A key that leads to a session without a chat (its process died here) gets its chat now.
             session_id = await self._sessions.claim_key(identity, key, session_id, _SINGLE)
@@ -205,6 +196,13 @@ class SessionService:
                 await self._conversations.forget_one(session, conversation)
         except ServiceError as error:
             logger.info("no conversation for {} yet: {}", session.session_id, error.code)
+
+
+def key_of_itself(body: BaseModel) -> IdempotencyKey:
+    """For a call that has no Idempotency-Key and means the same whenever it comes again. No header can hold
+    such a key."""
+    fingerprint = hashlib.sha256(orjson.dumps(body.model_dump(mode="json", exclude={"stream"}))).hexdigest()
+    return IdempotencyKey(f"\0{fingerprint}", fingerprint)
 
 
 def idempotency_of(key: str | IdempotencyKey | None, body: BaseModel, *more: str) -> IdempotencyKey | None:

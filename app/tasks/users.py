@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Final
 
-from app.coze import CozeClient
+from attrs import define
+
+from app.coze.client import CozeClient
 from app.exceptions import AuthForbidden, ServiceError, SessionNotFound
 from app.models import Identity
 from app.stores.conversations import ConversationStore
@@ -22,27 +23,16 @@ _CLEANED_PER_CALL: Final = 200
 _CLEAR_SECONDS: Final = 5.0
 
 
+@define(eq=False, repr=False, kw_only=True)
 class UserService:
-    def __init__(
-        self,
-        *,
-        users: UserStore,
-        files: FileStore,
-        usage: UsageStore,
-        conversations: ConversationStore,
-        sessions: SessionService,
-        shutdown: Shutdown,
-        coze: CozeClient,
-        credentials: Callable[[], list[dict[str, object]]],
-    ) -> None:
-        self._credentials = credentials
-        self._users = users
-        self._files = files
-        self._usage = usage
-        self._conversations = conversations
-        self._sessions = sessions
-        self._shutdown = shutdown
-        self._coze = coze
+    _users: UserStore
+    _files: FileStore
+    _usage: UsageStore
+    _conversations: ConversationStore
+    _sessions: SessionService
+    _shutdown: Shutdown
+    _coze: CozeClient
+    _credentials: Callable[[], list[dict[str, object]]]
 
     async def sessions(self, identity: Identity, user_id: str, limit: int) -> list[dict[str, object]]:
         records = await self._users.sessions(identity, user_id, limit)
@@ -53,11 +43,11 @@ class UserService:
 
         A chat that runs is cancelled first: its owner would write it again otherwise.
         """
-        kept = await self._users.remaining(identity, user_id, _ERASED_PER_CALL)
-        counts = await asyncio.gather(*(self._erase(identity, session) for session in kept.sessions))
+        left = await self._users.remaining(identity, user_id, _ERASED_PER_CALL)
+        counts = await asyncio.gather(*(self._erase(identity, session) for session in left.sessions))
         done = [count for count in counts if count is not None]
-        await self._users.forget_users(identity, user_id, kept.users)
-        if kept.found == len(done) and not kept.more_users:
+        await self._users.forget_users(identity, user_id, left.users)
+        if left.found == len(done) and not left.more_users:
             # Nobody is left who could add to them.
             await self._usage.erase(identity, user_id)
             await self._conversations.forget(identity, user_id)
@@ -67,7 +57,7 @@ class UserService:
             "erased_sessions": len(done),
             "erased_chats": sum(done),
             # More files than one call erases count as one that is left: call again.
-            "remaining_sessions": kept.found - len(done) + kept.more_users + more_files,
+            "remaining_sessions": left.found - len(done) + left.more_users + more_files,
             "erased_files": files,
         }
 
@@ -95,7 +85,7 @@ class UserService:
 
     async def clean_up(self, identity: Identity) -> dict[str, object]:
         _admins_only(identity)
-        return asdict(await self._users.clean_up(_CLEANED_PER_CALL))
+        return (await self._users.clean_up(_CLEANED_PER_CALL)).model_dump()
 
 
 def _admins_only(identity: Identity) -> None:

@@ -7,7 +7,7 @@ import secrets
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 SHARDS: Final = 32
 """Number of fixed hash tags; one base32 character of every id carries the shard."""
@@ -38,9 +38,9 @@ def random_token() -> str:
     return secrets.token_bytes(_TOKEN_CHARS).translate(_BASE32_OF_BYTE).decode()
 
 
-def new_session_id() -> str:
-    """``coze_session_<ms>_<shard char><100 random bits>`` on a random shard."""
-    return f"coze_session_{now_ms()}_{random_token()[0]}{random_token()}"
+def new_id(kind: Literal["session", "file"]) -> str:
+    """``coze_<kind>_<ms>_<shard char><100 random bits>`` on a random shard."""
+    return f"coze_{kind}_{now_ms()}_{random_token()[0]}{random_token()}"
 
 
 def new_chat_id(session_id: str) -> str:

@@ -16,7 +16,8 @@ import uvicorn
 from fastapi import FastAPI, Request
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.auth import AuthOptions, HtyVerifier, Verifier, build_auth_client
+from app.auth.options import AuthOptions, build_auth_client
+from app.auth.verifier import HtyVerifier, Verifier
 from app.error_handlers import add_error_handlers
 from app.http.middleware import RequestMiddleware
 from app.observing.metrics import Metrics

@@ -9,7 +9,8 @@ import json
 import httpx
 import pytest
 
-from app.auth import HtyVerifier, build_auth_client
+from app.auth.options import build_auth_client
+from app.auth.verifier import HtyVerifier
 from app.exceptions import AuthUnavailable
 from coze_simulator.auth_server import RunningAuth, running_auth
 from tests.coze.support import raw_server, send, sending

@@ -12,7 +12,7 @@ import pytest
 from loguru import logger
 from pydantic import SecretStr
 
-from app.auth import LOCAL_ADMIN, NoVerifier
+from app.auth.verifier import LOCAL_ADMIN, NoVerifier
 from app.exceptions import AuthInvalid, AuthMissing
 from app.models import Identity
 from app.observing.metrics import Metrics

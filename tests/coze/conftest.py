@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.coze import CozeClient, PooledClient, TransportName
+from app.coze.client import CozeClient
+from app.coze.transport import PooledClient, TransportName
 
 from .support import Sleeps, http_client, make_client
 

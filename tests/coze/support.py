@@ -1,6 +1,7 @@
 """A client with a clock of its own, and servers that misbehave byte by byte."""
 
 import asyncio
+import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,22 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from app.coze import (
-    ChatRequest,
-    CozeApi,
-    CozeClient,
-    CozeOptions,
-    CozeStream,
-    Credentials,
-    Endpoints,
-    EnterMessage,
-    PooledClient,
-    SSEEvent,
-    TransportName,
-    build_http_client,
-)
+from app.coze.api import CozeApi
+from app.coze.client import CozeClient
 from app.coze.credentials import Accounts
+from app.coze.credentials.accounts import Credentials
 from app.coze.credentials.sources import StaticToken
+from app.coze.options import CozeOptions
+from app.coze.stream import CozeStream, SSEEvent
+from app.coze.transport import PooledClient, TransportName, build_http_client
+from app.coze.wire import ChatRequest, Endpoints, EnterMessage
 from app.exceptions import UpstreamError
 
 from .vectors import BEG, DELTA, event, message
@@ -47,7 +41,7 @@ class Sleeps:
         await asyncio.sleep(0)
 
 
-class Highest:
+class Highest(random.Random):
     """The slowest that jitter allows."""
 
     def uniform(self, a: float, b: float) -> float:

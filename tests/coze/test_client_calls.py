@@ -9,8 +9,8 @@ import httpx
 import pytest
 import respx
 
-from app.coze import CozeClient, PooledClient
-from app.coze.client import POLL_FAILURES, SEARCHED_CHATS, SEARCHED_PAGES
+from app.coze.client import POLL_FAILURES, SEARCHED_CHATS, SEARCHED_PAGES, CozeClient
+from app.coze.transport import PooledClient
 from app.exceptions import CozeApiError, CozeTimeout
 
 from .mocks import CANCEL, CREATE, LIST, PAGE, RETRIEVE, chat_data, ok, refusal

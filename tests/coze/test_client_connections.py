@@ -5,7 +5,7 @@ import gzip
 
 import pytest
 
-from app.coze import PooledClient, TransportName
+from app.coze.transport import PooledClient, TransportName
 from tests.support import free_port
 
 from .support import (

@@ -8,10 +8,13 @@ import pytest
 import respx
 from loguru import logger
 
-from app.coze import CozeClient, Credentials, PooledClient, StreamTooLarge
+from app.coze.client import CozeClient
 from app.coze.credentials import Accounts
+from app.coze.credentials.accounts import Credentials
 from app.coze.credentials.sources import StaticToken
 from app.coze.retry import RetryBudget
+from app.coze.stream import StreamTooLarge
+from app.coze.transport import PooledClient
 from app.exceptions import CozeApiError, CozeBusy, CozeOverloaded, CozeRateLimited, CozeTimeout, UpstreamError
 
 from .mocks import CHAT, RETRIEVE, SSE, STREAM, chat_data, ok, refusal

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.coze import PooledClient, TransportName
+from app.coze.transport import PooledClient, TransportName
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
 from tests.support import free_port
 

@@ -9,7 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.coze import ChatRequest, ChatState, CozeClient, EnterMessage, Fold, PooledClient, TransportName
+from app.coze.client import CozeClient
+from app.coze.fold import Fold
+from app.coze.transport import PooledClient, TransportName
+from app.coze.wire import ChatRequest, ChatState, EnterMessage
 from app.exceptions import CozeApiError, CozeBusy, CozeQuotaExhausted, UpstreamError
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN, SimulatorOptions, running_simulator
 from coze_simulator.server import RunningSimulator

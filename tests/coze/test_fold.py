@@ -6,7 +6,7 @@ import pytest
 
 from app.coze.fold import MAX_ANSWERS, Fold
 from app.coze.stream import SSEDecoder, SSEEvent
-from app.coze.wire import ChatState, Message, Usage
+from app.coze.wire import ChatState, Message, TokenUsage
 from app.exceptions import CozeApiError, CozeBusy, CozeQuotaExhausted
 
 from .vectors import CHAT, DELTA, END, MESSAGE, VECTORS, chat, event, message
@@ -79,7 +79,7 @@ def test_the_ids_and_usage_come_from_the_chat_events() -> None:
     fold = folded("01_plain")
 
     assert (fold.coze_chat_id, fold.conversation_id) == ("6", "5")
-    assert fold.usage == Usage(token_count=3, input_count=1, output_count=2)
+    assert fold.usage == TokenUsage(token_count=3, input_count=1, output_count=2)
 
 
 def test_readers_get_cozes_events_as_they_came_but_not_the_end_nor_machinery() -> None:
@@ -299,7 +299,7 @@ def test_a_cut_stream_is_repaired_by_cozes_stored_answer() -> None:
     assert (fold.status, fold.content(), fold.reasoning()) == ("completed", "half", "think")
     assert fold.follow_ups() == ["more?"]
     assert (fold.coze_chat_id, fold.conversation_id) == ("6", "5")
-    assert fold.usage == Usage(token_count=3, input_count=1, output_count=2)
+    assert fold.usage == TokenUsage(token_count=3, input_count=1, output_count=2)
 
 
 def test_stored_answers_come_in_the_order_seen_live_and_then_of_time() -> None:

@@ -7,7 +7,15 @@ import pytest
 
 from app.coze.codes import CODES, coze_error, retries_before_start, retries_when_safe, rule_for
 from app.coze.replies import Head, looks_like, parse_retry_after, read_reply
-from app.coze.wire import ChatRequest, ChatState, Endpoints, EnterMessage, Message, Usage, required_action_of
+from app.coze.wire import (
+    ChatRequest,
+    ChatState,
+    Endpoints,
+    EnterMessage,
+    Message,
+    TokenUsage,
+    required_action_of,
+)
 from app.exceptions import (
     CozeApiError,
     CozeBusy,
@@ -85,7 +93,6 @@ def test_a_request_carries_what_was_given_and_each_message_the_type_of_its_role(
         custom_variables={"name": "x"},
         meta_data={"chat": "c"},
         parameters={"n": [1]},
-        extra_params={"latitude": "1"},
     )
     body = json.loads(request.body(stream=False))
 
@@ -101,7 +108,7 @@ def test_a_request_carries_what_was_given_and_each_message_the_type_of_its_role(
     ]
     assert (body["stream"], body["auto_save_history"]) == (False, False)
     assert (body["custom_variables"], body["meta_data"]) == ({"name": "x"}, {"chat": "c"})
-    assert (body["parameters"], body["extra_params"]) == ({"n": [1]}, {"latitude": "1"})
+    assert body["parameters"] == {"n": [1]}
 
 
 # -- answers ----------------------------------------------------------------------------------------------
@@ -128,15 +135,10 @@ def test_r2_an_absent_code_is_success() -> None:
     assert ChatState.parse(read_reply(head(), body).data).status == "canceled"
 
 
-def test_r3_null_fields_and_times_as_strings_are_read() -> None:
-    found = ChatState.parse({"id": "6", "last_error": None, "usage": None, "created_at": "1716809829"})
+def test_r3_null_fields_are_read() -> None:
+    found = ChatState.parse({"id": "6", "last_error": None, "usage": None})
 
-    assert (found.created_at, found.last_error, found.usage, found.status) == (
-        1716809829,
-        None,
-        None,
-        "unknown",
-    )
+    assert (found.error_code, found.usage, found.status) == (None, None, "unknown")
 
 
 def test_r4_paging_keys_sit_beside_the_data() -> None:
@@ -178,8 +180,8 @@ def test_junk_reads_as_an_empty_chat(junk: Any) -> None:
 
 
 def test_zero_usage_is_none_and_the_other_spelling_counts() -> None:
-    assert Usage.parse({"token_count": 0, "output_count": 0, "input_count": 0}) is None
-    assert Usage.parse({"input_tokens": 1, "output_tokens": "2"}) == Usage(3, 1, 2)
+    assert TokenUsage.parse({"token_count": 0, "output_count": 0, "input_count": 0}) is None
+    assert TokenUsage.parse({"input_tokens": 1, "output_tokens": "2"}) == TokenUsage(3, 1, 2)
 
 
 def test_an_empty_tool_call_shell_is_no_action() -> None:
@@ -189,10 +191,10 @@ def test_an_empty_tool_call_shell_is_no_action() -> None:
 
 
 def test_a_message_of_the_user_is_known_by_its_role() -> None:
-    listed = Message.parse({"id": 7, "role": "user", "type": "", "created_at": "5", "content": None})
+    listed = Message.parse({"id": 7, "role": "user", "type": "", "created_at": "1716809829", "content": None})
 
     assert listed is not None
-    assert (listed.is_question, listed.id, listed.created_at, listed.content) == (True, "7", 5, "")
+    assert (listed.is_question, listed.id, listed.created_at, listed.content) == (True, "7", 1716809829, "")
     assert Message.parse("x") is None
 
 

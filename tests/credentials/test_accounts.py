@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from app.config import SettingsError
-from app.coze.credentials import Accounts, build_sources
+from app.coze.credentials import Accounts, build_accounts
+from app.coze.credentials.accounts import fingerprint
 from app.coze.credentials.sources import FileToken, StaticToken
 from app.exceptions import CozeApiError, CozeQuotaExhausted, CozeRateLimited
 from tests.support import make_settings
@@ -161,12 +162,13 @@ async def test_everything_that_is_set_is_used(tmp_path: Path) -> None:
         COZE_OAUTH_KEY_ID="kid",
         COZE_OAUTH_PRIVATE_KEY_FILE=str(tmp_path / "key.pem"),
     )
-    sources = build_sources(settings, http)
-    assert [text for text, _ in sources] == ["pat_1", "pat_2", "pat_3", "app"]
-    assert [source.kind for _, source in sources] == ["token", "token", "token", "oauth"]
+    states = build_accounts(settings, http).states()
+    names = [f"{n}-{fingerprint(text)}" for n, text in enumerate(["pat_1", "pat_2", "pat_3", "app"])]
+    assert [state["name"] for state in states] == names
+    assert [state["kind"] for state in states] == ["token", "token", "token", "oauth"]
     assert "pat_2" not in repr(settings)
     only = make_settings(COZE_API_TOKEN="", COZE_API_TOKENS="pat_9")
-    assert [text for text, _ in build_sources(only, http)] == ["pat_9"]
+    assert [state["name"] for state in build_accounts(only, http).states()] == [f"0-{fingerprint('pat_9')}"]
 
 
 @pytest.mark.parametrize("name", ["COZE_OAUTH_APP_ID", "COZE_OAUTH_KEY_ID", "COZE_OAUTH_PRIVATE_KEY_FILE"])

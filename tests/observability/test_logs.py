@@ -150,7 +150,7 @@ async def test_a_fault_of_ours_is_logged_once_and_answered(
         async def broken(*_: Any, **__: Any) -> None:
             raise RuntimeError("inside")
 
-        monkeypatch.setattr(service.resources.sessions, "get", broken)
+        monkeypatch.setattr(type(service.resources.sessions), "get", broken)
         async with open_client(service.base_url) as client:
             response = await client.get("/coze/sessions/x", headers={"X-Request-Id": "broken"})
             assert response.status_code == 500

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from app.exceptions import CozeApiError
 from app.observing.metrics import MAX_LABELS, Metrics
 from coze_simulator import SIMULATOR_BOT_ID
 from coze_simulator.auth_server import running_auth
@@ -185,7 +186,7 @@ def test_the_number_of_labels_is_bounded() -> None:
     metrics = Metrics()
     for n in range(MAX_LABELS + 50):
         metrics.chat_ended("completed", f"bot-{n}", 1.0, recovered=False)
-        metrics.upstream_error(str(n))
+        metrics.upstream_error(CozeApiError(coze_code=n))
         metrics.request(f"M{n}", "/", 200, 0.1)
     counted = parse(metrics.render()[0].decode())
     assert len(counted.labels("coze_chats_total", "bot")) == MAX_LABELS + 1

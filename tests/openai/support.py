@@ -33,7 +33,7 @@ def said(text: Any, role: str = "user") -> Any:
 
 def chat_id_of(completion_id: str) -> str:
     assert completion_id.startswith("chatcmpl-coze_chat_"), completion_id
-    return completion_id.removeprefix("chatcmpl-")
+    return completion_id.removeprefix("chatcmpl-").partition("-")[0]
 
 
 @dataclass
@@ -73,6 +73,10 @@ class Told:
         return [reason for reason in reasons if reason is not None]
 
     @property
-    def chat_id(self) -> str:
+    def completion_id(self) -> str:
         [one] = {chunk.id for chunk in self.chunks}
-        return chat_id_of(one)
+        return one
+
+    @property
+    def chat_id(self) -> str:
+        return chat_id_of(self.completion_id)

@@ -170,22 +170,78 @@ async def test_the_bytes_are_what_any_client_reads(door: RunningApp) -> None:
         json.loads(block[6:])
 
 
+async def raw(service: RunningApp, text: str, **options: Any) -> httpx.Response:
+    body = {"model": MODEL, "messages": [said(text)], "stream": True, **options}
+    async with httpx.AsyncClient(base_url=service.base_url, trust_env=False) as http:
+        return await http.post("/coze/openai/v1/chat/completions", json=body)
+
+
+def choices_of(response: httpx.Response) -> list[Any]:
+    blocks = response.text.split("\n\n")
+    assert (blocks.pop(), blocks.pop()) == ("", "data: [DONE]")
+    chunks = [json.loads(block.removeprefix("data: ")) for block in blocks]
+    return [choice for chunk in chunks for choice in chunk["choices"]]
+
+
 @pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": True}}])
 async def test_silence_is_filled_with_chunks_that_say_nothing(options: Any, open_door: Any) -> None:
     """No comments: some decoders read each blank line as the end of an event with data."""
     service = open_door(SSE_HEARTBEAT_SECONDS="0.1")
-    body = {"model": MODEL, "messages": [said("[[sim:delay=2]] hi")], "stream": True, **options}
-    async with httpx.AsyncClient(base_url=service.base_url, trust_env=False) as http:
-        text = (await http.post("/coze/openai/v1/chat/completions", json=body)).text
-    blocks = text.split("\n\n")
-    assert (blocks.pop(), blocks.pop()) == ("", "data: [DONE]")
-    chunks = [json.loads(block.removeprefix("data: ")) for block in blocks]
-    silent = [n for n, chunk in enumerate(chunks) if chunk["choices"][:1] and is_silent(chunk["choices"][0])]
-    assert silent[:4] == [1, 2, 3, 4]
+    choices = choices_of(await raw(service, "[[sim:reasoning=0;stall=1:2]] hi", **options))
+    assert choices[0]["delta"] == {"role": "assistant", "content": ""}
+    silent = [n for n, choice in enumerate(choices) if is_silent(choice)]
+    assert silent[:4] == [2, 3, 4, 5]
+
+
+async def test_a_bot_that_says_nothing_for_long_is_waited_for_in_a_stream(
+    open_door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head is only held back for so long: a proxy would take the connection for a dead one."""
+    monkeypatch.setattr("app.doors.openai.completions._PATIENCE", 0.3)
+    service = open_door(SSE_HEARTBEAT_SECONDS="0.1")
+    choices = choices_of(await raw(service, "[[sim:delay=2]] hi"))
+    assert choices[0]["delta"] == {"role": "assistant", "content": ""}
+    assert [n for n, choice in enumerate(choices) if is_silent(choice)][:4] == [1, 2, 3, 4]
+    failing = await raw(service, "[[sim:delay=1;fail_at=0]] hi")
+    assert failing.status_code == 200
+    assert json.loads(failing.text.split("\n\n")[-2].removeprefix("data: "))["error"]["code"]
+
+
+async def test_the_head_leaves_with_the_first_word_of_any_kind(door: RunningApp) -> None:
+    """Held until then, and not a moment longer: there is no silence of 100 s to wait for."""
+    for first in (
+        "[[sim:stall=1:100]] hi",
+        "[[sim:reasoning=0;stall=1:100]] hi",
+        "[[sim:plugin=1;stall=0:100]]",
+    ):
+        body = {"model": MODEL, "messages": [said(f"{first} hi")], "stream": True}
+        url = f"{door.base_url}/coze/openai/v1/chat/completions"
+        async with (
+            httpx.AsyncClient(trust_env=False) as http,
+            http.stream("POST", url, json=body) as response,
+        ):
+            assert response.status_code == 200
+            assert (await anext(response.aiter_text())).startswith("data: {")
+
+
+async def test_hanging_up_before_the_first_word_is_the_stop_button_too(
+    async_ai: AsyncOpenAI, door: RunningApp, simulator: Any
+) -> None:
+    question = [said("[[sim:delay=100]] otter")]
+    asking = asyncio.create_task(
+        async_ai.chat.completions.create(model=MODEL, messages=question, stream=True)
+    )
+    while not simulator.requests(path="/v3/chat", contains="otter"):
+        await asyncio.sleep(0.01)
+    assert not asking.done()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    door.wait_idle()
+    assert [r for r in simulator.requests() if r["path"] == "/v3/chat/cancel"]
 
 
 def is_silent(choice: Any) -> bool:
-    return bool(choice["delta"] == {"content": ""} and choice["finish_reason"] is None)
+    return bool(choice["delta"] == {} and choice["finish_reason"] is None)
 
 
 # -- what is asked ----------------------------------------------------------------------------------------
@@ -396,12 +452,13 @@ async def test_a_bots_tool_calls_are_answered_by_the_next_request(
         assert told.finish == ["tool_calls"]
         calls = [call for delta in told.deltas for call in delta.tool_calls or []]
         assert [call.index for call in calls] == [0, 1]
-        before, chat_id = told.content, told.chat_id
+        before, completion_id = told.content, told.completion_id
     else:
         first = await async_ai.chat.completions.create(model=MODEL, messages=messages)
         assert first.choices[0].finish_reason == "tool_calls"
         calls = first.choices[0].message.tool_calls or []  # type: ignore[assignment]
-        before, chat_id = first.choices[0].message.content or "", chat_id_of(first.id)
+        before, completion_id = first.choices[0].message.content or "", first.id
+    chat_id = chat_id_of(completion_id)
     assert all(call.function.name and json.loads(call.function.arguments) is not None for call in calls)
     messages += [{"role": "assistant", "tool_calls": [call.model_dump() for call in calls]}]
     messages += [
@@ -413,11 +470,11 @@ async def test_a_bots_tool_calls_are_answered_by_the_next_request(
         async for chunk in stream:
             told.take(chunk)
         assert told.finish == ["stop"]
-        content, same = told.content, told.chat_id
+        content, same = told.content, told.completion_id
     else:
         second = await async_ai.chat.completions.create(model=MODEL, messages=messages)
-        content, same = second.choices[0].message.content or "", chat_id_of(second.id)
-    assert same == chat_id
+        content, same = second.choices[0].message.content or "", second.id
+    assert (same != completion_id, chat_id_of(same)) == (True, chat_id)
     assert "01 degrees" in content
     assert "11 degrees" in content
     assert not before or not content.startswith(before)

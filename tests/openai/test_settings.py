@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from app.auth import ApiKeys
+from app.auth.api_keys import ApiKeys, KeySetting
 from app.config import SettingsError
 from tests.support import make_settings
 
 GOOD = "sk-0123456789abcdef"
+NONE = KeySetting("COZE_API_KEYS")
 
 
 def test_without_bots_the_default_one_is_coze() -> None:
@@ -38,11 +39,11 @@ def test_keys_that_make_no_sense_stop_the_start_and_are_not_shown(keys: str) -> 
 
 
 def test_a_key_stands_for_its_name_and_does_not_show() -> None:
-    keys = ApiKeys(f"a:{GOOD}, b:{GOOD}2\nc:{GOOD}3")
-    owners = [identity.owner for key in ("", "2", "3") if (identity := keys.identify(GOOD + key))]
+    keys = ApiKeys(NONE, KeySetting("COZE_OPENAI_API_KEYS", f"a:{GOOD}, b:{GOOD}2\nc:{GOOD}3"))
+    owners = [found.owner for key in ("", "2", "3") if (found := keys.identify(GOOD + key, "openai"))]
     assert owners == ["api_key:a|", "api_key:b|", "api_key:c|"]
-    assert keys.identify("") is None
-    assert keys.identify(GOOD[:-1]) is None
+    assert keys.identify("", "openai") is None
+    assert keys.identify(GOOD[:-1], "openai") is None
     assert "0123456789" not in repr(vars(keys))
 
 
@@ -53,5 +54,5 @@ def test_a_file_that_cannot_be_used_stops_the_start(tmp_path: Path) -> None:
         if content is not None:
             file.write_bytes(content)
         with pytest.raises(ValueError, match="COZE_OPENAI_API_KEYS_FILE") as caught:
-            ApiKeys("", file)
+            ApiKeys(NONE, KeySetting("COZE_OPENAI_API_KEYS", "", file))
         assert "short" not in str(caught.value)

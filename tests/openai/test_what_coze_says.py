@@ -41,6 +41,13 @@ def told_of(error: ServiceError) -> dict[str, Any]:
     return body
 
 
+def answer_to(error: ServiceError) -> tuple[int, str, str, str, int | None]:
+    """Status, type, code, x-should-retry, Retry-After."""
+    body, retry = told_of(error), OPENAI_ERRORS.headers(error)["X-Should-Retry"]
+    status = OPENAI_ERRORS.status(error)
+    return status, body["type"], body["code"], retry, OPENAI_ERRORS.retry_after(error)
+
+
 # -- tool calls -------------------------------------------------------------------------------------------
 
 
@@ -87,8 +94,7 @@ def test_what_is_no_named_function_is_an_error_that_says_so_streamed_or_not(
     assert tool_calls_of(chat) == []
     error = refusal(chat)
     assert f"({named})" in told_of(error)["message"]
-    assert (told_of(error)["code"], error.status) == ("unsupported_action", 409)
-    assert OPENAI_ERRORS.headers(error) == {"X-Should-Retry": "false"}
+    assert answer_to(error) == (400, "server_error", "unsupported_action", "false", None)
     with pytest.raises(ServiceError) as caught:
         streamed([delta("1", "hm")], chat)
     assert told_of(caught.value) == told_of(error)
@@ -145,52 +151,52 @@ BEGUN: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("begun", BEGUN)
 @pytest.mark.parametrize(
-    ("code", "coze_code"),
+    ("code", "coze_code", "told"),
     [
-        ("COZE_RATE_LIMITED", 4013),
-        ("COZE_RATE_LIMITED", 4020),
-        ("COZE_RATE_LIMITED", 4008),
-        ("COZE_RATE_LIMITED", None),
-        ("OVERLOADED", 4009),
-        ("COZE_SESSION_BUSY", 4016),
-        ("COZE_API_ERROR", 5000),
-        ("COZE_API_ERROR", 720702222),
-        ("COZE_TIMEOUT", None),
-        ("SHUTTING_DOWN", None),
-        ("COZE_QUOTA_EXHAUSTED", 4028),
+        ("COZE_RATE_LIMITED", 4013, "rate_limit_exceeded"),
+        ("COZE_RATE_LIMITED", 4020, "rate_limit_exceeded"),
+        ("COZE_RATE_LIMITED", None, "rate_limit_exceeded"),
+        ("OVERLOADED", 4009, "overloaded"),
+        ("COZE_SESSION_BUSY", 4016, "coze_session_busy"),
+        ("COZE_API_ERROR", 5000, "coze_api_error"),
+        ("COZE_API_ERROR", 720702222, "coze_api_error"),
+        ("COZE_API_ERROR", None, "coze_api_error"),
+        ("COZE_TIMEOUT", None, "coze_timeout"),
+        ("SHUTTING_DOWN", None, "shutting_down"),
+        ("INTERNAL_ERROR", None, "internal_error"),
     ],
 )
-def test_what_had_begun_is_never_called_worth_repeating(
-    code: str, coze_code: int | None, begun: dict[str, Any]
+def test_an_answer_that_had_begun_and_failed_has_the_status_that_no_client_repeats(
+    code: str, coze_code: int | None, told: str, begun: dict[str, Any]
 ) -> None:
-    error = refusal(failed(code, coze_code, **begun))
-    assert OPENAI_ERRORS.headers(error) == {"X-Should-Retry": "false"}
-    assert (error.retryable, error.retry_after) == (False, None)
+    assert answer_to(refusal(failed(code, coze_code, **begun))) == (400, "server_error", told, "false", None)
 
 
 @pytest.mark.parametrize(
-    ("code", "coze_code", "repeated"),
+    ("code", "coze_code", "told"),
     [
-        ("COZE_RATE_LIMITED", 4013, "true"),
-        ("OVERLOADED", 4009, "true"),
-        ("COZE_SESSION_BUSY", 4016, "true"),
-        ("COZE_API_ERROR", 5000, "false"),
+        ("COZE_QUOTA_EXHAUSTED", 4028, (429, "insufficient_quota", "insufficient_quota")),
+        ("COZE_QUOTA_EXHAUSTED", 4011, (429, "insufficient_quota", "insufficient_quota")),
+        ("COZE_RATE_LIMITED", 4008, (429, "insufficient_quota", "insufficient_quota")),
+        ("COZE_API_ERROR", 4010, (400, "invalid_request_error", "context_length_exceeded")),
+        ("COZE_API_ERROR", 4105, (400, "invalid_request_error", "content_policy_violation")),
     ],
 )
-def test_what_coze_refused_to_begin_may_be_repeated(code: str, coze_code: int, repeated: str) -> None:
-    assert OPENAI_ERRORS.headers(refusal(failed(code, coze_code))) == {"X-Should-Retry": repeated}
-
-
-def test_a_prompt_that_is_too_long_for_the_model_has_the_code_that_clients_shorten_at() -> None:
+def test_what_is_final_from_the_start_is_told_alike_when_it_comes_later(
+    code: str, coze_code: int, told: tuple[int, str, str]
+) -> None:
     for begun in ({}, *BEGUN):
-        error = refusal(failed("COZE_API_ERROR", 4010, hint="Shorten the message.", logid="L1", **begun))
-        body = told_of(error)
-        assert error.status == 400
-        assert (body["code"], body["type"]) == ("context_length_exceeded", "invalid_request_error")
-        assert "4010" in body["message"]
-        assert "Shorten the message." in body["message"]
+        error = refusal(failed(code, coze_code, hint="Do that.", logid="L1", **begun))
+        assert answer_to(error) == (*told, "false", None)
         assert error.headers == {"X-Coze-Logid": "L1"}
-        assert OPENAI_ERRORS.headers(error) == {"X-Should-Retry": "false"}
+        message = told_of(error)["message"]
+        assert all(part in message for part in ("Do that.", "L1"))
+
+
+def test_what_is_not_known_to_have_been_refused_counts_as_begun() -> None:
+    """A connection that broke before Coze said anything: it may be at work on it."""
+    for code in ("COZE_API_ERROR", "COZE_TIMEOUT", "INTERNAL_ERROR"):
+        assert answer_to(refusal(failed(code)))[0] == 400
 
 
 @pytest.mark.parametrize(
@@ -333,4 +339,4 @@ def test_a_sign_of_life_is_a_chunk_and_says_nothing() -> None:
         assert piece.startswith(b"data: {")
         assert piece.endswith(b"}\n\n")
         [choice] = json.loads(piece[6:])["choices"]
-        assert (choice["delta"], choice["finish_reason"]) == ({"content": ""}, None)
+        assert (choice["delta"], choice["finish_reason"]) == ({}, None)

@@ -132,7 +132,7 @@ async def test_a_fault_of_ours_says_nothing_of_the_inside_and_has_the_same_heade
     async def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("pat_secret at /usr/lib/inside.py")
 
-    monkeypatch.setattr(service.resources.sessions, "get", broken)
+    monkeypatch.setattr(type(service.resources.sessions), "get", broken)
     async with calling(service, auth, ALICE) as [alice]:
         answer = await alice.get(f"/coze/sessions/{UNKNOWN['session_id']}")
         assert (answer.status_code, error_of(answer)["code"]) == (500, "INTERNAL_ERROR")

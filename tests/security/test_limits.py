@@ -97,7 +97,7 @@ async def test_a_stranger_uses_up_nobodys_tokens(
 async def test_a_process_that_runs_as_many_chats_as_it_may_is_overloaded(
     start_secured: Start, auth: RunningAuth
 ) -> None:
-    service = start_secured(MAX_CONCURRENT_CHATS="2")
+    service = start_secured(MAX_CONCURRENT_CHATS="2", COZE_OWNER_SHARE="1", COZE_ROOT_SHARE="1")
     async with calling(service, auth, ALICE) as [alice]:
         running = [await alice.start(await alice.open_session(), "[[sim:delay=60]]") for _ in range(2)]
         session_id = await alice.open_session()

@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from app.coze import Fold, SSEEvent
+from app.coze.fold import Fold
+from app.coze.stream import SSEEvent
 from app.http.sse import without_separators
 from app.models import Chat, UserMessage
 from app.tasks.frames import close_chat, data_of, stored_frames
-from app.utils import iso, new_chat_id, new_session_id
+from app.utils import iso, new_chat_id, new_id
 
 
 def new_chat() -> Chat:
-    session_id = new_session_id()
+    session_id = new_id("session")
     moment = iso()
     return Chat(
         chat_id=new_chat_id(session_id),

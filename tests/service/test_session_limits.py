@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 
-from app.utils import new_session_id
+from app.utils import new_id
 from tests.support import Client, RedisServer, RunningApp, data_of, error_of, open_client, wait_until
 
 SLOW = "[[sim:delay=60]]"
@@ -145,7 +145,7 @@ async def test_a_session_that_is_just_being_opened_is_neither_evicted_nor_cleane
     """It is entered in the indexes and its hash is not written yet."""
     async with replicas(start_app, redis, COZE_MAX_SESSIONS_PER_USER="2") as clients:
         [session] = await create_many(clients, "u", 1, 1)
-        opening = new_session_id()
+        opening = new_id("session")
         with redis.client() as store:
             [own] = store.scan_iter("coze:{index}:user:*")
             store.zadd("coze:{index}:sessions", {opening: store.zscore("coze:{index}:sessions", session)})

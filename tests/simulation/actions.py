@@ -15,6 +15,7 @@ from tests.simulation.reading import Reading
 from tests.simulation.replica import Replica
 from tests.simulation.sending import Senders
 
+_SHORT: Final = "[[sim:deltas=2;gap=0.02;reasoning=0;followups=0]]"
 _PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
 
 
@@ -43,11 +44,13 @@ class Clients(Senders):
             note.alive_until = CLOCK.now + self._expire - 1.0
             note.conversation = answer.data["conversation_id"] or ""
             self._book.sessions[label] = note
+            self._caller.shares.check_users()
         elif answer.code == "SESSION_LIMIT_REACHED":
-            self._check_limit(note)
+            if answer.details.get("layer") == "user":
+                self._check_limit(note)
         elif answer.status == 404 and conversation_of:
             self._check_conversation(note, conversation_of)
-        elif answer.status < 500:
+        elif answer.status < 500 and answer.code != "RATE_LIMITED":
             self._book.violated("refused", f"POST sessions: {answer.status} {answer.code}")
 
     def _check_limit(self, note: SessionNote) -> None:
@@ -72,6 +75,18 @@ class Clients(Senders):
         async def one(number: int) -> None:
             async with gate:
                 await self.open(f"{user}-many-{number}", user, who, replica + number)
+
+        await asyncio.gather(*(one(number) for number in range(count)))
+
+    async def make_up(self, label: str, who: str, count: int, at_once: int, replica: int = 0) -> None:
+        """A greedy caller makes up ``count`` users, each with a session and a message without one."""
+        gate = asyncio.Semaphore(at_once)
+
+        async def one(number: int) -> None:
+            async with gate:
+                user, chat = f"{label}-x{number}", f"{label}-c{number}"
+                await self.open(user, user, who, replica + number)
+                await self.openai(chat, user, who, f"{_SHORT} {chat}", bool(number % 2), replica + number)
 
         await asyncio.gather(*(one(number) for number in range(count)))
 

@@ -17,9 +17,9 @@ from tests.simulation.clock import CLOCK, EPOCH, outside
 from tests.simulation.exchange import Broken, Exchange, Request
 from tests.simulation.reading import Decoder, Reading
 from tests.simulation.replica import Replica
+from tests.simulation.shares import Shares, name_of
 
 JWT_KEY: Final = "a key of the simulated world, 32 bytes and more"
-_HOST: Final = b"music.moicen.com"
 CALL_SECONDS: Final = 45.0
 """Within this every call that waits for no answer of Coze's is answered: its longest waits are a cancel's (11
 s for the owner) and those for Redis (2 s each) and for a conversation that is being made (5 s)."""
@@ -32,7 +32,7 @@ def _b64(data: bytes) -> bytes:
 def token_of(who: str) -> bytes:
     """A token of the auth service's, good for three years."""
     roles = [{"role_key": "ADMIN"}] if who == "admin" else []
-    sub = json.dumps({"hty_id": who, "roles": roles})
+    sub = json.dumps({"hty_id": name_of(who)[0], "roles": roles})
     payload = json.dumps({"sub": sub, "exp": EPOCH + 3 * 365 * 86_400}).encode()
     head = _b64(b'{"alg":"HS256","typ":"JWT"}') + b"." + _b64(payload)
     return head + b"." + _b64(hmac.new(JWT_KEY.encode(), head, hashlib.sha256).digest())
@@ -67,6 +67,7 @@ class Caller:
     replicas: Callable[[], Sequence[Replica]]
     book: Book
     dice: random.Random
+    shares: Shares
 
     def __post_init__(self) -> None:
         self._tokens: dict[str, bytes] = {}
@@ -94,7 +95,7 @@ class Caller:
         raw: tuple[str, list[bytes]] | None = None,
     ) -> Request:
         token = self._tokens.setdefault(who, token_of(who))
-        sent = [(b"htysudoertoken", token), (b"htyhost", _HOST)]
+        sent = [(b"htysudoertoken", token), (b"htyhost", f"music.{name_of(who)[1]}".encode())]
         sent += [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         pieces: list[bytes] = []
         if raw is not None:
@@ -106,7 +107,8 @@ class Caller:
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(pieces[0])).encode()),
             ]
-        return Request(method, path, query.encode(), sent, pieces)
+        asked = self.shares.about(method, path, who, body)
+        return Request(method, path, query.encode(), sent, pieces, asked)
 
     async def call(self, replica: Replica, request: Request, seconds: float = CALL_SECONDS) -> Answer:
         """The whole answer. Raises ``Broken``, also where none came in ``seconds``: that is a violation,
@@ -117,12 +119,15 @@ class Caller:
             self.book.trace("answer", request.method, request.path, status, raw)
         body = json.loads(raw) if raw else {}
         self._check_status(status, request, body)
+        if status == 429:
+            self.shares.refused(request.asked, body)
         return Answer(status, headers, body)
 
     async def begin(
         self, replica: Replica, request: Request, seconds: float = CALL_SECONDS
     ) -> tuple[Exchange, int, dict[str, str]]:
         """The exchange, once its head is there."""
+        self.shares.ask(request.asked)
         exchange = replica.call(request)
         status, headers = await self._within(exchange, exchange.head, replica, seconds)
         self.book.trace("client", request.method, request.path, status)

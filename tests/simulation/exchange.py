@@ -23,6 +23,8 @@ class Request:
     query: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: list[bytes] = field(default_factory=list)
+    asked: Any = None
+    """What it asks for that has a limit; see ``shares.Asked``."""
 
     def scope(self) -> dict[str, Any]:
         return {

@@ -100,6 +100,37 @@ def _many_sessions(draft: Draft) -> Scenario:
     return draft.finish(40.0)
 
 
+def _shares(draft: Draft) -> Scenario:
+    """Greedy callers of one root make users up; modest ones of another root keep within what is left."""
+    draft.configure()
+    choose = draft.dice.choice
+    draft.settings |= {
+        "COZE_SESSION_EXPIRE": choose(("600", "3600", "36000")),
+        "COZE_MAX_ACTIVE_USERS": "10",
+        "COZE_MAX_TOTAL_SESSIONS": choose(("10", "14", "40")),
+        "COZE_OWNER_SHARE": choose(("0.3", "0.5")),
+        "COZE_ROOT_SHARE": choose(("0.6", "0.7")),
+        "RATE_LIMIT_MESSAGES_PER_MINUTE": choose(("0", "5", "60")),
+        "RATE_LIMIT_TOTAL_MESSAGES_PER_MINUTE": choose(("20", "40")),
+        "RATE_LIMIT_SESSIONS_PER_MINUTE": choose(("0", "30")),
+        "RATE_LIMIT_TOTAL_SESSIONS_PER_MINUTE": choose(("20", "40")),
+    }
+    for who, latest in (("alice", 5.0), ("bob", 5.0), ("alice", 70.0)):
+        at, count, at_once = draft.dice.uniform(0.5, latest), draft.dice.randrange(8, 16), choose((1, 4, 16))
+        label, slot = draft.label("greedy"), draft.slot()
+        draft.add(at, "make_up", label=label, who=who, count=count, at_once=at_once, replica=slot)
+    for number in range(2):
+        who, user = f"{choose(('dave', 'erin'))}@huiwings.cn", f"u{number}"
+        label, at = draft.label("s"), draft.dice.uniform(3.0, 30.0)
+        draft.sessions.append((label, user, who))
+        draft.add(at, "open", label=label, user=user, who=who, replica=draft.slot(), key=f"open-{label}")
+        for _ in range(2):
+            draft.send(at + draft.dice.uniform(1.0, 60.0), session=label)
+    if draft.maybe(0.5):
+        getattr(draft, f"{choose(('replica', 'redis', 'coze'))}_fault")(draft.dice.uniform(1.0, 60.0))
+    return draft.finish(120.0)
+
+
 def _long_queue(draft: Draft) -> Scenario:
     """A queue of slow answers: the last one waits for longer than a session lives."""
     draft.configure()
@@ -188,6 +219,7 @@ KINDS: Final[dict[str, tuple[int, Callable[[Draft], Scenario]]]] = {
     "odd": (5, _faulty("odd")),
     "waiting": (10, _waiting),
     "many_sessions": (2, _many_sessions),
+    "shares": (5, _shares),
     "long_queue": (2, _long_queue),
     "shutdown": (3, _shutdown),
     "refused_start": (2, _refused_start),

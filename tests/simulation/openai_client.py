@@ -68,7 +68,10 @@ async def ask(
                 if await _read(book, chat, exchange, hang_up):
                     return
             else:
-                _take(book, chat, status, json.loads(await exchange.read()))
+                answer = json.loads(await exchange.read())
+                if status == 429 and "x-coze-chat-id" not in got:
+                    caller.shares.refused(request.asked, answer)
+                _take(book, chat, status, answer)
                 if status < 500:
                     return
         except Broken:

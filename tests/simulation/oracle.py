@@ -37,6 +37,7 @@ RULES: Final = {
     "foreign": "nobody sees what is somebody else's",
     "usage": "usage is what Coze told, each chat counted once",
     "limits": "limits hold, and refuse only what is over them",
+    "shares": "no caller and no root takes more than its share, and who keeps within the rest is served",
     "conversation": "a conversation can be gone on with",
     "cursor": "an id that was sent is taken back",
     "refused": "refusals have a cause",
@@ -87,6 +88,7 @@ class Oracle:
             if session.id:
                 await self._check_session(session, replicas)
         await self._check_usage(replicas)
+        self._caller.shares.check_rates()
 
     async def _look_again(self, chat: ChatNote, replicas: Sequence[Replica]) -> None:
         """Through all doors, on all replicas."""
@@ -341,7 +343,7 @@ class Oracle:
             self._book.violated("cancel", f"{session.label}: {chat_id} cannot be cancelled: {answer.status}")
 
     async def _say_next(self, session: SessionNote, replica: Replica, tries: int) -> str:
-        for _ in range(tries):
+        for _ in range(100):
             request = self._caller.request(
                 "POST", f"/coze/sessions/{session.id}/messages", session.who, {"message": _NEXT}
             )
@@ -351,8 +353,14 @@ class Oracle:
                 return "broken"
             if answer.status == 200:
                 return str(answer.data["status"])
+            if answer.code == "RATE_LIMITED":
+                await asyncio.sleep(float(answer.headers["retry-after"]))
+                continue
             if answer.code != "COZE_SESSION_BUSY":
                 return f"{answer.status} {answer.code}"
+            tries -= 1
+            if not tries:
+                break
             await asyncio.sleep(2.0)
         return f"busy with {answer.details}"
 
@@ -401,11 +409,12 @@ class Oracle:
 
     async def check_ends(self, replicas: Sequence[Replica]) -> None:
         """An hour after the faults: limits, and nothing that runs."""
+        live: dict[tuple[str, str], int] = {}
         for who, user in sorted({(s.who, s.user) for s in self._book.sessions.values()}):
             answer = await self._get(replicas[0], who, f"/coze/users/{user}/sessions", "limit=1000")
-            most = self._settings.max_sessions_per_user
-            if answer is not None and answer.status == 200 and len(answer.data["sessions"]) > most:
-                self._book.violated("limits", f"{user} has {len(answer.data['sessions'])} sessions of {most}")
+            if answer is not None and answer.status == 200:
+                live[who, user] = len(answer.data["sessions"])
+        self._caller.shares.check_sessions(live)
         answer = await self._get(replicas[0], "admin", "/coze/admin/stats")
         if answer is not None and answer.status == 200 and answer.data["process"]["running_chats"]:
             self._book.violated("left_over", f"an hour later there run {answer.data['process']}")

@@ -79,6 +79,8 @@ class Senders(Doing):
                         return
                     raw = json.loads(await exchange.read())
                     answer = Answer(status, got, raw)
+                    if status == 429:
+                        self._caller.shares.refused(request.asked, raw)
                 else:
                     answer = await self._caller.call(target, request, self._patience + CALL_SECONDS)
             except Broken:

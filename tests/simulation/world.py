@@ -26,6 +26,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.redis_network import RedisNetwork
 from tests.simulation.replica import Apps, Replica
 from tests.simulation.scenario import WORLD, Outcome, Scenario, Step
+from tests.simulation.shares import Shares
 
 BASE: Final = {
     "COZE_API_TOKEN": SIMULATOR_TOKEN,
@@ -87,7 +88,8 @@ class World:
         self._all: list[Replica] = []
         self._dice = random.Random(f"replicas {seed}")
         until = scenario.calm_after + chosen["hour"]
-        caller = Caller(lambda: self.slots, self.book, random.Random(f"clients {seed}"))
+        shares = Shares(self.book, self._settings)
+        caller = Caller(lambda: self.slots, self.book, random.Random(f"clients {seed}"), shares)
         self.clients = Clients(caller, self.book, scenario.settings, until)
         self.faults = Faults(self.book, self.redis, self.coze, self.slots, self._start)
         self.oracle = Oracle(self.book, self.coze, caller, self._settings)

@@ -27,7 +27,8 @@ from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.files import FileStore
 from app.stores.index import SessionIndex, name_key, owner_key, user_key
-from app.stores.leases import Claim, LeaseStore, RunState, ToolOutputs
+from app.stores.layers import Limit, Limits
+from app.stores.leases import Claim, LeaseStore, RunState, SubmittedOutputs
 from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.open_log import ChatEnd, OpenLog, Origin
 from app.stores.rates import RateStore
@@ -44,6 +45,7 @@ KEPT_RESULT, KEPT_USAGE = 2 * HOUR, 40 * DAY
 
 ME = Identity("r.example", "me")
 STRANGER = Identity("r.example", "stranger")
+ELSEWHERE = Identity("else.example", "elsewhere")
 ADMIN = Identity("r.example", "admin", admin=True)
 FOREIGN_ADMIN = Identity("else.example", "admin", admin=True)
 NOON = 1_800_014_400_000
@@ -95,6 +97,16 @@ class Clock:
         monkeypatch.setattr(time, "time_ns", lambda: self.now * 1_000_000)
 
 
+def layers(what: str, **most: int) -> Limits:
+    """Limits by layer (user, owner, root, service); what is not given has none."""
+    return _changed(Limits(what), most)
+
+
+def _changed(limits: Limits, most: dict[str, int]) -> Limits:
+    changed = {layer: Limit(number, f"SETTING_OF_{layer.upper()}") for layer, number in most.items()}
+    return replace(limits, **changed)
+
+
 class Place:
     """``clock``: None where Redis is a real one, whose clock nobody moves."""
 
@@ -103,32 +115,58 @@ class Place:
         self.clock = clock
         self._server = server
         self.keys = Keys("stores:")  # services that run beside take over what has their own prefix
-        self.limits = SessionLimits(SESSION // 1000, 600, per_user=3, total=100, users=100, hold=HOLD)
+        self.limits = SessionLimits(
+            SESSION // 1000,
+            600,
+            sessions=layers("sessions", user=3, service=100),
+            users=layers("active users", service=100),
+            hold=HOLD,
+        )
         self.policy = LogPolicy(LEASE, SESSION, KEPT_RESULT, HOLD, KEPT_USAGE)
         self.leases = LeaseStore(gate, self.keys, self.policy)
         self.process = self.leases.process
         self.conversations = ConversationStore(gate, self.keys, days=90)
         self.files = FileStore(gate, self.keys, days=7)
         self.usage = UsageStore(gate, self.keys, days=40)
-        self.rates = RateStore(gate, self.keys, {"messages": 2, "sessions": 2, "files": 0})
+        self.with_rates(user=2)
         self._labels: dict[str, str] = {self.process: "me"}
         self._ids: dict[str, str] = {}
         self._sessions_of: dict[str, str] = {}
         self.with_limits()
         self._choose(self.policy)
-        for identity in (ME, STRANGER, ADMIN):
+        for identity in (ME, STRANGER, ADMIN, ELSEWHERE):
             self.name(owner_key(identity.owner), f"owner({identity.hty_id})")
             self.name(user_key(identity.owner, "u"), f"user({identity.hty_id})")
         self.name(name_key(ME.owner, "u"), "name(u)")
         self.name(owner_key(ME.root), "root")
+        self.name(owner_key(ELSEWHERE.root), "root elsewhere")
 
     def _choose(self, policy: LogPolicy) -> None:
         self.policy = policy
         self.chats = ChatStore(self.redis, self.keys, policy, self.process)
         self.writer = LogWriter(self.redis, self.keys, policy)
 
-    def with_limits(self, **values: int) -> None:
-        self.limits = replace(self.limits, **values)
+    def with_rates(self, **layered: int) -> None:
+        """Of messages and sessions a minute, by layer; files have none."""
+        limits = layers("calls a minute", **layered)
+        none = layers("files")
+        self.rates = RateStore(self.redis, self.keys, {"messages": limits, "sessions": limits, "files": none})
+
+    def with_limits(self, *, expire: int | None = None, users: int | None = None, **sessions: int) -> None:
+        """``sessions``: by layer; ``users``: of the whole service."""
+        if expire is not None:
+            self.limits = replace(self.limits, expire=expire)
+        if users is not None:
+            self.with_users(service=users)
+        self.limits = replace(self.limits, sessions=_changed(self.limits.sessions, sessions))
+        self._open_sessions()
+
+    def with_users(self, **users: int) -> None:
+        """How many may have sessions, by layer."""
+        self.limits = replace(self.limits, users=_changed(self.limits.users, users))
+        self._open_sessions()
+
+    def _open_sessions(self) -> None:
         self.sessions = SessionStore(self.redis, self.keys, self.limits)
         self.index = SessionIndex(self.redis, self.keys, self.limits)
         self.users = UserStore(self.redis, self.keys, self.sessions)
@@ -313,7 +351,7 @@ class Place:
         epoch: int | None = 1,
         force: bool = False,
         expect: RunState | None = None,
-        outputs: ToolOutputs | None = None,
+        outputs: SubmittedOutputs | None = None,
     ) -> Claim | None:
         session = self.sid(self._sessions_of[chat])
         return await self.leases.claim(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.exceptions import IdempotencyKeyReused
-from app.stores.leases import MAX_CLAIMS, ToolOutputs
+from app.stores.leases import MAX_CLAIMS, SubmittedOutputs
 from app.stores.sessions import IdempotencyKey
 
 from .place import DAY, HOLD, HOUR, LEASE, ME, MINUTE, SECOND, SESSION, TOMBSTONE, Clock, Place, whole_life
@@ -218,7 +218,7 @@ async def test_tool_outputs_bring_a_waiting_chat_back_to_life(at: Place) -> None
     await waiting(at)
     await at.age(50 * SECOND)
     async with at.seen() as seen:
-        claim = await at.claim("A", force=True, expect="waiting", outputs=ToolOutputs(OUTPUTS, (7, 3)))
+        claim = await at.claim("A", force=True, expect="waiting", outputs=SubmittedOutputs(OUTPUTS, (7, 3)))
     assert claim is not None
     assert (claim.kind, claim.epoch, claim.before, claim.unowned) == ("claimed", 2, "waiting", False)
     assert claim.record == at.record("A", "requires_action")
@@ -239,7 +239,7 @@ async def test_tool_outputs_bring_a_waiting_chat_back_to_life(at: Place) -> None
 
 async def test_going_on_after_tool_outputs_is_no_failed_attempt(at: Place) -> None:
     await waiting(at)
-    await at.claim("A", force=True, expect="waiting", outputs=ToolOutputs(OUTPUTS))
+    await at.claim("A", force=True, expect="waiting", outputs=SubmittedOutputs(OUTPUTS))
     assert "claims" not in await at.run("A")
 
 
@@ -260,7 +260,9 @@ async def test_tool_outputs_with_a_key_are_taken_once(at: Place) -> None:
     await waiting(at)
     at.name(KEY.digest(at.cid("A")), "K")
     async with at.seen() as seen:
-        assert await at.claim("A", force=True, expect="waiting", outputs=ToolOutputs(OUTPUTS, (7, 3), KEY))
+        assert await at.claim(
+            "A", force=True, expect="waiting", outputs=SubmittedOutputs(OUTPUTS, (7, 3), KEY)
+        )
     assert {name: value for name, value in seen.items() if name.startswith(("idem", "used"))} == {
         "idem:K": DAY,
         "idem:K=": "a1 2 7 3",
@@ -268,12 +270,12 @@ async def test_tool_outputs_with_a_key_are_taken_once(at: Place) -> None:
         "used:S=": ["idem:K"],
     }
     going_on = await at.chats.continuation(at.cid("A"), at.sid("S"), KEY)
-    assert going_on == (2, 7, 3)
+    assert going_on == (2, (7, 3))
     await at.age(HOUR)
     async with at.seen() as seen:
-        again = ToolOutputs(b"others", (0, 0), KEY)
+        again = SubmittedOutputs(b"others", (0, 0), KEY)
         assert await at.claim("A", force=True, expect="waiting", outputs=again) is None
-        reused = ToolOutputs(OUTPUTS, (7, 3), IdempotencyKey("k", "b2"))
+        reused = SubmittedOutputs(OUTPUTS, (7, 3), IdempotencyKey("k", "b2"))
         with pytest.raises(IdempotencyKeyReused):
             await at.claim("A", force=True, expect="waiting", outputs=reused)
     assert seen == {}
@@ -285,7 +287,11 @@ async def test_a_second_set_of_tool_outputs_is_kept_beside_the_first(at: Place) 
     for number, key in enumerate((KEY, other), 1):
         at.name(key.digest(at.cid("A")), "K" if key is KEY else "L")
         claimed = await at.claim(
-            "A", epoch=number, force=True, expect="waiting", outputs=ToolOutputs(OUTPUTS, (number, 0), key)
+            "A",
+            epoch=number,
+            force=True,
+            expect="waiting",
+            outputs=SubmittedOutputs(OUTPUTS, (number, 0), key),
         )
         assert claimed is not None
         await at.age(HOUR // 2)
@@ -293,7 +299,7 @@ async def test_a_second_set_of_tool_outputs_is_kept_beside_the_first(at: Place) 
     held = await at.held("used", "idem:")
     assert (held["used:S="], held["used:S"]) == (["idem:K", "idem:L"], DAY - HOUR // 2)
     assert held["idem:L="] == "b2 3 2 0"
-    repeated = ToolOutputs(OUTPUTS, (1, 0), KEY)  # of the turn before, though the chat waits again
+    repeated = SubmittedOutputs(OUTPUTS, (1, 0), KEY)  # of the turn before, though the chat waits again
     assert await at.claim("A", epoch=3, force=True, expect="waiting", outputs=repeated) is None
 
 

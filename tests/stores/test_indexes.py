@@ -24,6 +24,9 @@ from .place import (
 )
 
 KEPT = SESSION + TOMBSTONE
+SESSIONS = ("{index}:user:user(me)", *(f"{{index}}:sessions{layer}" for layer in (":owner(me)", ":root", "")))
+USERS = tuple(f"{{index}}:users{layer}" for layer in (":owner(me)", ":root", ""))
+"""Where a session of mine is entered, and I as a user who has any."""
 
 # -- sessions and their users --------------------------------------------------------------------------
 
@@ -33,8 +36,16 @@ async def test_a_session_is_entered_everywhere_with_its_time(at: Place) -> None:
     assert await at.dump() == {
         "{index}:user:user(me)": KEPT,
         "{index}:user:user(me).S": SESSION,
+        "{index}:sessions:owner(me)": KEPT,
+        "{index}:sessions:owner(me).S": SESSION,
+        "{index}:sessions:root": KEPT,
+        "{index}:sessions:root.S": SESSION,
         "{index}:sessions": KEPT,
         "{index}:sessions.S": SESSION,
+        "{index}:users:owner(me)": KEPT,
+        "{index}:users:owner(me).user(me)": SESSION,
+        "{index}:users:root": KEPT,
+        "{index}:users:root.user(me)": SESSION,
         "{index}:users": KEPT,
         "{index}:users.user(me)": SESSION,
         "{index}:kept:user(me)": KEPT,
@@ -63,7 +74,7 @@ async def test_a_shorter_life_does_not_shorten_what_others_need(at: Place) -> No
 
 
 async def test_a_user_with_as_many_as_may_be_is_told_which_could_go(at: Place) -> None:
-    at.with_limits(per_user=2)
+    at.with_limits(user=2)
     await at.index.admit(at.sid("S"), ME.owner, "u")
     await at.age(MINUTE)
     await at.index.admit(at.sid("T"), ME.owner, "u")
@@ -78,7 +89,7 @@ async def test_a_user_with_as_many_as_may_be_is_told_which_could_go(at: Place) -
 
 
 async def test_a_full_service_makes_a_user_give_up_one_of_his_own(at: Place) -> None:
-    at.with_limits(total=2)
+    at.with_limits(service=2)
     await at.index.admit(at.sid("S"), ME.owner, "u")
     await at.index.admit(at.sid("T"), STRANGER.owner, "u")
     crowd = await at.index.admit(at.sid("V"), ME.owner, "u")
@@ -87,7 +98,7 @@ async def test_a_full_service_makes_a_user_give_up_one_of_his_own(at: Place) -> 
 
 
 async def test_a_full_service_refuses_a_user_who_has_none(at: Place) -> None:
-    at.with_limits(total=1)
+    at.with_limits(service=1)
     await at.index.admit(at.sid("S"), ME.owner, "u")
     async with at.seen() as seen:
         with pytest.raises(SessionLimitReached):
@@ -106,40 +117,44 @@ async def test_with_as_many_users_as_may_be_no_other_gets_in(at: Place) -> None:
 
 
 async def test_the_last_places_are_given_away(at: Place) -> None:
-    at.with_limits(per_user=2, total=3, users=2)
+    at.with_limits(user=2, service=3, users=2)
     assert await at.index.admit(at.sid("S"), ME.owner, "u") is None
     assert await at.index.admit(at.sid("T"), ME.owner, "u") is None
     assert await at.index.admit(at.sid("V"), STRANGER.owner, "u") is None
 
 
 async def test_a_session_that_is_entered_may_always_be_entered_again(at: Place) -> None:
-    at.with_limits(per_user=1, total=1, users=1)
+    at.with_limits(user=1, service=1, users=1)
     await at.index.admit(at.sid("S"), ME.owner, "u")
     assert await at.index.admit(at.sid("S"), ME.owner, "u") is None
 
 
 async def test_what_is_over_leaves_in_the_step_in_which_a_newcomer_enters(at: Place) -> None:
-    at.with_limits(per_user=1, total=1)
+    at.with_limits(user=1, service=1)
     await at.index.admit(at.sid("S"), ME.owner, "u")
     async with at.seen() as seen:
         assert await at.index.admit(at.sid("T"), ME.owner, "u", over=at.sid("S")) is None
-    assert {name: value for name, value in seen.items() if value is None} == {
-        "{index}:user:user(me).S": None,
-        "{index}:sessions.S": None,
-    }
+    assert {name: value for name, value in seen.items() if value is None} == dict.fromkeys(
+        (f"{sessions}.S" for sessions in SESSIONS), None
+    )
 
 
 async def test_a_newcomer_that_is_refused_after_all_leaves_no_user_without_sessions(at: Place) -> None:
-    at.with_limits(total=1)
     await at.index.admit(at.sid("S"), ME.owner, "u")
-    at.with_limits(total=0)
+    await at.index.admit(at.sid("T"), STRANGER.owner, "u")
+    at.with_limits(service=1)
     with pytest.raises(SessionLimitReached):
         await at.index.admit(at.sid("V"), ME.owner, "u", over=at.sid("S"))
-    assert await at.held("{index}:users", "{index}:user:", "{index}:sessions") == {}
+    held = await at.held("{index}:users", "{index}:user:", "{index}:sessions")
+    assert {name for name in held if "." in name} == {
+        "{index}:user:user(stranger).T",
+        *(f"{{index}}:sessions{layer}.T" for layer in (":owner(stranger)", ":root", "")),
+        *(f"{{index}}:users{layer}.user(stranger)" for layer in (":owner(stranger)", ":root", "")),
+    }
 
 
 async def test_what_has_expired_counts_no_more_from_its_very_moment(at: Place, clock: Clock) -> None:
-    at.with_limits(per_user=1, total=1, users=1)
+    at.with_limits(user=1, service=1, users=1)
     await at.index.admit(at.sid("S"), ME.owner, "u")
     clock.now += SESSION - 1
     assert await at.index.admit(at.sid("T"), ME.owner, "u") is not None
@@ -156,15 +171,14 @@ async def test_a_session_that_is_over_leaves_the_live_indexes_and_its_user_with_
     await at.index.admit(at.sid("T"), ME.owner, "u")
     user = user_key(ME.owner, "u")
     async with at.seen() as seen:
-        await at.index.remove(at.sid("S"), user)
-    assert seen == {"{index}:user:user(me).S": None, "{index}:sessions.S": None}
+        await at.index.remove(at.sid("S"), ME.owner, user)
+    assert seen == dict.fromkeys((f"{sessions}.S" for sessions in SESSIONS), None)
     async with at.seen() as seen:
-        await at.index.remove(at.sid("T"), user)
-    assert sorted(name for name in seen if "." in name) == [
-        "{index}:sessions.T",
-        "{index}:user:user(me).T",
-        "{index}:users.user(me)",
-    ]
+        await at.index.remove(at.sid("T"), ME.owner, user)
+    assert {name for name in seen if "." in name} == {
+        *(f"{sessions}.T" for sessions in SESSIONS),
+        *(f"{users}.user(me)" for users in USERS),
+    }
     assert sorted(await at.held("{index}:kept:user(me).")) == [
         "{index}:kept:user(me).S",
         "{index}:kept:user(me).T",
@@ -192,7 +206,7 @@ async def test_forgetting_a_user_tells_whether_he_left(at: Place) -> None:
     user = user_key(ME.owner, "u")
     command = index_forget_user(
         remaining_sessions=at.keys.remaining_sessions(user),
-        users=at.keys.all_users,
+        held=at.index.held(ME.owner, user),
         users_by_name=at.keys.users_by_name(name_key(ME.owner, "u")),
         user=user,
     )
@@ -200,10 +214,10 @@ async def test_forgetting_a_user_tells_whether_he_left(at: Place) -> None:
     await at.index.remove_erased(at.sid("S"), user)
     async with at.seen() as seen:
         assert await at.redis.run(command) == 1
-    assert sorted(name for name in seen if "." in name) == [
+    assert {name for name in seen if "." in name} == {
         "{index}:names:name(u).user(me)",
-        "{index}:users.user(me)",
-    ]
+        *(f"{users}.user(me)" for users in USERS),
+    }
 
 
 async def test_a_session_of_a_single_chat_is_entered_where_erasure_looks_and_nowhere_else(at: Place) -> None:
@@ -237,7 +251,7 @@ async def test_single_chats_renew_the_indexes_and_never_shorten_them(at: Place, 
 async def test_the_clean_up_takes_what_is_late_and_tells_what_expires_soonest(
     at: Place, clock: Clock
 ) -> None:
-    at.with_limits(per_user=9)
+    at.with_limits(user=9)
     for session in ("S", "T"):
         await at.index.admit(at.sid(session), ME.owner, "u")
     clock.now += MINUTE
@@ -246,13 +260,11 @@ async def test_the_clean_up_takes_what_is_late_and_tells_what_expires_soonest(
     clock.now += SESSION - MINUTE - 1
     assert (await at.index.prune(5))[:2] == (0, 0)
     clock.now += 1
-    sessions, users, crowd = await at.index.prune(1)
+    sessions, users, _, oldest = await at.index.prune(1)
     assert (sessions, users) == (1, 1)
-    assert [session for session, _ in crowd.sessions] == [at.sid("T")]
-    sessions, users, crowd = await at.index.prune(2)
-    assert (sessions, users) == (1, 0)
-    assert crowd == (
-        clock.now,
+    assert [session for session, _ in oldest] == [at.sid("T")]
+    assert await at.index.prune(2) == (
+        *(1, 0, clock.now),
         [(at.sid("V"), clock.now - SESSION + MINUTE), (at.sid("W"), clock.now - SESSION + MINUTE)],
     )
     assert sorted(await at.held("{index}:users.", "{index}:sessions.")) == [

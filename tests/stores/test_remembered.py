@@ -9,10 +9,11 @@ from app.exceptions import (
     FileNotFound,
 )
 from app.models import Identity
-from app.stores.files import FileRecord, new_file_id
+from app.stores.files import FileRecord
 from app.stores.index import name_key, user_key
 from app.stores.scripts import conversation_forget
 from app.stores.sessions import SessionRecord
+from app.utils import new_id
 
 from .place import (
     ADMIN,
@@ -31,7 +32,7 @@ WEEK = 7 * DAY
 async def upload(at: Place, label: str, owner: Identity = ME) -> FileRecord:
     now = await at.now()
     record = FileRecord(
-        *(new_file_id(), owner.owner, user_key(owner.owner, "u"), "u", "z-1", "bot-a", None),
+        *(new_id("file"), owner.owner, user_key(owner.owner, "u"), "u", "z-1", "bot-a", None),
         *("a.png", "image/png", "image", 3, now, now + WEEK),
     )
     at.name(record.file_id, label)

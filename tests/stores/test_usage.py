@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
-from app.exceptions import (
-    QuotaExceeded,
-    RateLimited,
-)
+from app.exceptions import QuotaExceeded
 from app.models import Identity, Usage
 from app.stores.index import owner_key, user_key
-from app.stores.scripts import rate_take, usage_erase, usage_read
+from app.stores.scripts import usage_erase, usage_read
 from app.stores.usage import UsageStore, today, usage_of_end
 from app.utils import shard_of
 
 from .place import (
     ADMIN,
     DAY,
+    ELSEWHERE,
     FOREIGN_ADMIN,
     HOUR,
     ME,
     MINUTE,
     NOON,
-    SECOND,
     SESSION,
     STRANGER,
     Clock,
     Place,
+    layers,
 )
 
 # -- what was used -------------------------------------------------------------------------------------
@@ -97,9 +94,10 @@ async def test_a_user_s_tokens_are_counted_until_midnight_where_there_is_a_quota
     for chat, usage in (("A", "30 20 10"), ("B", "5 3 2"), ("C", "0 0 0")):
         await at.say(chat)
         await at.end(chat, usage=usage)
+    spenders = ("user(me)", "owner(me)", "root", "all")
     assert await at.held("spent:") == {
-        f"spent:user(me):{DAY_NUMBER}": DAY // 2 + MINUTE,
-        f"spent:user(me):{DAY_NUMBER}=": "35",
+        **{f"spent:{whose}:{DAY_NUMBER}": DAY // 2 + MINUTE for whose in spenders},
+        **{f"spent:{whose}:{DAY_NUMBER}=": "35" for whose in spenders},
     }
 
 
@@ -120,70 +118,6 @@ async def test_without_a_quota_nothing_is_spent_and_waiting_counts_for_nothing(a
     await at.claim("A", force=True, expect="waiting")
     await at.end("A", epoch=2)
     assert await at.held("spent:") == {}
-
-
-# -- rates ---------------------------------------------------------------------------------------------
-
-
-async def test_a_minute_s_worth_of_tokens_can_be_taken_at_once_and_comes_back_steadily(
-    at: Place, clock: Clock
-) -> None:
-    async def take() -> str:
-        try:
-            await at.rates.take("messages", "u")
-        except RateLimited as limited:
-            return str(limited.headers["RateLimit-Reset"])
-        return "granted"
-
-    assert [await take() for _ in range(3)] == ["granted", "granted", "30"]
-    clock.now += 15 * SECOND
-    assert await take() == "15"
-    clock.now += 15 * SECOND
-    assert [await take(), await take()] == ["granted", "30"]
-    clock.now += 45 * SECOND
-    assert [await take(), await take()] == ["granted", "15"]
-
-
-async def take_of_three(at: Place) -> Any:
-    return await at.redis.run(rate_take(bucket=at.keys.rate("messages", "u"), per_minute=3))
-
-
-async def test_a_bucket_tells_what_is_left_and_lives_a_little_longer_than_it_takes_to_fill(
-    at: Place, clock: Clock
-) -> None:
-    async def take() -> Any:
-        return await take_of_three(at)
-
-    assert await take() == [1, 2, 0]
-    assert await at.dump() == {
-        "rate:messages:u": 61_000,
-        "rate:messages:u.tokens": "2.000000",
-        "rate:messages:u.at": 0,
-    }
-    assert await take() == [1, 1, 0]
-    clock.now += 10 * SECOND
-    assert await take() == [1, 0, 0]
-    assert (await at.dump())["rate:messages:u.tokens"] == "0.500000"
-    assert await take() == [0, 0, 10_000]
-    clock.now += 50 * SECOND
-    assert await take() == [1, 2, 0]
-    assert await at.dump() == {
-        "rate:messages:u": 61_000,
-        "rate:messages:u.tokens": "2.000000",
-        "rate:messages:u.at": 0,
-    }
-
-
-async def test_a_clock_that_went_back_takes_no_tokens_away(at: Place, clock: Clock) -> None:
-    assert await take_of_three(at) == [1, 2, 0]
-    clock.now -= 40 * SECOND
-    assert await take_of_three(at) == [1, 1, 0]
-
-
-async def test_a_bucket_never_holds_more_than_a_minute_s_worth(at: Place) -> None:
-    await take_of_three(at)
-    await at.age(50 * SECOND)
-    assert await take_of_three(at) == [1, 2, 0]
 
 
 # -- usage ---------------------------------------------------------------------------------------------
@@ -278,11 +212,47 @@ async def test_erasing_tells_how_many_rows_went(at: Place) -> None:
 
 async def test_the_quota_counts_what_the_user_has_spent_today(at: Place) -> None:
     await at.with_quota()
-    usage = UsageStore(at.redis, at.keys, days=40, daily_tokens=60)
+    usage = UsageStore(at.redis, at.keys, days=40, daily_tokens=layers("tokens a day", user=60))
     user = user_key(ME.owner, "u")
     await use(at, "A")
-    await usage.check_quota(user)
+    await usage.check_quota(ME.owner, user)
     await use(at, "B")
-    with pytest.raises(QuotaExceeded):
-        await usage.check_quota(user)
-    await usage.check_quota(user_key(STRANGER.owner, "u"))
+    with pytest.raises(QuotaExceeded) as refused:
+        await usage.check_quota(ME.owner, user)
+    told = {name: refused.value.details[name] for name in ("layer", "setting", "limit", "used")}
+    assert told == {"layer": "user", "setting": "SETTING_OF_USER", "limit": 60, "used": 60}
+    await usage.check_quota(ME.owner, user_key(ME.owner, "v"))
+    await usage.check_quota(STRANGER.owner, user_key(STRANGER.owner, "u"))
+
+
+@pytest.mark.parametrize(
+    ("layer", "refused"),
+    [
+        ("owner", {("me", "v")}),
+        ("root", {("me", "v"), ("stranger", "u")}),
+        ("service", {("me", "v"), ("stranger", "u"), ("elsewhere", "u")}),
+    ],
+)
+async def test_a_quota_of_a_layer_counts_all_that_was_spent_in_it(
+    layer: str, refused: set[tuple[str, str]], at: Place
+) -> None:
+    """Sums of several shards: another session lies in another one."""
+    await at.with_quota()
+    usage = UsageStore(at.redis, at.keys, days=40, daily_tokens=layers("tokens a day", **{layer: 60}))
+    await use(at, "A")
+    await use(at, "B", "T", user="w")
+    found = {}
+    for who, user in ((ME, "v"), (STRANGER, "u"), (ELSEWHERE, "u")):
+        try:
+            await usage.check_quota(who.owner, user_key(who.owner, user))
+        except QuotaExceeded as error:
+            found[who.hty_id, user] = error.details["layer"], error.details["used"]
+    assert found == dict.fromkeys(refused, (layer, 60))
+
+
+async def test_without_a_quota_nothing_is_asked(at: Place) -> None:
+    sent: list[object] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(at.redis, "pipeline", sent.append)
+        await at.usage.check_quota(ME.owner, user_key(ME.owner, "u"))
+    assert sent == []

@@ -14,7 +14,7 @@ from app.exceptions import RedisUnavailable
 from app.redis_client import Command, Keys, RedisGate, open_redis
 from app.stores.leases import LeaseStore
 from app.stores.limits import LogPolicy
-from app.tasks.takeover import LeaseKeeper, scan_seconds
+from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.utils.stopping import end_tasks
 from tests.support import RedisServer, redis_server, wait_until
 

@@ -14,7 +14,7 @@ from app.stores.log_reader import LogReader
 from app.stores.open_log import ChatEnd, OpenLog, Origin
 from app.stores.sessions import SessionRecord
 from app.tasks.reader import Batch, Ending, Reader
-from app.utils import new_chat_id, new_session_id
+from app.utils import new_chat_id, new_id
 
 BOUND = 20.0
 """Seconds that nothing here takes unless it hangs."""
@@ -31,7 +31,7 @@ class Reading:
 
     def __init__(self, redis: RedisGate) -> None:
         self.redis = redis
-        self.session_id = new_session_id()
+        self.session_id = new_id("session")
         self.chat_id = new_chat_id(self.session_id)
         self.logs = LogReader(redis, KEYS, "p")
         self.log: OpenLog | None = None

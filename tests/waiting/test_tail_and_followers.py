@@ -9,7 +9,7 @@ from typing import Any
 from app.models import Cursor
 from app.redis_client import Keys, open_redis
 from app.stores.log_reader import LogReader
-from app.utils import new_chat_id, new_session_id
+from app.utils import new_chat_id, new_id
 from tests.support import Client, RedisServer, RunningApp, data_of, open_client, wait_until
 
 BOUND = 30.0
@@ -21,7 +21,7 @@ StartApp = Callable[..., RunningApp]
 
 async def test_readers_of_a_shard_are_woken_again_after_an_odd_answer(redis: RedisServer) -> None:
     """One of the logs of the shard is no stream for a while, which fails the one read for all of them."""
-    session_id = new_session_id()
+    session_id = new_id("session")
     odd, sound = new_chat_id(session_id), new_chat_id(session_id)
     rung: list[str] = []
     async with open_redis(redis.url, pool_size=4, reply_timeout=5) as gate:

@@ -15,7 +15,7 @@ from app.stores.leases import LeaseStore
 from app.stores.limits import LogPolicy
 from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord
-from app.utils import new_chat_id, new_session_id
+from app.utils import new_chat_id, new_id
 from tests.support import RedisServer, RunningApp, open_client, wait_until
 
 BOUND = 30.0
@@ -53,7 +53,7 @@ async def gate_to(url: str) -> AsyncIterator[RedisGate]:
 
 async def open_log(gate: RedisGate, frame: bytes = b"first\n\n") -> OpenLog:
     """A log with one frame, which Redis has."""
-    session_id = new_session_id()
+    session_id = new_id("session")
     chat_id = new_chat_id(session_id)
     key = KEYS.log(chat_id)
     await gate.pipeline([Command("XADD", key, "1-1", "n", 1, "f", frame), Command("PEXPIRE", key, 60_000)])
@@ -171,7 +171,7 @@ async def test_leases_are_given_away_with_one_script_a_shard_in_one_pipeline(
 ) -> None:
     async with gate_to(redis.url) as gate:
         leases = LeaseStore(gate, KEYS, POLICY)
-        held = [(new_chat_id(new_session_id()), 1) for _ in range(100)]
+        held = [(new_chat_id(new_id("session")), 1) for _ in range(100)]
         with redis.client() as store:
             for chat_id, epoch in held:
                 store.zadd(KEYS.leases_of(chat_id), {f"{chat_id}:{epoch}": 9e12})
@@ -191,7 +191,7 @@ async def test_leases_are_given_away_with_one_script_a_shard_in_one_pipeline(
 async def test_renewing_tells_which_leases_are_gone(redis: RedisServer) -> None:
     async with gate_to(redis.url) as gate:
         leases = LeaseStore(gate, KEYS, POLICY)
-        held = [(new_chat_id(new_session_id()), n) for n in range(1, 6)]
+        held = [(new_chat_id(new_id("session")), n) for n in range(1, 6)]
         with redis.client() as store:
             for chat_id, epoch in held[1:]:
                 store.zadd(KEYS.leases_of(chat_id), {f"{chat_id}:{epoch}": 1})

@@ -3,22 +3,22 @@
 import httpx
 
 from app.config import Settings
-from app.coze import Endpoints
 from app.coze.credentials.accounts import Accounts
 from app.coze.credentials.oauth import TOKEN_PATH, OAuthApp, OAuthToken
 from app.coze.credentials.sources import FileToken, StaticToken, TokenSource, read_token
+from app.coze.wire import Endpoints
 
-__all__ = ["Accounts", "OAuthApp", "OAuthToken", "build_accounts", "build_sources", "secret_file_faults"]
+__all__ = ["Accounts", "OAuthApp", "OAuthToken", "build_accounts", "secret_file_faults"]
 
 
-def build_sources(settings: Settings, http: httpx.AsyncClient) -> list[tuple[str, TokenSource]]:
-    """One for each credential that is set, with a text that names its identity.
+def build_accounts(settings: Settings, http: httpx.AsyncClient) -> Accounts:
+    """One for each credential that is set.
 
     The first is the one that was there before there were several: conversations without a mark are its.
 
     Args:
         settings: COZE_API_TOKEN, COZE_API_TOKENS, COZE_API_TOKEN_FILE, COZE_AUTHORIZATION, COZE_OAUTH_*.
-        http: for the OAuth token endpoint.
+        http: the client of ``build_http_client``, for the OAuth token endpoint.
     """
     sources: list[tuple[str, TokenSource]] = []
     if settings.api_token_file is not None:
@@ -36,12 +36,7 @@ def build_sources(settings: Settings, http: httpx.AsyncClient) -> list[tuple[str
             settings.oauth_app_id, settings.oauth_key_id, settings.oauth_private_key_file, base + TOKEN_PATH
         )
         sources.append((app.app_id, OAuthToken(app, http)))
-    return sources
-
-
-def build_accounts(settings: Settings, http: httpx.AsyncClient) -> Accounts:
-    """``http``: the client of ``build_http_client``, for the OAuth token endpoint."""
-    return Accounts(build_sources(settings, http))
+    return Accounts(sources)
 
 
 def secret_file_faults(settings: Settings) -> list[str]:

@@ -58,9 +58,9 @@ class Accounts:
             Account(f"{place}-{fingerprint(text)}", source) for place, (text, source) in enumerate(sources)
         ]
 
-    def named(self, name: str) -> "AccountCredentials":
+    def named(self, name: str) -> "Credentials":
         """Those of the conversation that ``name`` was stored with; ``""``: of one still to be made."""
-        return AccountCredentials(self, self._find(name) if name else None)
+        return Credentials(self, self._find(name) if name else None)
 
     async def aclose(self) -> None:
         """Ends what is under way; before the client that it goes through is closed."""
@@ -130,8 +130,8 @@ class Accounts:
         return states
 
 
-class AccountCredentials:
-    """``app.coze.Credentials`` of one conversation, or of the one that is about to be made."""
+class Credentials:
+    """The identity at Coze behind one conversation, or behind the one that is about to be made."""
 
     def __init__(self, accounts: Accounts, account: Account | None) -> None:
         self._accounts = accounts
@@ -142,13 +142,15 @@ class AccountCredentials:
 
     @property
     def name(self) -> str:
-        """Whose the conversation is; empty as long as nothing was called."""
+        """Tells identities apart, to be stored beside the conversation; empty while none was chosen."""
         return self._account.name if self._account else ""
 
-    def named(self, name: str) -> "AccountCredentials":
+    def named(self, name: str) -> "Credentials":
+        """Those of the conversation that ``name`` was stored with; ``""``: of one still to be made."""
         return self._accounts.named(name)
 
     async def bearer(self, conversation_id: str | None) -> str:
+        """The token alone, without ``Bearer``, for a call about this conversation."""
         self._may_switch = self._may_choose and conversation_id is None
         account = self._account
         if account is None or (self._may_switch and self._accounts.is_cooling(account)):
@@ -156,7 +158,8 @@ class AccountCredentials:
         return await account.source.bearer()
 
     async def token_refused(self, bearer: str) -> bool:
-        """Coze did not accept the token. True: ask again, there is a new one, or another credential's."""
+        """Told once per call that Coze did not accept ``bearer``. True: ask again, there is a new one, or
+        another credential's."""
         account = self._account
         if account is None:
             return False
@@ -166,7 +169,7 @@ class AccountCredentials:
         return self._may_switch and self._accounts.has_other(account)
 
     def call_failed(self, error: UpstreamError) -> bool:
-        """A call, or an answer, failed. True: ask again, it is another credential's turn."""
+        """Told of every other failure. True: ask again, it is another credential's turn."""
         account = self._account
         if account is None or not self._accounts.cool_if_limited(account, error):
             return False

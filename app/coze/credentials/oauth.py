@@ -20,7 +20,7 @@ import jwt
 import orjson
 from loguru import logger
 
-from app.coze.credentials.sources import Kind
+from app.coze.credentials.sources import Kind, TokenSource
 from app.coze.transport import NETWORK_ERRORS
 from app.exceptions import CozeApiError, CozeRateLimited, UpstreamError
 from app.utils.stopping import end_tasks
@@ -90,7 +90,7 @@ def _unreachable(why: str) -> CozeApiError:
     )
 
 
-class OAuthToken:
+class OAuthToken(TokenSource):
     """A token that is replaced before it ends, once for all: who comes meanwhile shares the attempt and
     its failure. ``clock`` is unix seconds, ``ticks`` only goes forward. To be closed before ``http``."""
 
@@ -115,7 +115,6 @@ class OAuthToken:
         self._forced_at = float("-inf")
         self._offset = 0.0
         """Seconds by which Coze's clock is ahead of ours."""
-        self.expires_at: int | None = None
 
     async def bearer(self) -> str:
         if self._ticks() < self._renew_at:

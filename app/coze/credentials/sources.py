@@ -1,7 +1,7 @@
 """Where one credential's bearer comes from: a value, or a file that is read again when it changes."""
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from loguru import logger
 
@@ -11,30 +11,28 @@ from app.exceptions import CozeApiError
 Kind = Literal["token", "file", "oauth"]
 
 
-class TokenSource(Protocol):
+class TokenSource:
     """``expires_at``: unix seconds, where it is known when the token ends."""
 
     kind: Kind
-    expires_at: int | None
+    expires_at: int | None = None
 
     async def bearer(self) -> str:
         """The token alone. Raises ``UpstreamError`` where there is none."""
-        ...
+        raise NotImplementedError
 
     async def renew(self, refused: str) -> bool:
         """Told that Coze did not accept ``refused``; True: there is another one now."""
-        ...
+        return False
 
     async def aclose(self) -> None:
         """Ends what is under way."""
-        ...
 
 
-class StaticToken:
+class StaticToken(TokenSource):
     """A token that never changes. It does not show in ``repr``."""
 
     kind: Kind = "token"
-    expires_at: int | None = None
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -42,18 +40,11 @@ class StaticToken:
     async def bearer(self) -> str:
         return self._token
 
-    async def renew(self, refused: str) -> bool:
-        return False
 
-    async def aclose(self) -> None:
-        pass
-
-
-class FileToken:
+class FileToken(TokenSource):
     """Reads the file whenever it has changed. While it cannot be read, the last token stays in use."""
 
     kind: Kind = "file"
-    expires_at: int | None = None
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,9 +59,6 @@ class FileToken:
         self._stamp = None  # written twice within a tick of the file system's clock, it looks unchanged
         self._read()
         return self._token != refused
-
-    async def aclose(self) -> None:
-        pass
 
     def _read(self) -> None:
         try:

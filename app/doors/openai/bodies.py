@@ -1,10 +1,11 @@
 """OpenAI's chat completions: what clients send, and the shapes of what they get (OpenAI's API reference).
 
-Sampling parameters (temperature, max_tokens, stop, ...) and ``tools`` are the bot's own affair at Coze: they
-are read over. What would change the meaning of the answer is refused.
+Sampling parameters (temperature, max_completion_tokens, stop, ...) and ``tools`` that the client does not
+demand are the bot's own affair at Coze: they are read over. What would change the meaning of the answer and
+cannot be done is refused. docs/openai.md has the list.
 """
 
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -12,6 +13,7 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -29,12 +31,19 @@ from app.doors.openai.values import (
 SESSION_KEY: Final = "session_id"
 """Key in ``metadata`` that names a session of ours."""
 MAX_MESSAGES: Final = 10_000
+_ANY: Final = ("required", "any")
+_FORMS: Final = ("text", "json_object", "json_schema")
 
 Part = dict[str, JsonValue]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
+
+
+_IfSet: Final = Field(exclude_if=lambda value: value is None)
+"""What is not there does not count for an Idempotency-Key either: replicas of the version before do not know
+these fields."""
 
 
 class DialogMessage(_Body):
@@ -44,6 +53,8 @@ class DialogMessage(_Body):
     content: Annotated[str | Annotated[list[Part], Field(max_length=1000)] | None, ClearContent] = None
     tool_call_id: Annotated[Annotated[str, StringConstraints(max_length=2000)] | None, ClearText] = None
     tool_calls: JsonValue = None
+    name: Annotated[JsonValue, _IfSet] = None
+    function_call: Annotated[JsonValue, _IfSet] = None
 
 
 class StreamOptions(_Body):
@@ -74,6 +85,9 @@ class ChatCompletionRequest(_Body):
     n: Count | None = None
     logprobs: Flag | None = None
     tool_choice: JsonValue = None
+    tools: Annotated[JsonValue, _IfSet] = None
+    function_call: Annotated[JsonValue, _IfSet] = None
+    functions: Annotated[JsonValue, _IfSet] = None
     response_format: JsonValue = None
 
     @model_validator(mode="before")
@@ -100,20 +114,52 @@ class ChatCompletionRequest(_Body):
             raise ValueError("Coze gives no log probabilities")
         return value
 
-    @field_validator("tool_choice")
+    @field_validator("tool_choice", "function_call")
     @classmethod
-    def _bots_choose_their_tools(cls, value: JsonValue) -> JsonValue:
-        chosen = value.get("type") if isinstance(value, dict) else value
-        if chosen not in (None, "auto", "none") or (chosen is None and value is not None):
-            raise ValueError("which tools are used is set in the bot at Coze")
+    def _choice_is_understood(cls, value: JsonValue, info: ValidationInfo) -> JsonValue:
+        if value is None or value in ("auto", "none"):
+            return value
+        if info.field_name == "function_call":
+            understood = isinstance(value, dict) and isinstance(value.get("name"), str)
+        elif isinstance(value, dict):
+            kind = value.get("type")
+            understood = kind in ("auto", "none") or _demanded_by(value) is not None
+        else:
+            understood = value in _ANY
+        if not understood:
+            raise ValueError("must be auto, none or required, or name one function")
         return value
 
     @field_validator("response_format")
     @classmethod
-    def _text_alone(cls, value: JsonValue) -> JsonValue:
-        if value not in (None, "text") and not (isinstance(value, dict) and value.get("type") == "text"):
-            raise ValueError("the form of the answer is set in the bot at Coze; only text can be asked for")
-        return value
+    def _form_is_understood(cls, value: JsonValue) -> JsonValue:
+        if value is None or (value.get("type") if isinstance(value, dict) else value) in _FORMS:
+            return value
+        raise ValueError("must have the type text, json_object or json_schema")
+
+    @model_validator(mode="after")
+    def _only_demanded_tools_count(self) -> Self:
+        """What the client merely offers is the bot's affair, and changes nothing."""
+        if self.demanded_functions is None:
+            self.tools = self.functions = None
+            self.function_call = None
+        return self
+
+    @property
+    def is_legacy_call(self) -> bool:
+        """Demanded by ``function_call``, from before there was ``tool_choice``."""
+        return isinstance(self.function_call, dict)
+
+    @property
+    def demanded_functions(self) -> list[Any] | None:
+        """The tools of which one is to be called, as they came; None where none is demanded."""
+        if isinstance(self.function_call, dict):
+            return _named(self.functions, {self.function_call["name"]})
+        choice = self.tool_choice
+        if isinstance(choice, str) and choice in _ANY:
+            return self.tools if isinstance(self.tools, list) else []
+        names = _demanded_by(choice) if isinstance(choice, dict) else None
+        return _named(self.tools, names) if names else None
 
     @property
     def session_id(self) -> str | None:
@@ -122,6 +168,28 @@ class ChatCompletionRequest(_Body):
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+
+def _demanded_by(choice: dict[str, Any]) -> set[str] | None:
+    """The names of which one is to be called; empty where the choice is the bot's. None: not understood."""
+    match choice:
+        case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
+            return {name}
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": list()}}:
+            return set()
+        case {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": list(tools)}}:
+            return {name for tool in tools if isinstance(tool, dict) for name in _demanded_by(tool) or ()}
+    return None
+
+
+def _named(tools: Any, names: set[Any]) -> list[Any]:
+    return [tool for tool in tools if _name_of(tool) in names] if isinstance(tools, list) else []
+
+
+def _name_of(tool: Any) -> Any:
+    given = tool.get("function", tool) if isinstance(tool, dict) else None
+    name = given.get("name") if isinstance(given, dict) else None
+    return name if isinstance(name, str) else None
 
 
 # -- answers ---------------------------------------------------------------------------------------------
@@ -139,19 +207,21 @@ class CompletionMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str | None
     reasoning_content: str | None = None
-    refusal: None = None
+    refusal: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
+    function_call: dict[str, str] | None = None
 
 
 class CompletionChoice(BaseModel):
     index: Literal[0] = 0
     message: CompletionMessage
     logprobs: None = None
-    finish_reason: Literal["stop", "tool_calls"]
+    finish_reason: Literal["stop", "tool_calls", "function_call"]
 
 
 class ChatCompletion(BaseModel):
-    """``id``: ``chatcmpl-`` and the chat's id. ``usage`` null: Coze has told none."""
+    """``id``: ``chatcmpl-`` and the chat's id, behind which ``-`` and a number stand where tool outputs were
+    answered. ``usage`` null: Coze has told none."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"

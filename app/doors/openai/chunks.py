@@ -1,32 +1,51 @@
 """A chat's frames as ``chat.completion.chunk`` objects, for one reader."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import orjson
 
-from app.doors.openai.errors import TOO_LONG, openai_error
+from app.doors.openai.dialog import OUR_CALL
+from app.doors.openai.errors import openai_error
+from app.doors.openai.forms import Form
 from app.doors.openai.texts import SentText, notice_of
-from app.exceptions import ChatState, ServiceError, ShuttingDown, ValidationFailed
+from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
-from app.tasks.frames import error_of
+from app.tasks.frames import data_of, error_of
 from app.tasks.reader import Batch, Ending
 
 ID_PREFIX: Final = "chatcmpl-"
 _DELTA: Final = b"event: conversation.message.delta\n"
 _SNAPSHOT: Final = b"event: snapshot\n"
+_OF_THE_BOT: Final = (_DELTA, b"event: conversation.message.completed\n")
 _DONE: Final = b"data: [DONE]\n\n"
 _KINDS: Final = ("reasoning_content", "content")
 """In this order: who thinks first answers after it."""
 
-_PROMPT_TOO_LONG: Final = 4010
-"""Coze's code."""
+_NOT_BEGUN: Final = frozenset({"COZE_RATE_LIMITED"})
+"""Codes that say so by themselves: HTTP 429, for which Coze has none."""
 _KIND: Final = re.compile(r"[a-z][a-z_]{0,31}")
 
+_LEAVING: Final = (
+    "This process is shutting down; the same call with the same Idempotency-Key gets the whole answer"
+)
 TextByKind = dict[str, str]
 """The text of each of ``_KINDS``."""
+
+
+def answer_id(chat_id: str, epoch: int) -> str:
+    """Of one answer of a chat: clients put an answer in the place of another with the same id.
+
+    ``epoch``: in which the chat goes on with tool outputs; 0 for its first answer.
+    """
+    return f"{chat_id}-{epoch}" if epoch else chat_id
+
+
+def unfinished(error: ServiceError, *, repeatable: bool) -> ServiceError:
+    """``error`` ends a call, while its chat goes on without it."""
+    error.details["begun"] = not repeatable
+    return error
 
 
 def created_of(chat_id: str) -> int:
@@ -86,6 +105,28 @@ def _function_of(chat_id: str, call: Any) -> dict[str, Any] | None:
     }
 
 
+def answer_of(chat: dict[str, Any], text: str, form: Form | None, name: str) -> dict[str, Any]:
+    """``content``, ``refusal`` and calls of the message that answers, each where there is one.
+
+    ``text``: what the bot has said; ``name``: see ``answer_id``.
+    """
+    if chat["status"] == "requires_action":
+        return {"content": text, "tool_calls": tool_calls_of(chat)}
+    if form is None:
+        return {"content": text}
+    content, refusal, call = form.read(text)
+    if call is None:
+        return {"content": content, "refusal": refusal}
+    if form.kind == "function_call":
+        return {"content": None, "function_call": call}
+    return {"content": None, "tool_calls": [{"id": OUR_CALL + name, "type": "function", "function": call}]}
+
+
+def reason_of(answer: dict[str, Any]) -> str:
+    """``finish_reason``."""
+    return next((kind for kind in ("tool_calls", "function_call") if answer.get(kind)), "stop")
+
+
 def refusal_of(chat: dict[str, Any]) -> ServiceError | None:
     """Why there is no whole answer; None where there is one, or tools are asked for."""
     status = chat["status"]
@@ -106,32 +147,46 @@ def refusal_of(chat: dict[str, Any]) -> ServiceError | None:
 
 
 def _state(chat: dict[str, Any], message: str, code: str) -> ServiceError:
-    return ChatState(message, details={"chat_id": chat["chat_id"], "openai_code": code})
+    return ChatState(message, details={"chat_id": chat["chat_id"], "openai_code": code, "begun": True})
 
 
 def _failure_of(chat: dict[str, Any]) -> ServiceError:
+    """Only what Coze refused with a code of its own, before it made the chat, is known not to have begun."""
     error = error_of(chat)
-    if error.details.get("coze_code") == _PROMPT_TOO_LONG:
-        return ValidationFailed(
-            error.message, details=error.details | {"openai_code": TOO_LONG}, headers=error.headers
-        )
-    if (chat.get("metadata") or {}).get("coze_chat_id") or any(chat.get(kind) for kind in _KINDS):
-        # It had begun, so it may have been paid for, whatever it failed with later.
-        error.retryable, error.retry_after = False, None
+    made = (chat.get("metadata") or {}).get("coze_chat_id") or any(chat.get(kind) for kind in _KINDS)
+    refused = error.details.get("coze_code") is not None or error.code in _NOT_BEGUN
+    error.details["begun"] = bool(made) or not refused
     return error
 
 
 class ChunkStream:
-    """A ``Dialect``. ``before``: what an earlier answer of this chat, which asked for tools, has said.
+    """A ``Dialect``.
 
     ``finished``: the stream has been ended by us, so nobody hung up.
+
+    Args:
+        chat_id: the chat.
+        model: as the client called it.
+        include_usage: whether the last chunk tells the usage.
+        before: what an earlier answer of this chat, which asked for tools, has said.
+        epoch: see ``answer_id``.
+        form: in which the answer is asked for; then its text is told at the end, when it is whole.
+        repeatable: the same call leads to this chat again, so nobody pays for it twice.
     """
 
     def __init__(
-        self, chat_id: str, model: str, *, include_usage: bool, before: TextByKind | None = None
+        self,
+        chat_id: str,
+        model: str,
+        *,
+        include_usage: bool,
+        before: TextByKind | None = None,
+        epoch: int = 0,
+        form: Form | None = None,
+        repeatable: bool = False,
     ) -> None:
         head = {
-            "id": ID_PREFIX + chat_id,
+            "id": ID_PREFIX + answer_id(chat_id, epoch),
             "object": "chat.completion.chunk",
             "created": created_of(chat_id),
             "model": model,
@@ -142,6 +197,11 @@ class ChunkStream:
         self._include_usage = include_usage
         self._texts = {kind: SentText((before or {}).get(kind, "")) for kind in _KINDS}
         self._noticed = False
+        self._epoch = epoch
+        self._form = form
+        self._live = _KINDS if form is None else ("reasoning_content",)
+        """What is told while it comes."""
+        self._repeatable = repeatable
         self.finished = False
 
     @property
@@ -152,30 +212,35 @@ class ChunkStream:
     def heartbeat(self) -> bytes:
         """A chunk that says nothing. Comments are not for these clients: some take each blank line for the
         end of an event with data, others drop the chunk before which a comment stands."""
-        return self._chunk({"content": ""})
+        return self._chunk({})
 
     def batch(self, batch: Batch) -> bytes:
-        """What arrived together is sent in as few chunks as its kinds allow. Raises ``ServiceError``."""
-        return b"".join(
-            self._chunk({kind: text}) for kind, text in _merged(self._texts_of(batch.frames)) if text
-        )
+        """What arrived together is sent in as few chunks as its kinds allow; where it is the bot's and holds
+        no text, one that says nothing: the answer has begun. Raises ``ServiceError``."""
+        texts = _merged(self._texts_of(batch.frames))
+        pieces = [self._chunk({kind: text}) for kind, text in texts if text]
+        if not pieces and any(frame.startswith(_OF_THE_BOT) for frame in batch.frames):
+            return self.heartbeat
+        return b"".join(pieces)
 
     def ending(self, ending: Ending, last: Cursor) -> bytes:
         """Raises ``ServiceError`` where the answer is not whole."""
         chat = orjson.loads(ending.record)
         if (refusal := refusal_of(chat)) is not None:
             raise refusal
-        rest = [
-            (kind, self._noting(kind, self._texts[kind].end(chat[kind]), content_type_of(chat)))
-            for kind in _KINDS
-        ]
-        chunks = [self._chunk({kind: text}) for kind, text in rest if text]
-        reason = "stop"
-        if chat["status"] == "requires_action":
-            calls = [{"index": n, **call} for n, call in enumerate(tool_calls_of(chat))]
-            chunks.append(self._chunk({"tool_calls": calls}))
-            reason = "tool_calls"
-        chunks.append(self._chunk({}, reason))
+        rest = {kind: self._texts[kind].end(chat[kind]) for kind in _KINDS}
+        answer = answer_of(chat, rest["content"], self._form, answer_id(chat["chat_id"], self._epoch))
+        if self._form is None:
+            answer["content"] = self._noting("content", rest["content"], content_type_of(chat))
+        for n, call in enumerate(answer.get("tool_calls") or ()):
+            call["index"] = n
+        chunks = (
+            [self._chunk({"reasoning_content": rest["reasoning_content"]})]
+            if rest["reasoning_content"]
+            else []
+        )
+        chunks += [self._chunk({name: value}) for name, value in answer.items() if value]
+        chunks.append(self._chunk({}, reason_of(answer)))
         if self._include_usage:
             chunks.append(self._head + b'[],"usage":' + orjson.dumps(usage_of(chat)) + b"}\n\n")
         self.finished = True
@@ -187,10 +252,8 @@ class ChunkStream:
         return b"data: %s\n\n" % orjson.dumps(openai_error(error))
 
     def reconnect(self) -> bytes:
-        text = (
-            "This process is shutting down; the same call with the same Idempotency-Key gets the whole answer"
-        )
-        return self.error(ShuttingDown(text), "")
+        """Raises ``ShuttingDown``."""
+        raise unfinished(ShuttingDown(_LEAVING), repeatable=self._repeatable)
 
     def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -199,21 +262,21 @@ class ChunkStream:
     def _texts_of(self, frames: Iterable[bytes]) -> Iterator[tuple[str, str]]:
         for frame in frames:
             if frame.startswith(_DELTA):
-                yield from self._delta(_data_of(frame))
+                yield from self._delta(data_of(frame))
             elif frame.startswith(_SNAPSHOT):
-                yield from self._snapshot(_data_of(frame))
+                yield from self._snapshot(data_of(frame))
 
     def _delta(self, message: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if (message.get("type") or "answer") != "answer":
             return
         message_id = str(message.get("id") or "")
-        for kind in _KINDS:
+        for kind in self._live:
             news = self._texts[kind].add(message_id, _text_of(message, kind))
             yield kind, self._noting(kind, news, message.get("content_type"))
 
     def _snapshot(self, snapshot: dict[str, Any]) -> Iterator[tuple[str, str]]:
         messages = [(str(item.get("id") or ""), item) for item in snapshot.get("messages") or []]
-        for kind in _KINDS:
+        for kind in self._live:
             texts = [(message_id, _text_of(item, kind)) for message_id, item in messages]
             foreign = (item.get("content_type") for _, item in messages if _text_of(item, kind))
             news = self._texts[kind].replace(texts)
@@ -225,36 +288,6 @@ class ChunkStream:
             return news
         self._noticed = True
         return notice + news
-
-
-def _data_of(frame: bytes) -> dict[str, Any]:
-    """The JSON of a frame of the log: an event line, data lines, a blank line."""
-    lines = frame[:-2].split(b"\n")[1:]
-    value = _readable(b"\n".join(line[6:] for line in lines))
-    return value if isinstance(value, dict) else {}
-
-
-def _readable(data: bytes) -> Any:
-    """What Coze sent as it came can be worse JSON than ours: bytes that are no UTF-8, half characters, 1e999.
-    What cannot be read at all is None: the end of the stream brings its text."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(data.decode(errors="replace"), object_pairs_hook=_whole_characters)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _whole_characters(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Half characters become U+FFFD: they cannot be written as UTF-8."""
-    return {
-        name: value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        if isinstance(value, str)
-        else value
-        for name, value in pairs
-    }
 
 
 def _text_of(message: dict[str, Any], kind: str) -> str:

@@ -1,7 +1,7 @@
 """One completion: a chat that begins or goes on, and its answer, whole or as a stream."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,13 +14,17 @@ from app.doors.openai.chunks import (
     ID_PREFIX,
     ChunkStream,
     TextByKind,
+    answer_id,
+    answer_of,
     content_type_of,
     created_of,
+    reason_of,
     refusal_of,
-    tool_calls_of,
+    unfinished,
     usage_of,
 )
 from app.doors.openai.dialog import (
+    MAX_HISTORY,
     Image,
     Question,
     Turn,
@@ -30,15 +34,19 @@ from app.doors.openai.dialog import (
     too_long,
     tool_outputs_of,
 )
+from app.doors.openai.forms import Form, form_of
 from app.doors.openai.texts import notice_of, rest_of
 from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
 from app.http.sse import EventStream
-from app.models import Attachment, CreateSession, EnterMessage, SendMessage
+from app.models import Attachment, CreateSession, EnterMessage, SendMessage, SubmitToolOutputs
 from app.tasks.chats import Started
-from app.tasks.sessions import idempotency_of
+from app.tasks.places import Place
+from app.tasks.sessions import idempotency_of, key_of_itself
 from app.utils.stopping import end_tasks
 
+_PATIENCE: Final = 15.0
+"""Seconds for which a stream's status waits for the answer's first word, so that a refusal has its own."""
 _REPAIR_SECONDS: Final = 60.0
 """What a chat may take beyond COZE_CHAT_TIMEOUT until its end is written."""
 
@@ -59,12 +67,18 @@ class StartedCompletion:
 
     Args:
         before: what the chat had said when it asked for tools.
+        form: in which the answer is asked for.
         connection_bound: nobody but the one who has this connection can come back for the answer.
     """
 
     chat: Started
     before: TextByKind | None
+    form: Form | None
     connection_bound: bool
+
+    @property
+    def epoch(self) -> int:
+        return self.chat.after.epoch
 
 
 def bot_of(bots: Mapping[str, str], model: str) -> str:
@@ -79,34 +93,42 @@ def bot_of(bots: Mapping[str, str], model: str) -> str:
 async def begin(call: CompletionCall) -> StartedCompletion:
     """Raises whatever can be refused before the first byte."""
     bot_id = bot_of(call.context.resources.settings.bots, call.body.model)
-    if call.body.stream:
-        call.context.resources.streams.check(call.context.identity.owner)
+    form = form_of(call.body)
     outputs = tool_outputs_of(call.body.messages)
     if outputs is not None:
-        return await _go_on(call, *outputs)
-    return await _ask(call, bot_id)
+        return await _go_on(call, form, *outputs)
+    return await _ask(call, form, bot_id)
 
 
-async def _go_on(call: CompletionCall, chat_id: str, outputs: Any) -> StartedCompletion:
+async def _go_on(
+    call: CompletionCall, form: Form | None, chat_id: str, outputs: SubmitToolOutputs
+) -> StartedCompletion:
     chats = call.context.resources.chats
     chat = orjson.loads((await chats.result(call.context.identity, chat_id, 0)).record)
     started = await chats.submit_tool_outputs(
-        call.context.identity, chat_id, outputs, call.context.request_id, call.idempotency_key
+        call.context.identity,
+        chat_id,
+        outputs,
+        call.context.request_id,
+        call.idempotency_key or key_of_itself(outputs),
     )
     content, reasoning = started.said or (0, 0)
     before = {
         "content": chat["content"][:content],
         "reasoning_content": chat["reasoning_content"][:reasoning],
     }
-    return StartedCompletion(started, before, connection_bound=False)
+    return StartedCompletion(started, before, form, connection_bound=False)
 
 
-async def _ask(call: CompletionCall, bot_id: str) -> StartedCompletion:
+async def _ask(call: CompletionCall, form: Form | None, bot_id: str) -> StartedCompletion:
     body, chats, identity = call.body, call.context.resources.chats, call.context.identity
     settings = call.context.resources.settings
-    question = question_of(body, settings.max_file_bytes)
-    if len(question.asked.text) > settings.max_message_length:
-        most = f"{settings.max_message_length} characters (COZE_MAX_MESSAGE_LENGTH)"
+    question = question_of(body, settings.max_file_bytes, MAX_HISTORY - (form is not None))
+    if form is not None:
+        question.history.append(Turn("user", form.instruction))
+    longest = settings.openai_max_message_length
+    if len(question.asked.text) > longest:
+        most = f"{longest} characters (COZE_OPENAI_MAX_MESSAGE_LENGTH)"
         raise too_long("messages", f"the last one has at most {most}, {len(question.asked.text)} given")
     # Where the request names nobody: the person, the API key's name, or the root.
     user_id = body.user or call.user_id or identity.hty_id or identity.root.rpartition(":")[2]
@@ -127,13 +149,23 @@ async def _ask(call: CompletionCall, bot_id: str) -> StartedCompletion:
     )
     if body.session_id is not None:
         started = await chats.send(
-            identity, body.session_id, message, request_id=call.context.request_id, idempotency_key=key
+            identity,
+            body.session_id,
+            message,
+            request_id=call.context.request_id,
+            idempotency_key=key,
+            max_length=longest,
         )
-        return StartedCompletion(started, None, connection_bound=False)
+        return StartedCompletion(started, None, form, connection_bound=False)
     started = await chats.send_single(
-        identity, who, message, request_id=call.context.request_id, idempotency_key=key
+        identity,
+        who,
+        message,
+        request_id=call.context.request_id,
+        idempotency_key=key,
+        max_length=longest,
     )
-    return StartedCompletion(started, None, connection_bound=key is None)
+    return StartedCompletion(started, None, form, connection_bound=key is None)
 
 
 def _meta_data(body: ChatCompletionRequest) -> dict[str, str] | None:
@@ -176,13 +208,19 @@ def _entered(turn: Turn, file_ids: dict[bytes, str]) -> EnterMessage:
 # -- answers ---------------------------------------------------------------------------------------------
 
 
-def stream_of(call: CompletionCall, started: StartedCompletion) -> Response:
+def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
     """A client that leaves is the stop button: what nobody can come back for is cancelled."""
     resources, identity, chat_id = call.context.resources, call.context.identity, started.chat.chat_id
     dialect = ChunkStream(
-        chat_id, call.body.model, include_usage=call.body.include_usage, before=started.before
+        chat_id,
+        call.body.model,
+        include_usage=call.body.include_usage,
+        before=started.before,
+        epoch=started.epoch,
+        form=started.form,
+        repeatable=_is_repeatable(call, started),
     )
-    give_back: Callable[[], None] = resources.streams.take(identity.owner)
+    give_back = place.keep()
 
     def close() -> None:
         give_back()
@@ -196,6 +234,7 @@ def stream_of(call: CompletionCall, started: StartedCompletion) -> Response:
         shutdown=resources.shutdown,
         on_close=close,
         dialect=dialect,
+        patience=_PATIENCE,
     )
 
 
@@ -215,12 +254,12 @@ async def whole_answer(call: CompletionCall, started: StartedCompletion) -> Resp
     finally:
         await end_tasks((answer, gone))
     headers = {"X-Coze-Chat-Id": chat_id}
-    if (error := refusal_of(chat) or _unfinished(call, chat)) is not None:
+    if (error := refusal_of(chat) or _unfinished(call, started, chat)) is not None:
         error.headers |= headers
         raise error
     if logid := chat["metadata"].get("logid"):
         headers["X-Coze-Logid"] = logid
-    completion = completion_of(chat, call.body.model, started.before)
+    completion = completion_of(chat, call.body.model, started.before, epoch=started.epoch, form=started.form)
     return Response(orjson.dumps(completion), headers=headers, media_type="application/json")
 
 
@@ -229,40 +268,47 @@ async def _client_gone(request: Request) -> None:
         pass
 
 
-def _unfinished(call: CompletionCall, chat: dict[str, Any]) -> ServiceError | None:
-    """The chat goes on without us: a client that repeats the call by itself has to have an Idempotency-Key,
-    or it would be a second one."""
+def _unfinished(
+    call: CompletionCall, started: StartedCompletion, chat: dict[str, Any]
+) -> ServiceError | None:
+    """The chat goes on without us."""
     if chat["status"] not in ("pending", "processing"):
         return None
     leaving = call.context.resources.shutdown.streams_end
     error: ServiceError = ShuttingDown() if leaving else CozeTimeout("The chat is not over yet")
-    if call.idempotency_key is None:
-        error.details["chat_id"] = chat["chat_id"]
-    return error
+    return unfinished(error, repeatable=_is_repeatable(call, started))
 
 
-def completion_of(chat: dict[str, Any], model: str, before: TextByKind | None) -> dict[str, Any]:
+def _is_repeatable(call: CompletionCall, started: StartedCompletion) -> bool:
+    """Whether the same call leads to this chat again: by its key, or because it brings tool outputs."""
+    return call.idempotency_key is not None or started.before is not None
+
+
+def completion_of(
+    chat: dict[str, Any],
+    model: str,
+    before: TextByKind | None,
+    *,
+    epoch: int = 0,
+    form: Form | None = None,
+) -> dict[str, Any]:
     """The ``chat.completion`` object of a chat that is over or asks for tools."""
     said = {kind: _since(chat, kind, before) for kind in ("content", "reasoning_content")}
-    if said["content"]:
+    if said["content"] and form is None:
         said["content"] = notice_of(content_type_of(chat)) + said["content"]
-    calls = tool_calls_of(chat) if chat["status"] == "requires_action" else []
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": said["content"] if said["content"] or not calls else None,
-        "refusal": None,
-    }
+    name = answer_id(chat["chat_id"], epoch)
+    answer = answer_of(chat, said["content"], form, name)
+    message = {"role": "assistant", "refusal": None} | answer
+    if reason_of(answer) != "stop":
+        message["content"] = message["content"] or None
     if said["reasoning_content"]:
         message["reasoning_content"] = said["reasoning_content"]
-    if calls:
-        message["tool_calls"] = calls
-    reason = "tool_calls" if calls else "stop"
     return {
-        "id": ID_PREFIX + chat["chat_id"],
+        "id": ID_PREFIX + name,
         "object": "chat.completion",
         "created": created_of(chat["chat_id"]),
         "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason}],
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": reason_of(answer)}],
         "usage": usage_of(chat),
         "system_fingerprint": None,
     }

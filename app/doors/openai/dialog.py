@@ -6,7 +6,7 @@ message alone: in an earlier one it is passed over, or the dialog could never go
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -31,6 +31,8 @@ _TEXTS: Final = {"text": "text", "input_text": "text", "output_text": "text", "r
 _IMAGES: Final = {"image_url": "image_url", "input_image": "image_url"}
 _HTTPS: Final = re.compile(r"https://[^\s]+", re.IGNORECASE)
 _MAX_ADDRESS: Final = 2048
+OUR_CALL: Final = "call_"
+"""What the id of a tool call begins with that Coze knows nothing of; the completion's follows."""
 _PICTURE_ALONE: Final = "[image]"
 """Coze takes no picture without a text."""
 
@@ -69,15 +71,20 @@ def too_long(where: str, message: str) -> ServiceError:
     return error
 
 
-def question_of(body: ChatCompletionRequest, max_image: int) -> Question:
+def question_of(body: ChatCompletionRequest, max_image: int, room: int = MAX_HISTORY) -> Question:
     """Raises ``ValidationFailed`` naming the message that cannot be sent.
 
-    ``max_image``: bytes; a larger picture is passed over in an earlier message.
+    ``max_image``: bytes; a larger picture is passed over in an earlier message. ``room``: how many messages
+    the history may have.
     """
     if len(body.messages) > MAX_MESSAGES:
         raise too_long("messages", f"at most {MAX_MESSAGES} messages, {len(body.messages)} given")
-    last = _place_of_question(body.messages)
-    asked = _turn_of(body.messages[last], f"messages.{last}")
+    last = _first_output(body.messages)
+    if last < len(body.messages):
+        asked = _told_outputs(body.messages, last)
+    else:
+        last = _place_of_question(body.messages)
+        asked = _turn_of(body.messages[last], f"messages.{last}")
     if body.session_id is not None:  # what was said before is in the session's conversation
         return Question(asked, [])
     system, history = [], []
@@ -90,7 +97,36 @@ def question_of(body: ChatCompletionRequest, max_image: int) -> Question:
         elif turn.text.strip():
             history.append(turn)
     head = [Turn("user", "\n\n".join(system))] if any(text.strip() for text in system) else []
-    return Question(asked, [*head, *history[len(head) - MAX_HISTORY :]])
+    return Question(asked, [*head, *history[len(head) - room :]])
+
+
+def _first_output(messages: Sequence[DialogMessage]) -> int:
+    """Where the outputs of tools begin at the end; behind the last message where there are none."""
+    first = len(messages)
+    while first and messages[first - 1].role in _TOOL:
+        first -= 1
+    return first
+
+
+def _told_outputs(messages: Sequence[DialogMessage], first: int) -> Turn:
+    """The outputs from ``first`` on of calls that were ours: at Coze nobody waits for them, so they are what
+    is said next."""
+    calls = [call for message in messages[:first] for call in _calls_of(message)]
+    told = []
+    for index, message in enumerate(messages[first:], first):
+        known = (name for call_id, name in reversed(calls) if call_id == message.tool_call_id)
+        name = message.name if message.role == "function" else next(known, None)
+        words = f"The function `{name}` returned:" if isinstance(name, str) else "The function returned:"
+        told.append(f"{words}\n{_turn_of(message, f'messages.{index}').text}")
+    return Turn("user", "\n\n".join(told))
+
+
+def _calls_of(message: DialogMessage) -> Iterator[tuple[Any, Any]]:
+    """Id and name of each call in a message of the assistant's."""
+    for call in message.tool_calls if isinstance(message.tool_calls, list) else []:
+        function = call.get("function") if isinstance(call, dict) else None
+        if isinstance(call, dict) and isinstance(function, dict):
+            yield call.get("id"), function.get("name")
 
 
 def _place_of_question(messages: Sequence[DialogMessage]) -> int:
@@ -104,6 +140,14 @@ def _place_of_question(messages: Sequence[DialogMessage]) -> int:
     return last
 
 
+def _is_ours(message: DialogMessage) -> bool:
+    """Whether it answers a call that was demanded of us, by ``tool_choice`` or ``function_call``."""
+    chat_id = (message.tool_call_id or "").removeprefix(OUR_CALL).partition("-")[0]
+    return message.role == "function" or (
+        (message.tool_call_id or "").startswith(OUR_CALL) and is_chat_id(chat_id)
+    )
+
+
 def _is_silent(message: DialogMessage) -> bool:
     """An empty message, as clients put it where the answer is to come."""
     content = message.content
@@ -114,12 +158,11 @@ def _is_silent(message: DialogMessage) -> bool:
 def tool_outputs_of(messages: Sequence[DialogMessage]) -> tuple[str, SubmitToolOutputs] | None:
     """The chat that asked for the outputs at the end of ``messages``, and these; None where there are none.
 
-    The ids of tool calls were made by ``chunks.call_id``. Raises ``ValidationFailed``.
+    The ids of tool calls were made by ``chunks.call_id``, or are our own, for whose outputs nobody waits.
+    Raises ``ValidationFailed``.
     """
-    first = len(messages)
-    while first and messages[first - 1].role == "tool":
-        first -= 1
-    if first == len(messages):
+    first = _first_output(messages)
+    if all(_is_ours(message) for message in messages[first:]):
         return None
     outputs, chat_ids = [], set()
     for index, message in enumerate(messages[first:], first):

@@ -8,6 +8,9 @@ from app.doors.openai.bodies import BotModel, BotModels, ChatCompletion, ChatCom
 from app.doors.openai.completions import CompletionCall, begin, bot_of, stream_of, whole_answer
 from app.doors.openai.errors import OPENAI_ERRORS
 from app.exceptions import (
+    BEGINS_ONCE,
+    COZE,
+    SESSION,
     ChatExpired,
     ChatNotFound,
     ChatState,
@@ -15,16 +18,18 @@ from app.exceptions import (
     QuotaExceeded,
     SessionBusy,
 )
-from app.http.dependencies import BearerContextDep, IdempotencyKeyHeader
-from app.http.openapi import BEGINS_ONCE, BODY, COZE, SESSION, JsonBody, Responses, errors
+from app.http.dependencies import IdempotencyKeyHeader, OpenAIContextDep
+from app.http.openapi import JsonBody, Responses, errors
 
 _STREAM: Final[Responses] = {
     200: {
         "content": {
             "text/event-stream": {
                 "schema": {
-                    "type": "string",
-                    "description": "`data:` lines with chat.completion.chunk objects, then [DONE]",
+                    "type": "object",
+                    "description": "One server-sent event without a name: a chat.completion.chunk, or [DONE]",
+                    "properties": {"data": {"type": "string", "description": "JSON, or [DONE]"}},
+                    "required": ["data"],
                 }
             }
         }
@@ -40,14 +45,14 @@ router = APIRouter(prefix="/coze/openai/v1", tags=["openai"])
     response_model=ChatCompletion,
     responses=_STREAM
     | errors(
-        *(*BODY, *BEGINS_ONCE, *SESSION, *COZE, SessionBusy, QuotaExceeded),
+        *(*BEGINS_ONCE, *SESSION, *COZE, SessionBusy, QuotaExceeded),
         *(ModelNotFound, ChatNotFound, ChatExpired, ChatState),
         shape=OPENAI_ERRORS,
     ),
     openapi_extra=JsonBody(ChatCompletionRequest),
 )
 async def chat_completions(
-    context: BearerContextDep,
+    context: OpenAIContextDep,
     end_user: Annotated[
         str | None,
         Header(alias="X-OpenWebUI-User-Id", description="Counts where the body has no `user`"),
@@ -56,8 +61,11 @@ async def chat_completions(
 ) -> Response:
     body = await context.json(ChatCompletionRequest, context.resources.settings.openai_max_body_bytes)
     call = CompletionCall(context, body, idempotency_key, end_user)
-    started = await begin(call)
-    return stream_of(call, started) if body.stream else await whole_answer(call, started)
+    with context.resources.streams.taken_if(bool(body.stream), context.identity.owner) as place:
+        started = await begin(call)
+        if place is not None:
+            return stream_of(call, started, place)
+    return await whole_answer(call, started)
 
 
 @router.get(
@@ -66,7 +74,7 @@ async def chat_completions(
     response_model=BotModels,
     responses=errors(shape=OPENAI_ERRORS),
 )
-async def list_models(context: BearerContextDep) -> BotModels:
+async def list_models(context: OpenAIContextDep) -> BotModels:
     created = context.resources.started_ms // 1000
     return BotModels(data=[BotModel(id=name, created=created) for name in context.resources.settings.bots])
 
@@ -77,6 +85,6 @@ async def list_models(context: BearerContextDep) -> BotModels:
     response_model=BotModel,
     responses=errors(ModelNotFound, shape=OPENAI_ERRORS),
 )
-async def get_model(context: BearerContextDep, model: str) -> BotModel:
+async def get_model(context: OpenAIContextDep, model: str) -> BotModel:
     bot_of(context.resources.settings.bots, model)
     return BotModel(id=model, created=context.resources.started_ms // 1000)

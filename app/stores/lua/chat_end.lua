@@ -19,9 +19,11 @@ local function count_usage()
     redis.call('PEXPIRE', of_day, life)
     redis.call('PEXPIRE', owners, life)
   end
-  if quota and tokens ~= '0' then
-    redis.call('INCRBY', spent .. day, tokens)
-    redis.call('PEXPIRE', spent .. day, int(midnight - now + 60000))
+  if not quota or tokens == '0' then return end
+  for _, each in ipairs(spenders) do
+    local key = spent .. each .. ':' .. day
+    redis.call('INCRBY', key, tokens)
+    redis.call('PEXPIRE', key, int(midnight - now + 60000))
   end
 end
 

@@ -1,25 +1,37 @@
 -- Scores are expiry times, so what was forgotten here leaves by itself. What is over leaves in the same step in which
--- the newcomer enters: of two that come for one place one gets it, and the other is told what there is now.
+-- the newcomer enters: of two that come for one place one gets it, and the other is told what there is now. All layers
+-- are in one slot, so a newcomer enters all of them or none.
 local now, life = now_ms(), ttl + TOMBSTONE
+local session_sets = {user_sessions, owner_sessions, root_sessions, sessions}
+local user_sets = {owner_users, root_users, users}
 for _, key in ipairs(KEYS) do redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now)) end
 if over ~= '' then
-  redis.call('ZREM', user_sessions, over)
-  redis.call('ZREM', sessions, over)
+  for _, key in ipairs(session_sets) do redis.call('ZREM', key, over) end
+end
+local function is_full(key, most)
+  return most > 0 and redis.call('ZCARD', key) >= most
 end
 if not redis.call('ZSCORE', user_sessions, session_id) then
   local mine = redis.call('ZCARD', user_sessions)
-  local full = redis.call('ZCARD', sessions) >= total
-  if mine >= per_user or (mine > 0 and full) then
-    return {'evict', now, redis.call('ZRANGE', user_sessions, 0, -1, 'WITHSCORES')}
+  local function refused(kind, layer) -- who has no sessions and gets none is not there
+    for _, key in ipairs(user_sets) do redis.call('ZREM', key, user) end
+    return {kind, now, layer, {}}
   end
-  if full or (not redis.call('ZSCORE', users, user) and redis.call('ZCARD', users) >= max_users) then
-    redis.call('ZREM', users, user) -- who has sessions and is refused is not there
-    return {'full', now, {}}
+  for layer, key in ipairs(session_sets) do
+    if is_full(key, tonumber(most_sessions[layer])) then
+      if mine == 0 then return refused('sessions', layer - 1) end
+      return {'evict', now, layer - 1, redis.call('ZRANGE', user_sessions, 0, -1, 'WITHSCORES')}
+    end
+  end
+  for n, key in ipairs(mine == 0 and user_sets or {}) do -- the layers above the user's own
+    if not redis.call('ZSCORE', key, user) and is_full(key, tonumber(most_users[n + 1])) then
+      return refused('users', n)
+    end
   end
 end
-for _, key in ipairs({user_sessions, sessions}) do redis.call('ZADD', key, int(now + ttl), session_id) end
-redis.call('ZADD', users, int(now + ttl), user)
+for _, key in ipairs(session_sets) do redis.call('ZADD', key, int(now + ttl), session_id) end
+for _, key in ipairs(user_sets) do redis.call('ZADD', key, int(now + ttl), user) end
 redis.call('ZADD', remaining_sessions, int(now + life), session_id)
 redis.call('ZADD', users_by_name, int(now + life), user)
 for _, key in ipairs(KEYS) do live_at_least(key, life) end
-return {'ok', now, {}}
+return {'ok', now, 0, {}}

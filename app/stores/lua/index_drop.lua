@@ -1,3 +1,4 @@
-redis.call('ZREM', user_sessions, session_id)
-redis.call('ZREM', sessions, session_id)
-if redis.call('ZCARD', user_sessions) == 0 then redis.call('ZREM', users, user) end
+for _, key in ipairs({user_sessions, owner_sessions, root_sessions, sessions}) do redis.call('ZREM', key, session_id) end
+if redis.call('ZCARD', user_sessions) == 0 then
+  for _, key in ipairs({owner_users, root_users, users}) do redis.call('ZREM', key, user) end
+end

@@ -1,14 +1,21 @@
--- A token bucket: as many as a minute's worth at once, refilled steadily. Two replicas share it.
-local now = now_ms()
-local b = redis.call('HMGET', bucket, 'tokens', 'at')
-local tokens, at = tonumber(b[1] or per_minute), tonumber(b[2] or now)
-tokens = math.min(per_minute, tokens + math.max(0, now - at) * per_minute / 60000)
-local granted, wait = 0, 0
-if tokens >= 1 then
-  tokens, granted = tokens - 1, 1
-else
-  wait = math.ceil((1 - tokens) * 60000 / per_minute)
+-- Token buckets: as many as a minute's worth at once, refilled steadily. Replicas share them. All layers are looked at
+-- before any token is taken: who is refused in one layer must not use up what others have in the layers above it.
+local now, left, longest, slowest = now_ms(), {}, 0
+local all = {user_bucket, owner_bucket, root_bucket, service_bucket}
+for layer, bucket in ipairs(all) do
+  local rate = tonumber(per_minute[layer])
+  if rate > 0 then
+    local b = redis.call('HMGET', bucket, 'tokens', 'at')
+    local tokens, at = tonumber(b[1] or rate), tonumber(b[2] or now)
+    tokens = math.min(rate, tokens + math.max(0, now - at) * rate / 60000)
+    local wait = math.ceil(math.max(0, 1 - tokens) * 60000 / rate)
+    if wait > longest then longest, slowest = wait, layer - 1 end
+    left[layer] = tokens - 1
+  end
 end
-redis.call('HSET', bucket, 'tokens', string.format('%.6f', tokens), 'at', int(now))
-redis.call('PEXPIRE', bucket, '61000')
-return {granted, math.floor(tokens), wait}
+if longest > 0 then return {longest, slowest} end
+for layer, tokens in pairs(left) do
+  redis.call('HSET', all[layer], 'tokens', string.format('%.6f', tokens), 'at', int(now))
+  redis.call('PEXPIRE', all[layer], '61000')
+end
+return {0, 0}

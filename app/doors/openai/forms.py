@@ -1,0 +1,197 @@
+"""Answers in a form: ``response_format``, and tools that the client demands (``tool_choice``).
+
+Coze knows neither, so the bot is told the form in words, and what it answers is looked at: best effort. A
+tool call made so is ours, not Coze's: nobody waits for its output, which begins a new chat.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple, NoReturn
+
+import jsonschema_rs
+import orjson
+
+from app.doors.openai.bodies import ChatCompletionRequest
+from app.doors.openai.dialog import invalid, too_long
+
+MAX_INSTRUCTION: Final = 100_000
+"""Characters; of a message of the history, which it becomes."""
+_FENCED: Final = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
+_EDGES: Final = re.compile(r"[{\[].*[}\]]", re.DOTALL)
+_ONLY: Final = "Write nothing else: no other words and no code fence."
+_BACKTRACKS: Final = 100_000
+"""Steps of a regular expression; a schema and an answer can be made to go on for ever."""
+
+FormKind = Literal["json", "tool_calls", "function_call"]
+
+
+class Function(NamedTuple):
+    """One that may be called. ``parameters``: a JSON Schema."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    strict: bool
+
+
+class Shaped(NamedTuple):
+    """An answer as it was asked for: one of the three. ``call``: name and arguments, the latter as JSON."""
+
+    content: str | None = None
+    refusal: str | None = None
+    call: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """``instruction``: for the bot. ``checks``: of the arguments of each function that may be called, by its
+    name; where JSON is asked for, of that, under no name. ``strict``: what does not fit is refused; else it
+    is passed on as the bot wrote it.
+    """
+
+    kind: FormKind
+    instruction: str
+    checks: Mapping[str, jsonschema_rs.Validator]
+    strict: bool = False
+
+    def read(self, text: str) -> Shaped:
+        """``text``: the whole answer."""
+        reason = "it holds no JSON"
+        for source in _candidates(text):
+            try:
+                value = orjson.loads(source)
+            except orjson.JSONDecodeError:
+                continue
+            for name, part in self._parts(value):
+                fault = next(iter(self.checks[name].iter_errors(part)), None)
+                if fault is None:
+                    return self._fitting(name, source if part is value else _json(part))
+                reason = _reason(fault)
+            break
+        if not self.strict:
+            return Shaped(content=text)
+        return Shaped(refusal=f"The bot's answer does not have the form that was asked for: {reason}")
+
+    def _parts(self, value: Any) -> Iterator[tuple[str, Any]]:
+        """What ``value`` may be, under which name: a call with its name, or arguments alone."""
+        if isinstance(value, dict) and "arguments" in value and value.get("name") in (*self.checks,):
+            arguments = value["arguments"]
+            if isinstance(arguments, str):  # as OpenAI's own calls have them
+                with contextlib.suppress(orjson.JSONDecodeError):
+                    arguments = orjson.loads(arguments)
+            yield value["name"], arguments
+        if len(self.checks) == 1:
+            yield next(iter(self.checks)), value
+
+    def _fitting(self, name: str, source: str) -> Shaped:
+        if self.kind == "json":
+            return Shaped(content=source)
+        return Shaped(call={"name": name, "arguments": source})
+
+
+def _candidates(text: str) -> Iterator[str]:
+    """Where the JSON may be: models put fences and words around it, whatever they are told."""
+    yield text.strip()
+    for block in _FENCED.findall(text):
+        yield block.strip()
+    if (between := _EDGES.search(text)) is not None:
+        yield between[0]
+
+
+def _reason(fault: jsonschema_rs.ValidationError) -> str:
+    where = ".".join(str(part) for part in fault.instance_path)
+    return f"{where}: {fault.message}"[:500] if where else fault.message[:500]
+
+
+def form_of(body: ChatCompletionRequest) -> Form | None:
+    """None where any text will do. Raises ``ValidationFailed``."""
+    functions = body.demanded_functions
+    form = _form_of_a_call(body, functions) if functions is not None else _form_of_json(body)
+    if form is not None and len(form.instruction) > MAX_INSTRUCTION:
+        where = "response_format" if form.kind == "json" else "tools"
+        raise too_long(
+            where, f"at most {MAX_INSTRUCTION} characters of schemas, {len(form.instruction)} given"
+        )
+    return form
+
+
+def _form_of_json(body: ChatCompletionRequest) -> Form | None:
+    given = body.response_format
+    asked = given if isinstance(given, dict) else {"type": given or "text"}
+    if asked["type"] == "text":
+        return None
+    form = asked.get("json_schema") if asked["type"] == "json_schema" else None
+    if not isinstance(form, dict) or form.get("schema") is None:
+        checks = {"": _validator({"type": "object"}, "response_format")}
+        return Form("json", f"Answer the next message with one JSON object. {_ONLY}", checks)
+    where = "response_format.json_schema.schema"
+    checks = {"": _validator(form["schema"], where)}
+    words = form.get("description")
+    about = f" ({words})" if isinstance(words, str) and words.strip() else ""
+    instruction = (
+        f"Answer the next message with JSON{about} that is valid against the JSON Schema below. {_ONLY}\n"
+        f"{_json(form['schema'])}"
+    )
+    return Form("json", instruction, checks, strict=form.get("strict") is True)
+
+
+def _form_of_a_call(body: ChatCompletionRequest, listed: Sequence[Any]) -> Form:
+    functions = [_function(item, f"tools.{number}") for number, item in enumerate(listed)]
+    if not functions:
+        raise invalid("tool_choice", "demands a function that is not among `tools`")
+    checks = {function.name: _validator(function.parameters, "tools") for function in functions}
+    if len(functions) == 1:
+        name, description, parameters, _ = functions[0]
+        instruction = (
+            f"To answer the next message the function `{name}` is called. {description}\n"
+            f"Write its arguments as one JSON object that is valid against the JSON Schema below. {_ONLY}\n"
+            f"{_json(parameters)}"
+        )
+    else:
+        instruction = (
+            "To answer the next message one of the functions below is called. Choose one, and write "
+            '{"name": its name, "arguments": an object that is valid against its JSON Schema} as one JSON '
+            f"object. {_ONLY}\n"
+        ) + "\n".join(f"- {each.name}: {each.description}\n{_json(each.parameters)}" for each in functions)
+    kind: FormKind = "function_call" if body.is_legacy_call else "tool_calls"
+    return Form(kind, instruction, checks, all(function.strict for function in functions))
+
+
+def _function(item: Any, where: str) -> Function:
+    """Of ``tools`` or of the older ``functions``."""
+    given = item.get("function", item) if isinstance(item, dict) else None
+    name = given.get("name") if isinstance(given, dict) else None
+    if not isinstance(given, dict) or not isinstance(name, str) or not name.strip():
+        raise invalid(where, "must be a function with a name; other tools cannot be demanded")
+    parameters = given.get("parameters")
+    if parameters is None:
+        parameters = {"type": "object", "properties": {}}
+    if not isinstance(parameters, dict):
+        raise invalid(f"{where}.parameters", "must be a JSON Schema")
+    description = given.get("description")
+    words = description.strip() if isinstance(description, str) else ""
+    # Arguments are always an object, whatever the schema says or leaves out.
+    return Function(name, words, {"type": "object"} | parameters, given.get("strict") is True)
+
+
+def _json(schema: Any) -> str:
+    return orjson.dumps(schema).decode()
+
+
+def _validator(schema: Any, where: str) -> jsonschema_rs.Validator:
+    """Nothing is fetched: what a schema refers to has to be in it."""
+    try:
+        return jsonschema_rs.validator_for(
+            schema,
+            retriever=_refuse,
+            pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS),
+        )
+    except ValueError as error:
+        words = str(error).strip().partition("\n")[0]
+        raise invalid(where, f"is no JSON Schema that can be checked: {words[:300]}") from None
+
+
+def _refuse(_uri: str) -> NoReturn:
+    raise ValueError("references to other documents are not followed")

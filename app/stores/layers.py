@@ -1,0 +1,104 @@
+"""Limits in layers: what one user id, one owner, one root domain and the whole service may have of a thing.
+
+Callers choose their user ids, so a limit for each user id bounds nobody who makes them up. An owner may
+therefore have a share of what the whole service may have, and so may a root domain. Whoever is the root
+itself (an API key, or everybody where authentication is switched off) stands for an app with many users: the
+root's share is his.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+Layer = Literal["user", "owner", "root", "service"]
+LAYERS: Final[tuple[Layer, ...]] = ("user", "owner", "root", "service")
+_WHOM: Final[dict[Layer, str]] = {
+    "user": "one user id",
+    "owner": "one caller",
+    "root": "one root domain",
+    "service": "all callers together",
+}
+
+
+class Shares(NamedTuple):
+    """How much of the whole an owner and a root domain may have, above 0 and at most 1."""
+
+    owner: float
+    root: float
+
+
+class Limit(NamedTuple):
+    """``most``: 0 is no limit. ``setting``: what an operator changes to move it."""
+
+    most: int = 0
+    setting: str = ""
+
+
+NO_LIMIT: Final = Limit()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one thing. ``what``: the thing, behind a number, as in "5 ``active users``".
+
+    ``apps_owner``: the owner's where he is the root itself.
+    """
+
+    what: str
+    user: Limit = NO_LIMIT
+    owner: Limit = NO_LIMIT
+    root: Limit = NO_LIMIT
+    service: Limit = NO_LIMIT
+    apps_owner: Limit = NO_LIMIT
+
+    @classmethod
+    def of(
+        cls, what: str, total: Limit, shares: Shares, *, user: Limit = NO_LIMIT, owner: Limit = NO_LIMIT
+    ) -> "Limits":
+        """``owner``: a limit of its own for each owner, beside his share of the total; the smaller counts."""
+        share = _share(total, shares.owner, "COZE_OWNER_SHARE")
+        both = [limit for limit in (owner, share) if limit.most]
+        return cls(
+            what,
+            user=user,
+            owner=min(both, default=NO_LIMIT),
+            root=_share(total, shares.root, "COZE_ROOT_SHARE"),
+            service=total,
+            apps_owner=owner,
+        )
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one in any layer."""
+        return any(limit.most for limit in (self.user, self.owner, self.root, self.service, self.apps_owner))
+
+    def of_owner(self, owner: str) -> tuple[Limit, Limit, Limit, Limit]:
+        """What holds for him and his users, layer by layer."""
+        root_itself = not owner.partition("|")[2]
+        return self.user, self.apps_owner if root_itself else self.owner, self.root, self.service
+
+    def numbers(self, owner: str) -> list[int]:
+        """The same for scripts; 0 is no limit."""
+        return [limit.most for limit in self.of_owner(owner)]
+
+    def refusal(self, owner: str, layer: int) -> "Refusal":
+        """What to tell a caller whom the layer of that number (0: the user's) refuses."""
+        limit, name = self.of_owner(owner)[layer], LAYERS[layer]
+        return Refusal(
+            f"At most {limit.most} {self.what} for {_WHOM[name]} ({limit.setting})",
+            {"layer": name, "setting": limit.setting, "limit": limit.most},
+        )
+
+
+class Refusal(NamedTuple):
+    """A message and its details: the layer that refuses, the setting that moves its limit, and the limit."""
+
+    message: str
+    details: dict[str, Any]
+
+
+def _share(total: Limit, share: float, setting: str) -> Limit:
+    """At least one, or a small service would serve nobody; all of it is no limit of its own."""
+    if not total.most or share >= 1:
+        return NO_LIMIT
+    return Limit(max(1, math.floor(total.most * share)), f"{setting} of {total.setting}")

@@ -1,0 +1,70 @@
+"""All limits that have layers, from the settings."""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from app.config import Settings
+from app.stores.layers import Limit, Limits, Shares
+from app.stores.rates import RateKind
+
+_USERS_AT_ONCE: Final = 20
+"""Unless it is set, the whole service takes as many calls a minute as so many users may make."""
+
+
+class ServiceLimits(NamedTuple):
+    """``tokens``: of a day. ``users``: who have sessions. ``chats`` and ``streams``: of one process."""
+
+    rates: Mapping[RateKind, Limits]
+    tokens: Limits
+    sessions: Limits
+    users: Limits
+    chats: Limits
+    streams: Limits
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ServiceLimits":
+        # Without authentication there is one caller, and nobody to share with.
+        shares = Shares(settings.owner_share, settings.root_share) if settings.enable_auth else Shares(1, 1)
+        users = Limit(settings.max_active_users, "COZE_MAX_ACTIVE_USERS")
+        sessions = Limit(settings.max_total_sessions, "COZE_MAX_TOTAL_SESSIONS")
+        of_user = Limit(settings.max_sessions_per_user, "COZE_MAX_SESSIONS_PER_USER")
+        chats = Limit(settings.max_concurrent_chats, "MAX_CONCURRENT_CHATS")
+        streams = Limit(settings.max_open_streams, "MAX_OPEN_STREAMS")
+        of_caller = Limit(settings.max_open_streams_per_caller, "MAX_OPEN_STREAMS_PER_CALLER")
+        return cls(
+            rates=_rates(settings, shares),
+            tokens=_tokens(settings, shares),
+            sessions=Limits.of("sessions", sessions, shares, user=of_user),
+            users=Limits.of("active users", users, shares),
+            chats=Limits.of("chats that run in one process", chats, shares),
+            streams=Limits.of("open streams in one process", streams, shares, owner=of_caller),
+        )
+
+
+def _rates(settings: Settings, shares: Shares) -> dict[RateKind, Limits]:
+    messages, sessions = settings.rate_messages_per_minute, settings.rate_sessions_per_minute
+    total, total_sessions = settings.rate_total_messages_per_minute, settings.rate_total_sessions_per_minute
+    return {
+        "messages": _rate("messages a minute", "MESSAGES", messages, total, shares),
+        "sessions": _rate("new sessions a minute", "SESSIONS", sessions, total_sessions, shares),
+        "files": _rate("files a minute", "MESSAGES", messages, total, shares),
+    }
+
+
+def _rate(what: str, name: str, of_user: int, total: int | None, shares: Shares) -> Limits:
+    """Switched off for users it is off in all layers."""
+    if not of_user:
+        return Limits(what)
+    user = Limit(of_user, f"RATE_LIMIT_{name}_PER_MINUTE")
+    if total is None:
+        total = _USERS_AT_ONCE * of_user
+    return Limits.of(what, Limit(total, f"RATE_LIMIT_TOTAL_{name}_PER_MINUTE"), shares, user=user)
+
+
+def _tokens(settings: Settings, shares: Shares) -> Limits:
+    """A quota for users alone bounds them all, too: as many as may be active could use theirs up."""
+    user = Limit(settings.daily_token_quota, "COZE_DAILY_TOKEN_QUOTA")
+    total = settings.total_daily_token_quota
+    if total is None:
+        total = user.most * settings.max_active_users
+    return Limits.of("tokens a day", Limit(total, "COZE_TOTAL_DAILY_TOKEN_QUOTA"), shares, user=user)
