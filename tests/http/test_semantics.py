@@ -38,7 +38,11 @@ async def test_head_waits_for_nothing_opens_no_stream_and_extends_no_session(
     before = (await client.session(session_id))["expires_at"]
     chat_id = await client.start(session_id, "[[sim:deltas=3;gap=0.3]]")
     expires = service.store.hget
-    key = next(k for k in service.call(lambda: service.store.keys("*")) if k.endswith(f":session:{session_id}".encode()))
+    key = next(
+        k
+        for k in service.call(lambda: service.store.keys("*"))
+        if k.endswith(f":session:{session_id}".encode())
+    )
     at = service.call(lambda: expires(key, "expires"))
     assert (await client.http.head(f"/coze/chats/{chat_id}/result?wait=60")).status_code == 200
     assert (await client.result(chat_id)).json()["data"]["task_status"] == "processing"
