@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 AT_ONCE: Final = 16
@@ -12,7 +13,7 @@ _KNOWN: Final = ""
 
 
 class LaneFull(Exception):
-    """There is no place left, or none came free in time."""
+    """No turn came in time."""
 
 
 class Lanes:
@@ -24,25 +25,43 @@ class Lanes:
         self._inside = dict.fromkeys(self._lanes, 0)
         self._timeout = timeout
 
-    def is_full(self, root: str, *, known: bool) -> bool:
-        """``known``: the token has been accepted before."""
-        return not known and self._inside[root] >= AT_ONCE + WAITING
+    def enter(self, root: str, *, known: bool) -> "Place | None":
+        """A place in the lane of ``root``, to be left at the end; None where there is none. Counted at once,
+        since many may come before the first of them is asked about.
+
+        ``known``: the token has been accepted before.
+        """
+        name = _KNOWN if known else root
+        if not known and self._inside[name] >= AT_ONCE + WAITING:
+            return None
+        self._inside[name] += 1
+        return Place(self, name)
+
+    def leave(self, name: str) -> None:
+        self._inside[name] -= 1
 
     @asynccontextmanager
-    async def place(self, root: str, *, known: bool) -> AsyncIterator[None]:
-        """One of the places; waits for it as long as a check may take. Raises ``LaneFull``."""
-        name = _KNOWN if known else root
-        lane = self._lanes[name]
-        self._inside[name] += 1
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """Waits as long as a check may take. Raises ``LaneFull``."""
         try:
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await lane.acquire()
-            except TimeoutError:
-                raise LaneFull from None
-            try:
-                yield
-            finally:
-                lane.release()
+            async with asyncio.timeout(self._timeout):
+                await self._lanes[name].acquire()
+        except TimeoutError:
+            raise LaneFull from None
+        try:
+            yield
         finally:
-            self._inside[name] -= 1
+            self._lanes[name].release()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    lanes: Lanes
+    name: str
+
+    def leave(self) -> None:
+        self.lanes.leave(self.name)
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """The time of a check. Raises ``LaneFull``."""
+        return self.lanes.turn(self.name)

@@ -10,7 +10,7 @@ from loguru import logger
 
 from app.auth.cache import Accepted, Refused, Unanswered, Verdict, VerdictCache, cache_key
 from app.auth.hosts import root_of
-from app.auth.lanes import LaneFull, Lanes
+from app.auth.lanes import LaneFull, Lanes, Place
 from app.auth.local import LocalCheck
 from app.auth.options import AuthOptions
 from app.auth.service import AuthService, CannotAsk
@@ -127,19 +127,20 @@ class HtyVerifier:
         flight = self._flights.get(key)
         self._metrics.auth_cache.labels("miss" if flight is None else "joined").inc()
         if flight is None:
-            was_accepted = self._cache.knew(key)
-            if self._lanes.is_full(root, known=was_accepted):
+            place = self._lanes.enter(root, known=self._cache.knew(key))
+            if place is None:
                 return Unanswered()
-            flight = asyncio.create_task(self._ask(token, root, key, known=was_accepted), name="auth-check")
+            flight = asyncio.create_task(self._ask(token, root, key, place), name="auth-check")
+            flight.add_done_callback(lambda _: place.leave())
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         # wait() leaves the task alone when this caller is cancelled: others may be waiting for it.
         await asyncio.wait([flight])
         return Unanswered() if flight.cancelled() else flight.result()
 
-    async def _ask(self, token: str, root: str, key: bytes, *, known: bool) -> Verdict:
+    async def _ask(self, token: str, root: str, key: bytes, place: Place) -> Verdict:
         try:
-            async with self._lanes.place(root, known=known):
+            async with place.turn():
                 accepted = await self._service.accepts(token, root)
         except LaneFull:
             return Unanswered()

@@ -1,8 +1,8 @@
-"""``python -m tests.hardening.flood PORT CONNECTIONS < REQUESTS``: sends requests one after the other on each
-connection, and writes how many answers had which status. A process of its own, so that the service and who
-watches it do not wait for this one.
+"""``python -m tests.hardening.flood PORT CONNECTIONS < REQUESTS``: sends requests, one after the other on
+each of its connections, and writes how many answers had which status.
 
-REQUESTS: one a line, a JSON text with the whole of it.
+A process of its own, so that the service and who watches it do not wait for this one. REQUESTS: one a line, a
+JSON text with the whole of it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def main() -> None:
             for key, _ in selector.select(60):
                 link = key.fileobj  # type: ignore[assignment]  # sockets are all that was registered
                 answer = link.recv(65536)
+                if answer and not answer.startswith(b"HTTP/1.1 "):
+                    continue  # the body of one whose head was read before
                 found[answer[9:12].decode("latin-1") or "closed"] += 1
                 if waiting and answer:
                     link.sendall(waiting.pop())

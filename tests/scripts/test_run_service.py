@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import block_until
 
-from .harness import Checkout, is_free, listener, redis_server, runs
+from .harness import Checkout, command_lines, is_free, listener, redis_server, runs
 
 needs_tmux = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 needs_redis = pytest.mark.skipif(redis_server() is None, reason="no redis-server to be found")
@@ -29,7 +29,7 @@ def test_starts_all_parts_twice_in_a_row_and_stop_leaves_nothing(checkout: Check
     assert f"playground http://127.0.0.1:{checkout.env['PORT']}/coze/playground" in out
     assert "Setting up" not in out
     assert checkout.health()["env"] == {
-        "HOST": "0.0.0.0",
+        "HOST": "127.0.0.1",
         "PORT": checkout.env["PORT"],
         "WORKERS": "1",
         "REDIS_URL": checkout.env["REDIS_URL"],
@@ -171,6 +171,30 @@ def test_a_redis_that_cannot_be_started_here_is_named_without_its_password(
     assert f"redis://127.0.0.1:{checkout.ports['redis']}/0" in said
     assert "nothing listens there" in said
     assert "hush" not in said
+
+
+@needs_redis
+def test_the_password_of_redis_is_on_no_command_line(checkout: Checkout) -> None:
+    server = redis_server()
+    assert server
+    port, secret = checkout.ports["redis"], "hush-" + os.urandom(8).hex()
+    config = f'port {port}\nsave ""\nrequirepass {secret}\n'.encode()
+    quiet = subprocess.DEVNULL
+    other = subprocess.Popen([server, "-"], stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
+    assert other.stdin
+    other.stdin.write(config)
+    other.stdin.close()
+    try:
+        block_until(lambda: not is_free(port))
+        with command_lines() as seen:
+            out = checkout.ok("test", "--no-tmux", REDIS_URL=f"redis://:{secret}@127.0.0.1:{port}/0")
+            checkout.ok("stop")
+        assert "answers; using it" in out
+        assert any("probe.py" in line for line in seen)
+        assert not [line for line in seen if secret in line]
+    finally:
+        other.terminate()
+        other.wait(10)
 
 
 @needs_redis

@@ -1,0 +1,68 @@
+"""/coze/metrics needs no token, so asking for it must cost next to nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from app.observing.metrics import Metrics
+from app.observing.scrapes import FRESH_SECONDS, MetricsPages
+from tests.support import RedisServer, ServiceProcess
+
+from .support import ask
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_redis_is_asked_once_however_many_scrape() -> None:
+    asked, clock = 0, Clock()
+
+    async def queued() -> float:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return asked
+
+    pages = MetricsPages(Metrics(), queued, clock)
+    first = await asyncio.gather(*(pages.get(accept) for accept in ["", "text/plain"] * 50))
+    assert asked == 1
+    assert b"coze_queued_chats 1.0" in first[0][0]
+    clock.now += FRESH_SECONDS - 0.01
+    assert await pages.get("") == first[0]
+    clock.now += 0.02
+    assert await pages.get("") != first[0]
+    assert asked == 2
+
+
+async def test_each_kind_of_page_is_what_was_asked_for_and_few_are_kept() -> None:
+    async def queued() -> float:
+        return 0
+
+    pages = MetricsPages(Metrics(), queued, Clock())
+    for number in range(100):
+        accept = f"application/openmetrics-text; version=1.0.0; escaping=x{number}"
+        assert (await pages.get(accept))[1].startswith("application/openmetrics-text")
+        assert (await pages.get("text/plain"))[1].startswith("text/plain")
+        assert len(pages._pages) <= 8
+
+
+def test_a_flood_of_scrapes_costs_redis_a_handful_of_commands(
+    redis: RedisServer, start_process: Callable[..., ServiceProcess]
+) -> None:
+    service = start_process(REDIS_URL=redis.url)
+    with redis.client() as client:
+
+        def reads() -> int:
+            calls: int = client.info("commandstats")["cmdstat_zcard"]["calls"]
+            return calls
+
+        ask(service, "/coze/metrics")
+        before = reads()
+        for _ in range(100):
+            assert ask(service, "/coze/metrics")[0] == 200
+        assert reads() - before < 100 * 32 / 2  # 32 for each page that is made: one every two seconds
