@@ -8,7 +8,7 @@ The tree::
      +- WaitTimeout                  the chat is still at work (also a TimeoutError)
      +- UnexpectedAnswer             what answered is not this service
      +- CozeServiceError             the service answered with an error: code, status, message ...
-         +- InvalidRequest           400, 405, 413, 415   ``fields``
+         +- InvalidRequest           400, 405, 413-415, 431``fields``
          +- AuthError                401
          |   +- Forbidden            403
          +- NotFound                 404
@@ -218,7 +218,9 @@ _BY_STATUS: Final[dict[int, type[CozeServiceError]]] = {
     409: Conflict,
     410: Gone,
     413: InvalidRequest,
+    414: InvalidRequest,
     415: InvalidRequest,
+    431: InvalidRequest,
     422: IdempotencyKeyReused,
     429: RateLimited,
     500: ServiceFault,
