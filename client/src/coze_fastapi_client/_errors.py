@@ -8,7 +8,7 @@ The tree::
      +- WaitTimeout                  the chat is still at work (also a TimeoutError)
      +- UnexpectedAnswer             what answered is not this service
      +- CozeServiceError             the service answered with an error: code, status, message ...
-         +- InvalidRequest           400, 405, 413-415, 431``fields``
+         +- InvalidRequest           400, 405, 413-415, 431  ``fields``
          +- AuthError                401
          |   +- Forbidden            403
          +- NotFound                 404
