@@ -66,7 +66,7 @@ class Draft:
             "skew": choose((0.0, 0.0, 2.0, 100.0)),
             "scan_seconds": choose((0.7, 2.0, 5.0)),
             "on_disconnect": choose(("continue", "continue", "stop")),
-            "tuned": not self.maybe(0.01),
+            "tuned": not self.maybe(0.005),
         }
 
     def open_sessions(self, count: int, at: float = 0.1) -> None:

@@ -232,6 +232,9 @@ class Oracle:
             self._book.violated(
                 "text", f"{chat.label}: {last.record['content'][:80]!r} is not {said[:80]!r} ({len(said)})"
             )
+        kinds = {m.content_type for c in found for m in c.messages if m.type == "answer"} - {"text"}
+        for kind in kinds:  # OpenAI's clients are told of it, who would take it for text
+            said = f"[{kind}: data for Coze's own apps, no text]\n{said}"
         for finish, content in chat.openai:
             if finish == "stop" and content != said and not chat.outputs_at:
                 self._book.violated("openai", f"{chat.label}: {content[:80]!r} is not {said[:80]!r}")
