@@ -129,7 +129,7 @@ class Clients(Senders):
 
     async def erase(self, user: str, who: str, replica: int = 0) -> None:
         self._book.erased.setdefault((who, user), CLOCK.now)
-        for note in self._book.sessions.values():
+        for note in [*self._book.sessions.values(), *(chat.session for chat in self._book.chats.values())]:
             if (note.who, note.user) == (who, user):
                 note.over = CLOCK.now if note.over is None else note.over
                 for chat in note.chats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import heapq
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, Literal
 
 from fakeredis import FakeServer
 from fakeredis._clients._tcp_server import encode_reply
@@ -13,6 +13,24 @@ from fakeredis._core._database import Database
 from fakeredis._helpers import SimpleError, SimpleString
 from fakeredis._socket import AsyncFakeSocket
 from redis.asyncio import Redis
+
+Refuses = Literal["", "readonly", "oom", "noperm"]
+"""readonly: it is a replica now. oom: it is full. noperm: an ACL does not let us have our keys."""
+
+_GROWS: Final = frozenset(
+    {"HINCRBY", "HSET", "HSETNX", "INCRBY", "LPUSH", "RPUSH", "SADD", "SET", "XADD", "ZADD"}
+)
+"""What a server that is full refuses, unless a script has written before."""
+_WRITES: Final = _GROWS | {
+    *("DEL", "EXPIRE", "HDEL", "LPOP", "LREM", "LTRIM", "PEXPIRE", "SPOP", "SREM", "XTRIM", "ZREM"),
+    "ZREMRANGEBYSCORE",
+}
+_KEYLESS: Final = frozenset({"CLIENT SETNAME", "EVAL", "EVALSHA", "HELLO", "INFO", "PING", "SELECT", "TIME"})
+_TEXTS: Final = {
+    "noperm": "-NOPERM this user has no permissions to access one of the keys used as arguments",
+    "readonly": "-READONLY You can't write against a read only replica.",
+    "oom": "-OOM command not allowed when used memory > 'maxmemory'.",
+}
 
 
 class _InOrder(dict[Callable[[], None], None]):
@@ -94,6 +112,7 @@ class Server(FakeServer):
         super().__init__(version=(7,))
         self.database = WatchedDatabase(self.lock)
         self.dbs[0] = self.database
+        self.refuses: Refuses = ""
         self.idle_replies: dict[tuple[bytes, ...], Any] = {}
         self.idle_packets: dict[bytes, tuple[list[bytes], bytes]] = {}
         self.count_globals: Callable[[], int] | None = None
@@ -109,6 +128,7 @@ class PlainSocket(AsyncFakeSocket):
     """The server's end of a connection. ``reply`` gets the bytes of each reply."""
 
     _server: Server
+    _wrote = False
 
     def __init__(self, server: Server, reply: Callable[[bytes], None]) -> None:
         super().__init__(server, 0, client_class=Redis)
@@ -118,6 +138,37 @@ class PlainSocket(AsyncFakeSocket):
         """All the commands of a packet."""
         self.sendall(data)
         self._server.database.wake_blocked()
+
+    # -- refusals ----------------------------------------------------------------------------------------
+
+    def refusal_of(self, command: str, *, wrote: bool) -> str:
+        """What it says to a command, empty where it does as it is told. ``wrote``: the script has, before."""
+        how = self._server.refuses
+        refused = {
+            "readonly": command in _WRITES,
+            "oom": command in _GROWS and not wrote,
+            "noperm": command not in _KEYLESS,
+        }
+        return _TEXTS[how] if refused.get(how) else ""
+
+    def _lua_redis_call(self, lua_runtime: Any, expected_globals: set[Any], op: bytes, *args: Any) -> Any:
+        self.check_in_script(op.decode().upper())
+        return super()._lua_redis_call(lua_runtime, expected_globals, op, *args)
+
+    def check_in_script(self, command: str) -> None:
+        if self._server.refuses:
+            if text := self.refusal_of(command, wrote=self._wrote):
+                raise SimpleError(f"ERR Error running script (call to f_{'0' * 40}): @user_script:12: {text}")
+            self._wrote = self._wrote or command in _WRITES
+
+    def _run_command(self, func: Any, sig: Any, args: list[Any], from_script: bool) -> Any:
+        if self._server.refuses and not from_script:
+            self._wrote = False
+            if text := self.refusal_of(sig.name.upper(), wrote=False):
+                return SimpleError(text.removeprefix("-"))
+        return super()._run_command(func, sig, args, from_script)
+
+    # -- replies -----------------------------------------------------------------------------------------
 
     def put_response(self, msg: Any) -> None:
         self._reply(encode_reply(msg, 2))

@@ -108,6 +108,8 @@ class QuickSocket(PlainSocket):
             self.put_response(self._decode_result(result))
 
     def _run_command(self, func: Any, sig: Signature, args: list[Any], from_script: bool) -> Any:
+        if self._server.refuses:
+            return super()._run_command(func, sig, args, from_script)
         database, items = self._db, []
         self._subkey_events = []
         try:
@@ -141,7 +143,7 @@ class QuickSocket(PlainSocket):
 
     def _lua_redis_call(self, lua_runtime: Any, expected_globals: set[Any], op: bytes, *args: Any) -> Any:
         signature = _COMMANDS.get(op)
-        if signature is None:
+        if signature is None or self._server.refuses:
             return super()._lua_redis_call(lua_runtime, expected_globals, op, *args)
         given = [arg if type(arg) is bytes else scripting._convert_redis_arg(arg) for arg in args]
         result = self._run_command(getattr(self, signature.func_name), signature, given, True)

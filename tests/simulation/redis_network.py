@@ -126,6 +126,19 @@ class RedisNetwork:
             if replica is None or link.replica.name == replica:
                 link.sever()
 
+    def evict_runs(self, share: float) -> list[str]:
+        """Throws the runs of some chats away that a process is at work on; returns their ids."""
+        database = self.server.database
+        gone = []
+        for key in sorted(database.contents()):
+            head, _, chat_id = key.decode().rpartition(":run:")
+            run = database.get(key)
+            if not head or run is None or run.value[b"state"] != b"started" or self.dice.random() >= share:
+                continue
+            del database[key]
+            gone.append(chat_id)
+        return gone
+
     def fault_of(self, replica: Owner) -> str:
         for weather in self.weather:
             if weather.replica in (None, replica.name) and self.dice.random() < weather.chance:

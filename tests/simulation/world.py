@@ -88,7 +88,9 @@ class World:
         self._all: list[Replica] = []
         self._dice = random.Random(f"replicas {seed}")
         until = scenario.calm_after + chosen["hour"]
-        caller = Caller(lambda: self.slots, self.book, random.Random(f"clients {seed}"))
+        caller = Caller(
+            lambda: self.slots, self.book, random.Random(f"clients {seed}"), self._settings.chat_timeout
+        )
         self.clients = Clients(caller, self.book, scenario.settings, until)
         self.faults = Faults(self.book, self.redis, self.coze, self.slots, self._start)
         self.oracle = Oracle(self.book, self.coze, caller, self._settings)
