@@ -252,7 +252,10 @@ class Oracle:
             interrupted = any(
                 other.on_busy == "interrupt" for other in chat.session.chats if other is not chat
             )
-            excused = chat.unsure or self._book.troubled("redis", "odd", since=chat.sent_at, until=last.at)
+            over = chat.session.over is not None  # it was sent to a session that was being ended
+            excused = (
+                chat.unsure or over or self._book.troubled("redis", "odd", since=chat.sent_at, until=last.at)
+            )
             if chat.cancel_at is None and not interrupted and not excused:
                 self._book.violated("outcome", f"{chat.label}: cancelled, and nobody asked for it")
             return
@@ -375,7 +378,8 @@ class Oracle:
             if chat is None or chat.on_busy == "interrupt":
                 continue
             posted += [(int(c.id), chat.label) for c in self._coze_chats(chat)]
-        if posted != sorted(posted) and not self._book.losses:
+        thrown = any(chat.id in self._book.evicted for chat in session.chats)  # so the next one went ahead
+        if posted != sorted(posted) and not self._book.losses and not thrown:
             self._book.violated("order", f"{session.label}: {[label for _, label in posted]} at Coze")
 
     # -- usage, limits -----------------------------------------------------------------------------------

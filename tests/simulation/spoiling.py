@@ -97,8 +97,6 @@ class Spoiler:
         """One of those that nobody has to know."""
         choices: list[tuple[str, Any]] = [("section_id", [1]), ("bot_id", 7), ("created_at", _TOO_MUCH)]
         choices += [("created_at", "soon"), ("last_error", []), ("extra", {"a": None})]
-        if value.get("content_type") == "text":
-            choices.append(("content_type", 5))
         if name.startswith("conversation.chat."):
             choices.append(("usage", "none"))
         field, instead = self._dice.choice(choices)
