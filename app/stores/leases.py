@@ -76,6 +76,7 @@ class LeaseStore:
         self._keys = keys
         self._policy = policy
         self._inbox_place = "0-0"
+        self._scans = [lease_scan(leases=keys.leases(shard), limit=_SCAN_LIMIT) for shard in keys.shards]
 
     @property
     def lease_seconds(self) -> float:
@@ -101,9 +102,7 @@ class LeaseStore:
 
     async def expired(self) -> list[tuple[str, int]]:
         """Leases that have run out, of all shards, in one pipeline."""
-        replies = await self._redis.pipeline(
-            [lease_scan(leases=self._keys.leases(s), limit=_SCAN_LIMIT) for s in self._keys.shards]
-        )
+        replies = await self._redis.pipeline(self._scans)
         return [_split(member) for members in replies for member in members]
 
     async def release(self, held: Sequence[tuple[str, int]]) -> None:

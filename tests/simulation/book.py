@@ -99,7 +99,9 @@ class Book:
         self.violations: list[Violation] = []
         self.losses: list[Loss] = []
         self.troubles: list[tuple[float, float, str]] = []
-        """(from, until, kind): redis, replica, coze, odd."""
+        """(from, until, kind): redis, replica, coze, odd; spoiled and evicted, which excuse nothing."""
+        self.evicted: dict[str, float] = {}
+        """Chats whose run Redis threw away while a process was at work on them, and when."""
         self.erased: dict[tuple[str, str], float] = {}
         self.trace = trace
         self.ignored: frozenset[str] = frozenset()

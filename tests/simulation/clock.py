@@ -73,6 +73,39 @@ class Stuck(Exception):
     """Nothing is ready and no timer is set, or no time passes any more."""
 
 
+class _Handle(asyncio.Handle):
+    """Without what debugging needs: half a million of them are made in a minute."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Any, args: Any, loop: Any, context: Any) -> None:
+        self._context = contextvars.copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback = self._args = None
+
+
+class _Timer(asyncio.TimerHandle, _Handle):
+    __slots__ = ()
+
+    def __init__(self, when: float, callback: Any, args: Any, loop: Any, context: Any) -> None:
+        _Handle.__init__(self, callback, args, loop, context)
+        self._when = when
+        self._scheduled = True
+
+    def cancel(self) -> None:
+        if not self._cancelled:
+            self._loop._timer_handle_cancelled(self)
+            _Handle.cancel(self)
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Where nothing is ready the clock jumps to the next timer. Frozen owners' callbacks are held back."""
 
@@ -100,13 +133,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         pass
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
-        timer._scheduled = True
+        timer = _Timer(when, callback, args, self, context)
         self._number += 1
         heapq.heappush(self._timers, (when, self._number, timer))
         return timer

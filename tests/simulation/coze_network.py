@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -14,10 +15,16 @@ import httpx
 from coze_simulator import Simulator, SimulatorOptions, create_simulator
 from tests.simulation.clock import Owner, later
 from tests.simulation.exchange import Broken, Exchange, Request
+from tests.simulation.spoiling import Spoiler
 
-FAULTS: Final = ("refuse", "lost", "cut", "stall", "bad_gateway", "slow")
+FAULTS: Final = ("refuse", "lost", "cut", "stall", "bad_gateway", "slow", "refusal", "spoiled")
 """refuse: no connection. lost: the request arrives, its answer breaks off before the first byte. cut: after
-some bytes. stall: silence after some bytes, for minutes. bad_gateway: a 502 that did not reach Coze."""
+some bytes. stall: silence after some bytes, for minutes. bad_gateway: a 502 that did not reach Coze. refusal:
+Coze says no and does nothing, where a stream was asked for by the first event of one. spoiled: see
+``spoiling``."""
+
+_REFUSALS: Final = (4013, 4013, 4016, 4009, 700012006)
+"""Too many requests, the conversation is busy, Coze is busy, the token is not known."""
 
 
 @dataclass
@@ -74,6 +81,8 @@ class CozeNetwork:
             raise httpx.ConnectError("refused")
         if fault == "bad_gateway":
             return httpx.Response(502, headers={"content-type": "text/html"}, content=b"<html>502</html>")
+        if fault == "refusal":
+            return self._refusal(path, streams=b'"stream":true' in b"".join(body))
         headers = [(name.lower(), value) for name, value in request.headers.raw]
         exchange = Exchange(
             self.simulator,
@@ -95,7 +104,25 @@ class CozeNetwork:
             exchange.hang_up()
             raise
         left = int(10 ** self.dice.uniform(0.0, 4.0)) if fault in ("cut", "stall") else None
-        return httpx.Response(status, headers=answered, stream=_Body(exchange, left, stalls=fault == "stall"))
+        body_of = _Body(exchange, left, stalls=fault == "stall")
+        if fault == "spoiled":
+            body_of.spoil = self._spoiling(answered)
+        return httpx.Response(status, headers=answered, stream=body_of)
+
+    def _refusal(self, path: str, *, streams: bool) -> httpx.Response:
+        """A chat that was not begun, or any other call, once too often."""
+        code = self.dice.choice(_REFUSALS) if path == "/v3/chat" else 4013
+        body = json.dumps({"code": code, "msg": "no", "detail": {"logid": "0"}}).encode()
+        if not streams:
+            return httpx.Response(200, headers={"content-type": "application/json"}, content=body)
+        end = b'event:done\ndata:"[DONE]"\n\n' if self.dice.random() < 0.5 else b""
+        event = b"event:error\ndata:" + body + b"\n\n" + end
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=event)
+
+    def _spoiling(self, headers: dict[str, str]) -> Callable[[bytes], bytes]:
+        headers.pop("content-length", None)
+        spoiler = Spoiler(self.dice, self.counts)
+        return spoiler.stream if "event-stream" in headers.get("content-type", "") else spoiler.body
 
 
 class _Transport(httpx.AsyncBaseTransport):
@@ -108,7 +135,9 @@ class _Transport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """``left``: bytes until the fault, None without one."""
+    """``left``: bytes until the fault, None without one. ``spoil``: what becomes of each piece."""
+
+    spoil: Callable[[bytes], bytes] | None = None
 
     def __init__(self, exchange: Exchange, left: int | None, *, stalls: bool) -> None:
         self._exchange = exchange
@@ -118,7 +147,8 @@ class _Body(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = self._left
         try:
-            async for piece in self._exchange.pieces():
+            async for sent in self._exchange.pieces():
+                piece = sent if self.spoil is None else self.spoil(sent)
                 if left is not None and len(piece) >= left:
                     if left:
                         yield piece[:left]

@@ -45,14 +45,21 @@ class Doing:
         return None
 
     async def _once(
-        self, method: str, path: str, who: str, body: Any, replica: int, query: str = ""
+        self,
+        method: str,
+        path: str,
+        who: str,
+        body: Any,
+        replica: int,
+        query: str = "",
+        seconds: float = CALL_SECONDS,
     ) -> Answer | None:
         target = await self._caller.some_replica(replica, CLOCK.now + PATIENCE)
         if target is None:
             return None
         try:
             request = self._caller.request(method, path, who, body, query=query)
-            return await self._caller.call(target, request, CALL_SECONDS)
+            return await self._caller.call(target, request, seconds)
         except Broken:
             return None
 

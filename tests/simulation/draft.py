@@ -22,6 +22,8 @@ class Draft:
         self.steps: list[Step] = []
         self.sessions: list[tuple[str, str, str]] = []
         self.number = 0
+        self.topic = ""
+        """Beyond ASCII, it is what characters can be cut in two of."""
         self.replicas = self.dice.choice((2, 2, 2, 3))
 
     def maybe(self, chance: float) -> bool:
@@ -66,7 +68,7 @@ class Draft:
             "skew": choose((0.0, 0.0, 2.0, 100.0)),
             "scan_seconds": choose((0.7, 2.0, 5.0)),
             "on_disconnect": choose(("continue", "continue", "stop")),
-            "tuned": not self.maybe(0.01),
+            "tuned": not self.maybe(0.005),
         }
 
     def open_sessions(self, count: int, at: float = 0.1) -> None:
@@ -82,7 +84,7 @@ class Draft:
         dice, chosen = self.dice, []
         chosen.append(f"deltas={dice.choice((2, 4, 8, 12))}")
         chosen.append(f"gap={dice.choice((0.02, 0.2, 0.5, 1.5))}")
-        chosen += ["reasoning=0"] if self.maybe(0.8) else []
+        chosen += ["reasoning=0"] if self.maybe(0.8) or self.topic else []  # it would be long
         chosen.append(f"followups={dice.choice((0, 0, 1))}")
         chosen.append(f"verbose={dice.choice(('none', 'finish'))}")
         if self.maybe(0.25):
@@ -119,7 +121,7 @@ class Draft:
         args: dict[str, Any] = {
             "label": label,
             "session": session,
-            "message": self.knobs() + f"tell me of {label}",
+            "message": self.knobs() + f"tell me of {self.topic}{label}",
             "mode": mode,
             "replica": self.slot(),
             "on_busy": self.dice.choice(("reject", "enqueue", "enqueue", "interrupt")),
@@ -139,7 +141,7 @@ class Draft:
             "label": label,
             "user": f"u{self.dice.randrange(4)}",
             "who": who,
-            "message": self.knobs() + f"tell me of {label}",
+            "message": self.knobs() + f"tell me of {self.topic}{label}",
             "stream": self.maybe(0.7),
             "replica": self.slot(),
         }
@@ -264,3 +266,18 @@ class Draft:
         self.add(
             at, "coze_weather", kind=kind, chance=round(dice.uniform(0.1, 1.0), 2), seconds=seconds, path=path
         )
+
+    def foreign_fault(self, at: float) -> None:
+        """What is neither Redis' nor Coze's as the manuals have them."""
+        dice = self.dice
+        kind = dice.choice(("spoiled", "spoiled", "refusal", "refuses", "refuses", "evicts"))
+        seconds = round(10 ** dice.uniform(0.0, 1.6), 1)
+        chance = round(dice.uniform(0.1, 1.0), 2)
+        if kind in ("spoiled", "refusal"):
+            path = dice.choice(("", "/v3/chat"))
+            self.add(at, "coze_weather", kind=kind, chance=chance, seconds=seconds, path=path)
+        elif kind == "refuses":
+            how = dice.choice(("readonly", "oom", "noperm"))
+            self.add(at, "redis_refuses", how=how, seconds=seconds)
+        else:
+            self.add(at, "redis_evicts", share=chance)

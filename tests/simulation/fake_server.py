@@ -1,26 +1,36 @@
-"""fakeredis as a server behind a wire: replies as bytes, keys that are watched, and quicker scripts.
-
-``QuickSocket`` leaves out what fakeredis does at each script and need not do: compiling it, collecting
-garbage, looking for global variables at each call. It changes the speed alone; some scenarios run with
-``PlainSocket``, so that it cannot hide anything."""
+"""fakeredis as a server behind a wire: replies as bytes, and keys that are watched."""
 
 from __future__ import annotations
 
 import copy
 import heapq
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, Literal
 
-import hiredis
 from fakeredis import FakeServer
 from fakeredis._clients._tcp_server import encode_reply
 from fakeredis._core._database import Database
 from fakeredis._helpers import SimpleError, SimpleString
 from fakeredis._socket import AsyncFakeSocket
-from fakeredis.commands_mixins import scripting_mixin as scripting
 from redis.asyncio import Redis
 
-_COLLECT = "collectgarbage()"
+Refuses = Literal["", "readonly", "oom", "noperm"]
+"""readonly: it is a replica now. oom: it is full. noperm: an ACL does not let us have our keys."""
+
+_GROWS: Final = frozenset(
+    {"HINCRBY", "HSET", "HSETNX", "INCRBY", "LPUSH", "RPUSH", "SADD", "SET", "XADD", "ZADD"}
+)
+"""What a server that is full refuses, unless a script has written before."""
+_WRITES: Final = _GROWS | {
+    *("DEL", "EXPIRE", "HDEL", "LPOP", "LREM", "LTRIM", "PEXPIRE", "SPOP", "SREM", "XTRIM", "ZREM"),
+    "ZREMRANGEBYSCORE",
+}
+_KEYLESS: Final = frozenset({"CLIENT SETNAME", "EVAL", "EVALSHA", "HELLO", "INFO", "PING", "SELECT", "TIME"})
+_TEXTS: Final = {
+    "noperm": "-NOPERM this user has no permissions to access one of the keys used as arguments",
+    "readonly": "-READONLY You can't write against a read only replica.",
+    "oom": "-OOM command not allowed when used memory > 'maxmemory'.",
+}
 
 
 class _InOrder(dict[Callable[[], None], None]):
@@ -40,6 +50,27 @@ class WatchedDatabase(Database):
         super().__init__(lock)
         self._change_callbacks: Any = _InOrder()
         self._suspects: dict[bytes, None] = {}
+        self._changed = False
+
+    def notify_watch(self, key: bytes) -> None:
+        """Nobody uses WATCH. Blocked readers are woken once for a packet, see ``wake_blocked``."""
+        self._changed = True
+
+    def wake_blocked(self) -> None:
+        if self._changed:
+            self._changed = False
+            for wake in list(self._change_callbacks):
+                wake()
+
+    def get(self, key: bytes, default: Any = None) -> Any:
+        item = self._dict.get(key)
+        if item is None or self.expired(item):
+            self._dict.pop(key, None)
+            return default
+        return item
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key) is not None  # type: ignore[arg-type]
 
     def schedule_expiry(self, key: bytes, expireat: float | None) -> None:
         if expireat is None:
@@ -81,9 +112,11 @@ class Server(FakeServer):
         super().__init__(version=(7,))
         self.database = WatchedDatabase(self.lock)
         self.dbs[0] = self.database
-        self.runtime: _Runtime | None = None
+        self.refuses: Refuses = ""
         self.idle_replies: dict[tuple[bytes, ...], Any] = {}
         self.idle_packets: dict[bytes, tuple[list[bytes], bytes]] = {}
+        self.count_globals: Callable[[], int] | None = None
+        self.chunks: dict[bytes, tuple[bytes, Any]] = {}
 
     def restart(self, contents: dict[bytes, Any]) -> None:
         """As another process with these contents: scripts are gone, too."""
@@ -94,6 +127,9 @@ class Server(FakeServer):
 class PlainSocket(AsyncFakeSocket):
     """The server's end of a connection. ``reply`` gets the bytes of each reply."""
 
+    _server: Server
+    _wrote = False
+
     def __init__(self, server: Server, reply: Callable[[bytes], None]) -> None:
         super().__init__(server, 0, client_class=Redis)
         self._reply = reply
@@ -101,6 +137,38 @@ class PlainSocket(AsyncFakeSocket):
     def execute(self, data: bytes) -> None:
         """All the commands of a packet."""
         self.sendall(data)
+        self._server.database.wake_blocked()
+
+    # -- refusals ----------------------------------------------------------------------------------------
+
+    def refusal_of(self, command: str, *, wrote: bool) -> str:
+        """What it says to a command, empty where it does as it is told. ``wrote``: the script has, before."""
+        how = self._server.refuses
+        refused = {
+            "readonly": command in _WRITES,
+            "oom": command in _GROWS and not wrote,
+            "noperm": command not in _KEYLESS,
+        }
+        return _TEXTS[how] if refused.get(how) else ""
+
+    def _lua_redis_call(self, lua_runtime: Any, expected_globals: set[Any], op: bytes, *args: Any) -> Any:
+        self.check_in_script(op.decode().upper())
+        return super()._lua_redis_call(lua_runtime, expected_globals, op, *args)
+
+    def check_in_script(self, command: str) -> None:
+        if self._server.refuses:
+            if text := self.refusal_of(command, wrote=self._wrote):
+                raise SimpleError(f"ERR Error running script (call to f_{'0' * 40}): @user_script:12: {text}")
+            self._wrote = self._wrote or command in _WRITES
+
+    def _run_command(self, func: Any, sig: Any, args: list[Any], from_script: bool) -> Any:
+        if self._server.refuses and not from_script:
+            self._wrote = False
+            if text := self.refusal_of(sig.name.upper(), wrote=False):
+                return SimpleError(text.removeprefix("-"))
+        return super()._run_command(func, sig, args, from_script)
+
+    # -- replies -----------------------------------------------------------------------------------------
 
     def put_response(self, msg: Any) -> None:
         self._reply(encode_reply(msg, 2))
@@ -114,87 +182,3 @@ class PlainSocket(AsyncFakeSocket):
         if isinstance(result, list):
             return [self._decode_result(item) for item in result]
         return result
-
-
-class _Runtime:
-    """Keeps compiled chunks, and leaves the collecting to Lua's own pace."""
-
-    def __init__(self, real: Any) -> None:
-        self._real = real
-        self._chunks: dict[bytes, Any] = {}
-        self.table_from, self.globals, self.eval = real.table_from, real.globals, real.eval
-
-    def execute(self, source: Any) -> Any:
-        if source == _COLLECT:
-            return None
-        chunk = self._chunks.get(source)
-        if chunk is None:
-            chunk = self._chunks[source] = self._real.compile(source)
-        return chunk()
-
-
-class QuickSocket(PlainSocket):
-    """``idle``: the keys that scripts of the present packet looked for in vain; None: it does more than
-    that."""
-
-    _server: Server
-    idle: list[bytes] | None = None
-    replies: list[bytes]
-
-    def __init__(self, server: Server, reply: Callable[[bytes], None]) -> None:
-        super().__init__(server, reply)
-        self._requests = hiredis.Reader()  # fakeredis' own copies the rest of a packet at each line
-
-    def sendall(self, data: Any) -> None:
-        self._requests.feed(data)
-        while not self._paused and (fields := self._requests.gets()) is not False:
-            self._process_command(fields)
-
-    def resume(self) -> None:
-        self._paused = False
-        self.sendall(b"")
-
-    def put_response(self, msg: Any) -> None:
-        reply = encode_reply(msg, 2)
-        if self.idle:
-            self.replies.append(reply)
-        self._reply(reply)
-
-    def _get_server_runtime(self, server: Any) -> Any:
-        if server.runtime is None:
-            server.runtime = _Runtime(super()._get_server_runtime(server))
-        return server.runtime
-
-    def _lua_redis_call(self, lua_runtime: Any, expected_globals: set[Any], op: bytes, *args: Any) -> Any:
-        func, signature = self._name_to_func(op.decode().lower())
-        if func is None:
-            return super()._lua_redis_call(lua_runtime, expected_globals, op, *args)
-        given = [scripting._convert_redis_arg(arg) for arg in args]
-        return self._convert_redis_result(lua_runtime, self._run_command(func, signature, given, True))
-
-    def evalsha(self, sha1: bytes, numkeys: int, *rest: bytes) -> Any:
-        """A script that finds its only key missing, and writes nothing, says the same each time: hundreds of
-        thousands of such looks are what hours of waiting consist of. The first look is a real one."""
-        if numkeys != 1 or rest[0] in self._db:
-            self.idle = None
-            return super().evalsha(sha1, numkeys, *rest)
-        idle, asked = self._server.idle_replies, (sha1, *rest[1:])
-        if asked not in idle or sha1 not in self._server.script_cache:
-            self.idle, keys = None, len(self._db._dict)
-            reply = super().evalsha(sha1, numkeys, *rest)
-            if reply == [] and len(self._db._dict) == keys:
-                idle[asked] = reply
-            return reply
-        if self.idle is not None:
-            self.idle.append(rest[0])
-        return idle[asked]
-
-    def execute(self, data: bytes) -> None:
-        known = self._server.idle_packets.get(data)
-        if known is not None and self._server.script_cache and self._db._dict.keys().isdisjoint(known[0]):
-            self._reply(known[1])
-            return
-        self.idle, self.replies = [], []
-        self.sendall(data)
-        if self.idle and len(self.idle) == len(self.replies) and self.replies == [b"*0\r\n"] * len(self.idle):
-            self._server.idle_packets[data] = (self.idle, b"".join(self.replies))

@@ -11,6 +11,7 @@ from tests.simulation import coze_network, redis_network
 from tests.simulation.book import Book, Loss
 from tests.simulation.clock import CLOCK
 from tests.simulation.coze_network import CozeNetwork
+from tests.simulation.fake_server import Refuses
 from tests.simulation.redis_network import Away, RedisNetwork
 from tests.simulation.replica import Replica
 
@@ -144,11 +145,26 @@ class Faults:
         await self._pass(seconds)
         self._redis.refuses_names = False
 
+    async def redis_refuses(self, how: Refuses, seconds: float) -> None:
+        """It answers, and refuses what writes, or all keys; from within scripts in Redis 6's words."""
+        kind = "odd" if how == "noperm" else "redis"
+        self._note(f"redis_refuses_{how}", kind, seconds)
+        self._redis.server.refuses = how
+        await self._pass(seconds)
+        self._redis.server.refuses = ""
+
+    async def redis_evicts(self, share: float) -> None:
+        """It has to make room, and throws away what it knows of chats that run."""
+        for chat_id in self._redis.evict_runs(share):
+            self._note("redis_evicts", "evicted")
+            self._book.evicted.setdefault(chat_id, CLOCK.now)
+
     # -- Coze ----------------------------------------------------------------------------------------------
 
     async def coze_weather(self, kind: str, chance: float, seconds: float, path: str = "") -> None:
         weather = coze_network.Weather(kind, chance, path)
-        self._note(f"coze_{kind}", "coze", seconds + (120.0 if kind == "stall" else 0.0))
+        trouble = "spoiled" if kind == "spoiled" else "coze"  # that excuses nothing
+        self._note(f"coze_{kind}", trouble, seconds + (120.0 if kind == "stall" else 0.0))
         self._coze.weather.append(weather)
         await self._pass(seconds)
         self._coze.weather.remove(weather)

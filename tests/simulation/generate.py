@@ -39,6 +39,13 @@ def _faulty(*faults: str, count: tuple[int, int] = (1, 4)) -> Callable[[Draft], 
     return make
 
 
+def _foreign(draft: Draft) -> Scenario:
+    """Redis and Coze say what their manuals do not, sometimes with other faults beside it."""
+    draft.topic = draft.dice.choice(("", "\u97f3\u4e50\U0001f3b5", "caf\u00e9 \U0001f480 "))
+    faults = draft.dice.choice((("foreign",), ("foreign", "foreign", "replica", "coze")))
+    return _faulty(*faults, count=(1, 5))(draft)
+
+
 def _waiting(draft: Draft) -> Scenario:
     """Chats wait for tools, for minutes or hours; their sessions are looked at meanwhile."""
     draft.configure()
@@ -215,8 +222,9 @@ KINDS: Final[dict[str, tuple[int, Callable[[Draft], Scenario]]]] = {
     "replicas": (18, _faulty("replica")),
     "redis": (18, _faulty("redis")),
     "coze": (12, _faulty("coze")),
-    "everything": (18, _faulty("replica", "redis", "coze", "odd", count=(2, 6))),
+    "everything": (18, _faulty("replica", "redis", "coze", "odd", "foreign", count=(2, 6))),
     "odd": (5, _faulty("odd")),
+    "foreign": (14, _foreign),
     "waiting": (10, _waiting),
     "many_sessions": (2, _many_sessions),
     "shares": (5, _shares),

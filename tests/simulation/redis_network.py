@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis
+from redis.driver_info import DriverInfo
 
 from app.redis_client import Servers
 from app.redis_client.servers import BLOCKING_READS, connection_options
 from tests.simulation.clock import Line, Owner, later
-from tests.simulation.fake_server import PlainSocket, QuickSocket, Server
+from tests.simulation.fake_server import PlainSocket, Server
+from tests.simulation.quick_socket import QuickSocket
 
 Away = Literal["", "refuse", "silent", "stall"]
 """refuse: connections are closed and refused. silent: packets vanish. stall: they wait, and are executed when
@@ -64,6 +66,7 @@ class RedisNetwork:
         self.counts: Counter[str] = Counter()
         self.packets = 0
         self.dice = dice
+        self._driver = DriverInfo()  # making one for each connection means looking through what is installed
         self._socket_class = QuickSocket if quick else PlainSocket
         self._trace = trace
         self._check = check
@@ -74,7 +77,12 @@ class RedisNetwork:
         """What ``open_single`` would make, over this network."""
 
         def client(size: int, read_timeout: float | None) -> Any:
-            options = {**connection_options(read_timeout, reply_timeout), "network": self, "replica": replica}
+            options = {
+                **connection_options(read_timeout, reply_timeout),
+                "driver_info": self._driver,
+                "network": self,
+                "replica": replica,
+            }
             return Redis.from_pool(
                 BlockingConnectionPool(
                     connection_class=SimulatedConnection,
@@ -117,6 +125,19 @@ class RedisNetwork:
         for link in list(self._links):
             if replica is None or link.replica.name == replica:
                 link.sever()
+
+    def evict_runs(self, share: float) -> list[str]:
+        """Throws the runs of some chats away that a process is at work on; returns their ids."""
+        database = self.server.database
+        gone = []
+        for key in sorted(database.contents()):
+            head, _, chat_id = key.decode().rpartition(":run:")
+            run = database.get(key)
+            if not head or run is None or run.value[b"state"] != b"started" or self.dice.random() >= share:
+                continue
+            del database[key]
+            gone.append(chat_id)
+        return gone
 
     def fault_of(self, replica: Owner) -> str:
         for weather in self.weather:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 
 from fastapi import FastAPI
+from loguru import logger
 
 from app.config import Settings
 from app.factory import World, open_resources
@@ -24,11 +25,14 @@ _STOP_SLACK = 40.0
 
 
 class Apps:
-    """Applications are used again: making one costs as much as ten chats, and it keeps no state but its
-    resources."""
+    """What the scenarios of a process share, since it is dear: applications, which keep no state but their
+    resources (making one costs as much as ten chats), and the way of what the log calls an error to
+    ``on_error``."""
 
     def __init__(self) -> None:
         self._free: list[FastAPI] = []
+        self.on_error: Callable[[str], None] = lambda _: None
+        logger.add(lambda text: self.on_error(str(text)), level="ERROR", format="{message} {exception}")
 
     def take(self, settings: Settings) -> FastAPI:
         return self._free.pop() if self._free else create_app(settings)

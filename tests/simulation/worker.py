@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.simulation import clock
 
-_SHARDS = 4
+_SHARDS = 2
 """Instead of 32: a look for lost leases asks each shard, and such looks are most of what hours consist of."""
 
 

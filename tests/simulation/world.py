@@ -10,8 +10,6 @@ import warnings
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from loguru import logger
-
 from app.config import Settings, load_settings
 from app.utils import _digest_of
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN
@@ -41,6 +39,9 @@ BASE: Final = {
 }
 DAYS: Final = 200
 """After so many days nothing is left: the longest life is a conversation's, 180 days."""
+
+_LAST_SCANS: Final = 1200.0
+"""Seconds between two looks for lost leases where only ends of sessions are to come."""
 
 
 class Trace:
@@ -89,7 +90,9 @@ class World:
         self._dice = random.Random(f"replicas {seed}")
         until = scenario.calm_after + chosen["hour"]
         shares = Shares(self.book, self._settings)
-        caller = Caller(lambda: self.slots, self.book, random.Random(f"clients {seed}"), shares)
+        dice = random.Random(f"clients {seed}")
+        timeout = self._settings.chat_timeout
+        caller = Caller(lambda: self.slots, self.book, dice, shares, timeout)
         self.clients = Clients(caller, self.book, scenario.settings, until)
         self.faults = Faults(self.book, self.redis, self.coze, self.slots, self._start)
         self.oracle = Oracle(self.book, self.coze, caller, self._settings)
@@ -132,8 +135,10 @@ class World:
         if since <= 40.0:
             return float(self._chosen["scan_seconds"])
         if since <= 150.0:
-            return 5.0
-        return 60.0 if now < calm else 240.0
+            return 5.0 if now < calm else 10.0
+        if since <= 600.0 and now < calm:
+            return 60.0
+        return 240.0 if now < calm + self._chosen["hour"] else _LAST_SCANS
 
     # -- the course ----------------------------------------------------------------------------------------
 
@@ -157,7 +162,8 @@ class World:
         await self.oracle.check_chats(self.slots)
         await self._until(calm + hour)
         await self.oracle.check_ends(self.slots)
-        await asyncio.sleep(self._settings.session_expire + self._settings.chat_timeout + 300.0)
+        longest = self._settings.session_expire + self._settings.chat_timeout
+        await asyncio.sleep(longest + 1.2 * _LAST_SCANS + 60.0)
         await self.oracle.check_waiting(self.slots)
         for replica in list(self.slots):
             await self.faults.stop(replica)
@@ -213,9 +219,7 @@ def run_scenario(
     asyncio.set_event_loop(loop)
     world = World(scenario, apps, ignore=ignore, keep=keep)
     loop.set_exception_handler(lambda _, context: _unretrieved(world.book, context))
-    sink = logger.add(
-        lambda text: world.oracle.logged(str(text)), level="ERROR", format="{message} {exception}"
-    )
+    apps.on_error = world.oracle.logged
     try:
         loop.run_until_complete(world.run())
     except Stuck as stuck:
@@ -224,7 +228,6 @@ def run_scenario(
         world.book.violated("stuck", f"{stuck}; {len(tasks)} tasks wait")
     finally:
         _close(loop)
-        logger.remove(sink)
         gc.collect()
         gc.enable()
     counts = world.faults.counts + world.redis.counts + world.coze.counts

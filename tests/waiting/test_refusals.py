@@ -112,13 +112,14 @@ async def test_a_server_that_takes_no_writes_is_away_until_it_does(
 ) -> None:
     async with open_redis(own_redis.url, pool_size=8, reply_timeout=5) as gate:
         assert await gate.works(thorough=True)
-        with own_redis.client() as client:
-            client.config_set(name, bad)
-            assert not await gate.works()
-            assert gate.away
-            client.config_set(name, good)
-        await gate.wait_open()
-        assert await gate.works()
+        for thorough in (False, True):  # the one finds it away, the other must not take it for back
+            with own_redis.client() as client:
+                client.config_set(name, bad)
+                assert not await gate.works(thorough=thorough)
+                assert gate.away
+                client.config_set(name, good)
+            await gate.wait_open()
+            assert await gate.works()
 
 
 async def test_a_socket_on_this_machine_works(tmp_path: Path) -> None:

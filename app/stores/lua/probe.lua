@@ -1,13 +1,12 @@
 -- Does what the other scripts do, on a key that only the probe uses and one whose name is made here as theirs are. So
 -- a missing right, a server that is too old, full or a replica, and one that refuses computed keys say so here.
 now_ms()
-if not thorough then
-  -- Asked for often, so it leaves nothing to copies and to the append-only file: there is no such key. The server
-  -- looks at rights, memory and copies before it looks for the key.
-  redis.call('SET', key, '1', 'XX', 'PX', 1000)
-  redis.call('EXISTS', key .. ':computed')
-  return 1
-end
+-- Asked for often, so this leaves nothing to copies and to the append-only file: there is no such key. The server looks
+-- at rights, memory and copies before it looks for the key. It comes first: a server that is full refuses nothing to a
+-- script that has written (or deleted) before.
+redis.call('SET', key, '1', 'XX', 'PX', 1000)
+redis.call('EXISTS', key .. ':computed')
+if not thorough then return 1 end
 local computed = key .. ':computed'
 redis.call('DEL', key, computed)
 -- Whatever is refused in the middle, nothing stays.
