@@ -152,7 +152,11 @@ async def test_who_got_in_and_what_the_cache_spared(start_app: StartApp) -> None
         headers = {"HtySudoerToken": auth.app.issue("u-7"), "HtyHost": "app.moicen.com"}
         async with open_client(service.base_url) as client:
             assert (await client.get("/coze/users/u/sessions")).status_code == 401
-            wrong = {**headers, "HtySudoerToken": headers["HtySudoerToken"] + "x"}
+            token = headers["HtySudoerToken"]
+            wrong = {
+                **headers,
+                "HtySudoerToken": token[:-9] + ("A" if token[-9] != "A" else "B") + token[-8:],
+            }
             assert (await client.get("/coze/users/u/sessions", headers=wrong)).status_code == 401
             for _ in range(4):
                 assert (await client.get("/coze/users/u/sessions", headers=headers)).status_code == 200
