@@ -150,7 +150,7 @@ def test_every_failure_under_the_prefix_has_openais_shape(door: RunningApp, ai: 
             (http.post(f"{base}/v1/chat/completions", content=b"{"), 415, "unsupported_media_type"),
             (http.post(f"{base}/v1/chat/completions", json=["{"]), 400, "invalid_request"),
             (http.post(f"{base}/v1/chat/completions", json="x" * (17 << 20)), 413, "body_too_large"),
-            (http.get(f"{base}/v1/models", headers={"x": "y" * 140_000}), 400, "invalid_request"),
+            (http.get(f"{base}/v1/models", headers={"x": "y" * 140_000}), 431, "headers_too_large"),
         ):
             assert (response.status_code, response.json()["error"]["code"]) == (status, code)
             assert set(response.json()["error"]) == {"message", "type", "param", "code"}
