@@ -106,7 +106,7 @@ async def test_every_published_route_but_the_public_ones_refuses_a_caller_withou
         if operation.path in PUBLIC:
             assert response.status_code == 200
         elif operation.path.startswith("/coze/openai/"):
-            assert (response.status_code, response.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert (response.status_code, response.json()["error"]["code"]) == (401, "auth_missing")
         else:
             assert (response.status_code, error_of(response)["code"]) == (401, "AUTH_MISSING")
         alice.http.headers["HtySudoerToken"] = "a.b.c"
