@@ -62,13 +62,6 @@ _ESSENCE: Final = ("chat_id", "session_id", "status", "content", "reasoning_cont
 _NEXT: Final = "[[sim:deltas=2;gap=0.1;reasoning=0;followups=0]] and now?"
 
 
-def _alike(shown: str, said: str) -> bool:
-    """Nothing can be taken back of what an OpenAI client was sent: what could not be read of a delta stands
-    there as U+FFFD, though the whole message, which came later, has a character or nothing there."""
-    parts = [re.escape(part) for part in shown.split("\ufffd")]
-    return shown == said or re.fullmatch(".?".join(parts), said, re.DOTALL) is not None
-
-
 class Oracle:
     def __init__(self, book: Book, coze: CozeNetwork, caller: Caller, settings: Settings) -> None:
         self._book = book
@@ -246,8 +239,15 @@ class Oracle:
         for kind in kinds:  # OpenAI's clients are told of it, who would take it for text
             said = f"[{kind}: data for Coze's own apps, no text]\n{said}"
         for finish, content in chat.openai:
-            if finish == "stop" and not chat.outputs_at and not _alike(content, said):
+            if finish == "stop" and not chat.outputs_at and not self._alike(content, said):
                 self._book.violated("openai", f"{chat.label}: {content[:80]!r} is not {said[:80]!r}")
+
+    def _alike(self, shown: str, said: str) -> bool:
+        """Nothing can be taken back of what an OpenAI client was sent: what could not be read of a delta
+        stands there as U+FFFD, though the whole message, which came later, has a character or nothing."""
+        parts = [re.escape(part) for part in shown.split("\ufffd")]
+        spoiled = self._coze.counts["bad_text"] and re.fullmatch(".?".join(parts), said, re.DOTALL)
+        return shown == said or bool(spoiled)
 
     def _check_outcome(self, chat: ChatNote, last: SeenChat) -> None:
         if last.status == "cancelled":

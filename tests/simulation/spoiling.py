@@ -9,6 +9,7 @@ from collections import Counter
 from typing import Any, Final
 
 _DELTA: Final = "conversation.message.delta"
+_COMPLETED: Final = "conversation.message.completed"
 _TOO_MUCH: Final = "a number without end"
 _HIGH: Final = "\ud83d"
 """The first half of a pair: as an escape, since UTF-8 has no bytes for it."""
@@ -17,8 +18,8 @@ _BAD_BYTE: Final = "\udcff"
 
 
 class Spoiler:
-    """Of one answer. ``counts`` gets what was done; ``bad_text``: in the text of a delta, which a completed
-    message puts right."""
+    """Of one answer. ``counts`` gets what was done; ``bad_text``: a text that deltas do not give whole, so
+    that only the completed message does."""
 
     def __init__(self, dice: random.Random, counts: Counter[str]) -> None:
         self._dice = dice
@@ -58,6 +59,8 @@ class Spoiler:
             return block
         if not isinstance(value, dict):
             return block
+        if name == _COMPLETED and self._held.pop(value.get("id", ""), None):
+            self._counts["bad_text"] += 1
         as_bytes = self._text(value) if name == _DELTA and value.get("content") else None
         if as_bytes is None and self._dice.random() < 0.5:
             as_bytes = self._field(value, name)
@@ -85,7 +88,7 @@ class Spoiler:
             self._held[message] = second + text[place + 1 :], as_bytes
             self._counts["half_character"] += 1
             return as_bytes
-        if dice.random() < 0.1:
+        if dice.random() < 0.03:
             as_bytes = dice.random() < 0.5
             place = dice.randrange(len(text) + 1)
             value["content"] = text[:place] + (_BAD_BYTE if as_bytes else _HIGH) + text[place:]

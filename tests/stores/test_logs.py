@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.signals import until
 from app.stores.open_log import ChatEnd, OpenLog
 
 from .place import (
@@ -68,6 +69,17 @@ async def test_a_former_owner_s_frames_are_refused_and_it_learns_that_it_is_one(
         await at.written()
     assert (log.state, seen) == ("fenced", {})
     assert at.writer.backlog == 0
+
+
+async def test_what_a_new_owner_has_written_is_not_taken_for_what_the_former_one_sent(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    log = await at.log("A")
+    await at.claim("A", force=True)
+    await at.do("XADD", at.keys.log(at.cid("A")), "2-9", "n", "1", "f", "nine frames")
+    at.writer.append(log, [b"2\n\n"])
+    await at.written()
+    assert log.state == "fenced"
 
 
 async def test_an_entry_whose_answer_was_lost_is_not_written_twice(at: Place) -> None:
@@ -229,6 +241,26 @@ async def test_what_redis_refuses_is_tried_until_it_takes_it(what: str, at: Plac
     await at.written()
     assert (log.state, log.committed) == ("open" if what == "log" else "committed", 2)
     assert list(await at.held("log:A#1-2")) == ["log:A#1-2"]
+
+
+async def test_readers_of_an_end_do_not_wait_for_frames_that_redis_refuses(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    log = await at.log("A")
+    key = at.keys.log(at.cid("A"))
+    await at.do("RENAME", key, f"{key}:aside")
+    await at.do("SET", key, "odd", "PX", DAY)
+    at.writer.append(log, [b"2\n\n"])
+    async with asyncio.timeout(BOUND):
+        while log.sent is None:  # so that the end has to wait for these frames
+            await asyncio.sleep(0.005)
+        at.writer.finish(log, [b"end\n\n"], ChatEnd(at.record("A", "completed"), 1, packed=b"packed"))
+        await until(lambda: log.state != "open", log.settled)
+    assert log.state == "unsaved"
+    await at.redis.wait_open()  # a busy machine's probe may have been late
+    await at.do("RENAME", f"{key}:aside", key)
+    await at.written()
+    assert log.state == "committed"
 
 
 # -- written again -------------------------------------------------------------------------------------
