@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-
 from app.signals import until
+
 from app.stores.open_log import ChatEnd, OpenLog
 
 from .place import (
