@@ -56,8 +56,12 @@ def refused_because(scope: Scope, settings: Settings) -> str | None:
 
 
 def is_known(name: str, settings: Settings) -> bool:
-    """This machine's own names, addresses, HOST, and what COZE_ALLOWED_HOSTS lists."""
-    if name == "localhost" or name.endswith(".localhost"):
+    """Addresses, names without a dot, HOST, and what COZE_ALLOWED_HOSTS lists.
+
+    A foreign page can only have a name of the public DNS made to lead here, and such a one has a dot;
+    ``localhost`` and the names of containers have none.
+    """
+    if "." not in name or name.endswith(".localhost"):
         return True
     try:
         ip_address(name)
