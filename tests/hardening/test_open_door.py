@@ -79,7 +79,7 @@ async def test_what_the_settings_name_is_let_in(start_app: Start) -> None:
         answer = await page.post("/coze/sessions", json={"user_id": "u"})
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
-        assert (await page.get("/coze/health", headers={"Host": "else"})).status_code == 403
+        assert (await page.get("/coze/health", headers={"Host": "else.internal"})).status_code == 403
 
 
 async def test_with_authentication_on_tokens_decide_and_nothing_else(secured: RunningApp) -> None:
