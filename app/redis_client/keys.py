@@ -94,6 +94,10 @@ class Keys:
         """Hash of what the owner of a chat that is not over needs: epoch, state, ids at Coze, the request."""
         return Key(f"{self._at(chat_id)}run:{chat_id}")
 
+    def runs_of(self, any_id: str) -> Key:
+        """A chat's id completes it."""
+        return Key(f"{self._at(any_id)}run:")
+
     def log(self, chat_id: str) -> Key:
         return Key(f"{self._at(chat_id)}log:{chat_id}")
 

@@ -17,7 +17,7 @@ from redis import exceptions as redis_errors
 
 from app.exceptions import Overloaded, RedisUnavailable
 from app.models.records import with_waits_until
-from app.redis_client import Command, Keys, RedisGate, Text
+from app.redis_client import Command, Keys, Number, RedisGate, Text
 from app.stores.index import whose
 from app.stores.limits import LogPolicy
 from app.stores.loops import forever
@@ -341,16 +341,19 @@ class LogWriter:
         epoch, frame = map(int, entry_id.split(b"-"))
         if epoch > log.epoch:
             self.drop(log)
-        elif epoch < log.epoch or frame < log.committed or (leaseless and await self._has_no_lease(log)):
+        elif epoch < log.epoch or frame < log.committed or (leaseless and await self._is_forgotten(log)):
             await self._write_again(log)
         elif log.sent is not None and frame >= log.sent[0]:
             log.committed, log.sent = log.sent[0], None
 
-    async def _has_no_lease(self, log: OpenLog) -> bool:
-        if log.end is not None:  # it goes with the end
+    async def _is_forgotten(self, log: OpenLog) -> bool:
+        """Whether lease or run is missing."""
+        if log.end is not None:  # they go with the end
             return False
         leases = self._keys.leases_of(log.chat_id)
-        return await self._redis.run(Text("ZSCORE", leases, f"{log.chat_id}:{log.epoch}")) is None
+        if await self._redis.run(Text("ZSCORE", leases, f"{log.chat_id}:{log.epoch}")) is None:
+            return True
+        return not await self._redis.run(Number("EXISTS", self._keys.run(log.chat_id)))
 
     async def _write_again(self, log: OpenLog) -> None:
         """The whole log from memory, but not the end's frames: those go with the end."""

@@ -85,10 +85,15 @@ class LeaseStore:
     # -- leases ------------------------------------------------------------------------------------------
 
     async def renew(self, held: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Renews ``(chat id, epoch)`` leases; returns those that are gone."""
+        """Renews ``(chat id, epoch)`` leases; returns those that are gone, or whose chat has lost its run."""
         lost = await self._redis.pipeline(
             [
-                lease_renew(leases=key, lease=self._policy.lease, members=members)
+                lease_renew(
+                    leases=key,
+                    runs=self._keys.runs_of(members[0].partition(":")[0]),
+                    lease=self._policy.lease,
+                    members=members,
+                )
                 for key, members in self._members(held).items()
             ]
         )

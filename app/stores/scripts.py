@@ -119,8 +119,8 @@ def lease_scan(*, leases: Key, limit: int) -> list[bytes]:
     """-> members whose lease has run out, oldest first."""
 
 @Script
-def lease_renew(*, leases: Key, lease: int, members: list[str]) -> list[bytes]:
-    """-> the members that are gone."""
+def lease_renew(*, leases: Key, runs: Key, lease: int, members: list[str]) -> list[bytes]:
+    """-> the members that are gone, or whose run is."""
 
 @Script
 def lease_release(*, leases: Key, members: list[str]) -> int:

@@ -56,7 +56,7 @@ class LeaseKeeper:
         for chat_id, epoch in lost:
             job = self._running.get(chat_id)
             if job is not None and job.log.epoch == epoch and job.log.end is None:
-                logger.warning("lease of {} is gone", chat_id)
+                logger.warning("lease or run of {} is gone", chat_id)
                 self._running.lease_is_gone(job)
         await asyncio.sleep(self._leases.lease_seconds / _RENEWALS_PER_LEASE)
 

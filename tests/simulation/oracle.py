@@ -126,7 +126,15 @@ class Oracle:
         return len(others) > self._settings.max_sessions_per_user
 
     def _may_be_lost(self, chat: ChatNote) -> bool:
-        """See the end of ``RULES``."""
+        """See the end of ``RULES``. A run that was thrown away comes back with the next renewal of its lease,
+        unless its owner is gone or in trouble by then."""
+        thrown = self._book.evicted.get(chat.id)
+        if thrown is not None and any(
+            begin <= thrown + self._settings.lease_seconds and end >= thrown
+            for begin, end, kind in self._book.troubles
+            if kind not in ("spoiled", "evicted")
+        ):
+            return True
         accepted = chat.accepted_at or chat.sent_at
         for loss in self._book.losses:
             if accepted > loss.at:

@@ -58,6 +58,20 @@ async def test_what_was_thrown_away_comes_back_when_the_lease_is_missed(
     assert before <= set(await at.dump())
 
 
+async def test_a_run_that_was_thrown_away_alone_is_missed_with_the_next_renewal(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    log = await at.log("A")
+    held = [(at.cid("A"), 1)]
+    assert await at.leases.renew(held) == []
+    await throw_away(at, "run")
+    assert await at.leases.renew(held) == held
+    at.writer.verify(log)
+    await at.written()
+    assert (log.state, (await at.run("A"))["state"]) == ("open", "started")
+    assert await at.leases.renew(held) == []
+
+
 async def test_a_chat_that_began_after_a_run_was_thrown_away_keeps_its_session(at: Place) -> None:
     await at.open()
     await at.say("A")
