@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from app.signals import until
 
 from app.stores.open_log import ChatEnd, OpenLog
+from app.utils.signals import until
 
 from .place import (
     BOUND,
