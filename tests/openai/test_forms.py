@@ -144,6 +144,11 @@ def test_a_schema_that_would_keep_a_checker_busy_for_ever_does_not() -> None:
     assert form(response_format={"type": "json_schema", "json_schema": {"schema": deep}})
 
 
+def test_an_answer_of_brackets_that_nothing_closes_is_looked_at_once() -> None:
+    for text in ("{" * 1_000_000, "[{" * 500_000, "}" + "{" * 1_000_000):
+        assert form(response_format=OBJECT).read(text) == Shaped(content=text)
+
+
 def test_schemas_that_are_longer_than_a_message_of_coze_are_too_long() -> None:
     schema = {"type": "object", "description": "x" * 100_000}
     asked_for = {"type": "json_schema", "json_schema": {"schema": schema}}

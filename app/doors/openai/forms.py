@@ -19,7 +19,6 @@ from app.doors.openai.dialog import invalid, too_long
 MAX_INSTRUCTION: Final = 100_000
 """Characters; of a message of the history, which it becomes."""
 _FENCED: Final = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
-_EDGES: Final = re.compile(r"[{\[].*[}\]]", re.DOTALL)
 _ONLY: Final = "Write nothing else: no other words and no code fence."
 _BACKTRACKS: Final = 100_000
 """Steps of a regular expression; a schema and an answer can be made to go on for ever."""
@@ -96,8 +95,12 @@ def _candidates(text: str) -> Iterator[str]:
     yield text.strip()
     for block in _FENCED.findall(text):
         yield block.strip()
-    if (between := _EDGES.search(text)) is not None:
-        yield between[0]
+    # From the first bracket that opens to the last that closes. An expression would look at the rest of the
+    # text again for each bracket that nothing closes.
+    begins = [place for place in (text.find("{"), text.find("[")) if place >= 0]
+    end = max(text.rfind("}"), text.rfind("]"))
+    if begins and min(begins) < end:
+        yield text[min(begins) : end + 1]
 
 
 def _reason(fault: jsonschema_rs.ValidationError) -> str:
