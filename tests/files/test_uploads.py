@@ -7,12 +7,14 @@ import hashlib
 import os
 import re
 import time
+import unicodedata
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.tasks.file_types import clean_name, sniff
 from tests.support import (
     Client,
     RedisServer,
@@ -388,3 +390,14 @@ async def test_without_redis_no_upload_is_begun(
         answer = await upload(client)
         assert (answer.status_code, error_of(answer)["code"]) == (503, "COZE_REDIS_ERROR")
     assert uploads_asked(simulator) == 0
+
+
+async def test_a_name_of_nothing_but_accents_is_cut_before_it_is_looked_at(monkeypatch: Any) -> None:
+    looked_at: list[int] = []
+    normalize = unicodedata.normalize
+    monkeypatch.setattr(
+        unicodedata, "normalize", lambda form, text: looked_at.append(len(text)) or normalize(form, text)
+    )
+    name = clean_name("a" + "\u0345" * 30_000 + "\u0334" * 30_000 + ".txt", sniff(b"hello"))
+    assert name.endswith(".txt")
+    assert max(looked_at) <= 1024
