@@ -344,6 +344,23 @@ async def test_a_client_that_falls_silent_is_refused_and_the_upload_to_coze_brok
         assert not coze.finished.is_set()
 
 
+async def test_a_form_that_drips_is_refused_before_its_file_begins(
+    start_app: Callable[..., RunningApp],
+) -> None:
+    service = start_app(UPLOAD_IDLE_TIMEOUT="0.5")
+
+    async def drips() -> AsyncIterator[bytes]:
+        yield f"--{BOUNDARY}\r\nX-Long: ".encode()
+        for _ in range(30):
+            yield b"x"
+            await asyncio.sleep(0.05)
+
+    async with open_client(service.base_url) as client:
+        answer = await client.post("/coze/files", content=drips(), headers=FORM_TYPE)
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "COZE_VALIDATION_ERROR")
+    assert "UPLOAD_IDLE_TIMEOUT" in error_of(answer)["message"]
+
+
 async def test_a_coze_that_never_answers_is_given_up_after_upload_timeout(
     start_app: Callable[..., RunningApp],
 ) -> None:
