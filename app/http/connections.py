@@ -12,6 +12,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 MOST_HEAD_BYTES: Final = 128 * 1024
 """Of a request line with its headers; and of anything else that is no body, such as trailers."""
+MOST_HEADERS: Final = 256
+"""Lines of a head, and of trailers. One of five bytes becomes an object of 150 and more."""
 MOST_TARGET_BYTES: Final = 64 * 1024 - 1
 """Of a request's address alone; what reads it counts in 16 bits."""
 MOST_QUEUED: Final = 8

@@ -5,6 +5,7 @@ uvicorn's own choice for these is h11, which costs more CPU for each piece of a 
 """
 
 import asyncio
+import contextvars
 from typing import Any, Final, cast
 
 import httptools
@@ -23,6 +24,7 @@ from app.http.connections import (
     HEAD_SECONDS,
     LINGER_BYTES,
     MOST_HEAD_BYTES,
+    MOST_HEADERS,
     MOST_QUEUED,
     MOST_TARGET_BYTES,
     MOST_WAITING,
@@ -157,7 +159,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._take(data, at)
         except httptools.HttpParserError as error:
             wrong = ValidationFailed(f"The request is not valid HTTP/1.1: {_reason(error)}")
-            self._refuse(self._too_much() if len(self.url or b"") > MOST_TARGET_BYTES else wrong)
+            is_much = len(self.url or b"") > MOST_TARGET_BYTES or len(self.headers or ()) > MOST_HEADERS
+            self._refuse(self._too_much() if is_much else wrong)
         if self._deadline is not None or self.is_waiting:
             self._set_deadline()
 
@@ -218,7 +221,14 @@ class HttpProtocol(HttpToolsProtocol):
     def _too_much(self) -> ServiceError:
         if self._body == _NO_BODY and len(self.url) > MOST_TARGET_BYTES:
             return TargetTooLong(f"The request's address is too long: at most {MOST_TARGET_BYTES} bytes")
+        if len(self.headers) > MOST_HEADERS:
+            return HeadersTooLarge(f"There are too many headers: at most {MOST_HEADERS}")
         return HeadersTooLarge(f"The headers are too large: at most {MOST_HEAD_BYTES} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > MOST_HEADERS:
+            raise ValueError("too many headers")
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
@@ -226,6 +236,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
+        """In a context of its own: that of the request leads to all of its head, and a timer keeps it."""
+        contextvars.Context().run(self._response_complete)
+
+    def _response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
             self._watch_unsent()
@@ -237,6 +251,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self.flow.resume_reading()
             elif self._deadline is None:
                 self._set_deadline()
+        self._forget_request()
 
     # -- Upgrade: we speak nothing else, and then it is a request like any other (RFC 9110, 7.8) ------------
 
@@ -276,6 +291,13 @@ class HttpProtocol(HttpToolsProtocol):
         if not self._upgrading:
             super().on_message_complete()
             self._body, self._pending = _NO_BODY, 0
+            self._forget_request()
+
+    def _forget_request(self) -> None:
+        """Once it is answered and its body over: a connection that is kept would keep its head, too."""
+        if self.is_waiting and self._body == _NO_BODY and not self._pending:
+            self.scope = self.cycle.scope = None  # type: ignore[assignment]  # until the next begins
+            self.url, self.headers = b"", []
 
     # -- HTTP/1.0: its clients do not know chunks (RFC 9112, 6.1) -------------------------------------------
 

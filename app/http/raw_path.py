@@ -1,10 +1,15 @@
 """Routes whose parameters may hold a slash: an escaped one belongs to the parameter, a plain one ends it."""
 
+from typing import Final
 from urllib.parse import unquote
 
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
+
+_KEPT: Final = "path_with_kept_slashes"
+MOST_SLASHES: Final = 16
+"""Far more than any route has. Nobody is known yet, and each piece of a path costs a little."""
 
 
 class RawPathRoute(APIRoute):
@@ -16,14 +21,25 @@ class RawPathRoute(APIRoute):
         raw: bytes = scope.get("raw_path") or b""
         if b"%2f" not in raw.lower():
             return super().matches(scope)
-        segments = raw.decode("ascii", "replace").split("/")
-        match, child = super().matches({**scope, "path": "/".join(map(_keep_slashes, segments))})
+        if (kept := _kept(scope, raw)) is None:
+            return Match.NONE, {}
+        match, child = super().matches({**scope, "path": kept})
         if match is not Match.NONE:
             child["path_params"] = {
                 name: unquote(value) if isinstance(value, str) else value
                 for name, value in child["path_params"].items()
             }
         return match, child
+
+
+def _kept(scope: Scope, raw: bytes) -> str | None:
+    """The path as it is matched, made once for all routes; None where no route can be meant."""
+    if _KEPT not in scope:
+        segments = raw.decode("ascii", "replace").split("/", MOST_SLASHES + 1)
+        is_possible = len(segments) <= MOST_SLASHES + 1
+        scope[_KEPT] = "/".join(map(_keep_slashes, segments)) if is_possible else None
+    kept: str | None = scope[_KEPT]
+    return kept
 
 
 def _keep_slashes(segment: str) -> str:

@@ -34,9 +34,16 @@ class Upload:
         return self._form.file_name or ""
 
     async def open(self) -> None:
-        """Reads as far as the file's name. Raises what reading raises."""
-        while self._form.file_name is None and not self._over:
-            self._first = await self._read()
+        """Reads as far as the file's name, which comes with the first bytes or a little later: nothing is
+        counted yet for whoever sends it. Raises what reading raises."""
+        try:
+            async with asyncio.timeout(self._idle_timeout):
+                while self._form.file_name is None and not self._over:
+                    self._first = await self._read()
+        except TimeoutError:
+            raise ValidationFailed(
+                f"The form's file did not begin within {self._idle_timeout:g} s (UPLOAD_IDLE_TIMEOUT)"
+            ) from None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while True:

@@ -14,6 +14,8 @@ from app.models import FileType
 HEAD_BYTES: Final = 4096
 """How much of a file ``sniff`` wants to see."""
 MAX_NAME: Final = 128
+_MOST_OF_A_NAME: Final = 1024
+"""Its end; normal forms take time by the square of the accents on one letter."""
 
 
 class Kind(NamedTuple):
@@ -143,7 +145,7 @@ def _is_text(head: bytes) -> bool:
 def clean_name(name: str, kind: Kind) -> str:
     """A name without directories, control characters and changes of direction, of at most ``MAX_NAME``
     characters, whose ending fits what the file is: Coze goes by it."""
-    name = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    name = unicodedata.normalize("NFC", name[-_MOST_OF_A_NAME:]).replace("\\", "/").rpartition("/")[2]
     name = "".join(char for char in name if unicodedata.category(char)[0] not in "CZ" or char == " ")
     name = name.strip(" .")
     stem, dot, ending = name.rpartition(".")

@@ -7,12 +7,14 @@ import hashlib
 import os
 import re
 import time
+import unicodedata
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.tasks.file_types import clean_name, sniff
 from tests.support import (
     Client,
     RedisServer,
@@ -342,6 +344,23 @@ async def test_a_client_that_falls_silent_is_refused_and_the_upload_to_coze_brok
         assert not coze.finished.is_set()
 
 
+async def test_a_form_that_drips_is_refused_before_its_file_begins(
+    start_app: Callable[..., RunningApp],
+) -> None:
+    service = start_app(UPLOAD_IDLE_TIMEOUT="0.5")
+
+    async def drips() -> AsyncIterator[bytes]:
+        yield f"--{BOUNDARY}\r\nX-Long: ".encode()
+        for _ in range(30):
+            yield b"x"
+            await asyncio.sleep(0.05)
+
+    async with open_client(service.base_url) as client:
+        answer = await client.post("/coze/files", content=drips(), headers=FORM_TYPE)
+    assert (answer.status_code, error_of(answer)["code"]) == (400, "COZE_VALIDATION_ERROR")
+    assert "UPLOAD_IDLE_TIMEOUT" in error_of(answer)["message"]
+
+
 async def test_a_coze_that_never_answers_is_given_up_after_upload_timeout(
     start_app: Callable[..., RunningApp],
 ) -> None:
@@ -388,3 +407,14 @@ async def test_without_redis_no_upload_is_begun(
         answer = await upload(client)
         assert (answer.status_code, error_of(answer)["code"]) == (503, "COZE_REDIS_ERROR")
     assert uploads_asked(simulator) == 0
+
+
+async def test_a_name_of_nothing_but_accents_is_cut_before_it_is_looked_at(monkeypatch: Any) -> None:
+    looked_at: list[int] = []
+    normalize = unicodedata.normalize
+    monkeypatch.setattr(
+        unicodedata, "normalize", lambda form, text: looked_at.append(len(text)) or normalize(form, text)
+    )
+    name = clean_name("a" + "\u0345" * 30_000 + "\u0334" * 30_000 + ".txt", sniff(b"hello"))
+    assert name.endswith(".txt")
+    assert max(looked_at) <= 1024

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.http.connections import HEAD_SECONDS, MOST_HEAD_BYTES, MOST_TARGET_BYTES
+from app.http.connections import HEAD_SECONDS, MOST_HEAD_BYTES, MOST_HEADERS, MOST_TARGET_BYTES
 from tests.support import ServiceProcess, SimControl, block_until, service_process
 
 from .support import MB, ask, connect, descriptors, read_all, send_until_refused, watched
@@ -96,6 +96,34 @@ def test_requests_that_are_sent_ahead_are_all_answered_in_order(
     kinds = ["session" if b'"session_id"' in each else "live" for each in answers]
     assert [each[:3] for each in answers] == [b"200"] * 11
     assert kinds == ["session", "live"] * 5 + ["live"]
+
+
+@pytest.mark.parametrize("where", ["head", "trailers"])
+def test_there_are_as_many_header_lines_as_may_be_and_no_more(attacked: ServiceProcess, where: str) -> None:
+    for number, status in ((MOST_HEADERS, 200), (MOST_HEADERS + 1, 431)):
+        with connect(attacked) as raw:
+            if where == "head":
+                raw.sendall(HEAD + b"a:b\r\n" * (number - 2) + b"Connection: close\r\n\r\n")
+            else:
+                post = CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+                raw.sendall(post + b'f\r\n{"user_id":"u"}\r\n0\r\n' + b"a:b\r\n" * number + b"\r\n")
+            answer = read_all(raw)
+        assert int(answer[9:12]) == status, answer[:300]
+        assert status == 200 or b"too many headers" in answer
+
+
+def test_a_kept_connection_keeps_nothing_of_the_head_before(attacked: ServiceProcess) -> None:
+    long = HEAD + b"X: " + b"a" * (MOST_HEAD_BYTES - 1000) + b"\r\n\r\n"
+    links = [connect(attacked) for _ in range(800)]  # their heads are 100 MB
+    try:
+        with watched(attacked) as report:
+            for link in links:
+                link.sendall(long)
+                assert link.recv(12) == b"HTTP/1.1 200"
+        report.check(times=False)
+    finally:
+        for link in links:
+            link.close()
 
 
 def test_silent_and_half_sent_connections_are_closed(attacked: ServiceProcess) -> None:

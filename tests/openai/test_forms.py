@@ -144,6 +144,19 @@ def test_a_schema_that_would_keep_a_checker_busy_for_ever_does_not() -> None:
     assert form(response_format={"type": "json_schema", "json_schema": {"schema": deep}})
 
 
+def test_an_answer_of_brackets_that_nothing_closes_is_looked_at_once() -> None:
+    for text in ("{" * 1_000_000, "[{" * 500_000, "}" + "{" * 1_000_000):
+        assert form(response_format=OBJECT).read(text) == Shaped(content=text)
+
+
+def test_schemas_are_too_long_before_they_are_looked_at() -> None:
+    schema = {"description": "x" * 100_000, "type": "no type of JSON Schema"}
+    asked_for = {"type": "json_schema", "json_schema": {"schema": schema}}
+    assert refused(response_format=asked_for)["field"] == "response_format"
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    assert refused(tools=[tool], tool_choice="required")["field"] == "tools"
+
+
 def test_schemas_that_are_longer_than_a_message_of_coze_are_too_long() -> None:
     schema = {"type": "object", "description": "x" * 100_000}
     asked_for = {"type": "json_schema", "json_schema": {"schema": schema}}

@@ -389,3 +389,14 @@ def test_a_name_that_is_not_listed_is_no_model(model: str) -> None:
         bot_of({"coze": "1", "a/b": "2"}, model)
     error = openai_error(caught.value)["error"]
     assert (error["code"], error["param"]) == ("model_not_found", "model")
+
+
+def test_outputs_are_told_by_their_calls_names_however_many_there_are() -> None:
+    ours = "call_coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n"
+    others: list[Any] = [{"id": f"x{n}", "function": {"name": "other"}} for n in range(5000)]
+    odd: list[Any] = [{"id": {"a": 1}, "function": {"name": "odd"}}, {"function": {"name": "odd"}}, 5]
+    named: list[Any] = [{"id": ours, "function": {"name": "older"}}, {"id": ours, "function": {"name": "f"}}]
+    outputs = [{"role": "tool", "tool_call_id": ours, "content": "1"}] * 4000
+    calls = {"role": "assistant", "tool_calls": [*named, *odd, *others]}
+    asked = question_of(body_of([calls, *outputs]), 1).asked.text
+    assert asked.count("The function `f` returned:\n1") == 4000

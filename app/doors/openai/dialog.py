@@ -111,22 +111,22 @@ def _first_output(messages: Sequence[DialogMessage]) -> int:
 def _told_outputs(messages: Sequence[DialogMessage], first: int) -> Turn:
     """The outputs from ``first`` on of calls that were ours: at Coze nobody waits for them, so they are what
     is said next."""
-    calls = [call for message in messages[:first] for call in _calls_of(message)]
+    names = {call_id: name for message in messages[:first] for call_id, name in _calls_of(message)}
     told = []
     for index, message in enumerate(messages[first:], first):
-        known = (name for call_id, name in reversed(calls) if call_id == message.tool_call_id)
-        name = message.name if message.role == "function" else next(known, None)
+        name = message.name if message.role == "function" else names.get(message.tool_call_id or "")
         words = f"The function `{name}` returned:" if isinstance(name, str) else "The function returned:"
         told.append(f"{words}\n{_turn_of(message, f'messages.{index}').text}")
     return Turn("user", "\n\n".join(told))
 
 
-def _calls_of(message: DialogMessage) -> Iterator[tuple[Any, Any]]:
-    """Id and name of each call in a message of the assistant's."""
+def _calls_of(message: DialogMessage) -> Iterator[tuple[str, Any]]:
+    """Id and name of each call in a message of the assistant's that has an id."""
     for call in message.tool_calls if isinstance(message.tool_calls, list) else []:
         function = call.get("function") if isinstance(call, dict) else None
-        if isinstance(call, dict) and isinstance(function, dict):
-            yield call.get("id"), function.get("name")
+        call_id = call.get("id") if isinstance(call, dict) else None
+        if isinstance(call_id, str) and isinstance(function, dict):
+            yield call_id, function.get("name")
 
 
 def _place_of_question(messages: Sequence[DialogMessage]) -> int:

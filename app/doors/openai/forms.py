@@ -19,7 +19,6 @@ from app.doors.openai.dialog import invalid, too_long
 MAX_INSTRUCTION: Final = 100_000
 """Characters; of a message of the history, which it becomes."""
 _FENCED: Final = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
-_EDGES: Final = re.compile(r"[{\[].*[}\]]", re.DOTALL)
 _ONLY: Final = "Write nothing else: no other words and no code fence."
 _BACKTRACKS: Final = 100_000
 """Steps of a regular expression; a schema and an answer can be made to go on for ever."""
@@ -96,8 +95,12 @@ def _candidates(text: str) -> Iterator[str]:
     yield text.strip()
     for block in _FENCED.findall(text):
         yield block.strip()
-    if (between := _EDGES.search(text)) is not None:
-        yield between[0]
+    # From the first bracket that opens to the last that closes. An expression would look at the rest of the
+    # text again for each bracket that nothing closes.
+    begins = [place for place in (text.find("{"), text.find("[")) if place >= 0]
+    end = max(text.rfind("}"), text.rfind("]"))
+    if begins and min(begins) < end:
+        yield text[min(begins) : end + 1]
 
 
 def _reason(fault: jsonschema_rs.ValidationError) -> str:
@@ -108,13 +111,13 @@ def _reason(fault: jsonschema_rs.ValidationError) -> str:
 def form_of(body: ChatCompletionRequest) -> Form | None:
     """None where any text will do. Raises ``ValidationFailed``."""
     functions = body.demanded_functions
-    form = _form_of_a_call(body, functions) if functions is not None else _form_of_json(body)
-    if form is not None and len(form.instruction) > MAX_INSTRUCTION:
-        where = "response_format" if form.kind == "json" else "tools"
-        raise too_long(
-            where, f"at most {MAX_INSTRUCTION} characters of schemas, {len(form.instruction)} given"
-        )
-    return form
+    return _form_of_a_call(body, functions) if functions is not None else _form_of_json(body)
+
+
+def _refuse_if_long(instruction: str, where: str) -> None:
+    """Before its schemas are looked at, which is work."""
+    if len(instruction) > MAX_INSTRUCTION:
+        raise too_long(where, f"at most {MAX_INSTRUCTION} characters of schemas, {len(instruction)} given")
 
 
 def _form_of_json(body: ChatCompletionRequest) -> Form | None:
@@ -127,13 +130,14 @@ def _form_of_json(body: ChatCompletionRequest) -> Form | None:
         checks = {"": _validator({"type": "object"}, "response_format")}
         return Form("json", f"Answer the next message with one JSON object. {_ONLY}", checks)
     where = "response_format.json_schema.schema"
-    checks = {"": _validator(form["schema"], where)}
     words = form.get("description")
     about = f" ({words})" if isinstance(words, str) and words.strip() else ""
     instruction = (
         f"Answer the next message with JSON{about} that is valid against the JSON Schema below. {_ONLY}\n"
         f"{_json(form['schema'])}"
     )
+    _refuse_if_long(instruction, "response_format")
+    checks = {"": _validator(form["schema"], where)}
     return Form("json", instruction, checks, strict=form.get("strict") is True)
 
 
@@ -141,7 +145,6 @@ def _form_of_a_call(body: ChatCompletionRequest, listed: Sequence[Any]) -> Form:
     functions = [_function(item, f"tools.{number}") for number, item in enumerate(listed)]
     if not functions:
         raise invalid("tool_choice", "demands a function that is not among `tools`")
-    checks = {function.name: _validator(function.parameters, "tools") for function in functions}
     if len(functions) == 1:
         name, description, parameters, _ = functions[0]
         instruction = (
@@ -155,6 +158,8 @@ def _form_of_a_call(body: ChatCompletionRequest, listed: Sequence[Any]) -> Form:
             '{"name": its name, "arguments": an object that is valid against its JSON Schema} as one JSON '
             f"object. {_ONLY}\n"
         ) + "\n".join(f"- {each.name}: {each.description}\n{_json(each.parameters)}" for each in functions)
+    _refuse_if_long(instruction, "tools")
+    checks = {function.name: _validator(function.parameters, "tools") for function in functions}
     kind: FormKind = "function_call" if body.is_legacy_call else "tool_calls"
     return Form(kind, instruction, checks, all(function.strict for function in functions))
 
