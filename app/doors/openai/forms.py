@@ -15,6 +15,7 @@ import orjson
 
 from app.doors.openai.bodies import ChatCompletionRequest
 from app.doors.openai.dialog import invalid, too_long
+from app.doors.openai.schema_cost import refuse_if_costly, without_patterns
 
 MAX_INSTRUCTION: Final = 100_000
 """Characters; of a message of the history, which it becomes."""
@@ -188,8 +189,9 @@ def _json(schema: Any) -> str:
 def _validator(schema: Any, where: str) -> jsonschema_rs.Validator:
     """Nothing is fetched: what a schema refers to has to be in it."""
     try:
+        refuse_if_costly(schema)
         return jsonschema_rs.validator_for(
-            schema,
+            without_patterns(schema),
             retriever=_refuse,
             pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS),
         )
