@@ -1,7 +1,8 @@
 """What checking an answer against a caller's JSON Schema may cost, told from the schema alone.
 
 A check cannot be broken off, and holds all requests of the process. References make small schemas grow
-without end, and expressions take long to be compiled, so both are bounded before anything is made of a schema.
+without end, and expressions take long to be compiled, so both are bounded before anything is made of a
+schema.
 """
 
 from collections.abc import Iterator
