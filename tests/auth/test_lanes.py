@@ -25,7 +25,7 @@ async def test_so_many_are_asked_at_once_and_who_finds_no_place_is_told_to_come_
         return httpx.Response(200, json={**YES, "r": False})
 
     asked = Asked(hold)
-    async with pretending(asked, clock) as verifier:
+    async with pretending(asked, clock, timeout=60) as verifier:
         total = AT_ONCE + WAITING
         flood = [asyncio.create_task(verifier.identify([false(n, clock)], [HOST])) for n in range(total + 5)]
         while len(asked.requests) < AT_ONCE:

@@ -182,8 +182,12 @@ def _function(item: Any, where: str) -> Function:
     return Function(name, words, {"type": "object"} | parameters, given.get("strict") is True)
 
 
-def _json(schema: Any) -> str:
-    return orjson.dumps(schema).decode()
+def _json(value: Any) -> str:
+    """Raises ``ValidationFailed`` for what JSON of ours cannot hold, which only a schema can be."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        raise invalid("response_format", "holds an integer of more than 64 bits") from None
 
 
 def _validator(schema: Any, where: str) -> jsonschema_rs.Validator:
