@@ -61,11 +61,7 @@ def create_app(
         lifespan=lifespan,
         openapi_url=None,
         redirect_slashes=False,
-        telemetry={
-            "tracing": False,
-            "metrics": False,
-            "logs": False,
-        },  # ours: app.observing.tracing, app.observing.metrics
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # app.observing has ours
     )
     # The busiest first: routes are tried in this order. Put in directly, since including a router makes each
     # request look for its route twice.

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.folding import Checked
 from tests.faults.support import Clients, Cluster, cluster
 from tests.support import Client, SimControl
 from tests.support.service import ROOT
@@ -41,6 +42,11 @@ def previous_code() -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _done_of_the_version_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Checked, "done_ends_the_ids", False)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from app.stores.index import owner_key, user_key
-from tests.faults.support import Clients, Cluster, cluster, open_session
+from tests.faults.support import Cluster, open_session
 from tests.support import Client, SimControl, data_of, error_of, wait_until
-from tests.support.service import ROOT
+
+from .support import both_versions
 
 OLD, NEW = 0, 1
 OWNER = "local|"
@@ -20,12 +21,9 @@ LAYERS = [f":{owner_key(OWNER)}", f":{owner_key('local')}", ""]
 
 @pytest.fixture
 async def pair(previous_code: Path, simulator: SimControl) -> AsyncIterator[tuple[Cluster, list[Client]]]:
-    """A replica of each version, with room for three users."""
-    codes = [previous_code, ROOT]
-    with cluster(simulator=simulator, codes=codes, COZE_MAX_ACTIVE_USERS="3") as running:
-        async with Clients(running.urls) as clients:
-            yield running, clients
-        await running.settle(20)
+    """With room for three users."""
+    async with both_versions(previous_code, simulator, COZE_MAX_ACTIVE_USERS="3") as opened:
+        yield opened
 
 
 async def open_for(client: Client, user: str) -> httpx.Response:

@@ -27,11 +27,9 @@ import pytest
 from tests.faults.folding import Checked, place_of
 from tests.faults.support import (
     AWAY,
-    Clients,
     Cluster,
     Reader,
     check_completed,
-    cluster,
     nonce,
     open_session,
     posts,
@@ -40,7 +38,8 @@ from tests.faults.support import (
     waiting_chat,
 )
 from tests.support import Client, SimControl, data_of, outputs_for, wait_until
-from tests.support.service import ROOT
+
+from .support import both_versions
 
 OLD, NEW = 0, 1
 UPGRADE, ROLLBACK = (OLD, NEW), (NEW, OLD)
@@ -244,12 +243,9 @@ async def _is_cancelled(client: Client, chat_id: str) -> bool:
 
 @pytest.fixture
 async def brief(previous_code: Path, simulator: SimControl) -> AsyncIterator[tuple[Cluster, list[Client]]]:
-    """The same two with sessions of two seconds."""
-    codes = [previous_code, ROOT]
-    with cluster(simulator=simulator, codes=codes, COZE_SESSION_EXPIRE="2") as pair:
-        async with Clients(pair.urls) as clients:
-            yield pair, clients
-        await pair.settle(20)
+    """With sessions of two seconds."""
+    async with both_versions(previous_code, simulator, COZE_SESSION_EXPIRE="2") as opened:
+        yield opened
 
 
 @pytest.mark.full

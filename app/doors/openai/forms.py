@@ -135,7 +135,7 @@ def _form_of_json(body: ChatCompletionRequest) -> Form | None:
     about = f" ({words})" if isinstance(words, str) and words.strip() else ""
     instruction = (
         f"Answer the next message with JSON{about} that is valid against the JSON Schema below. {_ONLY}\n"
-        f"{_json(form['schema'])}"
+        f"{_json(form['schema'], where)}"
     )
     _refuse_if_long(instruction, "response_format")
     checks = {"": _validator(form["schema"], where)}
@@ -151,14 +151,16 @@ def _form_of_a_call(body: ChatCompletionRequest, listed: Sequence[Any]) -> Form:
         instruction = (
             f"To answer the next message the function `{name}` is called. {description}\n"
             f"Write its arguments as one JSON object that is valid against the JSON Schema below. {_ONLY}\n"
-            f"{_json(parameters)}"
+            f"{_json(parameters, 'tools')}"
         )
     else:
         instruction = (
             "To answer the next message one of the functions below is called. Choose one, and write "
             '{"name": its name, "arguments": an object that is valid against its JSON Schema} as one JSON '
             f"object. {_ONLY}\n"
-        ) + "\n".join(f"- {each.name}: {each.description}\n{_json(each.parameters)}" for each in functions)
+        ) + "\n".join(
+            f"- {each.name}: {each.description}\n{_json(each.parameters, 'tools')}" for each in functions
+        )
     _refuse_if_long(instruction, "tools")
     checks = {function.name: _validator(function.parameters, "tools") for function in functions}
     kind: FormKind = "function_call" if body.is_legacy_call else "tool_calls"
@@ -182,12 +184,13 @@ def _function(item: Any, where: str) -> Function:
     return Function(name, words, {"type": "object"} | parameters, given.get("strict") is True)
 
 
-def _json(value: Any) -> str:
-    """Raises ``ValidationFailed`` for what JSON of ours cannot hold, which only a schema can be."""
+def _json(value: Any, where: str = "") -> str:
+    """Raises ``ValidationFailed`` for what JSON of ours cannot hold, which only a schema of the caller's can
+    be; ``where``: the field that it stands in."""
     try:
         return orjson.dumps(value).decode()
     except orjson.JSONEncodeError:
-        raise invalid("response_format", "holds an integer of more than 64 bits") from None
+        raise invalid(where, "holds an integer of more than 64 bits") from None
 
 
 def _validator(schema: Any, where: str) -> jsonschema_rs.Validator:
