@@ -167,8 +167,11 @@ async def test_a_cancel_that_comes_too_late_tells_the_answer_by_the_rule(
         await reader.until("conversation.message.delta")
         assert reader.text() != ""
         await wait_until(lambda: len(simulator.requests(path="/v3/chat/message/list")) > 4)
+        cancelling = asyncio.create_task(client.post(f"/coze/chats/{reader.chat_id}/cancel"))
+        # Until Coze is asked to cancel its answer stays out of reach: else the repair might find it first.
+        await wait_until(lambda: simulator.requests(path="/v3/chat/cancel"))
         simulator.clear_knobs()
-        answer = await client.post(f"/coze/chats/{reader.chat_id}/cancel")
+        answer = await cancelling
         await reader.all()
     chat = reader.result()
     assert (chat["status"], chat["recovered"]) == ("completed", True)

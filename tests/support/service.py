@@ -150,8 +150,13 @@ class RunningApp:
         self.call(self.store.flushall)
 
     def wait_idle(self, timeout: float = 20.0) -> None:
-        """Until no chat runs here; fails after ``timeout`` seconds."""
-        block_until(lambda: not self.resources.chats.running, timeout, pause=0.01)
+        """Until no chat runs here; fails after ``timeout`` seconds, and says what still runs."""
+        try:
+            block_until(lambda: not self.resources.chats.running, timeout, pause=0.01)
+        except AssertionError as error:
+            jobs = list(self.resources.chats._running._jobs.values())
+            running = [(job.chat.chat_id, job.chat.user_message.content[:200]) for job in jobs]
+            raise AssertionError(f"still running after {timeout:g} s: {running}") from error
 
     def keys_without_ttl(self) -> list[str]:
         """Keys that would stay for ever, in whatever store this service has."""
