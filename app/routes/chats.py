@@ -73,6 +73,7 @@ async def submit_tool_outputs(
         started = await chats.submit_tool_outputs(
             identity, chat_id, body, context.request_id, idempotency_key
         )
+        context.began(chat_id)
         if place is not None:
             return stream(context, chats.read(identity, started), chat_id, place)
     return chat_answer(await chats.answer(identity, chat_id, patience.seconds), patience.headers)

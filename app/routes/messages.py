@@ -32,6 +32,7 @@ async def send_message(
         started = await chats.send(
             identity, session_id, body, request_id=context.request_id, idempotency_key=idempotency_key
         )
+        context.began(started.chat_id)
         if place is not None:
             return stream(context, chats.read(identity, started), started.chat_id, place)
     return chat_answer(await chats.answer(identity, started.chat_id, patience.seconds), patience.headers)
