@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from app.doors.openai.values import (
+    MOST_PARTS,
     ClearContent,
     ClearMessages,
     ClearObject,
@@ -50,7 +51,7 @@ class DialogMessage(_Body):
     """``content``: a text, or parts; of an earlier message those that cannot be sent are passed over."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[str | Annotated[list[Part], Field(max_length=1000)] | None, ClearContent] = None
+    content: Annotated[str | Annotated[list[Part], Field(max_length=MOST_PARTS)] | None, ClearContent] = None
     tool_call_id: Annotated[Annotated[str, StringConstraints(max_length=2000)] | None, ClearText] = None
     tool_calls: JsonValue = None
     name: Annotated[JsonValue, _IfSet] = None
