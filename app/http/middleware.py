@@ -274,6 +274,9 @@ class Cors:
                 allow_headers=["*"],
                 expose_headers=_EXPOSED_HEADERS,
                 allow_credentials=False,
+                # Chrome asks for it where a public page calls a service inside of a company. Which pages may
+                # call is said by their origins.
+                allow_private_network=True,
                 max_age=600,
             )
         return self._cors[setting]
