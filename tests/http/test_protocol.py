@@ -102,6 +102,9 @@ NOT_HTTP = {
     "length and chunks": POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a chunk size that is none": POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
     "connect": b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "a host twice": b"GET / HTTP/1.1\r\nhost: x\r\nAccept: */*\r\nHOST: x\r\n\r\n",
     "a target that is none": b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 
