@@ -180,7 +180,8 @@ class Runner:
         except UpstreamError as error:
             logger.warning("chat {} has no answer in its stream: {}", job.chat.chat_id, error.message)
             return
-        if chat.status == "completed" and any(message.type == "answer" for message in messages):
+        said = any(each.type == "answer" and (each.content or each.reasoning_content) for each in messages)
+        if said and chat.status == "completed":
             logger.warning("chat {} has no answer in its stream, but one is stored", job.chat.chat_id)
             self._writer.append(job.log, fold.adopt(messages, chat))
             job.chat.recovered = True

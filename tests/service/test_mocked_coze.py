@@ -215,9 +215,10 @@ WITHOUT_ANSWER = {
     [
         ({"code": 0, "msg": "", "data": [STORED]}, "Good morning."),
         ({"code": 0, "msg": "", "data": []}, ""),
+        ({"code": 0, "msg": "", "data": [STORED | {"content": ""}]}, ""),
         ({"code": 5000, "msg": "x"}, ""),
     ],
-    ids=["stored", "not stored", "refused"],
+    ids=["stored", "not stored", "empty", "refused"],
 )
 async def test_a_chat_that_ends_without_an_answer_in_its_stream_is_asked_for_it(
     kind: str, stored: Any, content: str, coze: respx.MockRouter, start: Callable[..., RunningApp]
@@ -237,4 +238,5 @@ async def test_a_chat_that_ends_without_an_answer_in_its_stream_is_asked_for_it(
     async with open_client(start().base_url) as client:
         found = data_of(await client.send(await client.open_session(), "hi"))
     assert (found["status"], found["content"]) == ("completed", content)
+    assert found["recovered"] is bool(content)
     assert (asked.call_count, listed.call_count) == (1, 1)
