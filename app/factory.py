@@ -317,6 +317,21 @@ def _open_running(
     return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
 
 
+def _sessions(
+    settings: Settings, stores: Stores, running: RunningChats, shutdown: Shutdown, coze: CozeClient
+) -> SessionService:
+    return SessionService(
+        sessions=stores.sessions,
+        conversations=stores.conversations,
+        rates=stores.rates,
+        running=running,
+        shutdown=shutdown,
+        coze=coze,
+        default_bot_id=settings.bot_id,
+        max_opening_bytes=settings.max_opening_bytes,
+    )
+
+
 def _files(
     settings: Settings,
     stores: Stores,
@@ -372,16 +387,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             settings, stack, redis, coze, stores, limits, metrics, tracing
         )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
-        sessions = SessionService(
-            sessions=stores.sessions,
-            conversations=stores.conversations,
-            rates=stores.rates,
-            running=running,
-            shutdown=shutdown,
-            coze=coze,
-            default_bot_id=settings.bot_id,
-            max_opening_bytes=settings.max_opening_bytes,
-        )
+        sessions = _sessions(settings, stores, running, shutdown, coze)
         streams = Places(limits.streams, metrics.open_streams.inc)
         chats = ChatService(
             sessions=sessions,
