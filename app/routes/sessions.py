@@ -10,6 +10,7 @@ from app.exceptions import (
     COZE,
     SESSION,
     ConversationNotFound,
+    RateLimited,
     SessionBusy,
     SessionExpired,
     SessionLimitReached,
@@ -89,7 +90,7 @@ async def list_chats(
     "/{session_id}/history",
     summary="Page through the conversation's messages as Coze keeps them",
     response_model=SuccessEnvelope[HistoryPage],
-    responses=errors(*SESSION, *COZE, ConversationNotFound),
+    responses=errors(*SESSION, *COZE, ConversationNotFound, RateLimited),
 )
 async def history(
     session_id: str,
@@ -112,7 +113,7 @@ async def history(
     "/{session_id}/clear",
     summary="Start a new context: the bot forgets what was said, the messages stay",
     response_model=SuccessEnvelope[ClearedContext],
-    responses=errors(*SESSION, *COZE, ConversationNotFound, SessionBusy),
+    responses=errors(*SESSION, *COZE, ConversationNotFound, SessionBusy, RateLimited),
 )
 async def clear(session_id: str, context: ContextDep) -> Response:
     cleared, logid = await context.resources.conversations.clear(context.identity, session_id)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
+from app.exceptions import RateLimited
 from app.http.dependencies import ContextDep, OpenAIContextDep
 from app.http.openapi import errors
 from app.http.raw_path import RawPathRoute
@@ -32,7 +33,7 @@ async def list_sessions(
     "/{user_id}",
     summary="Erase what is kept of the user; repeat while `remaining_sessions` is above zero",
     response_model=SuccessEnvelope[Erased],
-    responses=errors(),
+    responses=errors(RateLimited),
 )
 async def erase_user(user_id: UserIdPath, context: OpenAIContextDep) -> Response:
     erased = await context.resources.users.erase(context.identity, user_id)

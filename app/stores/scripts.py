@@ -62,7 +62,7 @@ def idempotency_claim(*, key: Key, fingerprint: str, session_id: str) -> tuple[b
 def chat_create(
     *, at: SessionKeys, idempotency_key: Key, mine: str, admin_prefix: str, chat: str, record: bytes,
     first_frame: bytes, queued_frame: bytes, request: bytes, process: str, policy: LogPolicy, on_busy: str,
-    max_queued: int, max_records: int, fingerprint: str
+    max_queued: int, place_bytes: int, max_records: int, fingerprint: str
 ) -> tuple[bytes, bytes, list[bytes], bytes, int]:
     """-> 'started' | 'queued', the chat in the way, the session's fields, the chat that was displaced,
     whether the session's index entry is due

@@ -33,6 +33,7 @@ from app.stores.usage import UsageStore
 from app.tasks.drafts import Drafts, carries_files
 from app.tasks.frames import tool_call_ids
 from app.tasks.job import Fresh
+from app.tasks.places import Place, Places
 from app.tasks.reader import Ending, Reader
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService, idempotency_of
@@ -57,6 +58,7 @@ class Started:
 class ChatService:
     """What is done with chats. A task owns each upstream; a request only reads.
 
+    ``streams``: places of whatever keeps a connection for long.
     ``max_length``: characters of a message; ``max_queued``: messages in a session's queue. Where a method
     raises ``ChatNotFound``, the chat may be somebody else's.
     """
@@ -69,6 +71,7 @@ class ChatService:
     _leases: LeaseStore
     _logs: LogReader
     _running: RunningChats
+    _streams: Places
     _shutdown: Shutdown
     _max_length: int
     _max_queued: int
@@ -105,10 +108,10 @@ class ChatService:
         kin, ``SessionBusy``, ``ChatExpired``, ``RateLimited``, ``QuotaExceeded``, ``Overloaded``,
         ``ShuttingDown``, ``RedisUnavailable``.
         """
-        with self._arrival(identity, body, max_length or self._max_length):
+        with self._arrival(identity, body, max_length or self._max_length) as place:
             payer = await self._rates.payer_of(session_id, identity.may_see)
             await self._rates.take("messages", *payer)
-            return await self._create(identity, payer, session_id, body, request_id, idempotency_key)
+            return await self._create(identity, payer, place, session_id, body, request_id, idempotency_key)
 
     async def send_single(
         self,
@@ -125,28 +128,29 @@ class ChatService:
 
         It takes a message's token, and only what got one writes anything.
         """
-        with self._arrival(identity, body, max_length or self._max_length):
+        with self._arrival(identity, body, max_length or self._max_length) as place:
             payer = Payer(identity.owner, user_key(identity.owner, who.user_id))
             await self._rates.take("messages", *payer)
             session_id = await self._sessions.create_single(
                 identity, who, idempotency_key, carries_files=carries_files(body)
             )
-            return await self._create(identity, payer, session_id, body, request_id, idempotency_key)
+            return await self._create(identity, payer, place, session_id, body, request_id, idempotency_key)
 
     @contextlib.contextmanager
-    def _arrival(self, identity: Identity, body: SendMessage, max_length: int) -> Iterator[None]:
+    def _arrival(self, identity: Identity, body: SendMessage, max_length: int) -> Iterator[Place]:
         """Refuses what can be refused before anything is written. What is let in has a place from then on."""
         self._shutdown.refuse_if_begun()
         if len(body.message) > max_length:
             problem = f"at most {max_length} characters, {len(body.message)} given"
             raise wrong_field("message", problem, "The message is too long")
-        with self._running.places.taken(identity.owner):
-            yield
+        with self._running.places.taken(identity.owner) as place:
+            yield place
 
     async def _create(
         self,
         identity: Identity,
         payer: Payer,
+        place: Place,
         session_id: str,
         body: SendMessage,
         request_id: str,
@@ -155,6 +159,7 @@ class ChatService:
         await self._usage.check_quota(*payer)
         await self._sessions.conversation_made(session_id)
         draft = await self._drafts.of(identity, session_id, body)
+        place.has(len(draft.new.request))
         if self._chats.away:
             raise RedisUnavailable
         try:
@@ -216,8 +221,11 @@ class ChatService:
         """The chat goes on under its id, in its next epoch. Of two submissions one wins; whoever repeats one
         with its Idempotency-Key is led to what that began.
 
+        They cost as much as a message, and take as much of rate and quota. A refusal leaves the chat waiting.
+
         Raises ``ChatState`` where the chat does not ask for these, ``ChatNotFound``,
-        ``IdempotencyKeyReused``, ``RateLimited``, ``Overloaded``, ``ShuttingDown``, ``RedisUnavailable``.
+        ``IdempotencyKeyReused``, ``RateLimited``, ``QuotaExceeded``, ``Overloaded``, ``ShuttingDown``,
+        ``RedisUnavailable``.
         """
         self._shutdown.refuse_if_begun()
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
@@ -225,9 +233,13 @@ class ChatService:
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return Started(chat_id, Cursor(before.epoch, 0), before.said)
         _check_outputs(chat, body)
+        payer = await self._rates.payer_of(chat.session_id, identity.may_see)
+        await self._rates.take("messages", *payer)
+        await self._usage.check_quota(*payer)
         said = len(chat.content), len(chat.reasoning_content)
         given = orjson.dumps([output.model_dump() for output in body.tool_outputs])
-        with self._running.places.taken(identity.owner), self._running.claiming():
+        with self._running.places.taken(identity.owner) as place, self._running.claiming():
+            place.has(len(given))
             claim = await self._leases.claim(
                 chat_id,
                 chat.session_id,
@@ -283,25 +295,33 @@ class ChatService:
 
     async def result(self, identity: Identity, chat_id: str, wait: float) -> Ending:
         """The chat as it stands; with ``wait`` (seconds) as soon as it is over or waits for tools. Raises
-        ``ChatNotFound``."""
+        ``ChatNotFound``, and with ``wait`` what ``answer`` raises."""
         record = await self._chats.record(chat_id, identity)
         if wait <= 0 or status_of(record) in SETTLED_STATUSES:
             return Ending(record)
         return await self.answer(identity, chat_id, wait)
 
-    async def answer(self, identity: Identity, chat_id: str, wait: float) -> Ending:
+    async def answer(
+        self, identity: Identity, chat_id: str, wait: float, place: Place | None = None
+    ) -> Ending:
         """The same for a chat that has just been begun; knows an end that Redis does not have yet, too, and
-        does not wait where this process leaves."""
-        reader = self.read(identity, Started(chat_id, Cursor(0, 0)), only_end=True)
-        leaving = interrupt_when(lambda: self._shutdown.streams_end, self._shutdown.changed)
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(wait, _SHORTEST_WAIT)), leaving:
-                    async for found in reader:
-                        if isinstance(found, Ending):
-                            return found
-        finally:
-            reader.close()
+        does not wait where this process leaves.
+
+        Who waits keeps a connection, as a stream does, and has a place among the open streams. ``place``:
+        the one that was taken before the chat was begun, which it should be: a refusal here comes too late.
+        Without one, one is taken. Raises ``RateLimited`` and ``Overloaded``.
+        """
+        with self._streams.taken_if(place is None and wait > 0, identity.owner):
+            reader = self.read(identity, Started(chat_id, Cursor(0, 0)), only_end=True)
+            leaving = interrupt_when(lambda: self._shutdown.streams_end, self._shutdown.changed)
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(wait, _SHORTEST_WAIT)), leaving:
+                        async for found in reader:
+                            if isinstance(found, Ending):
+                                return found
+            finally:
+                reader.close()
         return Ending(await self._chats.record(chat_id, identity))
 
     # -- cancelling --------------------------------------------------------------------------------------

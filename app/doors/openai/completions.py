@@ -238,12 +238,12 @@ def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) ->
     )
 
 
-async def whole_answer(call: CompletionCall, started: StartedCompletion) -> Response:
+async def whole_answer(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
     """Waits until the chat is over: OpenAI knows no answer that is still to come."""
     resources, chat_id = call.context.resources, started.chat.chat_id
     call.context.began(chat_id)
     patience = resources.settings.chat_timeout + _REPAIR_SECONDS
-    answer = asyncio.ensure_future(resources.chats.answer(call.context.identity, chat_id, patience))
+    answer = asyncio.ensure_future(resources.chats.answer(call.context.identity, chat_id, patience, place))
     gone = asyncio.ensure_future(_client_gone(call.context.request))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
