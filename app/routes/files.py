@@ -34,7 +34,7 @@ async def upload_file(
         Query(min_length=1, max_length=128, pattern=USER_ID_PATTERN, description="Whose file it is"),
     ] = None,
 ) -> Response:
-    """What it is its first bytes tell, not its name. Programs, HTML, SVG and what nobody knows are refused."""
+    """Its first bytes tell what it is, not its name. Programs, HTML, SVG and the unknown are refused."""
     async with open_upload(context) as upload:
         record = await context.resources.files.upload(
             context.identity, upload, session_id=session_id, user_id=user_id
