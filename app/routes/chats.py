@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from app.exceptions import BEGINS_ONCE, COZE, ChatNotFound, ChatState, QuotaExceeded, RateLimited
 from app.http.dependencies import ContextDep, CursorDep, IdempotencyKeyHeader, PatienceDep
-from app.http.openapi import AT_THE_END, JsonBody, chat_answers, errors, event_stream
+from app.http.openapi import AT_THE_END, JsonBody, chat_answers, chat_events, errors
 from app.http.raw_path import RawPathRoute
 from app.models import Chat, SubmitToolOutputs, SuccessEnvelope
 from app.routes.answers import chat_answer, chat_as_it_stands, stream, stream_head
@@ -23,8 +23,12 @@ router = APIRouter(prefix="/coze/chats", tags=["chats"], route_class=RawPathRout
 async def get_result(
     chat_id: str,
     context: ContextDep,
-    wait: Annotated[float, Query(ge=0, le=60, description="Seconds", allow_inf_nan=False)] = 0,
+    wait: Annotated[
+        float, Query(ge=0, le=60, description="How long to wait: seconds", allow_inf_nan=False)
+    ] = 0,
 ) -> Response:
+    """With `wait` the answer comes as soon as the chat is over or needs tool outputs. A failed chat is a 200,
+    too, with the reason in `error`. While a chat runs its text is only in its events."""
     seconds = 0 if context.is_head else wait
     return chat_as_it_stands(await context.resources.chats.result(context.identity, chat_id, seconds))
 
@@ -33,9 +37,12 @@ async def get_result(
     "/{chat_id}/events",
     summary="The chat's event stream, from the start or after an event id",
     response_class=Response,
-    responses=event_stream() | AT_THE_END | errors(ChatNotFound, RateLimited),
+    responses=chat_events() | AT_THE_END | errors(ChatNotFound, RateLimited),
 )
 async def get_events(chat_id: str, context: ContextDep, after: CursorDep) -> Response:
+    """Goes on until `done`. After a lost connection, or `reconnect`, come back with the id of the last event:
+    nothing is lost or doubled. Fold the events by the rule of the documentation: append deltas, let a
+    snapshot replace them."""
     with context.resources.streams.taken_if(not context.is_head, context.identity.owner) as place:
         reader = await context.resources.chats.follow(context.identity, chat_id, after)
         if reader is None:
@@ -50,6 +57,7 @@ async def get_events(chat_id: str, context: ContextDep, after: CursorDep) -> Res
     responses=errors(ChatNotFound),
 )
 async def cancel_chat(chat_id: str, context: ContextDep) -> Response:
+    """A chat that is over is returned as it is."""
     chat = await context.resources.chats.cancel(context.identity, chat_id)
     return chat_as_it_stands(chat, asked_coze=True)
 
@@ -67,6 +75,8 @@ async def submit_tool_outputs(
     patience: PatienceDep,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
+    """All outputs go in one call. The chat goes on under its id, in the same log of events; the answer is
+    that of a message. With an `Idempotency-Key` the call may be repeated."""
     body = await context.json(SubmitToolOutputs)
     chats, identity = context.resources.chats, context.identity
     lasts = body.stream or patience.seconds > 0

@@ -26,6 +26,9 @@ async def send_message(
     patience: PatienceDep,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
+    """Waits for the whole answer, for COZE_TIMEOUT or as long as `Prefer` says; when that is over it is a
+    202, and the chat goes on. With `stream` the answer comes as events, which can be resumed. With an
+    `Idempotency-Key` the same call leads to the same chat."""
     body = await context.json(SendMessage)
     chats, identity = context.resources.chats, context.identity
     lasts = body.stream or patience.seconds > 0
