@@ -89,11 +89,18 @@ class SessionService:
         return self.view(session)
 
     async def create_single(
-        self, identity: Identity, who: CreateSession, key: IdempotencyKey | None, *, carries_files: bool
+        self,
+        identity: Identity,
+        who: CreateSession,
+        key: IdempotencyKey | None,
+        *,
+        carries_files: bool,
+        lasting: bool = False,
     ) -> str:
-        """A session for one chat alone, of the user and the bot of ``who``: it takes no second one, is not
-        listed, and neither counts against the limits nor makes another one go. Returns its id; with a ``key``
-        that was used before, that of then. ``carries_files``: files go along with the message."""
+        """A session for one chat alone, of the user and the bot of ``who``: it takes a second one only from
+        whoever names the first, is not listed, and neither counts against the limits nor makes another one
+        go. Returns its id; with a ``key`` that was used before, that of then. ``carries_files``: files go
+        along with the message. ``lasting``: see ``ChatService.send_single``."""
         session_id = new_id("session")
         if key is not None:
             # A key that leads to a session without a chat (its process died here) gets its chat now.
@@ -109,7 +116,7 @@ class SessionService:
             idempotency=key.digest(identity.owner, _SINGLE) if key is not None else "",
             single=True,
         )
-        if key is not None and not carries_files:
+        if (key is not None or lasting) and not carries_files:
             # Whoever comes back wants this very answer. Should its owner die before Coze has told its ids,
             # only a conversation that is known can be searched for it. Without a key nobody comes back, and
             # Coze makes the conversation with the chat: one call less before the first word. With files it
