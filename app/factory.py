@@ -54,6 +54,10 @@ from app.tasks.usage import UsageService
 from app.tasks.users import UserService
 from app.utils import now_ms
 from app.utils.big_bodies import BigBodies
+from app.utils.kept import Kept
+
+_CHECKED_SECONDS: Final = 1.0
+"""Less than any interval at which a balancer asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,12 @@ class Resources:
     api_keys: ApiKeys
     big_bodies: BigBodies
     metrics_pages: MetricsPages
+    redis_check: Kept[bool]
+
+    async def redis_works(self) -> bool:
+        """For whoever asks without a token: Redis is looked at once in a second, however many ask. That it is
+        away is known at once."""
+        return not self.redis.away and await self.redis_check.get()
 
     @property
     def uptime(self) -> int:
@@ -423,4 +433,5 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             api_keys=api_keys(settings),
             big_bodies=BigBodies(),
             metrics_pages=MetricsPages(metrics, chats.queued),
+            redis_check=Kept(redis.works, _CHECKED_SECONDS),
         )

@@ -22,7 +22,7 @@ async def root() -> dict[str, str]:
 
 @router.get("/coze/health", summary="Healthy?", responses=only_errors(RedisUnavailable))
 async def health(resources: ResourcesDep) -> Response:
-    if not await resources.redis.works():
+    if not await resources.redis_works():
         raise RedisUnavailable(
             details={"status": "unhealthy", "service": "coze-api", "redis": "disconnected"}
         )
@@ -50,6 +50,6 @@ async def live() -> Response:
 async def ready(resources: ResourcesDep) -> Response:
     if resources.shutdown.begun:
         raise ShuttingDown
-    if not await resources.redis.works():
+    if not await resources.redis_works():
         raise RedisUnavailable
     return _answer({"status": "ready", "service": "coze-api"})
