@@ -1,5 +1,6 @@
 """Wiring: opens everything that lives as long as the process, in order, and closes it in reverse."""
 
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -52,7 +53,7 @@ from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
 from app.tasks.usage import UsageService
 from app.tasks.users import UserService
-from app.utils import now_ms
+from app.utils import SHARDS, now_ms
 from app.utils.big_bodies import BigBodies
 from app.utils.kept import Kept
 
@@ -242,6 +243,7 @@ def _log_policy(settings: Settings, limits: ServiceLimits) -> LogPolicy:
         hold=int(settings.chat_timeout * 1000) + 60_000,
         usage_ttl=settings.usage_retention_days * 86_400_000,
         quota=limits.tokens.exists,
+        usage_rows=math.ceil(settings.usage_rows_per_day / SHARDS),
     )
 
 
