@@ -255,6 +255,7 @@ def test_a_picture_of_the_history_that_is_too_large_to_upload_is_passed_over() -
         ([said("a"), said("", "assistant")], [], "a"),
         ([said("a"), said([], "assistant")], [], "a"),
         ([said("a"), said(None, "assistant")], [], "a"),
+        ([said("a"), said([{"type": "text", "text": " "}], "assistant")], [], "a"),
         ([said("a"), said(" \n", "system")], [], "a"),
         ([said("r", "system"), said("a"), said("", "assistant"), said("", "system")], ["r"], "a"),
         ([said([{"type": "text", "text": "t"}], "system")], [], "t"),
