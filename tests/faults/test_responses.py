@@ -21,6 +21,8 @@ TYPING = "deltas=50;gap=0.03;followups=1"
 """About two seconds."""
 PLACES = 50
 
+TERMINAL = ("response.completed", "response.failed", "response.incomplete")
+
 Events = list[dict[str, Any]]
 
 
@@ -43,7 +45,7 @@ async def first_events(ai: AsyncOpenAI, text: str, many: int) -> Events:
 async def events_after(ai: AsyncOpenAI, response_id: str, number: int | None) -> Events:
     """All events behind one, however often the connection ends before the last."""
     events: Events = []
-    while not events or events[-1]["type"] not in ("response.completed", "response.failed"):
+    while not events or events[-1]["type"] not in TERMINAL:
         after = events[-1]["sequence_number"] if events else number
         known: dict[str, Any] = {} if after is None else {"starting_after": after}
         async for event in await ai.responses.retrieve(response_id, stream=True, **known):
@@ -108,7 +110,7 @@ async def test_a_stream_in_background_may_be_cut_behind_each_event(
 @pytest.mark.timeout(90)
 async def test_what_only_a_dead_process_had_was_told_to_nobody(pair: Cluster, clients: list[Client]) -> None:
     """Our own readers are ahead of Redis. Such a stream is not: nothing that it told goes with its owner."""
-    text = f"{nonce()} [[sim:text={TEXT * 3};deltas=300;gap=0.05;reasoning=0]]"
+    text = f"{nonce()} [[sim:text={TEXT * 12};deltas=1000;gap=0.05;reasoning=0]]"
     async with client_of(pair, 0) as near, client_of(pair, 1) as far:
         told: Events = []
         stream = await near.responses.create(model=MODEL, input=text, background=True, stream=True)
@@ -128,9 +130,9 @@ async def test_what_only_a_dead_process_had_was_told_to_nobody(pair: Cluster, cl
         pair.redis.pause()
         try:
             seen = len(frames)
-            await wait_until(lambda: len(frames) > seen + 8)
+            await wait_until(lambda: len(frames) > seen + 4)
             before, seen = list(told), len(frames)
-            await wait_until(lambda: len(frames) > seen + 8)
+            await wait_until(lambda: len(frames) > seen + 4)
             assert told == before
             pair.replicas[0].kill()
             for reader in (reading, ours):
@@ -139,6 +141,7 @@ async def test_what_only_a_dead_process_had_was_told_to_nobody(pair: Cluster, cl
         finally:
             pair.redis.resume()
         async with asyncio.timeout(LEASE_SECONDS + 30):
+            await far.responses.cancel(response_id)
             rest = await events_after(far, response_id, told[-1]["sequence_number"])
             whole = await events_after(far, response_id, None)
     assert told + rest == whole

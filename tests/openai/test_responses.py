@@ -235,8 +235,10 @@ def test_another_bot_goes_on_in_a_conversation_of_its_own_with_the_history(
         with pytest.raises(openai.BadRequestError) as refused:
             ours.responses.create(model="b", input="x", conversation=first.conversation.id)
         assert refused.value.param == "model"
-        with pytest.raises(openai.APIStatusError):  # Coze was asked, and knows no such bot
-            ours.responses.create(model="b", input="again egret", previous_response_id=first.id)
+        second = ours.responses.create(model="b", input="again egret", previous_response_id=first.id)
+        assert second.conversation != first.conversation
+        sent = held_at_coze(simulator, "again egret", "user", "assistant")
+        assert sent == ["hello egret", first.output_text, "again egret"]
         old, new = simulator.requests(path="/v3/chat")
         assert new["conversation_id"] != old["conversation_id"]
 
