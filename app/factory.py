@@ -38,6 +38,7 @@ from app.stores.rates import RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
+from app.tasks.asking import CozeForCallers
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
@@ -316,14 +317,35 @@ def _open_running(
     return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
 
 
+def _sessions(
+    settings: Settings, stores: Stores, running: RunningChats, shutdown: Shutdown, coze: CozeClient
+) -> SessionService:
+    return SessionService(
+        sessions=stores.sessions,
+        conversations=stores.conversations,
+        rates=stores.rates,
+        running=running,
+        shutdown=shutdown,
+        coze=coze,
+        default_bot_id=settings.bot_id,
+        max_opening_bytes=settings.max_opening_bytes,
+    )
+
+
 def _files(
-    settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
+    settings: Settings,
+    stores: Stores,
+    sessions: SessionService,
+    shutdown: Shutdown,
+    streams: Places,
+    coze: CozeClient,
 ) -> FileService:
     return FileService(
         files=stores.files,
         rates=stores.rates,
         sessions=sessions,
         shutdown=shutdown,
+        streams=streams,
         coze=coze,
         max_bytes=settings.max_file_bytes,
         seconds=settings.upload_timeout,
@@ -337,6 +359,7 @@ def _users(
         users=stores.users,
         files=stores.files,
         usage=stores.usage,
+        rates=stores.rates,
         conversations=stores.conversations,
         sessions=sessions,
         shutdown=shutdown,
@@ -364,15 +387,8 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             settings, stack, redis, coze, stores, limits, metrics, tracing
         )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
-        sessions = SessionService(
-            sessions=stores.sessions,
-            conversations=stores.conversations,
-            rates=stores.rates,
-            running=running,
-            shutdown=shutdown,
-            coze=coze,
-            default_bot_id=settings.bot_id,
-        )
+        sessions = _sessions(settings, stores, running, shutdown, coze)
+        streams = Places(limits.streams, metrics.open_streams.inc)
         chats = ChatService(
             sessions=sessions,
             chats=stores.chats,
@@ -382,6 +398,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             leases=stores.leases,
             logs=logs,
             running=running,
+            streams=streams,
             shutdown=shutdown,
             max_length=settings.max_message_length,
             max_queued=settings.max_queued_per_session,
@@ -393,10 +410,12 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             chats=chats,
             shutdown=shutdown,
             users=_users(stores, sessions, shutdown, coze, accounts),
-            files=_files(settings, stores, sessions, shutdown, coze),
-            usage=UsageService(stores.usage),
-            conversations=ConversationService(sessions=stores.sessions, coze=coze),
-            streams=Places(limits.streams, metrics.open_streams.inc),
+            files=_files(settings, stores, sessions, shutdown, streams, coze),
+            usage=UsageService(stores.usage, stores.rates),
+            conversations=ConversationService(
+                sessions=stores.sessions, coze=CozeForCallers(coze, stores.rates)
+            ),
+            streams=streams,
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),
             metrics=metrics,

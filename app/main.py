@@ -15,9 +15,9 @@ from app.doors.openai.responses import routes as openai_responses
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
+from app.http.document import add_openapi
 from app.http.middleware import Cors, Refusals, RequestMiddleware
 from app.http.open_door import OpenDoor
-from app.http.openapi import add_openapi
 from app.routes import (
     admin,
     chats,

@@ -16,6 +16,7 @@ from app.exceptions import (
 from app.models import Identity
 from app.models.records import as_it_stands, head_of, with_waits_until
 from app.redis_client import Fields, Keys, RedisGate, Text, pairs
+from app.stores.layers import PLACE_BYTES
 from app.stores.limits import LogPolicy
 from app.stores.scripts import chat_create, chat_forget
 from app.stores.sessions import IdempotencyKey, SessionRecord, raise_unless_active
@@ -116,6 +117,7 @@ class ChatStore:
             policy=self.policy,
             on_busy=on_busy,
             max_queued=max_queued,
+            place_bytes=PLACE_BYTES,
             max_records=MAX_RECORDS,
             fingerprint=idempotency.fingerprint if idempotency is not None else "",
             after=after,

@@ -62,7 +62,7 @@ def idempotency_claim(*, key: Key, fingerprint: str, session_id: str) -> tuple[b
 def chat_create(
     *, at: SessionKeys, idempotency_key: Key, mine: str, admin_prefix: str, chat: str, record: bytes,
     first_frame: bytes, queued_frame: bytes, request: bytes, process: str, policy: LogPolicy, on_busy: str,
-    max_queued: int, max_records: int, fingerprint: str, after: str
+    max_queued: int, place_bytes: int, max_records: int, fingerprint: str, after: str
 ) -> tuple[bytes, bytes, list[bytes], bytes, int]:
     """``after``: the chat that has to be the session's newest, '*' any, '' none for a single session.
 

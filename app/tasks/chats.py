@@ -33,6 +33,7 @@ from app.stores.usage import UsageStore
 from app.tasks.drafts import NO_NOTES, Drafts, carries_files
 from app.tasks.frames import tool_call_ids
 from app.tasks.job import Fresh
+from app.tasks.places import Place, Places
 from app.tasks.reader import Ending, Reader
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService, idempotency_of
@@ -59,6 +60,7 @@ class Started:
 class ChatService:
     """What is done with chats. A task owns each upstream; a request only reads.
 
+    ``streams``: places of whatever keeps a connection for long.
     ``max_length``: characters of a message; ``max_queued``: messages in a session's queue. Where a method
     raises ``ChatNotFound``, the chat may be somebody else's.
     """
@@ -71,6 +73,7 @@ class ChatService:
     _leases: LeaseStore
     _logs: LogReader
     _running: RunningChats
+    _streams: Places
     _shutdown: Shutdown
     _max_length: int
     _max_queued: int
@@ -111,11 +114,11 @@ class ChatService:
         kin, ``NotTheNewest``, ``SessionBusy``, ``ChatExpired``, ``RateLimited``, ``QuotaExceeded``,
         ``Overloaded``, ``ShuttingDown``, ``RedisUnavailable``.
         """
-        with self._arrival(identity, body, max_length or self._max_length):
+        with self._arrival(identity, body, max_length or self._max_length) as place:
             payer = await self._rates.payer_of(session_id, identity.may_see)
             await self._rates.take("messages", *payer)
             return await self._create(
-                identity, payer, session_id, body, request_id, idempotency_key, after, notes
+                identity, payer, place, session_id, body, request_id, idempotency_key, after, notes
             )
 
     async def send_single(
@@ -136,30 +139,31 @@ class ChatService:
 
         It takes a message's token, and only what got one writes anything.
         """
-        with self._arrival(identity, body, max_length or self._max_length):
+        with self._arrival(identity, body, max_length or self._max_length) as place:
             payer = Payer(identity.owner, user_key(identity.owner, who.user_id))
             await self._rates.take("messages", *payer)
             session_id = await self._sessions.create_single(
                 identity, who, idempotency_key, carries_files=carries_files(body), lasting=lasting
             )
             return await self._create(
-                identity, payer, session_id, body, request_id, idempotency_key, "", notes
+                identity, payer, place, session_id, body, request_id, idempotency_key, "", notes
             )
 
     @contextlib.contextmanager
-    def _arrival(self, identity: Identity, body: SendMessage, max_length: int) -> Iterator[None]:
+    def _arrival(self, identity: Identity, body: SendMessage, max_length: int) -> Iterator[Place]:
         """Refuses what can be refused before anything is written. What is let in has a place from then on."""
         self._shutdown.refuse_if_begun()
         if len(body.message) > max_length:
             problem = f"at most {max_length} characters, {len(body.message)} given"
             raise wrong_field("message", problem, "The message is too long")
-        with self._running.places.taken(identity.owner):
-            yield
+        with self._running.places.taken(identity.owner) as place:
+            yield place
 
     async def _create(
         self,
         identity: Identity,
         payer: Payer,
+        place: Place,
         session_id: str,
         body: SendMessage,
         request_id: str,
@@ -170,6 +174,7 @@ class ChatService:
         await self._usage.check_quota(*payer)
         await self._sessions.conversation_made(session_id)
         draft = await self._drafts.of(identity, session_id, body, notes)
+        place.has(len(draft.new.request))
         if self._chats.away:
             raise RedisUnavailable
         try:
@@ -234,8 +239,11 @@ class ChatService:
         with its Idempotency-Key is led to what that began. ``notes``: a door's, by the chat as it waits and
         the epoch in which it goes on, for the ``metadata`` of its record.
 
+        They cost as much as a message, and take as much of rate and quota. A refusal leaves the chat waiting.
+
         Raises ``ChatState`` where the chat does not ask for these, ``ChatNotFound``,
-        ``IdempotencyKeyReused``, ``RateLimited``, ``Overloaded``, ``ShuttingDown``, ``RedisUnavailable``.
+        ``IdempotencyKeyReused``, ``RateLimited``, ``QuotaExceeded``, ``Overloaded``, ``ShuttingDown``,
+        ``RedisUnavailable``.
         """
         self._shutdown.refuse_if_begun()
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
@@ -243,11 +251,15 @@ class ChatService:
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return Started(chat_id, Cursor(before.epoch, 0), before.said)
         _check_outputs(chat, body)
+        payer = await self._rates.payer_of(chat.session_id, identity.may_see)
+        await self._rates.take("messages", *payer)
+        await self._usage.check_quota(*payer)
         said = len(chat.content), len(chat.reasoning_content)
         # Only as it was read: the record that says how it waited is written again with the claim.
         waits = Cursor.parse(chat.metadata.get("last_event_id", "")) or Cursor(1, 0)
         given = orjson.dumps([output.model_dump() for output in body.tool_outputs])
-        with self._running.places.taken(identity.owner), self._running.claiming():
+        with self._running.places.taken(identity.owner) as place, self._running.claiming():
+            place.has(len(given))
             claim = await self._leases.claim(
                 chat_id,
                 chat.session_id,
@@ -306,25 +318,33 @@ class ChatService:
 
     async def result(self, identity: Identity, chat_id: str, wait: float) -> Ending:
         """The chat as it stands; with ``wait`` (seconds) as soon as it is over or waits for tools. Raises
-        ``ChatNotFound``."""
+        ``ChatNotFound``, and with ``wait`` what ``answer`` raises."""
         record = await self._chats.record(chat_id, identity)
         if wait <= 0 or status_of(record) in SETTLED_STATUSES:
             return Ending(record)
         return await self.answer(identity, chat_id, wait)
 
-    async def answer(self, identity: Identity, chat_id: str, wait: float) -> Ending:
+    async def answer(
+        self, identity: Identity, chat_id: str, wait: float, place: Place | None = None
+    ) -> Ending:
         """The same for a chat that has just been begun; knows an end that Redis does not have yet, too, and
-        does not wait where this process leaves."""
-        reader = self.read(identity, Started(chat_id, Cursor(0, 0)), only_end=True)
-        leaving = interrupt_when(lambda: self._shutdown.streams_end, self._shutdown.changed)
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(wait, _SHORTEST_WAIT)), leaving:
-                    async for found in reader:
-                        if isinstance(found, Ending):
-                            return found
-        finally:
-            reader.close()
+        does not wait where this process leaves.
+
+        Who waits keeps a connection, as a stream does, and has a place among the open streams. ``place``:
+        the one that was taken before the chat was begun, which it should be: a refusal here comes too late.
+        Without one, one is taken. Raises ``RateLimited`` and ``Overloaded``.
+        """
+        with self._streams.taken_if(place is None and wait > 0, identity.owner):
+            reader = self.read(identity, Started(chat_id, Cursor(0, 0)), only_end=True)
+            leaving = interrupt_when(lambda: self._shutdown.streams_end, self._shutdown.changed)
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(wait, _SHORTEST_WAIT)), leaving:
+                        async for found in reader:
+                            if isinstance(found, Ending):
+                                return found
+            finally:
+                reader.close()
         return Ending(await self._chats.record(chat_id, identity))
 
     # -- cancelling --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from app.exceptions import UnsupportedMediaType
 from app.http.dependencies import RequestContext
 from app.models import Attachment, CreateSession, EnterMessage, FileType, SendMessage
 from app.tasks.files import FileInMemory
+from app.tasks.places import Place
 from app.utils.stopping import end_tasks
 
 PATIENCE: Final = 15.0
@@ -86,13 +87,15 @@ def _entered(turn: Turn, uploads: Uploads) -> EnterMessage:
     return checked(EnterMessage, values, "messages")
 
 
-async def end_of(context: RequestContext, chat_id: str, *, connection_bound: bool) -> dict[str, Any]:
+async def end_of(
+    context: RequestContext, chat_id: str, place: Place | None, *, connection_bound: bool
+) -> dict[str, Any]:
     """The chat once it is over, or as it is when there is no more time or this process leaves. Raises
     ``ClientDisconnect``; where nobody else can come back for the answer (``connection_bound``) the chat is
     cancelled then."""
     chats = context.resources.chats
     patience = context.resources.settings.chat_timeout + _REPAIR_SECONDS
-    answer = asyncio.ensure_future(chats.answer(context.identity, chat_id, patience))
+    answer = asyncio.ensure_future(chats.answer(context.identity, chat_id, patience, place))
     gone = asyncio.ensure_future(_client_gone(context.request))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)

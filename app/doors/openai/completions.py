@@ -179,10 +179,11 @@ def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) ->
     )
 
 
-async def whole_answer(call: CompletionCall, started: StartedCompletion) -> Response:
+async def whole_answer(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
     """Waits until the chat is over: OpenAI knows no answer that is still to come."""
     chat_id = started.chat.chat_id
-    chat = await end_of(call.context, chat_id, connection_bound=started.connection_bound)
+    call.context.began(chat_id)
+    chat = await end_of(call.context, chat_id, place, connection_bound=started.connection_bound)
     headers = {"X-Coze-Chat-Id": chat_id}
     if (error := refusal_of(chat) or _unfinished(call, started, chat)) is not None:
         error.headers |= headers

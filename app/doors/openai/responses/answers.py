@@ -55,13 +55,13 @@ def event_stream(
     )
 
 
-async def answer_to(call: ResponseCall, begun: StartedResponse) -> HttpResponse:
+async def answer_to(call: ResponseCall, begun: StartedResponse, place: Place | None) -> HttpResponse:
     """In background at once, else when the chat is over."""
     response, chat, chat_id = begun.response, begun.chat, begun.started.chat_id
     headers = {"X-Coze-Chat-Id": chat_id}
     if not call.background:
         if response.note.done is None:
-            chat = await end_of(call.context, chat_id, connection_bound=begun.connection_bound)
+            chat = await end_of(call.context, chat_id, place, connection_bound=begun.connection_bound)
         response = Response.in_chat(response.name, chat) or response
         error = None if response.note.done else refusal_of(chat) or _unfinished(call, begun, chat)
         if error is not None:

@@ -77,11 +77,13 @@ async def create_response(
 ) -> HttpResponse:
     body = await context.json(ResponseRequest, context.resources.settings.openai_max_body_bytes)
     call = ResponseCall(context, body, idempotency_key)
-    with context.resources.streams.taken_if(bool(body.stream), context.identity.owner) as place:
+    stays = bool(body.stream) or not call.background
+    with context.resources.streams.taken_if(stays, context.identity.owner) as place:
         begun = await begin(call)
-        if place is not None:
+        context.began(begun.started.chat_id)
+        if body.stream and place is not None:
             return stream_of(call, begun, place)
-    return await answer_to(call, begun)
+        return await answer_to(call, begun, place)
 
 
 @router.get(
