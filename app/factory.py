@@ -38,9 +38,11 @@ from app.stores.rates import RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
+from app.tasks.bots import BotService
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
+from app.tasks.feedback import FeedbackService
 from app.tasks.files import FileService
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
@@ -50,6 +52,7 @@ from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
 from app.tasks.usage import UsageService
+from app.tasks.user_conversations import UserConversations
 from app.tasks.users import UserService
 from app.utils import now_ms
 from app.utils.big_bodies import BigBodies
@@ -68,6 +71,9 @@ class Resources:
     files: FileService
     usage: UsageService
     conversations: ConversationService
+    past: UserConversations
+    bots: BotService
+    feedback: FeedbackService
     streams: Places
     verifier: Verifier
     started_ms: int
@@ -316,6 +322,20 @@ def _open_running(
     return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
 
 
+def _sessions(
+    settings: Settings, stores: Stores, running: RunningChats, shutdown: Shutdown, coze: CozeClient
+) -> SessionService:
+    return SessionService(
+        sessions=stores.sessions,
+        conversations=stores.conversations,
+        rates=stores.rates,
+        running=running,
+        shutdown=shutdown,
+        coze=coze,
+        default_bot_id=settings.bot_id,
+    )
+
+
 def _files(
     settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
 ) -> FileService:
@@ -345,6 +365,24 @@ def _users(
     )
 
 
+def _past(stores: Stores, sessions: SessionService, coze: CozeClient) -> UserConversations:
+    return UserConversations(
+        conversations=stores.conversations,
+        users=stores.users,
+        sessions=sessions,
+        rates=stores.rates,
+        coze=coze,
+    )
+
+
+def _bots(settings: Settings, coze: CozeClient) -> BotService:
+    return BotService(coze, dict.fromkeys((settings.bot_id, *settings.bots.values())))
+
+
+def _feedback(stores: Stores, coze: CozeClient) -> FeedbackService:
+    return FeedbackService(chats=stores.chats, sessions=stores.sessions, rates=stores.rates, coze=coze)
+
+
 @asynccontextmanager
 async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> AsyncIterator[Resources]:
     """Opens everything, and closes it in reverse order.
@@ -364,15 +402,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             settings, stack, redis, coze, stores, limits, metrics, tracing
         )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
-        sessions = SessionService(
-            sessions=stores.sessions,
-            conversations=stores.conversations,
-            rates=stores.rates,
-            running=running,
-            shutdown=shutdown,
-            coze=coze,
-            default_bot_id=settings.bot_id,
-        )
+        sessions = _sessions(settings, stores, running, shutdown, coze)
         chats = ChatService(
             sessions=sessions,
             chats=stores.chats,
@@ -396,6 +426,9 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             files=_files(settings, stores, sessions, shutdown, coze),
             usage=UsageService(stores.usage),
             conversations=ConversationService(sessions=stores.sessions, coze=coze),
+            past=_past(stores, sessions, coze),
+            bots=_bots(settings, coze),
+            feedback=_feedback(stores, coze),
             streams=Places(limits.streams, metrics.open_streams.inc),
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),

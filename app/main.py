@@ -19,6 +19,7 @@ from app.http.open_door import OpenDoor
 from app.http.openapi import add_openapi
 from app.routes import (
     admin,
+    bots,
     chats,
     docs,
     files,
@@ -65,7 +66,10 @@ def create_app(
     )
     # The busiest first: routes are tried in this order. Put in directly, since including a router makes each
     # request look for its route twice.
-    for module in (messages, chats, sessions, health, metrics, files, users, usage, admin, docs, playground):
+    for module in (
+        *(messages, chats, sessions, health, metrics, files, users, bots, usage, admin),
+        *(docs, playground),
+    ):
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend(openai_door.router.routes)
     for route in app.router.routes:

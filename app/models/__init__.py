@@ -135,6 +135,7 @@ _FILE_EXAMPLE: Final[dict[str, Any]] = {
 _SESSION_EXAMPLE: Final[dict[str, Any]] = {
     "session_id": _SESSION_ID,
     "user_id": "u-1",
+    "title": "周末去杭州",
     "status": "active",
     "created_at": _MOMENT,
     "updated_at": _MOMENT,
@@ -237,6 +238,7 @@ class Session(BaseModel):
 
     session_id: str
     user_id: str
+    title: str | None = None
     status: SessionStatus
     created_at: str
     updated_at: str

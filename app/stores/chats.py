@@ -28,7 +28,8 @@ BusyPolicy = Literal["reject", "interrupt", "enqueue"]
 @dataclass(frozen=True, slots=True)
 class NewChat:
     """A chat about to be created. ``request`` is what its owner will send to Coze, as JSON. Its log begins
-    with ``first_frame``, or with ``queued_frame`` where another chat is in the way."""
+    with ``first_frame``, or with ``queued_frame`` where another chat is in the way. ``title``: what a session
+    that has none yet is called by it."""
 
     chat_id: str
     session_id: str
@@ -36,6 +37,7 @@ class NewChat:
     first_frame: bytes
     queued_frame: bytes
     request: bytes
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class ChatStore:
             first_frame=chat.first_frame,
             queued_frame=chat.queued_frame,
             request=chat.request,
+            title=chat.title,
             process=self._process,
             policy=self.policy,
             on_busy=on_busy,
@@ -153,6 +156,18 @@ class ChatStore:
             return record
         expires = await self._redis.run(Text("HGET", keys.session(head.session_id), "expires"))
         return with_waits_until(record, int(expires)) if expires is not None else record
+
+    async def begun_with(self, session_id: str, identity: Identity, key: IdempotencyKey) -> str | None:
+        """The chat that this key has begun in the session; None where it is new.
+
+        Raises ``IdempotencyKeyReused``.
+        """
+        digest = key.digest(identity.owner, session_id)
+        used = await self._redis.run(Text("GET", self._keys.idempotency(session_id, digest)))
+        fingerprint, _, chat_id = (used or b"").decode().partition(" ")
+        if used is not None and fingerprint != key.fingerprint:
+            raise IdempotencyKeyReused
+        return chat_id or None
 
     async def continuation(self, chat_id: str, session_id: str, key: IdempotencyKey) -> Continuation | None:
         """What the tool outputs that came with this key led to; None where it is new.

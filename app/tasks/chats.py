@@ -22,6 +22,8 @@ from app.models import (
     SendMessage,
     SubmitToolOutputs,
 )
+from app.models.bodies import AskAgain, Regenerate
+from app.models.records import head_of
 from app.stores.chats import ChatStore, status_of
 from app.stores.index import user_key
 from app.stores.leases import LeaseStore, SubmittedOutputs
@@ -41,6 +43,8 @@ from app.utils.signals import interrupt_when
 
 _SHORTEST_WAIT: Final = 0.001
 _AGAIN_SECONDS: Final = 0.05
+_ASKED_AGAIN: Final = {"file_id", "file_url", "type"}
+"""Of an attachment, what a message says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +246,40 @@ class ChatService:
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return Started(chat_id, Cursor(before.epoch, 0), before.said)
         raise ChatState("Tool outputs have been submitted already")
+
+    async def regenerate(
+        self,
+        identity: Identity,
+        chat_id: str,
+        body: Regenerate,
+        request_id: str,
+        idempotency_key: str | None = None,
+    ) -> Started:
+        """Asks the message of the session's newest chat once more, as a chat of its own; Coze keeps both.
+
+        Raises what ``send`` raises, ``ChatNotFound``, and ``ChatState`` where the chat is not over or another
+        one came after it.
+        """
+        chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
+        message = chat.user_message
+        attachments = [each.model_dump(include=_ASKED_AGAIN) for each in message.attachments or ()]
+        again = AskAgain.model_validate(
+            {
+                "regenerates": chat_id,
+                "message": message.content,
+                "attachments": attachments or None,
+                "meta_data": message.metadata or None,
+                **body.model_dump(),
+            }
+        )
+        key = idempotency_of(idempotency_key, again)
+        if key is None or await self._chats.begun_with(chat.session_id, identity, key) is None:
+            newest, _ = await self._sessions.chats(identity, chat.session_id, limit=1, before="")
+            if chat.status not in TERMINAL_STATUSES:
+                raise ChatState("The chat is not over yet", details={"status": chat.status})
+            if newest and head_of(newest[0]).chat_id != chat_id:
+                raise ChatState("Only the session's newest chat can be asked again")
+        return await self.send(identity, chat.session_id, again, request_id=request_id, idempotency_key=key)
 
     # -- reading -----------------------------------------------------------------------------------------
 
