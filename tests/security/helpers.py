@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -109,7 +110,7 @@ async def settle_in(client: Client, user_id: str = USER) -> Belongings:
         await reader.until("conversation.chat.in_progress")
 
     async def listed() -> list[str]:
-        page = data_of(await client.get(f"/coze/users/{user_id}/conversations"))
+        page = data_of(await client.get(f"/coze/users/{quote(user_id, safe='')}/conversations"))
         return [each["conversation_id"] for each in page["conversations"]]
 
     own.conversations = await wait_until(listed)  # written down behind a chat's end
