@@ -33,7 +33,8 @@ BusyPolicy = Literal["reject", "interrupt", "enqueue"]
 @dataclass(frozen=True, slots=True)
 class NewChat:
     """A chat about to be created. ``request`` is what its owner will send to Coze, as JSON. Its log begins
-    with ``first_frame``, or with ``queued_frame`` where another chat is in the way."""
+    with ``first_frame``, or with ``queued_frame`` where another chat is in the way. ``title``: what a session
+    that has none yet is called by it."""
 
     chat_id: str
     session_id: str
@@ -41,6 +42,7 @@ class NewChat:
     first_frame: bytes
     queued_frame: bytes
     request: bytes
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class ChatStore:
             first_frame=chat.first_frame,
             queued_frame=chat.queued_frame,
             request=chat.request,
+            title=chat.title,
             process=self._process,
             policy=self.policy,
             on_busy=on_busy,
