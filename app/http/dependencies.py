@@ -68,6 +68,11 @@ class RequestContext:
         """Only the headers are wanted: nothing is waited for, opened or prolonged."""
         return self.request.method == "HEAD"
 
+    def began(self, chat_id: str) -> None:
+        """To be called as soon as a chat was created: whatever becomes of this request, its answer names the
+        chat, which goes on without it (`error_handlers.error_response`)."""
+        self.request.scope["state"]["chat_id"] = chat_id
+
     async def json(self, model: type[_M], limit: int | None = None) -> _M:
         """The body; see ``read_json``.
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.exceptions import BEGINS_ONCE, COZE, ChatNotFound, ChatState, RateLimited
+from app.exceptions import BEGINS_ONCE, COZE, ChatNotFound, ChatState, QuotaExceeded, RateLimited
 from app.http.dependencies import ContextDep, CursorDep, IdempotencyKeyHeader, PatienceDep
 from app.http.openapi import AT_THE_END, JsonBody, chat_answers, chat_events, errors
 from app.http.raw_path import RawPathRoute
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/coze/chats", tags=["chats"], route_class=RawPathRout
     "/{chat_id}/result",
     summary="The chat as it stands; `wait` long-polls until it is over",
     response_model=SuccessEnvelope[Chat],
-    responses=errors(ChatNotFound),
+    responses=errors(ChatNotFound, RateLimited),
 )
 async def get_result(
     chat_id: str,
@@ -66,7 +66,7 @@ async def cancel_chat(chat_id: str, context: ContextDep) -> Response:
     "/{chat_id}/tool_outputs",
     summary="Answer a chat that requires action; it goes on under the same id",
     response_model=SuccessEnvelope[Chat],
-    responses=chat_answers() | errors(*BEGINS_ONCE, *COZE, ChatNotFound, ChatState),
+    responses=chat_answers() | errors(*BEGINS_ONCE, *COZE, ChatNotFound, ChatState, QuotaExceeded),
     openapi_extra=JsonBody(SubmitToolOutputs),
 )
 async def submit_tool_outputs(
@@ -79,10 +79,13 @@ async def submit_tool_outputs(
     that of a message. With an `Idempotency-Key` the call may be repeated."""
     body = await context.json(SubmitToolOutputs)
     chats, identity = context.resources.chats, context.identity
-    with context.resources.streams.taken_if(body.stream, identity.owner) as place:
+    lasts = body.stream or patience.seconds > 0
+    with context.resources.streams.taken_if(lasts, identity.owner) as place:
         started = await chats.submit_tool_outputs(
             identity, chat_id, body, context.request_id, idempotency_key
         )
-        if place is not None:
+        context.began(chat_id)
+        if body.stream and place is not None:
             return stream(context, chats.read(identity, started), chat_id, place)
-    return chat_answer(await chats.answer(identity, chat_id, patience.seconds), patience.headers)
+        found = await chats.answer(identity, chat_id, patience.seconds, place)
+    return chat_answer(found, patience.headers)

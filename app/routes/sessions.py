@@ -10,6 +10,7 @@ from app.exceptions import (
     COZE,
     SESSION,
     ConversationNotFound,
+    RateLimited,
     SessionBusy,
     SessionExpired,
     SessionLimitReached,
@@ -96,7 +97,7 @@ async def list_chats(
     "/{session_id}/history",
     summary="Page through the conversation's messages as Coze keeps them",
     response_model=SuccessEnvelope[HistoryPage],
-    responses=errors(*SESSION, *COZE, ConversationNotFound),
+    responses=errors(*SESSION, *COZE, ConversationNotFound, RateLimited),
 )
 async def get_history(
     session_id: str,
@@ -121,7 +122,7 @@ async def get_history(
     "/{session_id}/clear",
     summary="Start a new context: the bot forgets what was said, the messages stay",
     response_model=SuccessEnvelope[ClearedContext],
-    responses=errors(*SESSION, *COZE, ConversationNotFound, SessionBusy),
+    responses=errors(*SESSION, *COZE, ConversationNotFound, SessionBusy, RateLimited),
 )
 async def clear_context(session_id: str, context: ContextDep) -> Response:
     """A session with a chat under way is not cleared. Without a conversation yet, nothing is done."""

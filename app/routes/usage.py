@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from app.exceptions import RateLimited
 from app.http.dependencies import ContextDep
 from app.http.openapi import errors
 from app.models import SuccessEnvelope, UsageReport
@@ -17,7 +18,7 @@ router = APIRouter(prefix="/coze/usage", tags=["usage"])
     "",
     summary="Chats and tokens of the caller, an admin's of the root",
     response_model=SuccessEnvelope[UsageReport],
-    responses=errors(),
+    responses=errors(RateLimited),
 )
 async def get_usage(
     context: ContextDep,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
+from app.exceptions import RateLimited
 from app.http.dependencies import ContextDep, OpenAIContextDep
 from app.http.openapi import errors
 from app.http.raw_path import RawPathRoute
@@ -35,7 +36,7 @@ async def list_sessions(
     "/{user_id}",
     summary="Erase what is kept of a user",
     response_model=SuccessEnvelope[Erased],
-    responses=errors(),
+    responses=errors(RateLimited),
 )
 async def erase_user(user_id: UserIdPath, context: OpenAIContextDep) -> Response:
     """Cancels what runs, deletes sessions, chats, logs and keys, and asks Coze to clear the conversations. A

@@ -1,8 +1,9 @@
 """What a message becomes: a chat, and what is sent to Coze for it, with its ids in place of ours. Settled
 when the message comes, so that a queue or another replica needs nothing else."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import msgspec
 import orjson
@@ -15,6 +16,8 @@ from app.stores.files import FileRecord, FileStore
 from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.frames import chat_frame
 from app.utils import is_session_id, iso, new_chat_id
+
+NO_NOTES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Prompt(msgspec.Struct, omit_defaults=True):
@@ -44,7 +47,9 @@ class Draft(NamedTuple):
     new: NewChat
 
 
-def _draft(session_id: str, prompt: Prompt, attachments: list[SentAttachment]) -> Draft:
+def _draft(
+    session_id: str, prompt: Prompt, attachments: list[SentAttachment], notes: Mapping[str, str]
+) -> Draft:
     moment, chat_id = iso(), new_chat_id(session_id)
     chat = Chat(
         chat_id=chat_id,
@@ -59,6 +64,7 @@ def _draft(session_id: str, prompt: Prompt, attachments: list[SentAttachment]) -
         ),
         created_at=moment,
         updated_at=moment,
+        metadata=dict(notes),
     )
     queued = chat.model_copy(update={"status": "pending"})
     record, frames = chat.model_dump_json().encode(), (chat_frame(chat), chat_frame(queued))
@@ -71,8 +77,15 @@ class Drafts:
         self._files = files
         self._sessions = sessions
 
-    async def of(self, identity: Identity, session_id: str, body: SendMessage) -> Draft:
-        """What the message becomes; one of text alone costs nothing here.
+    async def of(
+        self,
+        identity: Identity,
+        session_id: str,
+        body: SendMessage,
+        notes: Mapping[str, str] = NO_NOTES,
+    ) -> Draft:
+        """What the message becomes; one of text alone costs nothing here. ``notes``: a door's, for the
+        ``metadata`` of the chat's record.
 
         Raises ``SessionNotFound``, and ``FileNotFound`` and ``ValidationFailed``, so that Coze is not asked
         in vain.
@@ -90,7 +103,7 @@ class Drafts:
             parameters=dict(body.parameters) if body.parameters is not None else None,
         )
         sent = await self._attach(identity, session_id, body, prompt) if carries_files(body) else []
-        return _draft(session_id, prompt, sent)
+        return _draft(session_id, prompt, sent, notes)
 
     async def _attach(
         self, identity: Identity, session_id: str, body: SendMessage, prompt: Prompt

@@ -55,11 +55,11 @@ async def create_chat_completion(
     A bot that asks for tools ends with `tool_calls`; the outputs come with the next call."""
     body = await context.json(ChatCompletionRequest, context.resources.settings.openai_max_body_bytes)
     call = CompletionCall(context, body, idempotency_key, end_user)
-    with context.resources.streams.taken_if(bool(body.stream), context.identity.owner) as place:
+    with context.resources.streams.taken(context.identity.owner) as place:
         started = await begin(call)
-        if place is not None:
+        if body.stream:
             return stream_of(call, started, place)
-    return await whole_answer(call, started)
+        return await whole_answer(call, started, place)
 
 
 @router.get(
