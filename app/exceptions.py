@@ -115,6 +115,12 @@ class ChatState(ServiceError, code="COZE_CHAT_STATE", status=409):
     default_message = "The chat is not in a state that allows this"
 
 
+class NotTheNewest(ChatState):
+    """What was to go on from a chat; the session has gone on from it already."""
+
+    default_message = "The session has a newer chat"
+
+
 class SessionTerminated(ServiceError, code="COZE_SESSION_TERMINATED", status=410):
     default_message = "The session was terminated; create a new one"
 

@@ -38,6 +38,7 @@ from app.stores.rates import RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
+from app.tasks.asking import CozeForCallers
 from app.tasks.bots import BotService
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
@@ -333,17 +334,24 @@ def _sessions(
         shutdown=shutdown,
         coze=coze,
         default_bot_id=settings.bot_id,
+        max_opening_bytes=settings.max_opening_bytes,
     )
 
 
 def _files(
-    settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
+    settings: Settings,
+    stores: Stores,
+    sessions: SessionService,
+    shutdown: Shutdown,
+    streams: Places,
+    coze: CozeClient,
 ) -> FileService:
     return FileService(
         files=stores.files,
         rates=stores.rates,
         sessions=sessions,
         shutdown=shutdown,
+        streams=streams,
         coze=coze,
         max_bytes=settings.max_file_bytes,
         seconds=settings.upload_timeout,
@@ -357,6 +365,7 @@ def _users(
         users=stores.users,
         files=stores.files,
         usage=stores.usage,
+        rates=stores.rates,
         conversations=stores.conversations,
         sessions=sessions,
         shutdown=shutdown,
@@ -365,22 +374,14 @@ def _users(
     )
 
 
-def _past(stores: Stores, sessions: SessionService, coze: CozeClient) -> UserConversations:
+def _past(stores: Stores, sessions: SessionService, coze: CozeForCallers) -> UserConversations:
     return UserConversations(
-        conversations=stores.conversations,
-        users=stores.users,
-        sessions=sessions,
-        rates=stores.rates,
-        coze=coze,
+        conversations=stores.conversations, users=stores.users, sessions=sessions, coze=coze
     )
 
 
 def _bots(settings: Settings, coze: CozeClient) -> BotService:
     return BotService(coze, dict.fromkeys((settings.bot_id, *settings.bots.values())))
-
-
-def _feedback(stores: Stores, coze: CozeClient) -> FeedbackService:
-    return FeedbackService(chats=stores.chats, sessions=stores.sessions, rates=stores.rates, coze=coze)
 
 
 @asynccontextmanager
@@ -403,6 +404,8 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
         sessions = _sessions(settings, stores, running, shutdown, coze)
+        asking = CozeForCallers(coze, stores.rates)
+        streams = Places(limits.streams, metrics.open_streams.inc)
         chats = ChatService(
             sessions=sessions,
             chats=stores.chats,
@@ -412,6 +415,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             leases=stores.leases,
             logs=logs,
             running=running,
+            streams=streams,
             shutdown=shutdown,
             max_length=settings.max_message_length,
             max_queued=settings.max_queued_per_session,
@@ -423,13 +427,13 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             chats=chats,
             shutdown=shutdown,
             users=_users(stores, sessions, shutdown, coze, accounts),
-            files=_files(settings, stores, sessions, shutdown, coze),
-            usage=UsageService(stores.usage),
-            conversations=ConversationService(sessions=stores.sessions, coze=coze),
-            past=_past(stores, sessions, coze),
+            files=_files(settings, stores, sessions, shutdown, streams, coze),
+            usage=UsageService(stores.usage, stores.rates),
+            conversations=ConversationService(sessions=stores.sessions, coze=asking),
+            past=_past(stores, sessions, asking),
             bots=_bots(settings, coze),
-            feedback=_feedback(stores, coze),
-            streams=Places(limits.streams, metrics.open_streams.inc),
+            feedback=FeedbackService(chats=stores.chats, sessions=stores.sessions, coze=asking),
+            streams=streams,
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),
             metrics=metrics,

@@ -11,12 +11,13 @@ from app import __version__
 from app.config import Settings, load_settings
 from app.doors.openai import routes as openai_door
 from app.doors.openai.errors import OPENAI_ERRORS
+from app.doors.openai.responses import routes as openai_responses
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
+from app.http.document import add_openapi
 from app.http.middleware import Cors, Refusals, RequestMiddleware
 from app.http.open_door import OpenDoor
-from app.http.openapi import add_openapi
 from app.routes import (
     admin,
     bots,
@@ -71,7 +72,7 @@ def create_app(
         *(docs, playground),
     ):
         app.router.routes.extend(module.router.routes)
-    app.router.routes.extend(openai_door.router.routes)
+    app.router.routes.extend([*openai_door.router.routes, *openai_responses.router.routes])
     for route in app.router.routes:
         if isinstance(route, APIRoute) and route.methods == {"GET"}:
             route.methods = {"GET", "HEAD"}  # RFC 9110, 9.1; the server leaves the body out

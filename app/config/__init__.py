@@ -176,6 +176,7 @@ class Settings(BaseSettings):
     max_active_users: int = _env("COZE_MAX_ACTIVE_USERS", 1000, ge=1)
     max_sessions_per_user: int = _env("COZE_MAX_SESSIONS_PER_USER", 10, ge=1, le=1000)
     max_total_sessions: int = _env("COZE_MAX_TOTAL_SESSIONS", 5000, ge=1)
+    max_opening_bytes: int = _env("COZE_MAX_OPENING_BYTES", 65_536, ge=1024, le=64 * 1024 * 1024)
     user_inactive_timeout: int = _env("COZE_USER_INACTIVE_TIMEOUT", 7200, ge=1)
     conversation_days: int = _env("COZE_CONVERSATION_DAYS", 180, ge=1, le=3650)
     usage_retention_days: int = _env("COZE_USAGE_RETENTION_DAYS", 35, ge=1, le=3650)

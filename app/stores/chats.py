@@ -7,21 +7,26 @@ from typing import Final, Literal, NamedTuple
 from app.exceptions import (
     ChatExpired,
     ChatNotFound,
+    ChatState,
     IdempotencyKeyReused,
+    NotTheNewest,
     RedisUnavailable,
     SessionBusy,
 )
 from app.models import Identity
 from app.models.records import as_it_stands, head_of, with_waits_until
 from app.redis_client import Fields, Keys, RedisGate, Text, pairs
+from app.stores.layers import PLACE_BYTES
 from app.stores.limits import LogPolicy
-from app.stores.scripts import chat_create
+from app.stores.scripts import chat_create, chat_forget
 from app.stores.sessions import IdempotencyKey, SessionRecord, raise_unless_active
 from app.utils import is_chat_id
 
 MAX_RECORDS: Final = 100
 """Of a session: older ones go when a new chat is created."""
 
+ANY_CHAT: Final = "*"
+"""In place of the chat that has to be the newest."""
 BusyPolicy = Literal["reject", "interrupt", "enqueue"]
 
 
@@ -84,11 +89,15 @@ class ChatStore:
         on_busy: BusyPolicy = "reject",
         max_queued: int = 0,
         idempotency: IdempotencyKey | None = None,
+        after: str = "",
     ) -> Created:
         """Creates the chat in one script; a creation whose answer was lost is repeated with the same id.
 
+        ``after``: the chat that has to be the session's newest, ``ANY_CHAT`` whichever it is; without it a
+        single session takes no second chat.
+
         Raises: SessionNotFound, SessionTerminated, SessionExpired, SessionBusy, IdempotencyKeyReused,
-            ChatExpired, RedisUnavailable.
+            ChatExpired, NotTheNewest, RedisUnavailable.
         """
         at = self._keys.of_session(chat.session_id)
         # Without an Idempotency-Key the script found at none; in a Cluster any key has to be of the slot.
@@ -111,8 +120,10 @@ class ChatStore:
             policy=self.policy,
             on_busy=on_busy,
             max_queued=max_queued,
+            place_bytes=PLACE_BYTES,
             max_records=MAX_RECORDS,
             fingerprint=idempotency.fingerprint if idempotency is not None else "",
+            after=after,
         )
         try:
             kind, other, flat, displaced, index_due = await self._redis.run(command)
@@ -134,6 +145,8 @@ class ChatStore:
             raise IdempotencyKeyReused
         if kind == b"gone":
             raise ChatExpired
+        if kind == b"moved":
+            raise NotTheNewest
         message = "The session's queue is full" if kind == b"full" else None
         raise SessionBusy(message, details={"chat_id": other.decode()})
 
@@ -157,17 +170,29 @@ class ChatStore:
         expires = await self._redis.run(Text("HGET", keys.session(head.session_id), "expires"))
         return with_waits_until(record, int(expires)) if expires is not None else record
 
-    async def begun_with(self, session_id: str, identity: Identity, key: IdempotencyKey) -> str | None:
-        """The chat that this key has begun in the session; None where it is new.
+    async def forget(
+        self, chat_id: str, session_id: str, identity: Identity, *, was: bytes, rest: bytes
+    ) -> bool:
+        """Puts ``rest`` in the place of the record of a chat that is over, or where that is empty deletes
+        record and log. False: it is not what it ``was``, so it has to be read again.
 
-        Raises ``IdempotencyKeyReused``.
+        Raises ``ChatNotFound``, ``ChatState`` where the chat is not over.
         """
-        digest = key.digest(identity.owner, session_id)
-        used = await self._redis.run(Text("GET", self._keys.idempotency(session_id, digest)))
-        fingerprint, _, chat_id = (used or b"").decode().partition(" ")
-        if used is not None and fingerprint != key.fingerprint:
-            raise IdempotencyKeyReused
-        return chat_id or None
+        done = await self._redis.run(
+            chat_forget(
+                at=self._keys.of_session(session_id),
+                mine=identity.owner,
+                admin_prefix=identity.admin_prefix,
+                chat=chat_id,
+                record=was,
+                rest=rest,
+            )
+        )
+        if done == b"none":
+            raise ChatNotFound
+        if done == b"running":
+            raise ChatState("The chat is not over yet")
+        return done == b"ok"
 
     async def continuation(self, chat_id: str, session_id: str, key: IdempotencyKey) -> Continuation | None:
         """What the tool outputs that came with this key led to; None where it is new.

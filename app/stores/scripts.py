@@ -68,12 +68,14 @@ def idempotency_claim(*, key: Key, fingerprint: str, session_id: str) -> tuple[b
 def chat_create(
     *, at: SessionKeys, idempotency_key: Key, mine: str, admin_prefix: str, chat: str, record: bytes,
     first_frame: bytes, queued_frame: bytes, request: bytes, title: str, process: str, policy: LogPolicy,
-    on_busy: str, max_queued: int, max_records: int, fingerprint: str
+    on_busy: str, max_queued: int, place_bytes: int, max_records: int, fingerprint: str, after: str
 ) -> tuple[bytes, bytes, list[bytes], bytes, int]:
-    """-> 'started' | 'queued', the chat in the way, the session's fields, the chat that was displaced,
+    """``after``: the chat that has to be the session's newest, '*' any, '' none for a single session.
+
+    -> 'started' | 'queued', the chat in the way, the session's fields, the chat that was displaced,
     whether the session's index entry is due
-    | 'same' | 'busy' | 'full', the chat that is meant, ... | 'reused' | 'gone' | 'none' | 'terminated' |
-    'expired'."""
+    | 'same' | 'busy' | 'full', the chat that is meant, ... | 'reused' | 'gone' | 'moved' (``after`` is
+    not the newest) | 'none' | 'terminated' | 'expired'."""
 
 @Script
 def chat_claim(
@@ -110,6 +112,14 @@ def chat_end(
 
     -> 'ok', the next chat or '', when the session expires, whether its index entry is due
     | 'fenced' | 'lost', ..."""
+
+@Script
+def chat_forget(
+    *, at: SessionKeys, mine: str, admin_prefix: str, chat: str, record: bytes, rest: bytes
+) -> bytes:
+    """``record``: as it is; ``rest``: what is left of it, '' nothing.
+
+    -> 'ok' | 'none' | 'running' | 'changed'."""
 
 @Script
 def log_rewrite(

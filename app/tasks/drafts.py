@@ -1,7 +1,8 @@
 """What a message becomes: a chat, and what is sent to Coze for it, with its ids in place of ours. Settled
 when the message comes, so that a queue or another replica needs nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ from app.utils import is_session_id, iso, new_chat_id
 
 _TITLE_CHARS: Final = 60
 _TITLE_SOURCE: Final = 500
+NO_NOTES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Prompt(msgspec.Struct, omit_defaults=True):
@@ -48,7 +50,7 @@ class Draft(NamedTuple):
 
 
 def _draft(
-    session_id: str, prompt: Prompt, attachments: list[SentAttachment], origin: dict[str, str]
+    session_id: str, prompt: Prompt, attachments: list[SentAttachment], notes: Mapping[str, str]
 ) -> Draft:
     moment, chat_id = iso(), new_chat_id(session_id)
     chat = Chat(
@@ -64,7 +66,7 @@ def _draft(
         ),
         created_at=moment,
         updated_at=moment,
-        metadata=origin,
+        metadata=dict(notes),
     )
     queued = chat.model_copy(update={"status": "pending"})
     record, frames = chat.model_dump_json().encode(), (chat_frame(chat), chat_frame(queued))
@@ -85,8 +87,15 @@ class Drafts:
         self._files = files
         self._sessions = sessions
 
-    async def of(self, identity: Identity, session_id: str, body: SendMessage) -> Draft:
-        """What the message becomes; one of text alone costs nothing here.
+    async def of(
+        self,
+        identity: Identity,
+        session_id: str,
+        body: SendMessage,
+        notes: Mapping[str, str] = NO_NOTES,
+    ) -> Draft:
+        """What the message becomes; one of text alone costs nothing here. ``notes``: a door's, for the
+        ``metadata`` of the chat's record.
 
         Raises ``SessionNotFound``, and ``FileNotFound`` and ``ValidationFailed``, so that Coze is not asked
         in vain.
@@ -104,7 +113,7 @@ class Drafts:
             parameters=dict(body.parameters) if body.parameters is not None else None,
         )
         sent = await self._attach(identity, session_id, body, prompt) if carries_files(body) else []
-        return _draft(session_id, prompt, sent, body.origin)
+        return _draft(session_id, prompt, sent, notes)
 
     async def _attach(
         self, identity: Identity, session_id: str, body: SendMessage, prompt: Prompt

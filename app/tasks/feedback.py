@@ -4,21 +4,19 @@ from collections.abc import Mapping
 
 from attrs import define
 
-from app.coze.client import CozeClient
 from app.coze.codes import MESSAGE_NOT_FOUND, NOT_FOUND
 from app.exceptions import ChatState, ConversationNotFound, UpstreamError
 from app.models import Chat, Identity
 from app.stores.chats import ChatStore
-from app.stores.rates import RateStore
 from app.stores.sessions import SessionStore
+from app.tasks.asking import CozeForCallers
 
 
 @define(eq=False, repr=False, kw_only=True)
 class FeedbackService:
     _chats: ChatStore
     _sessions: SessionStore
-    _rates: RateStore
-    _coze: CozeClient
+    _coze: CozeForCallers
 
     async def give(
         self, identity: Identity, chat_id: str, feedback: Mapping[str, object] | None
@@ -31,14 +29,13 @@ class FeedbackService:
         """
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
         session, _, _ = await self._sessions.read(chat.session_id, identity, history=0, touch=False)
-        await self._rates.take("messages", session.owner, session.text(b"user"))
+        coze = await self._coze.for_session(session)
         conversation = chat.metadata.get("conversation_id")
         if chat.assistant_message is None or conversation is None or not session.auto_save_history:
             raise ChatState("The chat has no answer that Coze keeps", details={"status": chat.status})
         try:
-            reply = await self._coze.using(session.credential).give_feedback(
-                conversation, chat.assistant_message.message_id, feedback
-            )
+            message_id = chat.assistant_message.message_id
+            reply = await coze.give_feedback(conversation, message_id, feedback)
         except UpstreamError as error:
             if error.coze_code in NOT_FOUND | MESSAGE_NOT_FOUND:
                 logid = {"logid": error.logid} if error.logid else None

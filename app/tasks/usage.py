@@ -6,6 +6,8 @@ from typing import Final, TypedDict
 
 from app.exceptions import wrong_field
 from app.models import Identity
+from app.stores.index import user_key
+from app.stores.rates import RateStore
 from app.stores.usage import UsageStore, Used, today
 
 _DEFAULT_DAYS: Final = 30
@@ -20,12 +22,14 @@ Report = TypedDict(
 
 
 class UsageService:
-    def __init__(self, usage: UsageStore) -> None:
+    def __init__(self, usage: UsageStore, rates: RateStore) -> None:
         self._usage = usage
+        self._rates = rates
 
     async def report(self, identity: Identity, first: str, last: str, group_by: str) -> Report:
         """Sums of the caller's owner, an admin's of the root. ``first``, ``last``: ISO dates, "" = the last
         30 days; ``group_by``: names out of day, bot, user, root with commas between them."""
+        await self._rates.take("reports", identity.owner, user_key(identity.owner, ""))
         until = _date("to", last) if last else today()
         since = _date("from", first) if first else until - timedelta(days=_DEFAULT_DAYS - 1)
         if since > until:

@@ -150,7 +150,11 @@ class Place:
         """Of messages and sessions a minute, by layer; files have none."""
         limits = layers("calls a minute", **layered)
         none = layers("files")
-        self.rates = RateStore(self.redis, self.keys, {"messages": limits, "sessions": limits, "files": none})
+        self.rates = RateStore(
+            self.redis,
+            self.keys,
+            {"messages": limits, "sessions": limits, "files": none, "calls": none, "reports": none},
+        )
 
     def with_limits(self, *, expire: int | None = None, users: int | None = None, **sessions: int) -> None:
         """``sessions``: by layer; ``users``: of the whole service."""
@@ -309,6 +313,7 @@ class Place:
         who: Identity = ME,
         key: IdempotencyKey | None = None,
         max_queued: int = 5,
+        request: bytes = b'{"message":"hello"}',
     ) -> Created:
         """Creates a chat of that name."""
         new = NewChat(
@@ -317,7 +322,7 @@ class Place:
             self.record(chat),
             self.frame("processing"),
             self.frame("pending"),
-            b'{"message":"hello"}',
+            request,
         )
         return await self.chats.create(new, who, on_busy=on_busy, max_queued=max_queued, idempotency=key)
 

@@ -51,7 +51,8 @@ if s.owner and redis.call('HSETNX', chats, 'owner', s.owner) == 1 then redis.cal
 if redis.call('EXISTS', chats) == 1 then redis.call('HSET', chats, chat, record) end
 
 if waiting then
-  redis.call('HSET', run, 'state', 'waiting')
+  -- Coze has the message: it is not sent again, and waiting may last.
+  redis.call('HSET', run, 'state', 'waiting', 'request', '{"message":""}')
   redis.call('HDEL', run, 'tool_outputs')
   if s.owner and s.status == 'active' and s.running == chat then
     renew_session(session, chats, s, now, session_ttl, hold)
