@@ -1,5 +1,6 @@
 """Wiring: opens everything that lives as long as the process, in order, and closes it in reverse."""
 
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -55,8 +56,12 @@ from app.tasks.shutdown import Shutdown
 from app.tasks.usage import UsageService
 from app.tasks.user_conversations import UserConversations
 from app.tasks.users import UserService
-from app.utils import now_ms
+from app.utils import SHARDS, now_ms
 from app.utils.big_bodies import BigBodies
+from app.utils.kept import Kept
+
+_CHECKED_SECONDS: Final = 1.0
+"""Less than any interval at which a balancer asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,12 @@ class Resources:
     api_keys: ApiKeys
     big_bodies: BigBodies
     metrics_pages: MetricsPages
+    redis_check: Kept[bool]
+
+    async def redis_works(self) -> bool:
+        """For whoever asks without a token: Redis is looked at once in a second, however many ask. That it is
+        away is known at once."""
+        return not self.redis.away and await self.redis_check.get()
 
     @property
     def uptime(self) -> int:
@@ -238,6 +249,7 @@ def _log_policy(settings: Settings, limits: ServiceLimits) -> LogPolicy:
         hold=int(settings.chat_timeout * 1000) + 60_000,
         usage_ttl=settings.usage_retention_days * 86_400_000,
         quota=limits.tokens.exists,
+        usage_rows=math.ceil(settings.usage_rows_per_day / SHARDS),
     )
 
 
@@ -441,4 +453,5 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             api_keys=api_keys(settings),
             big_bodies=BigBodies(),
             metrics_pages=MetricsPages(metrics, chats.queued),
+            redis_check=Kept(redis.works, _CHECKED_SECONDS),
         )

@@ -1,6 +1,6 @@
 """Chats: records in their session's hash, and the run of each chat that is not over."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -170,29 +170,33 @@ class ChatStore:
         expires = await self._redis.run(Text("HGET", keys.session(head.session_id), "expires"))
         return with_waits_until(record, int(expires)) if expires is not None else record
 
-    async def forget(
-        self, chat_id: str, session_id: str, identity: Identity, *, was: bytes, rest: bytes
-    ) -> bool:
-        """Puts ``rest`` in the place of the record of a chat that is over, or where that is empty deletes
-        record and log. False: it is not what it ``was``, so it has to be read again.
+    async def forget(self, chat_id: str, identity: Identity, rest_of: Callable[[bytes], bytes]) -> None:
+        """Puts in the place of the record of a chat that is over, or waits for tool outputs, what ``rest_of``
+        makes of it. Where that is nothing, record and log are deleted.
 
         Raises ``ChatNotFound``, ``ChatState`` where the chat is not over.
         """
-        done = await self._redis.run(
-            chat_forget(
-                at=self._keys.of_session(session_id),
-                mine=identity.owner,
-                admin_prefix=identity.admin_prefix,
-                chat=chat_id,
-                record=was,
-                rest=rest,
+        if not is_chat_id(chat_id):
+            raise ChatNotFound
+        done = b"changed"
+        while done == b"changed":  # between the look at it and the script
+            owner, record = await self._redis.run(
+                Fields("HMGET", self._keys.chats(chat_id), "owner", chat_id)
             )
-        )
+            if owner is None or record is None or not identity.may_see(owner.decode()):
+                raise ChatNotFound
+            done = await self._redis.run(
+                chat_forget(
+                    at=self._keys.of_session(head_of(record).session_id),
+                    chat=chat_id,
+                    record=record,
+                    rest=rest_of(record),
+                )
+            )
         if done == b"none":
             raise ChatNotFound
         if done == b"running":
             raise ChatState("The chat is not over yet")
-        return done == b"ok"
 
     async def continuation(self, chat_id: str, session_id: str, key: IdempotencyKey) -> Continuation | None:
         """What the tool outputs that came with this key led to; None where it is new.

@@ -114,9 +114,7 @@ def chat_end(
     | 'fenced' | 'lost', ..."""
 
 @Script
-def chat_forget(
-    *, at: SessionKeys, mine: str, admin_prefix: str, chat: str, record: bytes, rest: bytes
-) -> bytes:
+def chat_forget(*, at: SessionKeys, chat: str, record: bytes, rest: bytes) -> bytes:
     """``record``: as it is; ``rest``: what is left of it, '' nothing.
 
     -> 'ok' | 'none' | 'running' | 'changed'."""

@@ -23,7 +23,6 @@ from app.models import (
     SubmitToolOutputs,
 )
 from app.models.bodies import Regenerate
-from app.models.records import head_of
 from app.stores.chats import ANY_CHAT, ChatStore, status_of
 from app.stores.index import user_key
 from app.stores.leases import LeaseStore, SubmittedOutputs
@@ -399,13 +398,8 @@ class ChatService:
         return Ending(await self._chats.record(chat_id, identity))
 
     async def forget(self, identity: Identity, chat_id: str, rest_of: Callable[[bytes], bytes]) -> None:
-        """Leaves of the record of a chat that is over what ``rest_of`` makes of it; where that is nothing,
-        its log goes, too. Raises ``ChatNotFound``, ``ChatState`` where the chat is not over."""
-        while True:
-            record = await self._chats.record(chat_id, identity)
-            session_id = head_of(record).session_id
-            if await self._chats.forget(chat_id, session_id, identity, was=record, rest=rest_of(record)):
-                return
+        """See ``ChatStore.forget``."""
+        await self._chats.forget(chat_id, identity, rest_of)
 
     def cancel_in_background(self, identity: Identity, chat_id: str) -> None:
         """Its one reader has left for good. Not where this process leaves, too: then somebody else has it."""

@@ -76,14 +76,13 @@ async def found(context: RequestContext, response_id: str) -> Found:
             return await find(context, name)
     except ChatNotFound:
         pass
-    raise not_found(response_id)
+    raise not_found()
 
 
-def not_found(response_id: str) -> ChatNotFound:
-    shown = f" with id {response_id!r}" if response_named(response_id) is not None else ""
-    return ChatNotFound(
-        f"Response{shown} not found.", details={"param": "response_id", "openai_code": "response_not_found"}
-    )
+def not_found() -> ChatNotFound:
+    """The same for an unknown one, a malformed one, and somebody else's."""
+    details = {"param": "response_id", "openai_code": "response_not_found"}
+    return ChatNotFound("Response not found.", details=details)
 
 
 async def with_references(context: RequestContext, items: list[Item]) -> list[Item]:
@@ -138,7 +137,7 @@ async def delete(context: RequestContext, response_id: str) -> None:
     def rest_of(record: bytes) -> bytes:
         chat = orjson.loads(record)
         if name.epoch not in epochs_in(chat["metadata"]):
-            raise not_found(response_id)  # another call was first
+            raise not_found()  # another call was first
         chat["metadata"] = without_note(chat["metadata"], name.epoch)
         return orjson.dumps(chat) if epochs_in(chat["metadata"]) else b""
 
@@ -147,4 +146,4 @@ async def delete(context: RequestContext, response_id: str) -> None:
     except ChatState:
         raise ChatState("A response that went on from this one is not over yet") from None
     except ChatNotFound:
-        raise not_found(response_id) from None
+        raise not_found() from None

@@ -18,6 +18,7 @@ class Done(msgspec.Struct):
 
     output: list[dict[str, Any]]
     usage: dict[str, Any] | None = None
+    completed_at: int | None = None
 
 
 class Note(msgspec.Struct, omit_defaults=True):

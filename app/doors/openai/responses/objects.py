@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
 from app.doors.openai.chunks import answer_of, created_of, refusal_of, usage_of
 from app.doors.openai.errors import openai_error
 from app.doors.openai.folding import KINDS, TextByKind, content_type_of, said_since
@@ -70,7 +72,7 @@ class Response:
     def seen(self, chat: dict[str, Any]) -> dict[str, Any]:
         """The response object."""
         if self.note.done is not None:
-            return self.object("completed", output=self.note.done.output, usage=self.note.done.usage)
+            return self.object("completed", **msgspec.structs.asdict(self.note.done))
         status = status_of(chat)
         output = self.output(chat) if status in ENDED else []
         return self.ended(chat, output) if status in ENDED else self.object(status)
@@ -79,18 +81,17 @@ class Response:
         """Of a chat that is over or asks for tools, with ``output`` in the order in which it was told."""
         status = status_of(chat)
         error = _failure_of(chat) if status == "failed" else None
-        moment = datetime.fromisoformat(chat["completed_at"] or chat["updated_at"])
         return self.object(
             status,
             output=output,
             usage=response_usage(chat),
             error=error,
-            completed_at=int(moment.timestamp()) if status == "completed" else None,
+            completed_at=_end_of(chat) if status == "completed" else None,
         )
 
     def done(self, chat: dict[str, Any]) -> Done:
         """What it has told, before its chat goes on."""
-        return Done(self.output(chat), response_usage(chat))
+        return Done(self.output(chat), response_usage(chat), _end_of(chat))
 
     def output(self, chat: dict[str, Any]) -> list[OutputItem]:
         """Items of what a chat has said that is over, or asks for tools."""
@@ -151,6 +152,11 @@ class Response:
             "usage": usage,
             "user": note.user,
         }
+
+
+def _end_of(chat: dict[str, Any]) -> int:
+    """Unix seconds."""
+    return int(datetime.fromisoformat(chat["completed_at"] or chat["updated_at"]).timestamp())
 
 
 def _failure_of(chat: dict[str, Any]) -> dict[str, str] | None:
