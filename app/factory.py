@@ -386,16 +386,6 @@ def _users(
     )
 
 
-def _past(stores: Stores, sessions: SessionService, coze: CozeForCallers) -> UserConversations:
-    return UserConversations(
-        conversations=stores.conversations, users=stores.users, sessions=sessions, coze=coze
-    )
-
-
-def _bots(settings: Settings, coze: CozeClient) -> BotService:
-    return BotService(coze, dict.fromkeys((settings.bot_id, *settings.bots.values())))
-
-
 @asynccontextmanager
 async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> AsyncIterator[Resources]:
     """Opens everything, and closes it in reverse order.
@@ -442,9 +432,9 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             files=_files(settings, stores, sessions, shutdown, streams, coze),
             usage=UsageService(stores.usage, stores.rates),
             conversations=ConversationService(sessions=stores.sessions, coze=asking),
-            past=_past(stores, sessions, asking),
-            bots=_bots(settings, coze),
-            feedback=FeedbackService(chats=stores.chats, sessions=stores.sessions, coze=asking),
+            past=UserConversations(stores.conversations, stores.users, sessions, asking),
+            bots=BotService(coze, settings.bot_ids),
+            feedback=FeedbackService(stores.chats, stores.sessions, asking),
             streams=streams,
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),

@@ -12,7 +12,7 @@ from app.stores.sessions import SessionStore
 from app.tasks.asking import CozeForCallers
 
 
-@define(eq=False, repr=False, kw_only=True)
+@define(eq=False, repr=False)
 class FeedbackService:
     _chats: ChatStore
     _sessions: SessionStore

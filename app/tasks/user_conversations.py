@@ -18,7 +18,7 @@ from app.tasks.sessions import SessionService
 _MOST_SESSIONS: Final = 1000
 
 
-@define(eq=False, repr=False, kw_only=True)
+@define(eq=False, repr=False)
 class UserConversations:
     """Of a caller's own user, an admin's too: what others of that name have is theirs to go on with. Methods
     about one conversation raise ``ConversationNotFound``."""
