@@ -386,20 +386,6 @@ def _users(
     )
 
 
-def _past(stores: Stores, sessions: SessionService, coze: CozeClient) -> UserConversations:
-    return UserConversations(
-        conversations=stores.conversations,
-        users=stores.users,
-        sessions=sessions,
-        rates=stores.rates,
-        coze=coze,
-    )
-
-
-def _bots(settings: Settings, coze: CozeClient) -> BotService:
-    return BotService(coze, dict.fromkeys((settings.bot_id, *settings.bots.values())))
-
-
 @asynccontextmanager
 async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> AsyncIterator[Resources]:
     """Opens everything, and closes it in reverse order.
@@ -420,8 +406,8 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
         sessions = _sessions(settings, stores, running, shutdown, coze)
+        asking = CozeForCallers(coze, stores.rates)
         streams = Places(limits.streams, metrics.open_streams.inc)
-        callers = CozeForCallers(coze, stores.rates)
         chats = ChatService(
             sessions=sessions,
             chats=stores.chats,
@@ -445,10 +431,10 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             users=_users(stores, sessions, shutdown, coze, accounts),
             files=_files(settings, stores, sessions, shutdown, streams, coze),
             usage=UsageService(stores.usage, stores.rates),
-            conversations=ConversationService(sessions=stores.sessions, coze=callers),
-            past=_past(stores, sessions, coze),
-            bots=_bots(settings, coze),
-            feedback=FeedbackService(chats=stores.chats, sessions=stores.sessions, coze=callers),
+            conversations=ConversationService(sessions=stores.sessions, coze=asking),
+            past=UserConversations(stores.conversations, stores.users, sessions, asking),
+            bots=BotService(coze, settings.bot_ids),
+            feedback=FeedbackService(stores.chats, stores.sessions, asking),
             streams=streams,
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),

@@ -140,15 +140,7 @@ class ChatStore:
             return Created(
                 how, chat.chat_id, session, in_the_way, displaced.decode() or None, bool(index_due)
             )
-        raise_unless_active(kind)
-        if kind == b"reused":
-            raise IdempotencyKeyReused
-        if kind == b"gone":
-            raise ChatExpired
-        if kind == b"moved":
-            raise NotTheNewest
-        message = "The session's queue is full" if kind == b"full" else None
-        raise SessionBusy(message, details={"chat_id": other.decode()})
+        raise _refusal(kind, other)
 
     async def record(self, chat_id: str, identity: Identity) -> bytes:
         """The chat as it stands, as JSON; ``ChatNotFound`` also for what is somebody else's."""
@@ -210,6 +202,19 @@ class ChatStore:
         if fingerprint != key.fingerprint:
             raise IdempotencyKeyReused
         return Continuation(int(epoch), (int(content), int(reasoning)))
+
+
+def _refusal(kind: bytes, other: bytes) -> Exception:
+    """Why no chat was created; ``other``: the chat in the way."""
+    raise_unless_active(kind)
+    if kind == b"reused":
+        return IdempotencyKeyReused()
+    if kind == b"gone":
+        return ChatExpired()
+    if kind == b"moved":
+        return NotTheNewest()
+    message = "The session's queue is full" if kind == b"full" else None
+    return SessionBusy(message, details={"chat_id": other.decode()})
 
 
 def status_of(record: bytes) -> str:
