@@ -40,9 +40,11 @@ from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.tasks.asking import CozeForCallers
+from app.tasks.bots import BotService
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
+from app.tasks.feedback import FeedbackService
 from app.tasks.files import FileService
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
@@ -52,6 +54,7 @@ from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
 from app.tasks.usage import UsageService
+from app.tasks.user_conversations import UserConversations
 from app.tasks.users import UserService
 from app.utils import SHARDS, now_ms
 from app.utils.big_bodies import BigBodies
@@ -74,6 +77,9 @@ class Resources:
     files: FileService
     usage: UsageService
     conversations: ConversationService
+    past: UserConversations
+    bots: BotService
+    feedback: FeedbackService
     streams: Places
     verifier: Verifier
     started_ms: int
@@ -380,6 +386,20 @@ def _users(
     )
 
 
+def _past(stores: Stores, sessions: SessionService, coze: CozeClient) -> UserConversations:
+    return UserConversations(
+        conversations=stores.conversations,
+        users=stores.users,
+        sessions=sessions,
+        rates=stores.rates,
+        coze=coze,
+    )
+
+
+def _bots(settings: Settings, coze: CozeClient) -> BotService:
+    return BotService(coze, dict.fromkeys((settings.bot_id, *settings.bots.values())))
+
+
 @asynccontextmanager
 async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> AsyncIterator[Resources]:
     """Opens everything, and closes it in reverse order.
@@ -401,6 +421,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
         sessions = _sessions(settings, stores, running, shutdown, coze)
         streams = Places(limits.streams, metrics.open_streams.inc)
+        callers = CozeForCallers(coze, stores.rates)
         chats = ChatService(
             sessions=sessions,
             chats=stores.chats,
@@ -424,9 +445,10 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             users=_users(stores, sessions, shutdown, coze, accounts),
             files=_files(settings, stores, sessions, shutdown, streams, coze),
             usage=UsageService(stores.usage, stores.rates),
-            conversations=ConversationService(
-                sessions=stores.sessions, coze=CozeForCallers(coze, stores.rates)
-            ),
+            conversations=ConversationService(sessions=stores.sessions, coze=callers),
+            past=_past(stores, sessions, coze),
+            bots=_bots(settings, coze),
+            feedback=FeedbackService(chats=stores.chats, sessions=stores.sessions, coze=callers),
             streams=streams,
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),

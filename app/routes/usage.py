@@ -20,7 +20,7 @@ router = APIRouter(prefix="/coze/usage", tags=["usage"])
     response_model=SuccessEnvelope[UsageReport],
     responses=errors(RateLimited),
 )
-async def usage(
+async def get_usage(
     context: ContextDep,
     since: Annotated[
         str, Query(alias="from", pattern=DATE_PATTERN, description="UTC; by default 30 days back")
@@ -30,5 +30,6 @@ async def usage(
         str, Query(pattern=GROUPS_PATTERN, description="With commas: day,bot,user,root")
     ] = "day",
 ) -> Response:
+    """Each chat counts on the day (UTC) on which it ended, with the tokens that Coze told."""
     report = await context.resources.usage.report(context.identity, since, to, group_by)
     return success(report, message=f"{len(report['rows'])} rows")

@@ -26,8 +26,8 @@ class LogPolicy(NamedTuple):
     """What the scripts about chats need to know of the settings. All in milliseconds.
 
     ``hold``: what a running chat adds to the life of its session and log. ``usage_ttl``: how long a day's
-    usage is kept. ``quota``: what a user spends in a day is counted, too. ``usage_rows``: in an owner's
-    day in one shard; what finds no row shares one that tells no names.
+    usage is kept. ``quota``: what a user spends in a day is counted, too. ``usage_rows``: of an owner's day
+    in one shard; what finds no row shares one that tells no names.
     """
 
     lease: int

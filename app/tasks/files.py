@@ -104,10 +104,10 @@ class FileService:
         with self._streams.taken(identity.owner):  # it keeps a connection for as long as it takes
             return await self._pass_on(file, owner, user_id or "", credential, new_id("file"))
 
-    async def images(
-        self, identity: Identity, images: Sequence[bytes], *, session_id: str | None, user_id: str
+    async def enclosed(
+        self, identity: Identity, files: Sequence[FileInMemory], *, session_id: str | None, user_id: str
     ) -> list[FileRecord]:
-        """Pictures that came inside a request: each is uploaded once for its user, however often it is sent.
+        """Files that came inside a request: each is uploaded once for its user, however often it is sent.
 
         All belong to one identity at Coze, that of the session where there is one. Raises as ``upload``.
         """
@@ -117,14 +117,13 @@ class FileService:
             owner, user_id, credential = session.owner, session.user_id, session.credential
         credential = credential or self._coze.using("").credential
         records = []
-        for data in images:
-            file_id = image_file_id(owner, user_id, credential, data)
+        for file in files:
+            file_id = image_file_id(owner, user_id, credential, file.data)
             try:
                 [record] = await self._files.find([file_id], identity)
             except FileNotFound:
-                file = FileInMemory("image", data)
                 record = await self._pass_on(file, owner, user_id, credential, file_id)
-            # Where none was chosen yet, the first picture's chooses: a message's files are one identity's.
+            # Where none was chosen yet, the first file's chooses: a message's files are one identity's.
             credential = credential or record.credential
             records.append(record)
         return records

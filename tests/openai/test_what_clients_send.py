@@ -84,7 +84,7 @@ def test_every_form_of_a_data_url_that_browsers_take_gives_the_same_bytes(url: s
     question = asked(
         [said([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}])]
     )
-    assert [image.data for image in question.asked.images] == [TRICKY]
+    assert [image.data for image in question.asked.enclosed] == [TRICKY]
     assert data_of_url(clean_url(url)) == TRICKY
 
 
@@ -142,7 +142,7 @@ def test_what_is_no_image_is_refused_with_the_reason_and_passed_over_in_the_hist
     assert error["param"] == "messages.0.content.1.image_url.url"
     assert not url or len(url) < 10 or url not in error["message"]
     later = asked([said([{"type": "text", "text": "old"}, part]), said("new")])
-    assert [(turn.text, turn.images) for turn in later.history] == [("old", [])]
+    assert [(turn.text, turn.enclosed) for turn in later.history] == [("old", [])]
 
 
 # -- parts ------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_a_part_that_cannot_be_sent_is_passed_over_in_the_history_and_refused_at
 ) -> None:
     words = {"type": "text", "text": "b"}
     question = asked([said([part, words], role), said([part], "assistant"), said("c")])
-    assert [(turn.text, turn.images) for turn in question.history] == [("b", [])]
+    assert [(turn.text, turn.enclosed) for turn in question.history] == [("b", [])]
     error = refused([said("a"), said([words, part])])
     assert error["param"].startswith("messages.1.content.1.")
 
@@ -222,12 +222,12 @@ def test_every_part_with_a_text_is_taken_wherever_it_stands(content: Any, role: 
 def test_pictures_are_the_users_and_one_alone_gets_a_text(part: Any) -> None:
     question = asked([said([part]), said([part, {"type": "text", "text": "b"}], "assistant"), said([part])])
     turns = [*question.history, question.asked]
-    assert [(turn.role, turn.text, len(turn.images)) for turn in turns] == [
+    assert [(turn.role, turn.text, len(turn.enclosed)) for turn in turns] == [
         ("user", "[image]", 1),
         ("assistant", "b", 0),
         ("user", "[image]", 1),
     ]
-    assert turns[0].images[0].url == "https://example.com/a.png"
+    assert turns[0].enclosed[0].url == "https://example.com/a.png"
     blank = asked([said([{"type": "text", "text": " "}, part])])
     assert blank.asked.text == "[image]"
 
@@ -236,8 +236,8 @@ def test_a_picture_of_the_history_that_is_too_large_to_upload_is_passed_over() -
     large = base64.b64encode(PNG + bytes(MAX_IMAGE)).decode()
     part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{large}"}}
     question = asked([said([part, {"type": "text", "text": "old"}]), said([part])])
-    assert [(turn.text, turn.images) for turn in question.history] == [("old", [])]
-    assert len(question.asked.images) == 1
+    assert [(turn.text, turn.enclosed) for turn in question.history] == [("old", [])]
+    assert len(question.asked.enclosed) == 1
 
 
 # -- where the question is --------------------------------------------------------------------------------
@@ -255,6 +255,7 @@ def test_a_picture_of_the_history_that_is_too_large_to_upload_is_passed_over() -
         ([said("a"), said("", "assistant")], [], "a"),
         ([said("a"), said([], "assistant")], [], "a"),
         ([said("a"), said(None, "assistant")], [], "a"),
+        ([said("a"), said([{"type": "text", "text": " "}], "assistant")], [], "a"),
         ([said("a"), said(" \n", "system")], [], "a"),
         ([said("r", "system"), said("a"), said("", "assistant"), said("", "system")], ["r"], "a"),
         ([said([{"type": "text", "text": "t"}], "system")], [], "t"),

@@ -20,8 +20,10 @@ if redis.call('HEXISTS', chats, chat) == 1 then
   return {s.running == chat and 'started' or 'queued', s.running, flat, '', 0}
 end
 
--- A session of a single chat is within no limit, so it takes no second one: to callers there is none.
-if s.single and redis.call('EXISTS', order) == 1 then return refused('none') end
+-- A single session is within no limit, so it takes no second chat: to callers there is none. Only whoever names the
+-- chat that is the newest goes on in it: what Coze remembers of a conversation cannot branch.
+if after ~= '' and after ~= '*' and redis.call('LINDEX', order, 0) ~= after then return refused('moved') end
+if s.single and after == '' and redis.call('EXISTS', order) == 1 then return refused('none') end
 
 -- Places that are taken in the queue, and by this chat: a long one takes several.
 local function places(size) return math.max(1, math.ceil(size / place_bytes)) end
@@ -75,6 +77,11 @@ else
   redis.call('RPUSH', queue, chat)
 end
 s.count = int(redis.call('HINCRBY', session, 'count', 1))
+-- The first message names the session, unless somebody else has.
+if title ~= '' and not s.title then
+  s.title = title
+  redis.call('HSET', session, 'title', title)
+end
 redis.call('HSET', session, 'updated', int(now))
 renew_session(session, chats, s, now, session_ttl, hold)
 if fingerprint ~= '' then remember_key(used, idempotency_key, fingerprint .. ' ' .. chat) end
