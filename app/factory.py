@@ -1,5 +1,6 @@
 """Wiring: opens everything that lives as long as the process, in order, and closes it in reverse."""
 
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -39,9 +40,12 @@ from app.stores.rates import RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
+from app.tasks.asking import CozeForCallers
+from app.tasks.bots import BotService
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
+from app.tasks.feedback import FeedbackService
 from app.tasks.files import FileService
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
@@ -51,9 +55,14 @@ from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
 from app.tasks.usage import UsageService
+from app.tasks.user_conversations import UserConversations
 from app.tasks.users import UserService
-from app.utils import now_ms
+from app.utils import SHARDS, now_ms
 from app.utils.big_bodies import BigBodies
+from app.utils.kept import Kept
+
+_CHECKED_SECONDS: Final = 1.0
+"""Less than any interval at which a balancer asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,9 @@ class Resources:
     files: FileService
     usage: UsageService
     conversations: ConversationService
+    past: UserConversations
+    bots: BotService
+    feedback: FeedbackService
     streams: Places
     verifier: Verifier
     started_ms: int
@@ -77,6 +89,12 @@ class Resources:
     api_keys: ApiKeys
     big_bodies: BigBodies
     metrics_pages: MetricsPages
+    redis_check: Kept[bool]
+
+    async def redis_works(self) -> bool:
+        """For whoever asks without a token: Redis is looked at once in a second, however many ask. That it is
+        away is known at once."""
+        return not self.redis.away and await self.redis_check.get()
 
     @property
     def uptime(self) -> int:
@@ -239,6 +257,7 @@ def _log_policy(settings: Settings, limits: ServiceLimits) -> LogPolicy:
         hold=int(settings.chat_timeout * 1000) + 60_000,
         usage_ttl=settings.usage_retention_days * 86_400_000,
         quota=limits.tokens.exists,
+        usage_rows=math.ceil(settings.usage_rows_per_day / SHARDS),
     )
 
 
@@ -324,14 +343,35 @@ def _open_running(
     return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
 
 
+def _sessions(
+    settings: Settings, stores: Stores, running: RunningChats, shutdown: Shutdown, coze: CozeClient
+) -> SessionService:
+    return SessionService(
+        sessions=stores.sessions,
+        conversations=stores.conversations,
+        rates=stores.rates,
+        running=running,
+        shutdown=shutdown,
+        coze=coze,
+        default_bot_id=settings.bot_id,
+        max_opening_bytes=settings.max_opening_bytes,
+    )
+
+
 def _files(
-    settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
+    settings: Settings,
+    stores: Stores,
+    sessions: SessionService,
+    shutdown: Shutdown,
+    streams: Places,
+    coze: CozeClient,
 ) -> FileService:
     return FileService(
         files=stores.files,
         rates=stores.rates,
         sessions=sessions,
         shutdown=shutdown,
+        streams=streams,
         coze=coze,
         max_bytes=settings.max_file_bytes,
         seconds=settings.upload_timeout,
@@ -345,6 +385,7 @@ def _users(
         users=stores.users,
         files=stores.files,
         usage=stores.usage,
+        rates=stores.rates,
         conversations=stores.conversations,
         sessions=sessions,
         shutdown=shutdown,
@@ -372,15 +413,9 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             settings, stack, redis, coze, stores, limits, metrics, tracing
         )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
-        sessions = SessionService(
-            sessions=stores.sessions,
-            conversations=stores.conversations,
-            rates=stores.rates,
-            running=running,
-            shutdown=shutdown,
-            coze=coze,
-            default_bot_id=settings.bot_id,
-        )
+        sessions = _sessions(settings, stores, running, shutdown, coze)
+        asking = CozeForCallers(coze, stores.rates)
+        streams = Places(limits.streams, metrics.open_streams.inc)
         chats = ChatService(
             sessions=sessions,
             chats=stores.chats,
@@ -390,6 +425,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             leases=stores.leases,
             logs=logs,
             running=running,
+            streams=streams,
             shutdown=shutdown,
             max_length=settings.max_message_length,
             max_queued=settings.max_queued_per_session,
@@ -401,10 +437,13 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             chats=chats,
             shutdown=shutdown,
             users=_users(stores, sessions, shutdown, coze, accounts),
-            files=_files(settings, stores, sessions, shutdown, coze),
-            usage=UsageService(stores.usage),
-            conversations=ConversationService(sessions=stores.sessions, coze=coze),
-            streams=Places(limits.streams, metrics.open_streams.inc),
+            files=_files(settings, stores, sessions, shutdown, streams, coze),
+            usage=UsageService(stores.usage, stores.rates),
+            conversations=ConversationService(sessions=stores.sessions, coze=asking),
+            past=UserConversations(stores.conversations, stores.users, sessions, asking),
+            bots=BotService(coze, settings.bot_ids),
+            feedback=FeedbackService(stores.chats, stores.sessions, asking),
+            streams=streams,
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),
             metrics=metrics,
@@ -412,4 +451,5 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             api_keys=api_keys(settings),
             big_bodies=BigBodies(),
             metrics_pages=MetricsPages(metrics, chats.queued),
+            redis_check=Kept(redis.works, _CHECKED_SECONDS),
         )
