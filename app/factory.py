@@ -18,6 +18,7 @@ from app.auth.options import AuthOptions, build_auth_client
 from app.auth.verifier import HtyVerifier, NoVerifier, Verifier
 from app.config import Settings
 from app.config.faults import SettingsError
+from app.config.redis_url import check_redis_files
 from app.coze.api import CozeApi
 from app.coze.client import CozeClient
 from app.coze.credentials import Accounts, build_accounts, secret_file_faults
@@ -140,7 +141,7 @@ def check_parts(settings: Settings) -> None:
         SettingsError: naming each setting that cannot work.
     """
     faults = secret_file_faults(settings)
-    for part in (api_keys, auth_options, _local_check):
+    for part in (api_keys, auth_options, _local_check, _redis_files):
         try:
             part(settings)
         except ValueError as error:
@@ -152,6 +153,13 @@ def check_parts(settings: Settings) -> None:
 def _local_check(settings: Settings) -> None:
     if settings.enable_auth and settings.jwt_key is not None:
         LocalCheck(settings.jwt_key)
+
+
+def _redis_files(settings: Settings) -> None:
+    try:
+        check_redis_files(settings.redis_url.get_secret_value())
+    except ValueError as error:
+        raise ValueError(f"REDIS_URL: {error}") from None
 
 
 async def _open_verifier(
@@ -386,20 +394,6 @@ def _users(
     )
 
 
-def _past(stores: Stores, sessions: SessionService, coze: CozeClient) -> UserConversations:
-    return UserConversations(
-        conversations=stores.conversations,
-        users=stores.users,
-        sessions=sessions,
-        rates=stores.rates,
-        coze=coze,
-    )
-
-
-def _bots(settings: Settings, coze: CozeClient) -> BotService:
-    return BotService(coze, dict.fromkeys((settings.bot_id, *settings.bots.values())))
-
-
 @asynccontextmanager
 async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> AsyncIterator[Resources]:
     """Opens everything, and closes it in reverse order.
@@ -420,8 +414,8 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
         sessions = _sessions(settings, stores, running, shutdown, coze)
+        asking = CozeForCallers(coze, stores.rates)
         streams = Places(limits.streams, metrics.open_streams.inc)
-        callers = CozeForCallers(coze, stores.rates)
         chats = ChatService(
             sessions=sessions,
             chats=stores.chats,
@@ -445,10 +439,10 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             users=_users(stores, sessions, shutdown, coze, accounts),
             files=_files(settings, stores, sessions, shutdown, streams, coze),
             usage=UsageService(stores.usage, stores.rates),
-            conversations=ConversationService(sessions=stores.sessions, coze=callers),
-            past=_past(stores, sessions, coze),
-            bots=_bots(settings, coze),
-            feedback=FeedbackService(chats=stores.chats, sessions=stores.sessions, coze=callers),
+            conversations=ConversationService(sessions=stores.sessions, coze=asking),
+            past=UserConversations(stores.conversations, stores.users, sessions, asking),
+            bots=BotService(coze, settings.bot_ids),
+            feedback=FeedbackService(stores.chats, stores.sessions, asking),
             streams=streams,
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),

@@ -305,6 +305,11 @@ class Settings(BaseSettings):
         return parse_bots(self.openai_bots) or {"coze": self.bot_id}
 
     @property
+    def bot_ids(self) -> list[str]:
+        """All configured bots, the default first."""
+        return list(dict.fromkeys((self.bot_id, *self.bots.values())))
+
+    @property
     def logging(self) -> dict[str, Any]:
         """What ``configure_logging`` takes."""
         return {

@@ -38,8 +38,16 @@ from app.http.connections import (
     unsent_bytes,
 )
 
+HALF_CLOSED: Final = "http.half_closed"
+"""Type of a message that ``receive`` brings besides those of ASGI, which others read over: the client sends
+nothing more, and may be gone altogether. Whoever writes finds out which."""
 REFUSAL: Final = "refusal"
 """Key in a scope's ``state``: the ``ServiceError`` that is the answer, whatever the request asks for."""
+_PROBES: Final = 2
+"""How often a half-closed client is asked whether it still reads: the first piece that a client who is gone
+gets makes its system refuse all others, and the second one finds that out."""
+_PROBE_SECONDS: Final = 0.5
+_STILL_HERE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
 _NO_BODY: Final = -1
 _UNKNOWN: Final = 1 << 62
@@ -73,6 +81,7 @@ class HttpProtocol(HttpToolsProtocol):
     _unsent = 0
     paused_at: float | None = None
     """Since when more waits for the client than it should."""
+    _probe_timer: asyncio.TimerHandle | None = None
 
     # -- bounds of the connection ---------------------------------------------------------------------------
 
@@ -107,7 +116,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._held = b""
-        for timer in (self._deadline, self._unsent_timer, self.timeout_keep_alive_task):
+        for timer in (self._deadline, self._unsent_timer, self._probe_timer, self.timeout_keep_alive_task):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -160,6 +169,33 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._watch_unsent()
+
+    # -- the client sends nothing more: it is gone, or it waits for what it has asked for (RFC 9112, 9.6) ----
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio's: whether the connection stays
+        cycle: RequestResponseCycle | None = self.cycle
+        is_owed = cycle is not None and not cycle.response_complete
+        if not is_owed or self._body != _NO_BODY or self._pending or self._refused:
+            return False
+        last = self.pipeline[0][0] if self.pipeline else self.cycle
+        last.keep_alive = False
+        if not self.pipeline:  # else an answer may be under way, into which nothing can be written
+            self.cycle.message_event.set()
+            self._probe_timer = self.loop.call_later(_PROBE_SECONDS, self._probe, _PROBES)
+        return True
+
+    def _probe(self, left: int) -> None:
+        """Else an answer that takes minutes would be made for nobody. A stream that has begun does it itself,
+        by its heartbeat."""
+        self._probe_timer = None
+        if self.cycle.response_started or self.transport.is_closing():
+            return
+        if self.cycle.scope["http_version"] != "1.1":  # its clients know no such line
+            self.transport.close()
+            return
+        self.transport.write(_STILL_HERE)
+        if left > 1:
+            self._probe_timer = self.loop.call_later(_PROBE_SECONDS, self._probe, left - 1)
 
     # -- what arrives ---------------------------------------------------------------------------------------
 
@@ -322,7 +358,7 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle.scope["http_version"] != "1.1":
             cycle.waiting_for_100_continue = False
             app = _without_chunks(cycle, app)
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _told_of_half_close(app))
 
     # -- what cannot be parsed: answered by the app, so that it has an id, a log line and all headers -------
 
@@ -397,6 +433,24 @@ def _without_chunks(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3
             await send(message)
 
         await app(scope, receive, send_plain)
+
+    return run
+
+
+def _told_of_half_close(app: ASGI3Application) -> ASGI3Application:
+    async def run(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        is_over = False
+
+        async def receive_told() -> Any:
+            nonlocal is_over
+            message = await receive()
+            if message["type"] == "http.request":
+                if is_over:  # behind the end of a body nothing but ``eof_received`` brings another piece
+                    return {"type": HALF_CLOSED}
+                is_over = not message["more_body"]
+            return message
+
+        await app(scope, receive_told, send)
 
     return run
 

@@ -59,7 +59,7 @@ class Session(Answer):
     user_id: str
     """The user that it belongs to, as the caller names him."""
     title: str | None = None
-    """What it is called: the beginning of its first message until somebody renames it."""
+    """The begin of its first message, or what it was called since; null before the first message."""
     status: SessionStatus
     """`inactive`: nothing happened for a while, and it still can go on; `expired` and `terminated` cannot."""
     created_at: str

@@ -230,15 +230,8 @@ class SendMessage(_WithMetaData):
         return "audio" in types or None in types
 
 
-class AskAgain(SendMessage):
-    """A message that is sent once more, made of the chat ``regenerates``."""
-
-    regenerates: str
-
-
 class Regenerate(_Body):
-    """Body of POST /coze/chats/{chat_id}/regenerate. Of the message's own fields these are not kept, and have
-    to be given again."""
+    """The last message is asked once more. These of its own fields are not kept, so they are given again."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"stream": False}]})
 
@@ -256,12 +249,12 @@ class Regenerate(_Body):
 
 
 class UpdateSession(_WithMetaData):
-    """Body of PATCH /coze/sessions/{session_id}: what is left out stays, ``metadata`` is replaced whole."""
+    """What is to change; what is left out stays, `metadata` is replaced as a whole."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"title": "周末去杭州"}]})
 
     title: Title | None = None
-    """What the session is called from now on."""
+    """What the session, and the conversation behind it, is called."""
 
     @model_validator(mode="after")
     def _changes_something(self) -> "UpdateSession":
@@ -271,25 +264,25 @@ class UpdateSession(_WithMetaData):
 
 
 class RenameConversation(_Body):
-    """Body of PATCH /coze/users/{user_id}/conversations/{conversation_id}."""
+    """A conversation's new title."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"title": "周末去杭州"}]})
 
     title: Title
-    """What the conversation is called from now on."""
+    """What the conversation, and the sessions that go on with it, is called."""
 
 
 class GiveFeedback(_Body):
-    """Body of POST /coze/chats/{chat_id}/feedback, in Coze's words."""
+    """What a user thinks of an answer, in Coze's words."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"feedback_type": "like", "reason_types": [], "comment": "说得清楚"}]}
     )
 
     feedback_type: Literal["like", "unlike"]
-    """What the user thinks of the answer."""
+    """Whether the answer is liked."""
     reason_types: Annotated[list[_Reason], Field(max_length=20)] = Field(default_factory=list)
-    """Why, in Coze's words."""
+    """Why, as the app names its reasons."""
     comment: Annotated[str, StringConstraints(max_length=2000)] = ""
     """Why, in the user's words."""
 

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from pydantic import ConfigDict, Field
 
+from app.models.chats import MOMENT
 from app.models.documented import Answer
 
 _BOT: Final[dict[str, Any]] = {
@@ -18,8 +19,8 @@ _CONVERSATION: Final[dict[str, Any]] = {
     "conversation_id": "7380000000000000005",
     "title": "周末去杭州",
     "bot_id": "7380000000000000009",
-    "created_at": "2026-11-22T18:40:33.115908+00:00",
-    "last_used_at": "2026-11-22T18:40:33.115908+00:00",
+    "created_at": MOMENT,
+    "last_used_at": MOMENT,
 }
 
 
@@ -29,41 +30,41 @@ class Bot(Answer):
     model_config = ConfigDict(json_schema_extra={"examples": [_BOT]})
 
     bot_id: str
-    """The bot's id at Coze."""
+    """Coze's id of the bot, for opening a session."""
     name: str | None
-    """Its name; null while Coze does not tell it."""
+    """What it is called; null while Coze does not describe it."""
     description: str
-    """What it is for; empty where that is not told."""
+    """What it does."""
     icon_url: str | None
-    """The address of its picture; null where there is none that browsers may load."""
+    """An https address of its icon, at Coze."""
     opening_text: str
-    """What it says before anything was asked."""
+    """What it says before anybody has asked anything."""
     suggested_questions: list[str]
-    """What it suggests to ask first."""
+    """What one may ask it first."""
 
 
 class BotList(Answer):
-    """The bots of the settings."""
+    """The configured bots."""
 
     bots: list[Bot]
     """The default bot first."""
 
 
 class Conversation(Answer):
-    """A conversation at Coze that a user has had; POST /coze/sessions with its id goes on with it."""
+    """A conversation at Coze that a user has had; a new session can go on with it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_CONVERSATION]})
 
     conversation_id: str
     """Coze's id of the conversation."""
     title: str | None
-    """What it is called."""
+    """The begin of its first message, or what it was called since."""
     bot_id: str
-    """The bot that answers in it."""
+    """The bot that answered last."""
     created_at: str
-    """When it was begun: UTC, ISO 8601."""
+    """When its first session was opened: UTC, ISO 8601."""
     last_used_at: str
-    """When something was last said in it, to some five minutes: UTC, ISO 8601."""
+    """When it was last talked in or gone on with, exact to some five minutes: UTC, ISO 8601."""
 
 
 class ConversationPage(Answer):
@@ -72,13 +73,13 @@ class ConversationPage(Answer):
     conversations: list[Conversation]
     """The last used first."""
     has_more: bool
-    """Whether older ones follow."""
+    """Whether more follow."""
     next_before: str | None = None
     """What to ask for as `before` to get the next page; null on the last one."""
 
 
 class DeletedConversation(Answer):
-    """A conversation that was deleted, at Coze too."""
+    """A conversation that is gone."""
 
     conversation_id: str
     """Coze's id of the conversation."""
@@ -87,13 +88,13 @@ class DeletedConversation(Answer):
 
 
 class GivenFeedback(Answer):
-    """What holds of an answer now."""
+    """What Coze now keeps with an answer."""
 
     chat_id: str
-    """The chat that it is the answer of."""
+    """The chat whose answer it is."""
     feedback_type: str | None
     """`like` or `unlike`; null once it was taken back."""
     reason_types: list[str] = Field(default_factory=list)
-    """Why, in Coze's words."""
+    """Why, as the app names its reasons."""
     comment: str = ""
     """Why, in the user's words."""

@@ -125,8 +125,8 @@ async def regenerate(
 ) -> Response:
     body = await context.json(Regenerate)
     chats, identity = context.resources.chats, context.identity
-    stays = body.stream or patience.seconds > 0
-    with context.resources.streams.taken_if(stays, identity.owner) as place:
+    lasts = body.stream or patience.seconds > 0
+    with context.resources.streams.taken_if(lasts, identity.owner) as place:
         started = await chats.regenerate(identity, chat_id, body, context.request_id, idempotency_key)
         context.began(started.chat_id)
         if body.stream and place is not None:

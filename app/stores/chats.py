@@ -11,6 +11,7 @@ from app.exceptions import (
     IdempotencyKeyReused,
     NotTheNewest,
     RedisUnavailable,
+    ServiceError,
     SessionBusy,
 )
 from app.models import Identity
@@ -140,15 +141,7 @@ class ChatStore:
             return Created(
                 how, chat.chat_id, session, in_the_way, displaced.decode() or None, bool(index_due)
             )
-        raise_unless_active(kind)
-        if kind == b"reused":
-            raise IdempotencyKeyReused
-        if kind == b"gone":
-            raise ChatExpired
-        if kind == b"moved":
-            raise NotTheNewest
-        message = "The session's queue is full" if kind == b"full" else None
-        raise SessionBusy(message, details={"chat_id": other.decode()})
+        raise _refusal(kind, other)
 
     async def record(self, chat_id: str, identity: Identity) -> bytes:
         """The chat as it stands, as JSON; ``ChatNotFound`` also for what is somebody else's."""
@@ -210,6 +203,22 @@ class ChatStore:
         if fingerprint != key.fingerprint:
             raise IdempotencyKeyReused
         return Continuation(int(epoch), (int(content), int(reasoning)))
+
+
+_REFUSALS: Final[dict[bytes, type[ServiceError]]] = {
+    b"reused": IdempotencyKeyReused,
+    b"gone": ChatExpired,
+    b"moved": NotTheNewest,
+}
+
+
+def _refusal(kind: bytes, other: bytes) -> ServiceError:
+    """Why ``chat_create`` has created nothing; ``other``: the chat that is in the way."""
+    raise_unless_active(kind)
+    if (refusal := _REFUSALS.get(kind)) is not None:
+        return refusal()
+    message = "The session's queue is full" if kind == b"full" else None
+    return SessionBusy(message, details={"chat_id": other.decode()})
 
 
 def status_of(record: bytes) -> str:

@@ -13,7 +13,6 @@ from attrs import define
 
 from app.exceptions import (
     ChatState,
-    NotTheNewest,
     Overloaded,
     RedisUnavailable,
     ServiceError,
@@ -29,7 +28,7 @@ from app.models import (
     SendMessage,
     SubmitToolOutputs,
 )
-from app.models.bodies import AskAgain, Regenerate
+from app.models.bodies import Regenerate
 from app.stores.chats import ANY_CHAT, ChatStore, status_of
 from app.stores.index import user_key
 from app.stores.leases import LeaseStore, SubmittedOutputs
@@ -295,35 +294,30 @@ class ChatService:
     ) -> Started:
         """Asks the message of the session's newest chat once more, as a chat of its own; Coze keeps both.
 
-        Raises what ``send`` raises, ``ChatNotFound``, and ``ChatState`` where the chat is not over or another
-        one came after it.
+        Raises what ``send`` raises, ``ChatNotFound``, and ``ChatState`` where the chat is not over.
         """
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
+        if chat.status not in TERMINAL_STATUSES:
+            raise ChatState("The chat is not over yet", details={"status": chat.status})
         message = chat.user_message
         attachments = [each.model_dump(include=_ASKED_AGAIN) for each in message.attachments or ()]
-        again = AskAgain.model_validate(
+        again = SendMessage.model_validate(
             {
-                "regenerates": chat_id,
                 "message": message.content,
                 "attachments": attachments or None,
                 "meta_data": message.metadata or None,
                 **body.model_dump(),
             }
         )
-        if chat.status not in TERMINAL_STATUSES:
-            raise ChatState("The chat is not over yet", details={"status": chat.status})
-        try:
-            return await self.send(
-                identity,
-                chat.session_id,
-                again,
-                request_id=request_id,
-                idempotency_key=idempotency_of(idempotency_key, again),
-                after=chat_id,
-                notes={"regenerates": chat_id},
-            )
-        except NotTheNewest:
-            raise ChatState("Only the session's newest chat can be asked again") from None
+        return await self.send(
+            identity,
+            chat.session_id,
+            again,
+            request_id=request_id,
+            idempotency_key=idempotency_of(idempotency_key, again, "regenerates", chat_id),
+            after=chat_id,
+            notes={"regenerates": chat_id},
+        )
 
     # -- reading -----------------------------------------------------------------------------------------
 

@@ -17,9 +17,9 @@ from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.frames import chat_frame
 from app.utils import is_session_id, iso, new_chat_id
 
-NO_NOTES: Final[Mapping[str, str]] = MappingProxyType({})
 _TITLE_CHARS: Final = 60
 _TITLE_SOURCE: Final = 500
+NO_NOTES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Prompt(msgspec.Struct, omit_defaults=True):

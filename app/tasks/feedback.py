@@ -12,7 +12,7 @@ from app.stores.sessions import SessionStore
 from app.tasks.asking import CozeForCallers
 
 
-@define(eq=False, repr=False, kw_only=True)
+@define(eq=False, repr=False)
 class FeedbackService:
     _chats: ChatStore
     _sessions: SessionStore
@@ -34,7 +34,8 @@ class FeedbackService:
             raise ChatState("The chat has no answer that Coze keeps", details={"status": chat.status})
         coze = await self._coze.for_session(session)
         try:
-            reply = await coze.give_feedback(conversation, chat.assistant_message.message_id, feedback)
+            message_id = chat.assistant_message.message_id
+            reply = await coze.give_feedback(conversation, message_id, feedback)
         except UpstreamError as error:
             if error.coze_code in NOT_FOUND | MESSAGE_NOT_FOUND:
                 logid = {"logid": error.logid} if error.logid else None

@@ -167,9 +167,29 @@ class Runner:
                 raise
             cause = error
         if _is_over(job):
+            await self._look_for_an_answer(job)
             return False
         await self._repair(job, cause)
         return True
+
+    async def _look_for_an_answer(self, job: Job) -> None:
+        """Of a chat whose stream brought its end and no answer at all: what Coze has stored counts."""
+        fold, coze = job.fold, self._coze_of(job)
+        conversation, chat_id = fold.conversation_id, fold.coze_chat_id
+        if fold.status != "completed" or fold.error or fold.answers() or not job.session.auto_save_history:
+            return
+        if not conversation or not chat_id:
+            return
+        try:
+            chat = await coze.retrieve_chat(conversation, chat_id)
+            messages = await coze.list_messages(conversation, chat_id)
+        except UpstreamError as error:
+            logger.warning("chat {} has no answer in its stream: {}", job.chat.chat_id, error.message)
+            return
+        if chat.status == "completed" and any(message.type == "answer" for message in messages):
+            logger.warning("chat {} has no answer in its stream, but one is stored", job.chat.chat_id)
+            self._writer.append(job.log, fold.adopt(messages, chat))
+            job.chat.recovered = True
 
     def _coze_of(self, job: Job) -> CozeClient:
         """The client for this chat: a conversation belongs to the credential that made it."""

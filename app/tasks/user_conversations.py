@@ -4,22 +4,21 @@ from typing import Final
 
 from attrs import define
 
-from app.coze.client import CozeClient
 from app.coze.codes import NOT_FOUND
 from app.exceptions import UpstreamError
 from app.models import Identity
 from app.models.bodies import UpdateSession
 from app.stores.conversations import ConversationStore
 from app.stores.index import user_key
-from app.stores.rates import RateStore
 from app.stores.sessions import SessionRecord
 from app.stores.users import UserStore
+from app.tasks.asking import CozeForCallers
 from app.tasks.sessions import SessionService
 
 _MOST_SESSIONS: Final = 1000
 
 
-@define(eq=False, repr=False, kw_only=True)
+@define(eq=False, repr=False)
 class UserConversations:
     """Of a caller's own user, an admin's too: what others of that name have is theirs to go on with. Methods
     about one conversation raise ``ConversationNotFound``."""
@@ -27,8 +26,7 @@ class UserConversations:
     _conversations: ConversationStore
     _users: UserStore
     _sessions: SessionService
-    _rates: RateStore
-    _coze: CozeClient
+    _coze: CozeForCallers
 
     async def page(
         self, identity: Identity, user_id: str, *, limit: int, before: str
@@ -54,12 +52,12 @@ class UserConversations:
         Raises ``RateLimited``, ``UpstreamError``.
         """
         conversation = await self._conversations.find(identity, user_id, conversation_id)
-        await self._rates.take("sessions", identity.owner, user_key(identity.owner, user_id))
+        user = user_key(identity.owner, user_id)
+        coze = await self._coze.for_user(identity.owner, user, conversation.credential)
         for session in await self._live(identity, user_id, conversation_id):
             await self._sessions.end(identity, session.session_id)
         logid = None
         try:
-            coze = self._coze.using(conversation.credential)
             logid = (await coze.delete_conversation(conversation_id)).logid
         except UpstreamError as error:
             if error.coze_code not in NOT_FOUND:

@@ -86,14 +86,14 @@ class Belongings:
     sessions: list[str] = field(default_factory=list)
     chats: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
-    responses: list[str] = field(default_factory=list)
     conversations: list[str] = field(default_factory=list)
+    responses: list[str] = field(default_factory=list)
     running: str = ""
 
     def named(self, parameter: str) -> list[str]:
         named = {"session_id": self.sessions, "chat_id": self.chats, "file_id": self.files}
-        named["response_id"] = self.responses
         named["conversation_id"] = self.conversations
+        named["response_id"] = self.responses
         return named.get(parameter, [USER])
 
 
