@@ -156,11 +156,6 @@ class Report:
             assert self.slowest.get(name, 0) <= allowed, (name, self.slowest, self.quiet)
         assert self.grown <= MAY_GROW, f"{self.grown // MB} MB"
 
-    def check_work(self) -> None:
-        """On a machine that does nothing else nobody would have waited too long."""
-        for name, limit in (("live", LIVE_SECONDS), ("caller", CALLER_SECONDS)):
-            assert self.work.get(name, 0) <= limit, (name, self.work)
-
     def __str__(self) -> str:
         times = ", ".join(
             f"{name} {self.quiet[name]:.3f} -> {self.slowest[name]:.3f} s ({self.work[name]:.3f} at work)"

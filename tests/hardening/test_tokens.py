@@ -60,7 +60,6 @@ def test_false_tokens_keep_out_nobody_of_another_root(start_process: Start) -> N
             fresh = caller(auth, "carl", "music.huiwings.cn")
             assert ask(service, "/coze/sessions", fresh, method="POST", body=b'{"user_id":"v"}')[0] == 200
         report.check(times=False)  # so many requests at once take their time, whatever they ask for
-        report.check_work()
         assert set(found) <= {"401", "503"}
         assert sum(found.values()) == MANY
         assert found.get("503", 0) > 0, "more at once than wait for a check"
