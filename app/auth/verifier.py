@@ -22,7 +22,6 @@ from app.utils.stopping import end_tasks
 
 _NOT_ACCEPTED: Final = "The token is not accepted"
 _EXPIRED: Final = "The token has expired"
-_FULL_SECONDS: Final = 1.0
 
 
 class HtyVerifier:
@@ -130,8 +129,6 @@ class HtyVerifier:
         if flight is None:
             place = self._lanes.enter(root, known=self._cache.knew(key))
             if place is None:
-                # At once would only let the same flood come faster: who sends it waits for each answer.
-                await asyncio.sleep(_FULL_SECONDS)
                 return Unanswered()
             flight = asyncio.create_task(self._ask(token, root, key, place), name="auth-check")
             flight.add_done_callback(lambda _: place.leave())
