@@ -93,6 +93,10 @@ class ConversationNotFound(ServiceError, code="COZE_CONVERSATION_NOT_FOUND", sta
     default_message = "No such conversation"
 
 
+class BotNotFound(ServiceError, code="COZE_BOT_NOT_FOUND", status=404):
+    default_message = "No such bot; GET /coze/bots lists them"
+
+
 class RouteNotFound(ServiceError, code="NOT_FOUND", status=404):
     default_message = "No such route"
 

@@ -1,5 +1,6 @@
 """Wiring: opens everything that lives as long as the process, in order, and closes it in reverse."""
 
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -39,9 +40,11 @@ from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.tasks.asking import CozeForCallers
+from app.tasks.bots import BotService
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
+from app.tasks.feedback import FeedbackService
 from app.tasks.files import FileService
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
@@ -51,9 +54,14 @@ from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
 from app.tasks.usage import UsageService
+from app.tasks.user_conversations import UserConversations
 from app.tasks.users import UserService
-from app.utils import now_ms
+from app.utils import SHARDS, now_ms
 from app.utils.big_bodies import BigBodies
+from app.utils.kept import Kept
+
+_CHECKED_SECONDS: Final = 1.0
+"""Less than any interval at which a balancer asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,9 @@ class Resources:
     files: FileService
     usage: UsageService
     conversations: ConversationService
+    past: UserConversations
+    bots: BotService
+    feedback: FeedbackService
     streams: Places
     verifier: Verifier
     started_ms: int
@@ -77,6 +88,12 @@ class Resources:
     api_keys: ApiKeys
     big_bodies: BigBodies
     metrics_pages: MetricsPages
+    redis_check: Kept[bool]
+
+    async def redis_works(self) -> bool:
+        """For whoever asks without a token: Redis is looked at once in a second, however many ask. That it is
+        away is known at once."""
+        return not self.redis.away and await self.redis_check.get()
 
     @property
     def uptime(self) -> int:
@@ -232,6 +249,7 @@ def _log_policy(settings: Settings, limits: ServiceLimits) -> LogPolicy:
         hold=int(settings.chat_timeout * 1000) + 60_000,
         usage_ttl=settings.usage_retention_days * 86_400_000,
         quota=limits.tokens.exists,
+        usage_rows=math.ceil(settings.usage_rows_per_day / SHARDS),
     )
 
 
@@ -388,6 +406,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
         sessions = _sessions(settings, stores, running, shutdown, coze)
+        asking = CozeForCallers(coze, stores.rates)
         streams = Places(limits.streams, metrics.open_streams.inc)
         chats = ChatService(
             sessions=sessions,
@@ -412,9 +431,10 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             users=_users(stores, sessions, shutdown, coze, accounts),
             files=_files(settings, stores, sessions, shutdown, streams, coze),
             usage=UsageService(stores.usage, stores.rates),
-            conversations=ConversationService(
-                sessions=stores.sessions, coze=CozeForCallers(coze, stores.rates)
-            ),
+            conversations=ConversationService(sessions=stores.sessions, coze=asking),
+            past=UserConversations(stores.conversations, stores.users, sessions, asking),
+            bots=BotService(coze, settings.bot_ids),
+            feedback=FeedbackService(stores.chats, stores.sessions, asking),
             streams=streams,
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),
@@ -423,4 +443,5 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             api_keys=api_keys(settings),
             big_bodies=BigBodies(),
             metrics_pages=MetricsPages(metrics, chats.queued),
+            redis_check=Kept(redis.works, _CHECKED_SECONDS),
         )

@@ -20,6 +20,7 @@ from app.http.middleware import Cors, Refusals, RequestMiddleware
 from app.http.open_door import OpenDoor
 from app.routes import (
     admin,
+    bots,
     chats,
     docs,
     files,
@@ -66,7 +67,10 @@ def create_app(
     )
     # The busiest first: routes are tried in this order. Put in directly, since including a router makes each
     # request look for its route twice.
-    for module in (messages, chats, sessions, health, metrics, files, users, usage, admin, docs, playground):
+    for module in (
+        *(messages, chats, sessions, health, metrics, files, users, bots, usage, admin),
+        *(docs, playground),
+    ):
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend([*openai_door.router.routes, *openai_responses.router.routes])
     for route in app.router.routes:

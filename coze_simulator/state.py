@@ -52,6 +52,7 @@ class Message:
     meta_data: Mapping[str, str] = field(default_factory=dict)
     created_at: int = 0
     in_context: bool = True
+    feedback: Mapping[str, object] | None = None
 
 
 @dataclass(slots=True)
@@ -196,9 +197,13 @@ class Store:
             item for item in self.conversations.values() if item.active is None or not item.active.running
         )
         for conversation in [item for item, _ in zip(idle, range(excess), strict=False)]:
-            del self.conversations[conversation.id]
-            for chat_id in conversation.chat_ids:
-                self.chats.pop(chat_id, None)
+            self.forget(conversation)
+
+    def forget(self, conversation: Conversation) -> None:
+        """The conversation and its chats are unknown from now on."""
+        del self.conversations[conversation.id]
+        for chat_id in conversation.chat_ids:
+            self.chats.pop(chat_id, None)
 
     def conversation(self, conversation_id: str, identity: str) -> Conversation:
         """Raises ApiError 4002 when it is unknown or another identity's."""

@@ -29,6 +29,7 @@ from app.config.values import (
     checked_origins,
     checked_token,
     checked_tokens,
+    collector_address,
     proxy_address,
     unquoted,
     web_address,
@@ -112,7 +113,7 @@ _CLEANED: Final[dict[str, Callable[[str], str]]] = {
     "api_tokens": lambda listed: ",".join(checked_tokens(listed)),
     "base_url": base_address,
     "verify_url": partial(web_address, query=True),
-    "otel_endpoint": partial(web_address, query=True),
+    "otel_endpoint": collector_address,
     "proxy": proxy_address,
     "cors_allow_origins": lambda listed: ",".join(checked_origins(listed)),
     "host": lambda name: name[1:-1] if name.startswith("[") and name.endswith("]") else name,
@@ -180,6 +181,7 @@ class Settings(BaseSettings):
     user_inactive_timeout: int = _env("COZE_USER_INACTIVE_TIMEOUT", 7200, ge=1)
     conversation_days: int = _env("COZE_CONVERSATION_DAYS", 180, ge=1, le=3650)
     usage_retention_days: int = _env("COZE_USAGE_RETENTION_DAYS", 35, ge=1, le=3650)
+    usage_rows_per_day: int = _env("COZE_USAGE_ROWS_PER_DAY", 32_000, ge=32, le=10_000_000)
     daily_token_quota: int = _env("COZE_DAILY_TOKEN_QUOTA", 0, ge=0, le=10**15)
     total_daily_token_quota: int | None = _env("COZE_TOTAL_DAILY_TOKEN_QUOTA", None, ge=0, le=10**15)
     max_chat_log_bytes: int = _env("MAX_CHAT_LOG_BYTES", 16 * 1024 * 1024, ge=65_536)
@@ -200,7 +202,7 @@ class Settings(BaseSettings):
     auth_timeout: Seconds = _env("AUTH_TIMEOUT", 5.0)
     auth_cache_ttl: float = _env("AUTH_CACHE_TTL", 60.0, ge=0, le=3600)
     admin_roles: str = _env("COZE_ADMIN_ROLES", "ROOT,ADMIN")
-    user_id_scope: Literal["root", "none"] = _env("COZE_USER_ID_SCOPE", "root")
+    user_id_scope: Literal["root", "owner", "none"] = _env("COZE_USER_ID_SCOPE", "root")
     rate_messages_per_minute: int = _env("RATE_LIMIT_MESSAGES_PER_MINUTE", 60, ge=0, le=1_000_000)
     rate_sessions_per_minute: int = _env("RATE_LIMIT_SESSIONS_PER_MINUTE", 30, ge=0, le=1_000_000)
     rate_total_messages_per_minute: int | None = _env(
@@ -301,6 +303,11 @@ class Settings(BaseSettings):
     def bots(self) -> dict[str, str]:
         """Bot ids by model name; COZE_BOT_ID alone, as ``coze``, where no others are named."""
         return parse_bots(self.openai_bots) or {"coze": self.bot_id}
+
+    @property
+    def bot_ids(self) -> list[str]:
+        """All configured bots, the default first."""
+        return list(dict.fromkeys((self.bot_id, *self.bots.values())))
 
     @property
     def logging(self) -> dict[str, Any]:

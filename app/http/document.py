@@ -142,6 +142,9 @@ def _add_bodies(schemas: dict[str, Any], routes: Iterable[BaseRoute]) -> None:
     ]
     _, defined = models_json_schema(models, ref_template=SCHEMAS + "{model}")
     for name, schema in defined["$defs"].items():
+        for inner in schema.get("properties", {}).values():
+            if inner.get("default", "") is None:
+                del inner["default"]  # FastAPI has taken them out of its own
         if schemas.setdefault(name, schema) != schema:
             raise ValueError(f"{name} is not the same in requests and in answers: make it two models")
 

@@ -273,7 +273,7 @@ class Cors:
             self._cors[setting] = CORSMiddleware(
                 self._app,
                 allow_origins=origins,
-                allow_methods=["GET", "HEAD", "POST", "DELETE"],
+                allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
                 # Whatever is asked for: SDKs and proxies add headers of their own, and without credentials
                 # that gives nothing away.
                 allow_headers=["*"],

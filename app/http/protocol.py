@@ -28,11 +28,14 @@ from app.http.connections import (
     MOST_QUEUED,
     MOST_TARGET_BYTES,
     MOST_WAITING,
+    SLOWEST_BYTES,
     UNSENT_SECONDS,
     HeldFlow,
     LingeringTransport,
+    longest_unread,
     most_connections,
     oldest_waiting,
+    unsent_bytes,
 )
 
 REFUSAL: Final = "refusal"
@@ -68,6 +71,8 @@ class HttpProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _unsent_timer: asyncio.TimerHandle | None = None
     _unsent = 0
+    paused_at: float | None = None
+    """Since when more waits for the client than it should."""
 
     # -- bounds of the connection ---------------------------------------------------------------------------
 
@@ -121,25 +126,37 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         self._watch_unsent()
 
+    @property
+    def unread(self) -> tuple[float, int]:
+        """Since when something waits for the client here, and how many bytes."""
+        return self.paused_at or 0.0, self.transport.get_write_buffer_size()
+
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.paused_at = self.loop.time()
         self._watch_unsent()
+        ours = (each for each in self.connections if isinstance(each, HttpProtocol))
+        for each in longest_unread(each for each in ours if each.paused_at is not None):
+            each.transport.abort()
+            each.paused_at = None  # the loop closes it a little later
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.paused_at = None
         if self._unsent_timer is not None and not self.transport.is_closing():
             self._unsent_timer.cancel()
             self._unsent_timer = None
 
     def _watch_unsent(self) -> None:
         """Looks from time to time whether the client still takes what waits for it."""
-        self._unsent = self.transport.get_write_buffer_size()
-        if self._unsent and self._unsent_timer is None:
+        self._unsent = unsent_bytes(self.transport)
+        if self.transport.get_write_buffer_size() and self._unsent_timer is None:
             self._unsent_timer = self.loop.call_later(UNSENT_SECONDS, self._look_at_unsent)
 
     def _look_at_unsent(self) -> None:
         self._unsent_timer = None
-        if self.transport.get_write_buffer_size() >= self._unsent:
+        taken = self._unsent - unsent_bytes(self.transport)
+        if taken < min(self._unsent, SLOWEST_BYTES):
             self.transport.abort()
         else:
             self._watch_unsent()

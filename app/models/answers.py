@@ -22,6 +22,7 @@ _FILE_EXAMPLE: Final[dict[str, Any]] = {
 _SESSION_EXAMPLE: Final[dict[str, Any]] = {
     "session_id": SESSION_ID,
     "user_id": "u-1",
+    "title": "周末去杭州",
     "status": "active",
     "created_at": MOMENT,
     "updated_at": MOMENT,
@@ -57,6 +58,8 @@ class Session(Answer):
     """Our id of the session."""
     user_id: str
     """The user that it belongs to, as the caller names him."""
+    title: str | None = None
+    """The begin of its first message, or what it was called since; null before the first message."""
     status: SessionStatus
     """`inactive`: nothing happened for a while, and it still can go on; `expired` and `terminated` cannot."""
     created_at: str

@@ -22,6 +22,13 @@ ConversationId = Annotated[str, StringConstraints(pattern=CONVERSATION_ID_PATTER
 """As Coze numbers them; of a conversation that the same user has had before."""
 BOT_ID_PATTERN: Final = r"^[0-9A-Za-z_-]{1,64}$"
 BotId = Annotated[str, StringConstraints(pattern=BOT_ID_PATTERN)]
+Title = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=USER_ID_PATTERN)
+]
+"""One line, as lists show it."""
+_Reason = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+CustomVariables = Annotated[dict[str, str], Field(max_length=100)]
+Parameters = Annotated[dict[str, JsonValue], Field(max_length=100)]
 
 
 _MAX_DEPTH: Final = 64
@@ -196,9 +203,9 @@ class SendMessage(_WithMetaData):
     """Whether the answer is to come as server-sent events."""
     additional_messages: AdditionalMessages | None = None
     """Messages that stand before it, for Coze."""
-    custom_variables: Annotated[dict[str, str], Field(max_length=100)] | None = None
+    custom_variables: CustomVariables | None = None
     """Values of the variables in the bot's prompt."""
-    parameters: Annotated[dict[str, JsonValue], Field(max_length=100)] | None = None
+    parameters: Parameters | None = None
     """Values of the input parameters of a bot that is a dialogue flow."""
     on_busy: Literal["reject", "interrupt", "enqueue"] = "reject"
     """What is done while the session has a chat under way: refuse with 409, cancel that chat, or wait behind
@@ -221,6 +228,63 @@ class SendMessage(_WithMetaData):
         if asked and before is not None and before.content.strip():
             return bool(types)
         return "audio" in types or None in types
+
+
+class Regenerate(_Body):
+    """The last message is asked once more. These of its own fields are not kept, so they are given again."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"stream": False}]})
+
+    stream: bool = False
+    """Whether the answer is to come as server-sent events."""
+    custom_variables: CustomVariables | None = None
+    """Values of the variables in the bot's prompt."""
+    parameters: Parameters | None = None
+    """Values of the input parameters of a bot that is a dialogue flow."""
+
+    @model_validator(mode="after")
+    def _parameters_are_json(self) -> "Regenerate":
+        _check_json(self.parameters)
+        return self
+
+
+class UpdateSession(_WithMetaData):
+    """What is to change; what is left out stays, `metadata` is replaced as a whole."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "周末去杭州"}]})
+
+    title: Title | None = None
+    """What the session, and the conversation behind it, is called."""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "UpdateSession":
+        if self.title is None and self.meta_data is None:
+            raise ValueError("give title or metadata")
+        return self
+
+
+class RenameConversation(_Body):
+    """A conversation's new title."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "周末去杭州"}]})
+
+    title: Title
+    """What the conversation, and the sessions that go on with it, is called."""
+
+
+class GiveFeedback(_Body):
+    """What a user thinks of an answer, in Coze's words."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"feedback_type": "like", "reason_types": [], "comment": "说得清楚"}]}
+    )
+
+    feedback_type: Literal["like", "unlike"]
+    """Whether the answer is liked."""
+    reason_types: Annotated[list[_Reason], Field(max_length=20)] = Field(default_factory=list)
+    """Why, as the app names its reasons."""
+    comment: Annotated[str, StringConstraints(max_length=2000)] = ""
+    """Why, in the user's words."""
 
 
 class ToolOutput(_Body):

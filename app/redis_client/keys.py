@@ -167,6 +167,11 @@ class Keys:
         """The same conversations by user and expiry, so that they can be erased."""
         return Key(f"{self.prefix}{{{name}}}:conversations")
 
+    def conversation_list(self, name: str, user: str = "") -> Key:
+        """A user's conversations that were talked in, by expiry and so by their last use. Without ``user``
+        that is to be added."""
+        return Key(f"{self.prefix}{{{name}}}:listed:{user}")
+
     def usage(self, shard: int, owner: str = "", root: str = "") -> UsageKeys:
         """What an owner has used in this shard's chats, and who of his root has used anything. A day's number
         is to be added; where they are not given ``owner`` and ``root``, too."""

@@ -1,15 +1,30 @@
-"""Chats: result, events, cancel, tool outputs."""
+"""Chats: result, events, cancel, tool outputs, asked again, feedback."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.exceptions import BEGINS_ONCE, COZE, ChatNotFound, ChatState, QuotaExceeded, RateLimited
+from app.exceptions import (
+    BEGINS,
+    BEGINS_ONCE,
+    COZE,
+    SESSION,
+    ChatExpired,
+    ChatNotFound,
+    ChatState,
+    ConversationNotFound,
+    FileNotFound,
+    QuotaExceeded,
+    RateLimited,
+    SessionBusy,
+)
 from app.http.dependencies import ContextDep, CursorDep, IdempotencyKeyHeader, PatienceDep
 from app.http.openapi import AT_THE_END, JsonBody, chat_answers, chat_events, errors
 from app.http.raw_path import RawPathRoute
 from app.models import Chat, SubmitToolOutputs, SuccessEnvelope
-from app.routes.answers import chat_answer, chat_as_it_stands, stream, stream_head
+from app.models.bodies import GiveFeedback, Regenerate
+from app.models.catalog import GivenFeedback
+from app.routes.answers import chat_answer, chat_as_it_stands, stream, stream_head, success
 
 router = APIRouter(prefix="/coze/chats", tags=["chats"], route_class=RawPathRoute)
 
@@ -89,3 +104,56 @@ async def submit_tool_outputs(
             return stream(context, chats.read(identity, started), chat_id, place)
         found = await chats.answer(identity, chat_id, patience.seconds, place)
     return chat_answer(found, patience.headers)
+
+
+@router.post(
+    "/{chat_id}/regenerate",
+    summary="Ask the message of a session's newest chat once more; Coze keeps both turns",
+    response_model=SuccessEnvelope[Chat],
+    responses=chat_answers()
+    | errors(
+        *(*BEGINS_ONCE, *SESSION, *COZE, ChatNotFound, ChatState, ChatExpired),
+        *(SessionBusy, FileNotFound, QuotaExceeded),
+    ),
+    openapi_extra=JsonBody(Regenerate),
+)
+async def regenerate(
+    chat_id: str,
+    context: ContextDep,
+    patience: PatienceDep,
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> Response:
+    body = await context.json(Regenerate)
+    chats, identity = context.resources.chats, context.identity
+    lasts = body.stream or patience.seconds > 0
+    with context.resources.streams.taken_if(lasts, identity.owner) as place:
+        started = await chats.regenerate(identity, chat_id, body, context.request_id, idempotency_key)
+        context.began(started.chat_id)
+        if body.stream and place is not None:
+            return stream(context, chats.read(identity, started), started.chat_id, place)
+        found = await chats.answer(identity, started.chat_id, patience.seconds, place)
+    return chat_answer(found, patience.headers)
+
+
+@router.post(
+    "/{chat_id}/feedback",
+    summary="Say whether the answer is liked; Coze keeps that with the message",
+    response_model=SuccessEnvelope[GivenFeedback],
+    responses=errors(*BEGINS, *SESSION, *COZE, ChatNotFound, ConversationNotFound, ChatState),
+    openapi_extra=JsonBody(GiveFeedback),
+)
+async def give_feedback(chat_id: str, context: ContextDep) -> Response:
+    body = await context.json(GiveFeedback)
+    given, logid = await context.resources.feedback.give(context.identity, chat_id, body.model_dump())
+    return success(given, message="feedback given", logid=logid)
+
+
+@router.delete(
+    "/{chat_id}/feedback",
+    summary="Take the feedback back",
+    response_model=SuccessEnvelope[GivenFeedback],
+    responses=errors(*SESSION, *COZE, ChatNotFound, ConversationNotFound, ChatState, RateLimited),
+)
+async def take_feedback_back(chat_id: str, context: ContextDep) -> Response:
+    taken, logid = await context.resources.feedback.give(context.identity, chat_id, None)
+    return success(taken, message="feedback taken back", logid=logid)

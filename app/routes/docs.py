@@ -1,11 +1,32 @@
-"""The published OpenAPI and its pages: off in remote mode unless ENABLE_DOCS asks for them."""
+"""The published OpenAPI and its page: off in remote mode unless ENABLE_DOCS asks for them.
+
+The page is Swagger UI from this service alone. It styles by attributes, so its policy lets inline styles in;
+scripts come from here and from nowhere else.
+"""
+
+from pathlib import Path
+from typing import Final
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.responses import JSONResponse
 
 from app.exceptions import RouteNotFound
 from app.http.dependencies import ResourcesDep
+from app.routes.static_files import PageFiles
+
+_FILES: Final = PageFiles(
+    Path(__file__).resolve().parent / "apidocs",
+    {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self' 'unsafe-inline'",
+        "img-src": "'self' data:",
+        "connect-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    },
+)
 
 
 async def docs_enabled(resources: ResourcesDep) -> None:
@@ -16,8 +37,6 @@ async def docs_enabled(resources: ResourcesDep) -> None:
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(docs_enabled)])
 
-_TITLE = "coze-fastapi"
-
 
 @router.get("/openapi.json")
 def openapi_json(request: Request) -> Response:
@@ -26,10 +45,10 @@ def openapi_json(request: Request) -> Response:
 
 
 @router.get("/docs")
-async def swagger() -> Response:
-    return get_swagger_ui_html(openapi_url="/openapi.json", title=_TITLE)
+async def page(request: Request) -> Response:
+    return await _FILES.response("index.html", request)
 
 
-@router.get("/redoc")
-async def redoc() -> Response:
-    return get_redoc_html(openapi_url="/openapi.json", title=_TITLE)
+@router.get("/docs/{name:path}")
+async def file(name: str, request: Request) -> Response:
+    return await _FILES.response(name, request)

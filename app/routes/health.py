@@ -29,7 +29,7 @@ async def get_service() -> dict[str, str]:
 )
 async def get_health(resources: ResourcesDep) -> Response:
     """503 when Redis cannot be reached."""
-    if not await resources.redis.works():
+    if not await resources.redis_works():
         raise RedisUnavailable(
             details={"status": "unhealthy", "service": "coze-api", "redis": "disconnected"}
         )
@@ -62,6 +62,6 @@ async def get_readiness(resources: ResourcesDep) -> Response:
     """For a load balancer: 503 when Redis cannot be reached, and while the process ends."""
     if resources.shutdown.begun:
         raise ShuttingDown
-    if not await resources.redis.works():
+    if not await resources.redis_works():
         raise RedisUnavailable
     return _answer({"status": "ready", "service": "coze-api"})

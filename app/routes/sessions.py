@@ -20,6 +20,7 @@ from app.http.dependencies import ContextDep, IdempotencyKeyHeader
 from app.http.openapi import JsonBody, errors
 from app.http.raw_path import RawPathRoute
 from app.models import ChatPage, ClearedContext, CreateSession, HistoryPage, Session, SuccessEnvelope
+from app.models.bodies import UpdateSession
 from app.models.faults import MESSAGE_ID_PATTERN
 from app.routes.answers import success
 
@@ -58,6 +59,19 @@ async def get_session(
         context.identity, session_id, history_limit, touch=not context.is_head
     )
     return success(session, message="session found")
+
+
+@router.patch(
+    "/{session_id}",
+    summary="Rename a session, or replace its metadata",
+    response_model=SuccessEnvelope[Session],
+    responses=errors(*SESSION),
+    openapi_extra=JsonBody(UpdateSession),
+)
+async def update_session(session_id: str, context: ContextDep) -> Response:
+    body = await context.json(UpdateSession)
+    session = await context.resources.sessions.change(context.identity, session_id, body)
+    return success(session, message="session changed")
 
 
 @router.delete(

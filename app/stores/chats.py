@@ -11,7 +11,6 @@ from app.exceptions import (
     IdempotencyKeyReused,
     NotTheNewest,
     RedisUnavailable,
-    ServiceError,
     SessionBusy,
 )
 from app.models import Identity
@@ -34,7 +33,8 @@ BusyPolicy = Literal["reject", "interrupt", "enqueue"]
 @dataclass(frozen=True, slots=True)
 class NewChat:
     """A chat about to be created. ``request`` is what its owner will send to Coze, as JSON. Its log begins
-    with ``first_frame``, or with ``queued_frame`` where another chat is in the way."""
+    with ``first_frame``, or with ``queued_frame`` where another chat is in the way. ``title``: what a session
+    that has none yet is called by it."""
 
     chat_id: str
     session_id: str
@@ -42,6 +42,7 @@ class NewChat:
     first_frame: bytes
     queued_frame: bytes
     request: bytes
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,7 @@ class ChatStore:
             first_frame=chat.first_frame,
             queued_frame=chat.queued_frame,
             request=chat.request,
+            title=chat.title,
             process=self._process,
             policy=self.policy,
             on_busy=on_busy,
@@ -202,18 +204,15 @@ class ChatStore:
         return Continuation(int(epoch), (int(content), int(reasoning)))
 
 
-_REFUSALS: Final[dict[bytes, type[ServiceError]]] = {
-    b"reused": IdempotencyKeyReused,
-    b"gone": ChatExpired,
-    b"moved": NotTheNewest,
-}
-
-
-def _refusal(kind: bytes, other: bytes) -> ServiceError:
-    """Why ``chat_create`` has created nothing; ``other``: the chat that is in the way."""
+def _refusal(kind: bytes, other: bytes) -> Exception:
+    """Why no chat was created; ``other``: the chat in the way."""
     raise_unless_active(kind)
-    if (refusal := _REFUSALS.get(kind)) is not None:
-        return refusal()
+    if kind == b"reused":
+        return IdempotencyKeyReused()
+    if kind == b"gone":
+        return ChatExpired()
+    if kind == b"moved":
+        return NotTheNewest()
     message = "The session's queue is full" if kind == b"full" else None
     return SessionBusy(message, details={"chat_id": other.decode()})
 

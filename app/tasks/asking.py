@@ -15,5 +15,10 @@ class CozeForCallers:
 
     async def for_session(self, session: SessionRecord) -> CozeClient:
         """For one call about the session's conversation. Raises ``RateLimited``."""
-        await self._rates.take("calls", session.owner, session.text(b"user"))
-        return self._coze.using(session.credential)
+        return await self.for_user(session.owner, session.text(b"user"), session.credential)
+
+    async def for_user(self, owner: str, user: str, credential: str) -> CozeClient:
+        """For one call about what the user has at Coze. ``user``: as the indexes name him. Raises
+        ``RateLimited``."""
+        await self._rates.take("calls", owner, user)
+        return self._coze.using(credential)

@@ -11,7 +11,13 @@ from typing import Final
 import orjson
 from attrs import define
 
-from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
+from app.exceptions import (
+    ChatState,
+    Overloaded,
+    RedisUnavailable,
+    ServiceError,
+    wrong_field,
+)
 from app.models import (
     SETTLED_STATUSES,
     TERMINAL_STATUSES,
@@ -22,6 +28,7 @@ from app.models import (
     SendMessage,
     SubmitToolOutputs,
 )
+from app.models.bodies import Regenerate
 from app.stores.chats import ANY_CHAT, ChatStore, status_of
 from app.stores.index import user_key
 from app.stores.leases import LeaseStore, SubmittedOutputs
@@ -44,6 +51,8 @@ __all__ = ["ANY_CHAT", "ChatService", "Started"]
 
 _SHORTEST_WAIT: Final = 0.001
 _AGAIN_SECONDS: Final = 0.05
+_ASKED_AGAIN: Final = {"file_id", "file_url", "type"}
+"""Of an attachment, what a message says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +283,41 @@ class ChatService:
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return Started(chat_id, Cursor(before.epoch, 0), before.said)
         raise ChatState("Tool outputs have been submitted already")
+
+    async def regenerate(
+        self,
+        identity: Identity,
+        chat_id: str,
+        body: Regenerate,
+        request_id: str,
+        idempotency_key: str | None = None,
+    ) -> Started:
+        """Asks the message of the session's newest chat once more, as a chat of its own; Coze keeps both.
+
+        Raises what ``send`` raises, ``ChatNotFound``, and ``ChatState`` where the chat is not over.
+        """
+        chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
+        if chat.status not in TERMINAL_STATUSES:
+            raise ChatState("The chat is not over yet", details={"status": chat.status})
+        message = chat.user_message
+        attachments = [each.model_dump(include=_ASKED_AGAIN) for each in message.attachments or ()]
+        again = SendMessage.model_validate(
+            {
+                "message": message.content,
+                "attachments": attachments or None,
+                "meta_data": message.metadata or None,
+                **body.model_dump(),
+            }
+        )
+        return await self.send(
+            identity,
+            chat.session_id,
+            again,
+            request_id=request_id,
+            idempotency_key=idempotency_of(idempotency_key, again, "regenerates", chat_id),
+            after=chat_id,
+            notes={"regenerates": chat_id},
+        )
 
     # -- reading -----------------------------------------------------------------------------------------
 

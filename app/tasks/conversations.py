@@ -7,7 +7,7 @@ from typing import Final, Literal, TypedDict
 
 import orjson
 
-from app.coze.codes import NOT_FOUND
+from app.coze.codes import MESSAGE_NOT_FOUND, NOT_FOUND
 from app.coze.wire import Message, MessagePage
 from app.exceptions import ConversationNotFound, SessionBusy, UpstreamError, wrong_field
 from app.models import OUR_META_KEY, Identity
@@ -17,7 +17,6 @@ from app.utils import iso
 
 _SHOWN: Final = frozenset({"question", "answer", "follow_up", ""})
 """Types of messages that people wrote or read; the rest is machinery."""
-_UNKNOWN_MESSAGE: Final = 4005
 _CHATS_KEPT: Final = 100
 _EMPTY: Final = MessagePage([])
 
@@ -103,7 +102,7 @@ def _told_to_callers(field: str = "") -> Iterator[None]:
                 "Coze does not have this conversation any more",
                 details={"logid": error.logid} if error.logid else None,
             )
-        elif error.coze_code == _UNKNOWN_MESSAGE and field:
+        elif error.coze_code in MESSAGE_NOT_FOUND and field:
             failure = wrong_field(field, "is no message of this conversation")
         raise failure from None
 

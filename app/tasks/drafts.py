@@ -17,6 +17,8 @@ from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.frames import chat_frame
 from app.utils import is_session_id, iso, new_chat_id
 
+_TITLE_CHARS: Final = 60
+_TITLE_SOURCE: Final = 500
 NO_NOTES: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -68,8 +70,16 @@ def _draft(
     )
     queued = chat.model_copy(update={"status": "pending"})
     record, frames = chat.model_dump_json().encode(), (chat_frame(chat), chat_frame(queued))
-    new = NewChat(chat_id, session_id, record, *frames, msgspec.json.encode(prompt))
-    return Draft(chat, prompt, new)
+    request, title = msgspec.json.encode(prompt), _title(prompt.message, attachments)
+    return Draft(chat, prompt, NewChat(chat_id, session_id, record, *frames, request, title))
+
+
+def _title(message: str, attachments: list[SentAttachment]) -> str:
+    """What a session is called by its first message: the begin of it, as one line of plain characters."""
+    names = (each.file_name or each.type for each in attachments)
+    shown = "".join(c if c.isprintable() else " " for c in message[:_TITLE_SOURCE] or next(names, ""))
+    line = " ".join(shown.split())
+    return line if len(line) <= _TITLE_CHARS else line[: _TITLE_CHARS - 1].rstrip() + "…"
 
 
 class Drafts:

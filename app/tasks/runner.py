@@ -22,6 +22,7 @@ from app.observing.metrics import Metrics
 from app.stores.event_log import LogWriter
 from app.stores.log_entries import pack
 from app.stores.open_log import ChatEnd
+from app.stores.sessions import SessionRecord
 from app.stores.usage import usage_of_end
 from app.tasks.frames import close_chat, end_frames, tool_call_ids
 from app.tasks.job import GiveUp, Job
@@ -51,8 +52,13 @@ class Runner:
     _use_stream: bool
     _chat_timeout: float
     _max_log_bytes: int
-    _user_id_scope: Literal["root", "none"]
+    _user_id_scope: Literal["root", "owner", "none"]
     _metrics: Metrics
+
+    def _user_at_coze(self, session: SessionRecord) -> str:
+        root, _, person = session.owner.partition("|")
+        scopes = {"root": f"{root}:", "owner": f"{root}|{person}:", "none": ""}
+        return scopes[self._user_id_scope] + session.user_id
 
     async def run(self, job: Job) -> None:
         """Ends when the chat has an end, in whatever way; the end is then on its way to Redis.
@@ -217,14 +223,14 @@ class Runner:
     def _request(self, job: Job) -> ChatRequest:
         """What is POSTed to Coze. The session's opening messages go along until Coze has them.
 
-        Coze remembers things per user: the same user id of two roots must not be one user there.
+        Coze remembers things per user: the same user id of two roots must not be one user there, nor that of
+        two persons where the setting says so.
         """
         session, prompt = job.session, job.prompt
-        scoped = f"{session.owner.partition('|')[0]}:{session.user_id}"
         opening = msgspec.convert(session.opening_messages, list[EnterMessage])
         return ChatRequest(
             bot_id=session.bot_id,
-            user_id=scoped if self._user_id_scope == "root" else session.user_id,
+            user_id=self._user_at_coze(session),
             messages=[*opening, *prompt.messages],
             conversation_id=session.conversation_id,
             auto_save_history=session.auto_save_history,

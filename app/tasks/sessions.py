@@ -11,8 +11,15 @@ from loguru import logger
 from pydantic import BaseModel
 
 from app.coze.client import CozeClient
-from app.exceptions import RedisUnavailable, ServiceError, SessionExpired, wrong_field
+from app.exceptions import (
+    ConversationNotFound,
+    RedisUnavailable,
+    ServiceError,
+    SessionExpired,
+    wrong_field,
+)
 from app.models import CreateSession, Identity
+from app.models.bodies import UpdateSession
 from app.stores.conversations import Conversation, ConversationStore
 from app.stores.index import user_key
 from app.stores.rates import RateStore
@@ -78,6 +85,7 @@ class SessionService:
                 metadata=body.meta_data or {},
                 idempotency=key.digest(identity.owner) if key is not None else "",
                 conversation=(body.conversation_id, before.credential) if body.conversation_id else None,
+                title=before.title,
             )
         except ServiceError:
             if key is not None:  # a refusal does not use the key up
@@ -136,6 +144,24 @@ class SessionService:
         if touch:
             await self._running.record_conversation(session)
         return session.view(self._sessions.limits, records)
+
+    async def change(self, identity: Identity, session_id: str, body: UpdateSession) -> dict[str, object]:
+        """Renames the session, and with it its conversation, or gives it other metadata."""
+        fields: dict[str, str | bytes | int] = {}
+        if body.title is not None:
+            fields["title"] = body.title
+        if body.meta_data is not None:
+            fields["metadata"] = orjson.dumps(body.meta_data)
+        session, index_due = await self._sessions.change(session_id, identity, fields)
+        if index_due:
+            self._running.move_in_indexes(session)
+        if body.title is not None and session.conversation_id is not None and not session.single:
+            # The list of conversations has none that nobody has spoken in; it takes this title later.
+            with contextlib.suppress(ConversationNotFound):
+                await self._conversations.rename(
+                    session.owner, session.user_id, session.conversation_id, body.title
+                )
+        return self.view(session)
 
     async def chats(
         self, identity: Identity, session_id: str, *, limit: int, before: str

@@ -12,6 +12,8 @@ from app.stores.usage import UsageStore, Used, today
 
 _DEFAULT_DAYS: Final = 30
 _FIRST_YEAR: Final = 2000
+_MOST_ROWS: Final = 10_000
+"""Of a report: to write many more would hold the process up."""
 _COLUMNS: Final = {"day": "day", "bot": "bot_id", "user": "user_id", "root": "root"}
 """What can be grouped by, and what it is called in a row; rows are sorted in this order."""
 _COUNTS: Final = ("chats", "tokens", "input", "output")
@@ -37,11 +39,15 @@ class UsageService:
         chosen = [name for name in _COLUMNS if name in group_by.split(",")]
         sums: defaultdict[tuple[str, ...], list[int]] = defaultdict(lambda: [0] * len(_COUNTS))
         total = [0] * len(_COUNTS)
-        for used in await self._usage.rows(identity, since, until):
-            group = sums[tuple(_column(name, used, identity.root) for name in chosen)]
-            for n, count in enumerate((used.chats, used.tokens, used.input, used.output)):
-                group[n] += count
-                total[n] += count
+        async for portion in self._usage.rows(identity, since, until):
+            for used in portion:
+                group = sums[tuple(_column(name, used, identity.root) for name in chosen)]
+                for n, count in enumerate((used.chats, used.tokens, used.input, used.output)):
+                    group[n] += count
+                    total[n] += count
+            if len(sums) > _MOST_ROWS:
+                problem = f"gives more than {_MOST_ROWS} rows: name fewer days, or fewer groups"
+                raise wrong_field("group_by", problem)
         return {
             "from": since.isoformat(),
             "to": until.isoformat(),

@@ -13,8 +13,10 @@ import pytest
 from tests.support import RunningApp, error_of, open_client
 
 Start = Callable[..., RunningApp]
-FILES = Path(__file__).resolve().parents[2] / "app" / "routes" / "pages"
-SERVED = sorted(path for path in FILES.rglob("*") if path.suffix in (".js", ".css", ".svg"))
+ROUTES = Path(__file__).resolve().parents[2] / "app" / "routes"
+FILES, DOCS = ROUTES / "pages", ROUTES / "apidocs"
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
+SERVED = sorted(path for path in FILES.rglob("*") if path.suffix in TYPES)
 MAX_LINES = 450
 
 
@@ -49,8 +51,7 @@ async def test_each_file_comes_with_its_type_a_policy_and_an_etag(start_app: Sta
             assert response.content == path.read_bytes()
             assert response.headers["x-content-type-options"] == "nosniff"
             assert response.headers["cache-control"] == "no-cache"
-            kind = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}[path.suffix]
-            assert response.headers["content-type"].startswith(kind)
+            assert response.headers["content-type"].startswith(TYPES[path.suffix])
             again = await client.get(url, headers={"If-None-Match": response.headers["etag"]})
             assert (again.status_code, again.content) == (304, b"")
             assert (await client.http.head(url)).status_code == 200
@@ -78,8 +79,8 @@ async def test_nothing_else_can_be_read(start_app: Start) -> None:
 
 
 def test_the_page_names_no_outside_address() -> None:
-    for path in [*SERVED, FILES / "index.html"]:
-        if path.parent.name == "vendor":
+    for path in [*SERVED, FILES / "index.html", DOCS / "index.html", DOCS / "docs.js"]:
+        if "vendor" in path.parts:
             continue
         text = path.read_text(encoding="utf-8")
         found = set(re.findall(r"https?://[^\s\"'`)<>]+", text))
@@ -87,9 +88,25 @@ def test_the_page_names_no_outside_address() -> None:
         assert text.count("\n") <= MAX_LINES, path.name
 
 
-def test_vendored_files_are_the_ones_that_are_written_down() -> None:
-    table = (FILES / "vendor" / "VENDOR.md").read_text(encoding="utf-8")
-    for path in sorted((FILES / "vendor").glob("*.js")):
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        assert re.search(rf"`{re.escape(path.name)}`.*`{digest}`", table), path.name
-        assert path.with_name(path.name.split(".")[0] + ".LICENSE").exists()
+@pytest.mark.parametrize("folder", [FILES / "vendor", DOCS / "vendor"], ids=["playground", "docs"])
+def test_vendored_files_are_the_ones_that_are_written_down(folder: Path) -> None:
+    table = (folder / "VENDOR.md").read_text(encoding="utf-8")
+    there = sorted(path for path in folder.rglob("*") if path.suffix in TYPES)
+    assert len(there) >= 2
+    for path in there:
+        name, digest = path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
+        [row] = [row for row in table.splitlines() if row.startswith(f"| `{name}` |")]
+        assert f"`{digest}`" in row, name
+        licence = re.search(r"`([\w.-]+\.LICENSE)`", row)
+        assert licence is not None
+        assert (folder / licence[1]).exists()
+
+
+async def test_the_documentation_loads_nothing_from_elsewhere(start_app: Start) -> None:
+    async with open_client(start_app(APP_MODE="local").base_url) as client:
+        page = await client.get("/docs")
+        assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        for name in re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text):
+            assert (await client.get(f"/{name}")).status_code == 200
+        assert (await client.get("/redoc")).status_code == 404
+        assert (await client.get("/docs/vendor/VENDOR.md")).status_code == 404

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.support import ServiceProcess
+from tests.support import RunningApp, ServiceProcess
 
 MB: Final = 1024 * 1024
 MAY_GROW: Final = 64 * MB
@@ -41,7 +41,7 @@ def descriptors(service: ServiceProcess) -> int:
     return len(list(Path(f"/proc/{service.pid}/fd").iterdir()))
 
 
-def connect(service: ServiceProcess, *, timeout: float = 30) -> socket.socket:
+def connect(service: ServiceProcess | RunningApp, *, timeout: float = 30) -> socket.socket:
     return socket.create_connection(("127.0.0.1", service.port), timeout=timeout)
 
 
@@ -69,7 +69,7 @@ def send_until_refused(raw: socket.socket, piece: bytes, most: int) -> int:
 
 
 def ask(
-    service: ServiceProcess,
+    service: ServiceProcess | RunningApp,
     path: str,
     headers: dict[str, str] | None = None,
     *,

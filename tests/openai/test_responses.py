@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from coze_simulator import SIMULATOR_BOT_ID
 from tests.support import RunningApp, SimControl, wait_until
 
-from .support import APP_KEY, MODEL, sync_client
+from .support import APP_KEY, MODEL, WEBUI_KEY, sync_client
 
 SUBMIT = "/v3/chat/submit_tool_outputs"
 WEATHER = "[[sim:requires_action=function;tool_calls=2;rounds=2]] weather?"
@@ -622,7 +622,9 @@ def test_references_to_more_responses_than_messages_go_along_are_refused(
 def test_a_users_responses_are_erased_with_the_user(ai: OpenAI, door: RunningApp) -> None:
     first = ai.responses.create(model=MODEL, input="hello", user="u-9")
     ai.responses.create(model=MODEL, input="again", user="u-9", previous_response_id=first.id)
-    answer = httpx.delete(f"{door.base_url}/coze/users/u-9", trust_env=False)
+    answer = httpx.delete(
+        f"{door.base_url}/coze/users/u-9", headers={"Authorization": f"Bearer {WEBUI_KEY}"}, trust_env=False
+    )
     assert answer.json()["data"]["task_result"]["data"]["erased_chats"] == 2
     with pytest.raises(openai.NotFoundError):
         ai.responses.retrieve(first.id)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from pydantic import ValidationError
@@ -84,6 +86,30 @@ def test_every_form_of_a_data_url_that_browsers_take_gives_the_same_bytes(url: s
     )
     assert [image.data for image in question.asked.enclosed] == [TRICKY]
     assert data_of_url(clean_url(url)) == TRICKY
+
+
+@pytest.mark.parametrize("piece", ["%41", "%25", "%3d", "%3Da", "=", "%41=%0A", "_", "+"])
+def test_escapes_are_read_as_everybody_reads_them_and_are_no_objects_each(piece: str) -> None:
+    url = "data:," + piece * 200_000
+    tracemalloc.start()
+    try:
+        data = data_of_url(url)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert data == unquote_to_bytes(piece * 200_000)
+    assert most < 12 * len(url), "each escape would be an object, and two million of them take seconds"
+
+
+@pytest.mark.parametrize("text", ["%", "%4", "%%41", "a%", "%4g", "%g4", "=%=", "%\t41"])
+def test_a_percent_sign_that_begins_no_escape_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="%"):
+        data_of_url("data:," + text)
+
+
+def test_the_words_of_a_media_type_are_bounded() -> None:
+    with pytest.raises(ValueError, match="media type"):
+        data_of_url("data:" + ";" * 1_000_000 + ",AAAA")
 
 
 @pytest.mark.parametrize(
@@ -229,6 +255,7 @@ def test_a_picture_of_the_history_that_is_too_large_to_upload_is_passed_over() -
         ([said("a"), said("", "assistant")], [], "a"),
         ([said("a"), said([], "assistant")], [], "a"),
         ([said("a"), said(None, "assistant")], [], "a"),
+        ([said("a"), said([{"type": "text", "text": " "}], "assistant")], [], "a"),
         ([said("a"), said(" \n", "system")], [], "a"),
         ([said("r", "system"), said("a"), said("", "assistant"), said("", "system")], ["r"], "a"),
         ([said([{"type": "text", "text": "t"}], "system")], [], "t"),

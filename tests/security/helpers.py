@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
 from coze_simulator.auth_server import RunningAuth
-from tests.support import Client, RedisServer, RunningApp, data_of, mask, open_client
+from tests.support import Client, RedisServer, RunningApp, data_of, mask, open_client, wait_until
 
 USER = "u-1"
 """Every caller calls its user so: what keeps them apart is the owner, not the name."""
@@ -20,6 +21,7 @@ UNKNOWN = {
     "session_id": "coze_session_1795372833115_7l4mgyuf3lw2iispuvavf",
     "chat_id": "coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n",
     "file_id": "coze_file_1795372832906_7l4mgyuf3lw2iispuvavf",
+    "conversation_id": "7380000000000000001",
     "user_id": "nobody-of-this-name",
     "response_id": "resp_coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n",
 }
@@ -84,11 +86,13 @@ class Belongings:
     sessions: list[str] = field(default_factory=list)
     chats: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    conversations: list[str] = field(default_factory=list)
     responses: list[str] = field(default_factory=list)
     running: str = ""
 
     def named(self, parameter: str) -> list[str]:
         named = {"session_id": self.sessions, "chat_id": self.chats, "file_id": self.files}
+        named["conversation_id"] = self.conversations
         named["response_id"] = self.responses
         return named.get(parameter, [USER])
 
@@ -110,6 +114,12 @@ async def settle_in(client: Client, user_id: str = USER) -> Belongings:
     own.responses.append((await client.post("/coze/openai/v1/responses", json=body)).json()["id"])
     async with client.streaming("GET", f"/coze/chats/{own.running}/events") as reader:
         await reader.until("conversation.chat.in_progress")
+
+    async def listed() -> list[str]:
+        page = data_of(await client.get(f"/coze/users/{quote(user_id, safe='')}/conversations"))
+        return [each["conversation_id"] for each in page["conversations"]]
+
+    own.conversations = await wait_until(listed)  # written down behind a chat's end
     return own
 
 
@@ -147,7 +157,8 @@ def settled_contents(redis: RedisServer) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One route, as the document describes it. ``ids``: names of its path parameters."""
+    """One route, as the document describes it. ``ids``: names of its path parameters, the last of which names
+    what it is about."""
 
     method: str
     path: str

@@ -39,11 +39,12 @@ from .helpers import (
 )
 
 OPERATIONS = list(operations(create_app().openapi()))
-NOBODYS = {"model": "coze"}
+NOBODYS = {"model": "coze", "bot_id": "7380000000000000009"}
 """Names in addresses that belong to nobody, and are the same for everybody."""
 WITH_IDS = [operation for operation in OPERATIONS if set(operation.ids) - set(NOBODYS)]
 NOT_FOUND = {"session_id": "COZE_SESSION_NOT_FOUND", "chat_id": "COZE_CHAT_NOT_FOUND"}
 NOT_FOUND |= {"file_id": "COZE_FILE_NOT_FOUND", "response_id": "response_not_found"}
+NOT_FOUND["conversation_id"] = "COZE_CONVERSATION_NOT_FOUND"
 
 
 def code_of(response: Any) -> str:
@@ -57,7 +58,7 @@ async def unknown_answers(client: Client) -> dict[str, Any]:
     answers = {}
     for operation in WITH_IDS:
         for n, body in enumerate(operation.bodies()):
-            [parameter] = operation.ids
+            parameter = operation.ids[-1]
             response = await ask(client, operation, body, **UNKNOWN)
             answers[f"{operation} {n}"] = comparable(response, UNKNOWN[parameter])
             if parameter in NOT_FOUND:
@@ -71,11 +72,12 @@ async def try_everything(
     """Every operation on every id of the victim: each time the answer is that of an unknown id."""
     tried = 0
     for operation in WITH_IDS:
-        [parameter] = operation.ids
+        parameter = operation.ids[-1]
         values = [user_id] if parameter == "user_id" else victim.named(parameter)
+        assert values, f"the victim has no {parameter}"
         for value in values:
             for n, body in enumerate(operation.bodies()):
-                response = await ask(stranger, operation, body, **{parameter: value})
+                response = await ask(stranger, operation, body, **{"user_id": user_id, parameter: value})
                 seen = comparable(response, value)
                 assert seen == unknown[f"{operation} {n}"], f"{operation} tells of {parameter} {value}"
                 tried += 1
@@ -84,7 +86,9 @@ async def try_everything(
 
 def test_the_walk_knows_every_parameter_that_a_published_route_takes() -> None:
     for operation in OPERATIONS:
-        assert len(operation.ids) <= 1, f"{operation} takes two ids: teach the walk about it"
+        assert len(operation.ids) <= 1 or operation.ids == ("user_id", "conversation_id"), (
+            f"{operation} takes several ids: teach the walk about it"
+        )
         assert set(operation.ids) <= set(UNKNOWN | NOBODYS), (
             f"teach the walk what {operation} takes: {operation.ids}"
         )
@@ -93,13 +97,14 @@ def test_the_walk_knows_every_parameter_that_a_published_route_takes() -> None:
 
 
 PLAYGROUND = ("/coze/playground", "/coze/playground/", "/coze/playground/{name}")
+DOCS = ("/docs", "/docs/{name}")
 """Static files, the same for everybody."""
 
 
 def test_what_is_routed_but_not_published_is_known_by_name() -> None:
     published = {operation.path for operation in OPERATIONS}
     routed = {getattr(route, "path_format", getattr(route, "path", "")) for route in create_app().routes}
-    assert routed - published <= {"/openapi.json", "/docs", "/redoc", "/coze/metrics", "", *PLAYGROUND}
+    assert routed - published <= {"/openapi.json", *DOCS, "/coze/metrics", "", *PLAYGROUND}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
@@ -295,7 +300,8 @@ async def test_somebody_elses_id_costs_the_store_as_much_as_an_unknown_one(
         session_id = await alice.open_session()
         chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
         file_id = data_of(await alice.post("/coze/files", files=A_FILE))["file_id"]
-        foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id}
+        foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id, "user_id": "u-1"}
+        foreign["conversation_id"] = (await alice.session(session_id))["conversation_id"]
         foreign["response_id"] = f"resp_{chat_id}"
 
         async def cost(operation: Operation, values: dict[str, str]) -> int:
@@ -307,7 +313,7 @@ async def test_somebody_elses_id_costs_the_store_as_much_as_an_unknown_one(
             return least
 
         for operation in WITH_IDS:
-            if operation.ids[0] in NOT_FOUND:
+            if operation.ids[-1] in NOT_FOUND:
                 assert await cost(operation, foreign) == await cost(operation, UNKNOWN), str(operation)
 
 
@@ -324,7 +330,8 @@ async def test_somebody_elses_id_is_as_much_work_as_an_unknown_one(
         session_id = await alice.open_session()
         chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
         file_id = data_of(await alice.post("/coze/files", files=A_FILE))["file_id"]
-        foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id}
+        foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id, "user_id": "u-1"}
+        foreign["conversation_id"] = (await alice.session(session_id))["conversation_id"]
         foreign["response_id"] = f"resp_{chat_id}"
 
         asked = len(simulator.requests())
@@ -339,7 +346,7 @@ async def test_somebody_elses_id_is_as_much_work_as_an_unknown_one(
             return [statistics.median(times) for times in took]
 
         for operation in WITH_IDS:
-            if operation.ids[0] not in NOT_FOUND:
+            if operation.ids[-1] not in NOT_FOUND:
                 continue
             for _attempt in range(
                 4
@@ -391,9 +398,10 @@ async def test_guessed_and_malformed_ids_are_unknown_ids(secured: RunningApp, au
             spoilt.append(real[:-1] + ("a" if real[-1] != "a" else "b"))
             spoilt.append(real.replace(real.split("_")[2], secrets.choice(["0" * 13, "9" * 13])))
         for operation in WITH_IDS:
-            [parameter] = operation.ids
+            parameter = operation.ids[-1]
             if parameter == "user_id":
                 continue
             for value in spoilt:
-                response = await ask(alice, operation, operation.body, **{parameter: value})
+                values = {**UNKNOWN, parameter: value}
+                response = await ask(alice, operation, operation.body, **values)
                 assert comparable(response) == unknown[f"{operation} 0"], f"{operation} {value!r}"

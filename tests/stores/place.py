@@ -176,8 +176,15 @@ class Place:
         self.users = UserStore(self.redis, self.keys, self.sessions)
 
     async def with_quota(self) -> None:
+        await self._with_policy(quota=True)
+
+    async def with_usage_rows(self, most: int) -> None:
+        """Of an owner's day in one shard."""
+        await self._with_policy(usage_rows=most)
+
+    async def _with_policy(self, **changed: Any) -> None:
         await self.writer.stop()
-        self._choose(self.policy._replace(quota=True))
+        self._choose(self.policy._replace(**changed))
         self.writer.start()
 
     # -- names -------------------------------------------------------------------------------------------

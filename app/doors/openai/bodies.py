@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from app.doors.openai.values import (
+    MOST_PARTS,
     ClearContent,
     ClearMessages,
     ClearObject,
@@ -51,7 +52,7 @@ class DialogMessage(_Body):
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     """Who said it. What `system` and `developer` say goes along as a message of the user's."""
-    content: Annotated[str | Annotated[list[Part], Field(max_length=1000)] | None, ClearContent] = None
+    content: Annotated[str | Annotated[list[Part], Field(max_length=MOST_PARTS)] | None, ClearContent] = None
     """A text, or parts; of an earlier message those that cannot be sent are passed over."""
     tool_call_id: Annotated[Annotated[str, StringConstraints(max_length=2000)] | None, ClearText] = None
     """With the role `tool`: the call that it answers."""

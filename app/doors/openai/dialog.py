@@ -18,6 +18,7 @@ from app.doors.openai.errors import TOO_LONG
 from app.doors.openai.values import clear_text
 from app.exceptions import ServiceError, UnsupportedMediaType, ValidationFailed
 from app.models import FileType, SubmitToolOutputs
+from app.models.faults import in_plain_words
 from app.tasks.file_types import HEAD_BYTES, sniff
 from app.utils import is_chat_id
 
@@ -157,9 +158,13 @@ def _is_ours(message: DialogMessage) -> bool:
 
 def _is_silent(message: DialogMessage) -> bool:
     """An empty message, as clients put it where the answer is to come."""
-    content = message.content
-    blank = not content.strip() if isinstance(content, str) else not content
-    return blank and not message.tool_calls
+    return not message.tool_calls and all(map(_says_nothing, _parts_of(message)))
+
+
+def _says_nothing(part: Part) -> bool:
+    kind = part.get("type")
+    text = part.get(_TEXTS[kind]) if isinstance(kind, str) and kind in _TEXTS else None
+    return isinstance(text, str) and not text.strip()
 
 
 def tool_outputs_of(messages: Sequence[DialogMessage]) -> tuple[str, SubmitToolOutputs] | None:
@@ -188,9 +193,9 @@ def checked(model: type[_M], values: dict[str, Any], where: str) -> _M:
     try:
         return model.model_validate(values)
     except ValidationError as exc:
-        faults = exc.errors(include_input=False, include_url=False, include_context=False)
+        faults = exc.errors(include_input=False, include_url=False)
         where = "metadata" if faults[0]["loc"][:1] == ("meta_data",) else where
-        words = "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in faults[:3])
+        words = "; ".join(dict.fromkeys(in_plain_words(fault) for fault in faults[:3]))
         long = where == "messages" and any(fault["type"] == "string_too_long" for fault in faults)
         raise (too_long if long else invalid)(where, words) from None
 

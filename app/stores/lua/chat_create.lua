@@ -77,6 +77,11 @@ else
   redis.call('RPUSH', queue, chat)
 end
 s.count = int(redis.call('HINCRBY', session, 'count', 1))
+-- The first message names the session, unless somebody else has.
+if title ~= '' and not s.title then
+  s.title = title
+  redis.call('HSET', session, 'title', title)
+end
 redis.call('HSET', session, 'updated', int(now))
 renew_session(session, chats, s, now, session_ttl, hold)
 if fingerprint ~= '' then remember_key(used, idempotency_key, fingerprint .. ' ' .. chat) end

@@ -10,7 +10,12 @@ local function count_usage()
   local midnight = (day + 1) * DAY
   local of_day = usage .. day
   local tokens, input, output = string.match(counts, '^(%d+) (%d+) (%d+)$')
-  local sums = redis.call('HGET', of_day, row)
+  local sums, rest = redis.call('HGET', of_day, row), string.char(31) -- of nobody and no bot
+  if not sums and redis.call('HLEN', of_day) >= usage_rows then
+    -- Callers make names of users and bots up: those that find no row of their own share one.
+    row = rest
+    sums = redis.call('HGET', of_day, row)
+  end
   local n, t, i, o = string.match(sums or '0 0 0 0', '^(%d+) (%d+) (%d+) (%d+)$')
   redis.call('HSET', of_day, row, string.format('%.0f %.0f %.0f %.0f', n + 1, t + tokens, i + input, o + output))
   if not sums then

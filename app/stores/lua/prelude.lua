@@ -146,3 +146,19 @@ local function renew_session(session, chats, s, now, ttl, hold)
     count_in(leases, 'queued', chat, now + longer)
   end
 end
+
+-- A conversation is remembered for its full time from now on. What is told of it in lists lies beside the proof of
+-- ownership, under a name that the version before finds as a record of its own when it erases the user.
+local function renew_conversation(record, conversations, listed, user, now, ttl)
+  local about, digest, expires = record .. '.about', string.match(record, '([^:]+)$'), int(now + ttl)
+  redis.call('PEXPIRE', record, ttl)
+  redis.call('ZADD', conversations, expires, user .. ':' .. digest)
+  if redis.call('HEXISTS', about, 'id') == 1 then
+    redis.call('HSET', about, 'used', int(now))
+    redis.call('PEXPIRE', about, ttl)
+    redis.call('ZADD', conversations, expires, user .. ':' .. digest .. '.about')
+    redis.call('ZADD', listed, expires, digest)
+    redis.call('PEXPIRE', listed, ttl)
+  end
+  redis.call('PEXPIRE', conversations, ttl)
+end
