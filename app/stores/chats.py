@@ -11,7 +11,6 @@ from app.exceptions import (
     IdempotencyKeyReused,
     NotTheNewest,
     RedisUnavailable,
-    ServiceError,
     SessionBusy,
 )
 from app.models import Identity
