@@ -89,6 +89,12 @@ class ModelNotFound(ServiceError, code="MODEL_NOT_FOUND", status=404):
     default_message = "No such model; GET /coze/openai/v1/models lists them"
 
 
+class BotNotFound(ServiceError, code="BOT_NOT_FOUND", status=404):
+    """Coze's own routes alone."""
+
+    default_message = "No such bot here"
+
+
 class ConversationNotFound(ServiceError, code="COZE_CONVERSATION_NOT_FOUND", status=404):
     default_message = "No such conversation"
 

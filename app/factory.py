@@ -34,16 +34,20 @@ from app.stores.files import FileStore
 from app.stores.leases import LeaseStore
 from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.log_reader import LogReader
+from app.stores.owned import OwnedStore
 from app.stores.rates import RateStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
+from app.tasks.at_coze import ChatsAtCoze
+from app.tasks.bots import BotService
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
 from app.tasks.files import FileService
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
+from app.tasks.owned import OwnedConversations
 from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
@@ -68,6 +72,8 @@ class Resources:
     files: FileService
     usage: UsageService
     conversations: ConversationService
+    owned: OwnedConversations
+    bots: BotService
     streams: Places
     verifier: Verifier
     started_ms: int
@@ -266,6 +272,7 @@ class Stores:
     conversations: ConversationStore
     files: FileStore
     users: UserStore
+    owned: OwnedStore
 
 
 def _stores(settings: Settings, redis: RedisGate, limits: ServiceLimits) -> Stores:
@@ -281,6 +288,7 @@ def _stores(settings: Settings, redis: RedisGate, limits: ServiceLimits) -> Stor
         conversations=ConversationStore(redis, keys, days=settings.conversation_days),
         files=FileStore(redis, keys, days=settings.file_days),
         users=UserStore(redis, keys, sessions),
+        owned=OwnedStore(redis, keys, days=settings.conversation_days),
     )
 
 
@@ -338,10 +346,34 @@ def _users(
         files=stores.files,
         usage=stores.usage,
         conversations=stores.conversations,
+        owned=stores.owned,
         sessions=sessions,
         shutdown=shutdown,
         coze=coze,
         credentials=accounts.states,
+    )
+
+
+def _owned(
+    stores: Stores,
+    sessions: SessionService,
+    chats: ChatService,
+    running: RunningChats,
+    shutdown: Shutdown,
+    coze: CozeClient,
+) -> OwnedConversations:
+    at_coze = ChatsAtCoze(running=running, records=stores.chats, leases=stores.leases, shutdown=shutdown)
+    return OwnedConversations(
+        owned=stores.owned,
+        store=stores.sessions,
+        records=stores.chats,
+        files=stores.files,
+        rates=stores.rates,
+        sessions=sessions,
+        chats=chats,
+        at_coze=at_coze,
+        shutdown=shutdown,
+        coze=coze,
     )
 
 
@@ -354,12 +386,11 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
     """
     async with AsyncExitStack() as stack:
         metrics = stack.enter_context(closing(Metrics(__version__)))
-        open_trace = open_tracing(settings.otel_endpoint, service=settings.otel_service)
-        tracing = await stack.enter_async_context(open_trace)
+        tracing_of = open_tracing(settings.otel_endpoint, service=settings.otel_service)
+        tracing = await stack.enter_async_context(tracing_of)
         redis = await _open_redis(settings, stack, metrics, tracing, world.servers)
         coze, accounts = await _open_coze(settings, stack, metrics, tracing, world.transport)
-        limits = ServiceLimits.of(settings)
-        stores = _stores(settings, redis, limits)
+        stores = _stores(settings, redis, limits := ServiceLimits.of(settings))
         logs, running, shutdown = _open_running(
             settings, stack, redis, coze, stores, limits, metrics, tracing
         )
@@ -396,6 +427,8 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             files=_files(settings, stores, sessions, shutdown, coze),
             usage=UsageService(stores.usage),
             conversations=ConversationService(sessions=stores.sessions, coze=coze),
+            owned=_owned(stores, sessions, chats, running, shutdown, coze),
+            bots=BotService(coze, {settings.bot_id, *settings.bots.values()}),
             streams=Places(limits.streams, metrics.open_streams.inc),
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),

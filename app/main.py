@@ -9,6 +9,8 @@ from loguru import logger
 
 from app import __version__
 from app.config import Settings, load_settings
+from app.doors.coze.errors import COZE_ERRORS
+from app.doors.coze.routes import ROUTES as COZE_ROUTES
 from app.doors.openai import routes as openai_door
 from app.doors.openai.errors import OPENAI_ERRORS
 from app.error_handlers import add_error_handlers
@@ -68,6 +70,7 @@ def create_app(
     for module in (messages, chats, sessions, health, metrics, files, users, usage, admin, docs, playground):
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend(openai_door.router.routes)
+    app.router.routes.extend(COZE_ROUTES)
     for route in app.router.routes:
         if isinstance(route, APIRoute) and route.methods == {"GET"}:
             route.methods = {"GET", "HEAD"}  # RFC 9110, 9.1; the server leaves the body out
@@ -75,8 +78,8 @@ def create_app(
     app.add_middleware(OpenDoor)
     app.add_middleware(Cors)
     app.add_middleware(RequestMiddleware)
-    add_error_handlers(app, shapes=[OPENAI_ERRORS])
-    add_openapi(app, shapes=[OPENAI_ERRORS])
+    add_error_handlers(app, shapes=[OPENAI_ERRORS, COZE_ERRORS])
+    add_openapi(app, shapes=[OPENAI_ERRORS, COZE_ERRORS])
     return app
 
 

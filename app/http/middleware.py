@@ -38,6 +38,7 @@ _EXPOSED_HEADERS: Final = [
     "X-Coze-Chat-Id",
     "X-Request-Id",
     "X-Coze-Logid",
+    "X-Tt-Logid",
     "Location",
     "Retry-After",
     "RateLimit-Limit",
@@ -268,7 +269,7 @@ class Cors:
             self._cors[setting] = CORSMiddleware(
                 self._app,
                 allow_origins=origins,
-                allow_methods=["GET", "HEAD", "POST", "DELETE"],
+                allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
                 # Whatever is asked for: SDKs and proxies add headers of their own, and without credentials
                 # that gives nothing away.
                 allow_headers=["*"],

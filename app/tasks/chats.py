@@ -11,7 +11,17 @@ from typing import Final
 import orjson
 from attrs import define
 
-from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
+from app.exceptions import (
+    ChatState,
+    Overloaded,
+    RedisUnavailable,
+    ServiceError,
+    SessionBusy,
+    SessionExpired,
+    SessionNotFound,
+    SessionTerminated,
+    wrong_field,
+)
 from app.models import (
     SETTLED_STATUSES,
     TERMINAL_STATUSES,
@@ -22,7 +32,7 @@ from app.models import (
     SendMessage,
     SubmitToolOutputs,
 )
-from app.stores.chats import ChatStore, status_of
+from app.stores.chats import BusyPolicy, ChatStore, status_of
 from app.stores.index import user_key
 from app.stores.leases import LeaseStore, SubmittedOutputs
 from app.stores.log_reader import LogReader
@@ -30,7 +40,7 @@ from app.stores.open_log import OpenLog
 from app.stores.rates import Payer, RateStore
 from app.stores.sessions import IdempotencyKey
 from app.stores.usage import UsageStore
-from app.tasks.drafts import Drafts, carries_files
+from app.tasks.drafts import Draft, Drafts, Prompt, carries_files, draft_of
 from app.tasks.frames import tool_call_ids
 from app.tasks.job import Fresh
 from app.tasks.reader import Ending, Reader
@@ -133,6 +143,49 @@ class ChatService:
             )
             return await self._create(identity, payer, session_id, body, request_id, idempotency_key)
 
+    async def send_unread(
+        self,
+        identity: Identity,
+        payer: Payer,
+        prompt: Prompt,
+        session: Callable[[ServiceError | None], Awaitable[str]],
+        *,
+        request_id: str,
+    ) -> Started:
+        """A chat of a body that is passed on to Coze unread.
+
+        Args:
+            payer: who pays for it; only what got a token writes anything.
+            session: names the session that takes it; asked again, with the reason, where that is over.
+
+        Raises as ``send``.
+        """
+        self._shutdown.refuse_if_begun()
+        with self._running.places.taken(identity.owner):
+            await self._rates.take("messages", *payer)
+            await self._usage.check_quota(*payer)
+            failed: ServiceError | None = None
+            gave_up = False
+            while True:
+                session_id = await session(failed)
+                try:
+                    return await self._enter(identity, draft_of(session_id, prompt), request_id)
+                except (SessionNotFound, SessionExpired, SessionTerminated) as error:
+                    failed = error
+                except SessionBusy as error:
+                    # At Coze a chat that waits for tool outputs is in nobody's way, and cannot be cancelled.
+                    if gave_up or not await self._is_given_up(identity, error):
+                        raise
+                    failed, gave_up = None, True
+
+    async def _is_given_up(self, identity: Identity, busy: SessionBusy) -> bool:
+        """Ends the chat that is in the way if it waits for tool outputs."""
+        chat_id = str(busy.details.get("chat_id"))
+        if status_of(await self._chats.record(chat_id, identity)) != "requires_action":
+            return False
+        await self.cancel(identity, chat_id)
+        return True
+
     @contextlib.contextmanager
     def _arrival(self, identity: Identity, body: SendMessage, max_length: int) -> Iterator[None]:
         """Refuses what can be refused before anything is written. What is let in has a place from then on."""
@@ -155,27 +208,37 @@ class ChatService:
         await self._usage.check_quota(*payer)
         await self._sessions.conversation_made(session_id)
         draft = await self._drafts.of(identity, session_id, body)
+        key = idempotency_of(idempotency_key, body)
+        return await self._enter(identity, draft, request_id, on_busy=body.on_busy, key=key)
+
+    async def _enter(
+        self,
+        identity: Identity,
+        draft: Draft,
+        request_id: str,
+        *,
+        on_busy: BusyPolicy = "reject",
+        key: IdempotencyKey | None = None,
+    ) -> Started:
+        """Creates the chat in Redis and starts it, or leaves it in its session's queue."""
+        session_id = draft.new.session_id
         if self._chats.away:
             raise RedisUnavailable
         try:
             created = await self._chats.create(
-                draft.new,
-                identity,
-                on_busy=body.on_busy,
-                max_queued=self._max_queued,
-                idempotency=idempotency_of(idempotency_key, body),
+                draft.new, identity, on_busy=on_busy, max_queued=self._max_queued, idempotency=key
             )
         except RedisUnavailable:
             # Redis may have done it and only its answer be lost: then nobody would own the chat.
             chat_id = draft.chat.chat_id
-            adopt = partial(self._adopt, chat_id, session_id, wanted=idempotency_key is not None)
+            adopt = partial(self._adopt, chat_id, session_id, wanted=key is not None)
             self._in_background(adopt, f"adopt:{chat_id}")
             raise
         if created.index_due:
             self._running.move_in_indexes(created.session)
         if created.kind == "started":
             self._running.start_new(created.session, draft, request_id)
-        for other in (created.displaced, created.in_the_way if body.on_busy == "interrupt" else None):
+        for other in (created.displaced, created.in_the_way if on_busy == "interrupt" else None):
             if other is not None:
                 self._in_background(partial(self._running.cancel, other, session_id), f"cancel:{other}")
         return Started(created.chat_id, Cursor(0, 0))

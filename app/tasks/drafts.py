@@ -19,7 +19,8 @@ from app.utils import is_session_id, iso, new_chat_id
 
 class Prompt(msgspec.Struct, omit_defaults=True):
     """A message as it is kept with the chat's run. ``content``: with attachments, the message as Coze's
-    object_string, which then counts instead. ``credential``: whose the attachments are at Coze."""
+    object_string, which then counts instead. ``credential``: whose the attachments are at Coze. ``passed``: a
+    body of Coze's own API, which is sent as it is instead of all else."""
 
     message: str
     content: str = ""
@@ -28,6 +29,7 @@ class Prompt(msgspec.Struct, omit_defaults=True):
     custom_variables: dict[str, str] | None = None
     meta_data: dict[str, str] = {}
     parameters: dict[str, object] | None = None
+    passed: dict[str, object] | None = None
 
     @property
     def messages(self) -> list[EnterMessage]:
@@ -44,7 +46,8 @@ class Draft(NamedTuple):
     new: NewChat
 
 
-def _draft(session_id: str, prompt: Prompt, attachments: list[SentAttachment]) -> Draft:
+def draft_of(session_id: str, prompt: Prompt, attachments: Sequence[SentAttachment] = ()) -> Draft:
+    """A chat of the session that asks for what the prompt says."""
     moment, chat_id = iso(), new_chat_id(session_id)
     chat = Chat(
         chat_id=chat_id,
@@ -55,15 +58,24 @@ def _draft(session_id: str, prompt: Prompt, attachments: list[SentAttachment]) -
             timestamp=moment,
             message_id=f"msg_{chat_id[-20:]}",
             metadata=prompt.meta_data,
-            attachments=attachments or None,
+            attachments=list(attachments) or None,
         ),
         created_at=moment,
         updated_at=moment,
+        metadata=_passed_metadata(prompt.passed),
     )
     queued = chat.model_copy(update={"status": "pending"})
     record, frames = chat.model_dump_json().encode(), (chat_frame(chat), chat_frame(queued))
     new = NewChat(chat_id, session_id, record, *frames, msgspec.json.encode(prompt))
     return Draft(chat, prompt, new)
+
+
+def _passed_metadata(body: dict[str, object] | None) -> dict[str, str]:
+    """What has to be known of a body that is passed on once the chat is over."""
+    if body is None:
+        return {}
+    unsaved = {"auto_save_history": "false"} if body.get("auto_save_history") is False else {}
+    return {"bot_id": str(body.get("bot_id", "")), **unsaved}
 
 
 class Drafts:
@@ -90,7 +102,7 @@ class Drafts:
             parameters=dict(body.parameters) if body.parameters is not None else None,
         )
         sent = await self._attach(identity, session_id, body, prompt) if carries_files(body) else []
-        return _draft(session_id, prompt, sent)
+        return draft_of(session_id, prompt, sent)
 
     async def _attach(
         self, identity: Identity, session_id: str, body: SendMessage, prompt: Prompt

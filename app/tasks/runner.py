@@ -22,6 +22,7 @@ from app.observing.metrics import Metrics
 from app.stores.event_log import LogWriter
 from app.stores.log_entries import pack
 from app.stores.open_log import ChatEnd
+from app.stores.sessions import SessionRecord
 from app.stores.usage import usage_of_end
 from app.tasks.frames import close_chat, end_frames, tool_call_ids
 from app.tasks.job import GiveUp, Job
@@ -37,6 +38,8 @@ _AFTER_END_SECONDS: Final = 2.0
 _CANCEL_SECONDS: Final = 5.0
 _SEARCH_TRIES: Final = 3
 _SUBMIT_AGAIN: Final = 3
+_MOST_META: Final = 16
+"""Pairs of meta_data that Coze takes. Who has as many is not given ours."""
 _CLOCK_MARGIN: Final = 300
 """Seconds by which Coze's clock and ours may differ."""
 _REPAIR_PAUSE: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -178,7 +181,7 @@ class Runner:
         pause = _BUSY_PAUSE
         while True:
             try:
-                if job.tool_outputs is not None or self._use_stream or not job.session.auto_save_history:
+                if job.tool_outputs is not None or self._use_stream or not job.keeps_history:
                     await self._stream(job)
                 else:
                     chat = await self._coze_of(job).create_chat(self._request(job))
@@ -220,17 +223,37 @@ class Runner:
         Coze remembers things per user: the same user id of two roots must not be one user there.
         """
         session, prompt = job.session, job.prompt
-        scoped = f"{session.owner.partition('|')[0]}:{session.user_id}"
+        if prompt.passed is not None:
+            return self._passed_on(job, prompt.passed)
         opening = msgspec.convert(session.opening_messages, list[EnterMessage])
         return ChatRequest(
             bot_id=session.bot_id,
-            user_id=scoped if self._user_id_scope == "root" else session.user_id,
+            user_id=self._scoped(session, session.user_id),
             messages=[*opening, *prompt.messages],
             conversation_id=session.conversation_id,
             auto_save_history=session.auto_save_history,
             custom_variables=prompt.custom_variables,
             meta_data={**prompt.meta_data, OUR_META_KEY: job.chat.chat_id},
             parameters=prompt.parameters,
+        )
+
+    def _scoped(self, session: SessionRecord, user_id: str) -> str:
+        root = session.owner.partition("|")[0]
+        return f"{root}:{user_id}" if self._user_id_scope == "root" else user_id
+
+    def _passed_on(self, job: Job, body: dict[str, object]) -> ChatRequest:
+        """A body of Coze's own API, unread but for whom and what it names."""
+        user_id, meta = str(body.get("user_id") or ""), body.get("meta_data")
+        passed = {**body, "user_id": self._scoped(job.session, user_id) if user_id else user_id}
+        if meta is None or (isinstance(meta, dict) and len(meta) < _MOST_META):
+            passed["meta_data"] = {**(meta or {}), OUR_META_KEY: job.chat.chat_id}
+        return ChatRequest(
+            bot_id=job.session.bot_id,
+            user_id=user_id,
+            messages=[],
+            conversation_id=job.session.conversation_id,
+            auto_save_history=job.keeps_history,
+            passed=passed,
         )
 
     def _open_stream(self, job: Job) -> AbstractAsyncContextManager[CozeStream]:
@@ -281,7 +304,7 @@ class Runner:
 
         Goes on until the chat's deadline: only when Coze itself has failed does the chat fail.
         """
-        if not job.session.auto_save_history:
+        if not job.keeps_history:
             raise cause or CozeApiError(
                 "The stream from Coze was cut, and with auto_save_history=false Coze keeps no answer",
                 logid=job.fold.logid,

@@ -21,7 +21,7 @@ if redis.call('HEXISTS', chats, chat) == 1 then
 end
 
 -- A session of a single chat is within no limit, so it takes no second one: to callers there is none.
-if s.single and redis.call('EXISTS', order) == 1 then return refused('none') end
+if s.single == '1' and redis.call('EXISTS', order) == 1 then return refused('none') end
 
 local in_the_way, displaced = s.running, ''
 -- A chat whose run is gone (Redis had to make room) can never end: it must not keep the session busy for ever.
@@ -47,6 +47,8 @@ local old = redis.call('LRANGE', order, max_records, -1)
 if #old > 0 then
   redis.call('HDEL', chats, unpack(old))
   for _, id in ipairs(old) do
+    local coze_chat = s.single and redis.call('HGET', chats, 'of:' .. id)
+    if coze_chat then redis.call('HDEL', chats, 'of:' .. id, 'coze:' .. coze_chat) end
     redis.call('DEL', runs .. id, logs .. id)
   end
   redis.call('LTRIM', order, 0, max_records - 1)

@@ -136,3 +136,14 @@ local function renew_session(session, chats, s, now, ttl, hold)
     count_in(leases, 'queued', chat, now + longer)
   end
 end
+
+-- A conversation that an owner has: remembered from its last use on, and found by that in the list of its bot.
+local function renew_owned(record, lists, ttl, now)
+  local conversation, bot = unpack(redis.call('HMGET', record, 'conversation', 'bot'))
+  local list = lists .. bot
+  redis.call('HSET', record, 'used', int(now))
+  redis.call('PEXPIRE', record, ttl)
+  redis.call('ZREMRANGEBYSCORE', list, '-inf', int(now))
+  redis.call('ZADD', list, int(now + ttl), conversation)
+  redis.call('PEXPIRE', list, ttl)
+end
