@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import orjson
 from attrs import define
+from loguru import logger
 
 from app.coze.client import CozeClient
 from app.coze.codes import NOT_FOUND
@@ -116,7 +117,8 @@ class OwnedConversations:
         credential = owned.credential if owned is not None else self._coze.credential_of(identity.owner)
         await self.check_files(identity, asked.file_ids, credential)
         user_id = (owned.user_id if owned is not None else "") or asked.user_id
-        opener = _Opener(self._owned, self._store, identity, asked, user_id, owned)
+        coze = self._coze.using(credential)
+        opener = _Opener(self._owned, self._store, coze, identity, asked, user_id, owned)
         started = await self._chats.send_unread(
             identity,
             Payer(identity.owner, user_key(identity.owner, user_id)),
@@ -276,6 +278,7 @@ class _Opener:
         self,
         owned_store: OwnedStore,
         sessions: SessionStore,
+        coze: CozeClient,
         identity: Identity,
         asked: Asked,
         user_id: str,
@@ -283,6 +286,7 @@ class _Opener:
     ) -> None:
         self._store = owned_store
         self._sessions = sessions
+        self._coze = coze
         self._identity = identity
         self._asked = asked
         self._user_id = user_id
@@ -298,13 +302,13 @@ class _Opener:
                 raise failed
         if self._owned is None:
             self.session_id = new_id("session")
-            await self._open(None)
+            await self._open(None, await self._new_conversation())
         elif failed is None and self.session_id:
             return self.session_id
         elif isinstance(failed, SessionNotFound):
             # Whoever has put its name there is about to open it, or has died before that: it may be opened
             # by anybody, since opening it a second time changes nothing.
-            await self._open(self._owned)
+            await self._open(self._owned, self._owned.conversation_id)
         else:
             self._owned = await self._store.serve(
                 self._owned,
@@ -314,10 +318,19 @@ class _Opener:
                 bot_id=self._asked.bot_id,
             )
             self.session_id = self._owned.session_id
-            await self._open(self._owned)
+            await self._open(self._owned, self._owned.conversation_id)
         return self.session_id
 
-    async def _open(self, owned: Owned | None) -> None:
+    async def _new_conversation(self) -> str:
+        """Only in a conversation that is known can a chat be searched for whose stream was cut, or whose
+        owner died, before Coze had told its ids. Without one ("") Coze makes it with the chat."""
+        try:
+            return await self._coze.create_conversation(bot_id=self._asked.bot_id)
+        except UpstreamError as error:
+            logger.info("no conversation for a chat yet: {}", error.code)
+            return ""
+
+    async def _open(self, owned: Owned | None, conversation_id: str) -> None:
         await self._sessions.open(
             self.session_id,
             self._identity,
@@ -327,7 +340,7 @@ class _Opener:
             additional_messages=[],
             metadata={},
             serves_conversation=True,
-            conversation=(owned.conversation_id, owned.credential) if owned is not None else None,
+            conversation=(conversation_id, self._coze.credential) if conversation_id else None,
         )
 
 
