@@ -43,9 +43,9 @@ def python_environment() -> Iterator[list[str]]:
 
 
 @contextmanager
-def node_environment() -> Iterator[list[str]]:
-    """Node with the packages of node/package.json, from the registry that npm is set up for; its scripts are
-    in the folder that is the last element.
+def node_environment(scripts: Path = HERE / "node") -> Iterator[list[str]]:
+    """Node with the packages of the package.json that is among the ``scripts``, from the registry that npm is
+    set up for; its scripts are in the folder that is the last element.
 
     Raises ``NotToBeHad``.
     """
@@ -53,7 +53,7 @@ def node_environment() -> Iterator[list[str]]:
     if node is None or npm is None:
         raise NotToBeHad("node and npm are not installed")
     with TemporaryDirectory(prefix="coze-clients-") as directory:
-        shutil.copytree(HERE / "node", directory, dirs_exist_ok=True)
+        shutil.copytree(scripts, directory, dirs_exist_ok=True)
         _install([npm, "install", "--prefix", directory, "--no-audit", "--no-fund", "--no-package-lock"])
         yield [node, directory]
 
