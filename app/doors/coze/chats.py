@@ -72,7 +72,7 @@ async def create_chat(
         if place is not None:
             return stream_of(context, begun, place)
     logid = begun.at_coze.logid or context.request_id
-    return answer(chat_just_begun(begun, "in_progress", created_of(begun.started.chat_id)), logid)
+    return _in_progress(begun, logid)
 
 
 @router.get(
@@ -182,7 +182,13 @@ async def submit_tool_outputs(
         begun = Begun(started, AtCoze(chat_id, conversation_id), _bot_of(found))
         if place is not None:
             return stream_of(context, begun, place, goes_on=True)
-    return answer(chat_just_begun(begun, "in_progress", created_of(started.chat_id)), context.request_id)
+    return _in_progress(begun, context.request_id)
+
+
+def _in_progress(begun: Begun, logid: str) -> Response:
+    """Whatever it is by now: the SDKs poll what is in progress, and nothing else."""
+    chat_id = begun.started.chat_id
+    return answer(chat_just_begun(begun, "in_progress", created_of(chat_id)), logid, chat_id=chat_id)
 
 
 def _bot_of(found: Found) -> str:

@@ -19,19 +19,21 @@ _STATUSES: Final = {
 Json = dict[str, Any]
 
 
-def answer(data: object, logid: str, **beside: object) -> Response:
-    """A success in Coze's envelope. ``data`` None: without that key. ``beside``: keys next to it."""
+def answer(data: object, logid: str, *, chat_id: str = "", **beside: object) -> Response:
+    """A success in Coze's envelope. ``data`` None: without that key. ``chat_id``: ours, for a header.
+    ``beside``: keys next to ``data``."""
     body: Json = {"code": 0, "msg": ""}
     if data is not None:
         body["data"] = data
     body |= beside
     body["detail"] = {"logid": logid}
-    return Response(orjson.dumps(body), headers={"X-Tt-Logid": logid}, media_type="application/json")
+    headers = {"X-Tt-Logid": logid} | ({"X-Coze-Chat-Id": chat_id} if chat_id else {})
+    return Response(orjson.dumps(body), headers=headers, media_type="application/json")
 
 
 def passed(reply: Passed, request_id: str, *beside: str) -> Response:
     """Coze's own answer. ``beside``: names of keys next to ``data``."""
-    more = {name: reply.body[name] for name in beside if name in reply.body}
+    more: dict[str, Any] = {name: reply.body[name] for name in beside if name in reply.body}
     return answer(reply.data, reply.logid or request_id, **more)
 
 
