@@ -14,12 +14,15 @@ WANT_TMUX=""
 
 usage() {
     cat <<'TEXT'
-Usage: ./run-service.sh test|deployment|check|stop|status|restart [--no-tmux]
+Usage: ./run-service.sh test|deployment|check|stop|status|restart [--no-tmux] [--live [--yes]]
 
   test         with a local Coze simulator, no login, no .env needed
   deployment   against Coze; needs COZE_API_TOKEN, COZE_BOT_ID and a Redis
   check        looks at .env, Redis, Coze, token, bot, auth service and clock, one line each with its fix;
                starts nothing (exit status 0: fine, 1: warnings, 2: failures)
+  check --live asks the configured Coze itself what the service rests on, above all whether a chat goes on when
+               its connection drops; costs about 2,000 tokens and asks first (--yes: does not). Exit status 0
+               where no answer is lost
   status       what runs (exit status 0: healthy, 1: running but not healthy, 3: not running)
   stop         ends what was started from here, and nothing else
   restart      stop, then start in the mode of the last start (or: restart test, restart deployment)
@@ -31,12 +34,13 @@ TEXT
 }
 
 parse_arguments() {
-    ACTION=""
+    ACTION="" CHECK_OPTIONS=()
     local argument
     for argument in "$@"; do
         case $argument in
             -h | --help) usage && exit 0 ;;
             --no-tmux) WANT_TMUX=no ;;
+            --live | --yes) CHECK_OPTIONS+=("$argument") ;;
             test | deployment)
                 [[ -z $MODE ]] || bad_usage "two modes given"
                 MODE=$argument
@@ -50,6 +54,7 @@ parse_arguments() {
     done
     [[ -n $ACTION$MODE ]] || bad_usage "no command given"
     [[ -z $MODE || $ACTION == "" || $ACTION == restart ]] || bad_usage "$ACTION takes no mode"
+    [[ ${#CHECK_OPTIONS[@]} == 0 || $ACTION == check ]] || bad_usage "${CHECK_OPTIONS[0]} belongs to check"
     ACTION=${ACTION:-start}
 }
 
@@ -235,6 +240,15 @@ playground_line() {
     fi
 }
 
+# What `check --live` found of this Coze, so that nobody runs for long on what was only assumed.
+live_line() {
+    local summary=""
+    if [[ -r $RUN_DIR/coze-live.json ]]; then
+        summary=$(sed -n 's/^  "summary": "\(.*\)",$/\1/p' "$RUN_DIR/coze-live.json")
+    fi
+    say "  coze       ${summary:-not asked yet whether answers can be lost here: ./run-service.sh check --live}"
+}
+
 print_addresses() {
     local headers="" proxy="" say_sid="" python=python3
     command -v python3 >/dev/null 2>&1 || python="$VENV_PY"
@@ -250,6 +264,7 @@ $(docs_line)
   redis      $CFG_REDIS_SHOWN
   logs       ${RUN_DIR#"$ROOT/"}/service.log    stop: ./run-service.sh stop
 TEXT
+    if [[ $MODE == deployment ]]; then live_line; fi
     if [[ $MODE == test ]]; then say "  simulator  http://127.0.0.1:$CFG_SIMULATOR_PORT/coze"; fi
     if [[ $USE_TMUX == yes ]]; then say "  tmux       tmux attach -t $SESSION"; fi
     if [[ $CFG_PORT == 6000 ]]; then say "  (browsers refuse port 6000; for playground and API docs: PORT=6001 ./run-service.sh $MODE)"; fi
@@ -349,7 +364,7 @@ main() {
             ;;
         check)
             ensure_venv requirements.lock
-            exec "$VENV_PY" -m app.check
+            COZE_RUN_DIR=$RUN_DIR exec "$VENV_PY" -m app.check ${CHECK_OPTIONS[@]+"${CHECK_OPTIONS[@]}"}
             ;;
         stop)
             use_some_python

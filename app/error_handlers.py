@@ -96,10 +96,14 @@ ENVELOPE: Final = ErrorShape("coze", "", ErrorEnvelope, _envelope)
 
 def error_response(error: ServiceError, scope: Scope) -> Response:
     """The answer to the request of ``scope``, in the shape that its path asks for."""
-    request_id = scope.get("state", {}).get("request_id", "")
+    state = scope.get("state", {})
+    request_id = state.get("request_id", "")
     shape = _shape_of(scope)
     status = shape.status(error)
     headers = error.headers | shape.headers(error)
+    if chat_id := state.get("chat_id"):  # it runs, though this request failed: the caller can come back
+        headers["X-Coze-Chat-Id"] = chat_id
+        error.details = {"chat_id": chat_id, **error.details}
     if status == 401:  # RFC 9110, 11.6.1: says how to authenticate; browsers ask nobody for these two
         headers["WWW-Authenticate"] = shape.challenge(error)
     if shape.logid_header:

@@ -89,14 +89,12 @@ class ModelNotFound(ServiceError, code="MODEL_NOT_FOUND", status=404):
     default_message = "No such model; GET /coze/openai/v1/models lists them"
 
 
-class BotNotFound(ServiceError, code="BOT_NOT_FOUND", status=404):
-    """Coze's own routes alone."""
-
-    default_message = "No such bot here"
-
-
 class ConversationNotFound(ServiceError, code="COZE_CONVERSATION_NOT_FOUND", status=404):
     default_message = "No such conversation"
+
+
+class BotNotFound(ServiceError, code="COZE_BOT_NOT_FOUND", status=404):
+    default_message = "No such bot; GET /coze/bots lists them"
 
 
 class RouteNotFound(ServiceError, code="NOT_FOUND", status=404):
@@ -115,6 +113,12 @@ class SessionBusy(ServiceError, code="COZE_SESSION_BUSY", status=409, retry_afte
 
 class ChatState(ServiceError, code="COZE_CHAT_STATE", status=409):
     default_message = "The chat is not in a state that allows this"
+
+
+class NotTheNewest(ChatState):
+    """What was to go on from a chat; the session has gone on from it already."""
+
+    default_message = "The session has a newer chat"
 
 
 class SessionTerminated(ServiceError, code="COZE_SESSION_TERMINATED", status=410):

@@ -27,26 +27,19 @@ from app.observing.metrics import Metrics
 from app.observing.scrapes import MetricsPages
 from app.observing.tracing import Tracing, open_tracing
 from app.redis_client import Keys, RedisGate, Servers, open_redis
-from app.stores.chats import ChatStore
-from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
-from app.stores.files import FileStore
-from app.stores.leases import LeaseStore
-from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.log_reader import LogReader
-from app.stores.owned import OwnedStore
-from app.stores.rates import RateStore
-from app.stores.sessions import SessionStore
-from app.stores.usage import UsageStore
-from app.stores.users import UserStore
+from app.tasks.asking import CozeForCallers
 from app.tasks.at_coze import ChatsAtCoze
 from app.tasks.bots import BotService
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
 from app.tasks.drafts import Drafts
+from app.tasks.feedback import FeedbackService
 from app.tasks.files import FileService
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
+from app.tasks.opened import Stores, open_stores
 from app.tasks.owned import OwnedConversations
 from app.tasks.places import Places
 from app.tasks.runner import Runner
@@ -54,9 +47,14 @@ from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
 from app.tasks.usage import UsageService
+from app.tasks.user_conversations import UserConversations
 from app.tasks.users import UserService
 from app.utils import now_ms
 from app.utils.big_bodies import BigBodies
+from app.utils.kept import Kept
+
+_CHECKED_SECONDS: Final = 1.0
+"""Less than any interval at which a balancer asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,9 @@ class Resources:
     usage: UsageService
     conversations: ConversationService
     owned: OwnedConversations
+    past: UserConversations
     bots: BotService
+    feedback: FeedbackService
     streams: Places
     verifier: Verifier
     started_ms: int
@@ -82,6 +82,12 @@ class Resources:
     api_keys: ApiKeys
     big_bodies: BigBodies
     metrics_pages: MetricsPages
+    redis_check: Kept[bool]
+
+    async def redis_works(self) -> bool:
+        """For whoever asks without a token: Redis is looked at once in a second, however many ask. That it is
+        away is known at once."""
+        return not self.redis.away and await self.redis_check.get()
 
     @property
     def uptime(self) -> int:
@@ -229,27 +235,6 @@ async def _open_coze(
     return CozeClient(api, accounts.named("")), accounts
 
 
-def _log_policy(settings: Settings, limits: ServiceLimits) -> LogPolicy:
-    return LogPolicy(
-        lease=int(settings.lease_seconds * 1000),
-        session_ttl=settings.session_expire * 1000,
-        log_ttl=settings.result_expire * 1000,
-        hold=int(settings.chat_timeout * 1000) + 60_000,
-        usage_ttl=settings.usage_retention_days * 86_400_000,
-        quota=limits.tokens.exists,
-    )
-
-
-def _session_limits(settings: Settings, limits: ServiceLimits) -> SessionLimits:
-    return SessionLimits(
-        expire=settings.session_expire,
-        inactive=settings.user_inactive_timeout,
-        sessions=limits.sessions,
-        users=limits.users,
-        hold=_log_policy(settings, limits).hold,
-    )
-
-
 def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, metrics: Metrics) -> Runner:
     return Runner(
         coze=coze,
@@ -259,36 +244,6 @@ def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, metrics: Me
         max_log_bytes=settings.max_chat_log_bytes,
         user_id_scope=settings.user_id_scope,
         metrics=metrics,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    sessions: SessionStore
-    chats: ChatStore
-    leases: LeaseStore
-    rates: RateStore
-    usage: UsageStore
-    conversations: ConversationStore
-    files: FileStore
-    users: UserStore
-    owned: OwnedStore
-
-
-def _stores(settings: Settings, redis: RedisGate, limits: ServiceLimits) -> Stores:
-    keys, policy = Keys(settings.redis_prefix), _log_policy(settings, limits)
-    leases = LeaseStore(redis, keys, policy)
-    sessions = SessionStore(redis, keys, _session_limits(settings, limits))
-    return Stores(
-        sessions=sessions,
-        chats=ChatStore(redis, keys, policy, leases.process),
-        leases=leases,
-        rates=RateStore(redis, keys, limits.rates),
-        usage=UsageStore(redis, keys, days=settings.usage_retention_days, daily_tokens=limits.tokens),
-        conversations=ConversationStore(redis, keys, days=settings.conversation_days),
-        files=FileStore(redis, keys, days=settings.file_days),
-        users=UserStore(redis, keys, sessions),
-        owned=OwnedStore(redis, keys, days=settings.conversation_days),
     )
 
 
@@ -324,14 +279,35 @@ def _open_running(
     return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
 
 
+def _sessions(
+    settings: Settings, stores: Stores, running: RunningChats, shutdown: Shutdown, coze: CozeClient
+) -> SessionService:
+    return SessionService(
+        sessions=stores.sessions,
+        conversations=stores.conversations,
+        rates=stores.rates,
+        running=running,
+        shutdown=shutdown,
+        coze=coze,
+        default_bot_id=settings.bot_id,
+        max_opening_bytes=settings.max_opening_bytes,
+    )
+
+
 def _files(
-    settings: Settings, stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient
+    settings: Settings,
+    stores: Stores,
+    sessions: SessionService,
+    shutdown: Shutdown,
+    streams: Places,
+    coze: CozeClient,
 ) -> FileService:
     return FileService(
         files=stores.files,
         rates=stores.rates,
         sessions=sessions,
         shutdown=shutdown,
+        streams=streams,
         coze=coze,
         max_bytes=settings.max_file_bytes,
         seconds=settings.upload_timeout,
@@ -345,6 +321,7 @@ def _users(
         users=stores.users,
         files=stores.files,
         usage=stores.usage,
+        rates=stores.rates,
         conversations=stores.conversations,
         owned=stores.owned,
         sessions=sessions,
@@ -369,12 +346,28 @@ def _owned(
         records=stores.chats,
         files=stores.files,
         rates=stores.rates,
+        usage=stores.usage,
+        places=running.places,
         sessions=sessions,
         chats=chats,
         at_coze=at_coze,
         shutdown=shutdown,
         coze=coze,
     )
+
+
+def _past(stores: Stores, sessions: SessionService, coze: CozeClient) -> UserConversations:
+    return UserConversations(
+        conversations=stores.conversations,
+        users=stores.users,
+        sessions=sessions,
+        rates=stores.rates,
+        coze=coze,
+    )
+
+
+def _bots(settings: Settings, coze: CozeClient) -> BotService:
+    return BotService(coze, dict.fromkeys((settings.bot_id, *settings.bots.values())))
 
 
 @asynccontextmanager
@@ -390,20 +383,14 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         tracing = await stack.enter_async_context(tracing_of)
         redis = await _open_redis(settings, stack, metrics, tracing, world.servers)
         coze, accounts = await _open_coze(settings, stack, metrics, tracing, world.transport)
-        stores = _stores(settings, redis, limits := ServiceLimits.of(settings))
+        stores = open_stores(settings, redis, limits := ServiceLimits.of(settings))
         logs, running, shutdown = _open_running(
             settings, stack, redis, coze, stores, limits, metrics, tracing
         )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
-        sessions = SessionService(
-            sessions=stores.sessions,
-            conversations=stores.conversations,
-            rates=stores.rates,
-            running=running,
-            shutdown=shutdown,
-            coze=coze,
-            default_bot_id=settings.bot_id,
-        )
+        sessions = _sessions(settings, stores, running, shutdown, coze)
+        streams = Places(limits.streams, metrics.open_streams.inc)
+        callers = CozeForCallers(coze, stores.rates)
         chats = ChatService(
             sessions=sessions,
             chats=stores.chats,
@@ -413,6 +400,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             leases=stores.leases,
             logs=logs,
             running=running,
+            streams=streams,
             shutdown=shutdown,
             max_length=settings.max_message_length,
             max_queued=settings.max_queued_per_session,
@@ -424,12 +412,14 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             chats=chats,
             shutdown=shutdown,
             users=_users(stores, sessions, shutdown, coze, accounts),
-            files=_files(settings, stores, sessions, shutdown, coze),
-            usage=UsageService(stores.usage),
-            conversations=ConversationService(sessions=stores.sessions, coze=coze),
+            files=_files(settings, stores, sessions, shutdown, streams, coze),
+            usage=UsageService(stores.usage, stores.rates),
+            conversations=ConversationService(sessions=stores.sessions, coze=callers),
             owned=_owned(stores, sessions, chats, running, shutdown, coze),
-            bots=BotService(coze, {settings.bot_id, *settings.bots.values()}),
-            streams=Places(limits.streams, metrics.open_streams.inc),
+            past=_past(stores, sessions, coze),
+            bots=_bots(settings, coze),
+            feedback=FeedbackService(chats=stores.chats, sessions=stores.sessions, coze=callers),
+            streams=streams,
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
             started_ms=now_ms(),
             metrics=metrics,
@@ -437,4 +427,5 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             api_keys=api_keys(settings),
             big_bodies=BigBodies(),
             metrics_pages=MetricsPages(metrics, chats.queued),
+            redis_check=Kept(redis.works, _CHECKED_SECONDS),
         )

@@ -13,14 +13,16 @@ from app.doors.coze.errors import COZE_ERRORS
 from app.doors.coze.routes import ROUTES as COZE_ROUTES
 from app.doors.openai import routes as openai_door
 from app.doors.openai.errors import OPENAI_ERRORS
+from app.doors.openai.responses import routes as openai_responses
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
+from app.http.document import add_openapi
 from app.http.middleware import Cors, Refusals, RequestMiddleware
 from app.http.open_door import OpenDoor
-from app.http.openapi import add_openapi
 from app.routes import (
     admin,
+    bots,
     chats,
     docs,
     files,
@@ -67,9 +69,12 @@ def create_app(
     )
     # The busiest first: routes are tried in this order. Put in directly, since including a router makes each
     # request look for its route twice.
-    for module in (messages, chats, sessions, health, metrics, files, users, usage, admin, docs, playground):
+    for module in (
+        *(messages, chats, sessions, health, metrics, files, users, bots, usage, admin),
+        *(docs, playground),
+    ):
         app.router.routes.extend(module.router.routes)
-    app.router.routes.extend(openai_door.router.routes)
+    app.router.routes.extend([*openai_door.router.routes, *openai_responses.router.routes])
     app.router.routes.extend(COZE_ROUTES)
     for route in app.router.routes:
         if isinstance(route, APIRoute) and route.methods == {"GET"}:

@@ -91,7 +91,7 @@ def _api_routes(core: Core, prefix: str) -> list[Route]:
         (
             "/v1/conversations/{conversation_id}/messages/{message_id}/feedback",
             ["POST", "DELETE"],
-            messages.feedback,
+            conversations.message_feedback,
         ),
         ("/v1/files/retrieve", ["GET"], conversations.retrieve_file),
         ("/v1/bot/get_online_info", ["GET"], bots.online_info),

@@ -33,7 +33,12 @@ async def create_chat(call: Call) -> Response:
     if asked.bot_id == UNPUBLISHED_BOT_ID:
         raise ApiError(4015)
     check_files(call.store, call.identity, asked.messages)
-    conversation = _conversation(call, asked)
+    try:
+        conversation = _conversation(call, asked)
+    except ApiError as error:
+        if error.code == 4016 and asked.stream and call.core.options.busy_as_event:
+            return call.refusal_as_stream(error)
+        raise
     chat = _new_chat(call, conversation, asked)
     call.store.add_chat(conversation, chat)
     call.record.conversation_id, call.record.chat_id = conversation.id, chat.id
@@ -85,7 +90,7 @@ def _new_chat(call: Call, conversation: Conversation, asked: ChatRequest) -> Cha
         knobs=call.knobs,
         saved=asked.save,
         created_at=int(time.time()),
-        meta_data=asked.meta_data,
+        meta_data=asked.meta_data if call.core.options.keeps_meta_data else {},
         prompt_tokens=_SYSTEM_PROMPT_TOKENS + tokens,
         rounds_left=call.knobs.rounds if call.knobs.requires_action else 0,
     )

@@ -71,13 +71,6 @@ async def rename_conversation(call: Call) -> Response:
     return call.reply(call.dialect.conversation(conversation))
 
 
-async def delete_conversation(call: Call) -> Response:
-    """DELETE /v1/conversations/{id}, with all that was said in it."""
-    conversation = call.store.conversation(call.request.path_params["conversation_id"], call.identity)
-    call.store.delete_conversation(conversation)
-    return call.reply(None)
-
-
 async def retrieve_conversation(call: Call) -> Response:
     """GET /v1/conversation/retrieve."""
     conversation = call.store.conversation(call.query("conversation_id"), call.identity)
@@ -122,6 +115,36 @@ async def clear_conversation(call: Call) -> Response:
     call.record.conversation_id = conversation.id
     conversation.section_id = call.store.ids.next()
     return call.reply({"id": conversation.section_id, "conversation_id": conversation.id})
+
+
+async def delete_conversation(call: Call) -> Response:
+    """DELETE /v1/conversations/{id}: it is gone, with all that was said in it."""
+    conversation = call.store.conversation(call.request.path_params["conversation_id"], call.identity)
+    call.record.conversation_id = conversation.id
+    call.store.forget(conversation)
+    return call.reply({})
+
+
+async def message_feedback(call: Call) -> Response:
+    """POST and DELETE /v1/conversations/{id}/messages/{id}/feedback: of an answer; the last one counts."""
+    path = call.request.path_params
+    conversation = call.store.conversation(path["conversation_id"], call.identity)
+    call.record.conversation_id = conversation.id
+    answers = [item for item in conversation.messages if item.role == "assistant"]
+    message = next((item for item in answers if item.id == path["message_id"]), None)
+    if message is None:
+        raise ApiError(4005)
+    if call.request.method == "DELETE":
+        message.feedback = None
+        return call.reply({})
+    kind, reasons = text_of(call.body, "feedback_type", required=True), call.body.get("reason_types", [])
+    if kind not in ("like", "unlike"):
+        raise bad("feedback_type must be like or unlike")
+    if not isinstance(reasons, list) or not all(isinstance(item, str) for item in reasons):
+        raise bad("reason_types must be a list of strings")
+    feedback = {"feedback_type": kind, "reason_types": reasons, "comment": text_of(call.body, "comment")}
+    message.feedback = feedback
+    return call.reply({})
 
 
 async def upload_file(call: Call) -> Response:

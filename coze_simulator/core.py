@@ -181,6 +181,12 @@ class Call:
         headers = {"content-type": "application/json; charset=utf-8", self.dialect.logid_header: self.logid}
         return WireResponse(dumps(body), status=status, headers=headers, knobs=self.knobs)
 
+    def refusal_as_stream(self, error: ApiError) -> Response:
+        """A stream whose first event is the refusal, and its last."""
+        body = self.dialect.frame("error", {"code": error.code, "msg": error.msg})
+        headers = {**self.dialect.stream_headers, self.dialect.logid_header: self.logid}
+        return WireResponse(body, status=200, headers=headers, knobs=self.knobs)
+
     def unknown_path(self) -> Response:
         """The answer where there is no such endpoint."""
         return self.json(*self.dialect.unknown_path(self.logid))

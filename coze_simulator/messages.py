@@ -1,4 +1,4 @@
-"""Single messages of a conversation: made, looked at, liked or not."""
+"""Single messages of a conversation: made and looked at."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from coze_simulator.chats import stored_message
 from coze_simulator.core import Call
 from coze_simulator.errors import ApiError
 from coze_simulator.state import Message
-from coze_simulator.validate import bad, check_files, messages_of, text_of
+from coze_simulator.validate import check_files, messages_of
 
 
 async def create_message(call: Call) -> Response:
@@ -23,20 +23,6 @@ async def retrieve_message(call: Call) -> Response:
     """GET /v1/conversation/message/retrieve."""
     found = _message(call, call.query("conversation_id"), call.query("message_id"))
     return call.reply(call.dialect.message(found, listed=True))
-
-
-async def feedback(call: Call) -> Response:
-    """POST or DELETE /v1/conversations/{id}/messages/{id}/feedback. The answer has no data."""
-    params = call.request.path_params
-    message = _message(call, params["conversation_id"], params["message_id"])
-    if call.request.method == "DELETE":
-        call.store.feedback.pop(message.id, None)
-    else:
-        kind = text_of(call.body, "feedback_type", required=True)
-        if kind not in ("like", "unlike"):
-            raise bad("feedback_type is like or unlike")
-        call.store.feedback[message.id] = kind
-    return call.reply(None)
 
 
 def _message(call: Call, conversation_id: str, message_id: str) -> Message:

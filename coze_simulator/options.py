@@ -32,6 +32,9 @@ class SimulatorOptions:
     ``http_errors``: send 400/401/403/404/429 for the codes the JS SDK maps so, instead of 200 for everything.
     ``seed``: changes the wording of the answers; equal seeds give equal answers.
     ``id_seed``: with the same seed and clock the ids are the same, too; None: other ones each time.
+    ``keeps_meta_data``: whether a chat tells the meta_data it was given.
+    ``busy_as_event``: 4016 as the first event of a stream, where one was asked for.
+    ``has_feedback``: whether there is an endpoint for feedback.
     ``max_conversations``: the oldest idle conversations are forgotten beyond this number.
     """
 
@@ -41,6 +44,9 @@ class SimulatorOptions:
     http_errors: bool = False
     seed: int = 0
     max_conversations: int = 50_000
+    keeps_meta_data: bool = True
+    busy_as_event: bool = False
+    has_feedback: bool = True
     id_seed: int | None = None
 
     def pace(self, seconds: float) -> float:

@@ -52,6 +52,7 @@ class Message:
     meta_data: Mapping[str, str] = field(default_factory=dict)
     created_at: int = 0
     in_context: bool = True
+    feedback: Mapping[str, object] | None = None
 
 
 @dataclass(slots=True)
@@ -163,8 +164,6 @@ class Store:
         self.conversations: OrderedDict[str, Conversation] = OrderedDict()
         self.chats: dict[str, Chat] = {}
         self.files: OrderedDict[str, StoredFile] = OrderedDict()
-        self.feedback: dict[str, str] = {}
-        """By message id: like or unlike."""
         self.running = 0
         self.max_running = 0
         self.chats_created = 0
@@ -190,12 +189,6 @@ class Store:
         self._forget_oldest()
         return conversation
 
-    def delete_conversation(self, conversation: Conversation) -> None:
-        """With its chats."""
-        del self.conversations[conversation.id]
-        for chat_id in conversation.chat_ids:
-            self.chats.pop(chat_id, None)
-
     def _forget_oldest(self) -> None:
         excess = len(self.conversations) - self._max_conversations
         if excess <= 0:
@@ -204,7 +197,13 @@ class Store:
             item for item in self.conversations.values() if item.active is None or not item.active.running
         )
         for conversation in [item for item, _ in zip(idle, range(excess), strict=False)]:
-            self.delete_conversation(conversation)
+            self.forget(conversation)
+
+    def forget(self, conversation: Conversation) -> None:
+        """The conversation and its chats are unknown from now on."""
+        del self.conversations[conversation.id]
+        for chat_id in conversation.chat_ids:
+            self.chats.pop(chat_id, None)
 
     def conversation(self, conversation_id: str, identity: str) -> Conversation:
         """Raises ApiError 4002 when it is unknown or another identity's."""

@@ -15,11 +15,13 @@ import pytest
 
 from app.config import load_settings, unknown_names
 from app.config.faults import SettingsError, read_env_file
+from app.config.redis_url import parse_redis_url
 from app.config.values import checked_origins, checked_tokens, clean_token
 from app.coze.transport import TransportName, build_http_client
 from app.factory import check_parts
 from app.http.listening import listen
 from app.logging_config import write_stdout
+from app.redis_client.servers import open_sentinel, open_single
 
 from .support import make_settings
 from .support.ports import free_port
@@ -92,6 +94,27 @@ def test_the_address_of_coze_may_be_the_bare_one(url: str, chat: str, base: str)
         ("REDIS_URL", f"unix://{SECRET}/redis.sock"),
         ("REDIS_URL", f"unix://u:a#{SECRET}@/redis.sock"),
         ("REDIS_URL", f"redis://h/0?{SECRET}=1"),
+        ("REDIS_URL", f"redis://:{SECRET}@h/0?socket_timeout={SECRET}"),
+        ("REDIS_URL", f"redis://:{SECRET}@h/0?max_connections={SECRET}"),
+        ("REDIS_URL", f"redis://:{SECRET}@h/0?db={SECRET}"),
+        ("REDIS_URL", f"redis://:{SECRET}@h/0?protocol=4"),
+        ("REDIS_URL", f"redis://:{SECRET}@h/0?socket_timeout=0"),
+        ("REDIS_URL", f"redis://:{SECRET}@h/0?timeout=nan"),
+        ("REDIS_URL", f"redis://:{SECRET}@h/0?health_check_interval=0.5"),
+        ("REDIS_URL", f"redis://:{SECRET}@h/0?retry_on_timeout={SECRET}"),
+        ("REDIS_URL", f"redis://:{SECRET}@h/0?ssl_cert_reqs=none"),
+        ("REDIS_URL", f"rediss://:{SECRET}@h/0?ssl_cert_reqs={SECRET}"),
+        ("REDIS_URL", f"rediss://:{SECRET}@h/0?ssl_min_version=TLSv1_2"),
+        ("REDIS_URL", f"rediss://:{SECRET}@h/0?ssl_include_verify_flags={SECRET}"),
+        ("REDIS_URL", f"unix://:{SECRET}@/redis.sock?socket_keepalive=1"),
+        ("REDIS_URL", f"redis+sentinel://:{SECRET}@h:1,i:2/m/0?socket_connect_timeout=-1"),
+        ("REDIS_URL", f"redis+cluster://:{SECRET}@h:1,i:2?max_connections=0"),
+        ("COZE_API_URL", f"https://www.coze.cn/{SECRET}"),
+        ("COZE_BASE_URL", "https://coze.com"),
+        ("COZE_API_URL", f"https://api.coze.cn\\{SECRET}"),
+        ("COZE_API_TOKEN", f"${{{SECRET}}}"),
+        ("COZE_API_TOKEN", f"<{SECRET}>"),
+        ("COZE_API_TOKENS", f"pat_{SECRET};pat_b"),
         ("COZE_API_TOKEN", f"pat_{SECRET} x"),
         ("COZE_API_TOKEN", f"pat_{SECRET}\u4e2d"),
         ("COZE_API_TOKENS", f"pat_a,pat_{SECRET}\u4e2d"),
@@ -112,6 +135,35 @@ def test_a_setting_that_cannot_work_is_named_without_a_piece_of_its_value(name: 
     assert "\n" not in said
     for internal in ("Value error", "pydantic", "pattern", "Traceback"):
         assert internal not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h/0?socket_timeout=2.5&socket_connect_timeout=1&timeout=3",
+        "redis://h/0?max_connections=64&health_check_interval=0&socket_read_size=4096",
+        "redis://h?db=3&protocol=3&client_name=x",
+        "redis://h/0?socket_keepalive=True&retry_on_timeout=no",
+        "redis://h/0?socket_timeout=",
+        "rediss://h/0?ssl_cert_reqs=none&ssl_check_hostname=false",
+        "rediss://h/0?ssl_min_version=771&ssl_ciphers=HIGH",
+        "rediss://h/0?ssl_include_verify_flags=VERIFY_X509_STRICT,VERIFY_X509_PARTIAL_CHAIN",
+        "unix:///redis.sock?db=3&socket_timeout=1",
+        "rediss+sentinel://h:1,i:2/m/0?ssl_cert_reqs=required&sentinel_password=x",
+    ],
+)
+async def test_what_is_taken_behind_the_address_of_redis_is_taken_by_its_client_too(url: str) -> None:
+    address = parse_redis_url(url)
+    servers = (open_sentinel if address.kind == "sentinel" else open_single)(
+        address, pool_size=4, reply_timeout=1
+    )
+    await servers.close()
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1/traces", "/v1/traces/"])
+def test_the_collector_is_named_with_and_without_the_path_of_traces(end: str) -> None:
+    settings = make_settings(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://otel:4318/x{end}")
+    assert settings.otel_endpoint == "http://otel:4318/x"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from app.auth.options import build_auth_client
 from app.check.callers import check_auth
 from app.check.coze import REGIONS, CozeCheck
 from app.check.lines import Line, exit_code
+from app.check.live import reminder
 from app.check.local import check_clock, check_env_file, check_names
 from app.check.store import check_redis
 from app.config import Settings, load_settings
@@ -21,15 +22,16 @@ from app.factory import auth_options, check_parts, coze_http, ssl_context
 __all__ = ["Line", "check", "check_settings", "exit_code"]
 
 
-async def check(env_file: Path) -> list[Line]:
-    """Everything, in the order in which it has to be put right."""
+async def check(env_file: Path, live_report: Path) -> list[Line]:
+    """Everything, in the order in which it has to be put right; ``live_report``: of ``check --live``."""
     lines = [check_env_file(env_file)]
     try:
         settings = load_settings(_env_file=env_file)
     except SettingsError as error:
         fix = "correct it in the environment or in .env"
         return [*lines, *(Line("fail", "settings", fault, fix, "配置有误") for fault in error.faults)]
-    return [*lines, *check_names(env_file), *await check_settings(settings)]
+    found = await check_settings(settings)
+    return [*lines, *check_names(env_file), *found, reminder(live_report, settings)]
 
 
 async def check_settings(settings: Settings, *, regions: Mapping[str, str] = REGIONS) -> list[Line]:

@@ -29,6 +29,7 @@ from app.config.values import (
     checked_origins,
     checked_token,
     checked_tokens,
+    collector_address,
     proxy_address,
     unquoted,
     web_address,
@@ -112,7 +113,7 @@ _CLEANED: Final[dict[str, Callable[[str], str]]] = {
     "api_tokens": lambda listed: ",".join(checked_tokens(listed)),
     "base_url": base_address,
     "verify_url": partial(web_address, query=True),
-    "otel_endpoint": partial(web_address, query=True),
+    "otel_endpoint": collector_address,
     "proxy": proxy_address,
     "cors_allow_origins": lambda listed: ",".join(checked_origins(listed)),
     "host": lambda name: name[1:-1] if name.startswith("[") and name.endswith("]") else name,
@@ -176,9 +177,11 @@ class Settings(BaseSettings):
     max_active_users: int = _env("COZE_MAX_ACTIVE_USERS", 1000, ge=1)
     max_sessions_per_user: int = _env("COZE_MAX_SESSIONS_PER_USER", 10, ge=1, le=1000)
     max_total_sessions: int = _env("COZE_MAX_TOTAL_SESSIONS", 5000, ge=1)
+    max_opening_bytes: int = _env("COZE_MAX_OPENING_BYTES", 65_536, ge=1024, le=64 * 1024 * 1024)
     user_inactive_timeout: int = _env("COZE_USER_INACTIVE_TIMEOUT", 7200, ge=1)
     conversation_days: int = _env("COZE_CONVERSATION_DAYS", 180, ge=1, le=3650)
     usage_retention_days: int = _env("COZE_USAGE_RETENTION_DAYS", 35, ge=1, le=3650)
+    usage_rows_per_day: int = _env("COZE_USAGE_ROWS_PER_DAY", 32_000, ge=32, le=10_000_000)
     daily_token_quota: int = _env("COZE_DAILY_TOKEN_QUOTA", 0, ge=0, le=10**15)
     total_daily_token_quota: int | None = _env("COZE_TOTAL_DAILY_TOKEN_QUOTA", None, ge=0, le=10**15)
     max_chat_log_bytes: int = _env("MAX_CHAT_LOG_BYTES", 16 * 1024 * 1024, ge=65_536)

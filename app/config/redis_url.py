@@ -1,6 +1,8 @@
 """REDIS_URL, understood: one server, a master that Sentinels name, a Cluster, or the embedded fake."""
 
 import re
+import ssl
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -17,16 +19,50 @@ _ENCODE: Final = (
     "percent-encode what is not a letter or digit in its user and password "
     "(# is %23, / is %2F, ? is %3F, @ is %40, : is %3A, [ is %5B)"
 )
-_OPTIONS: Final = frozenset(
-    {
-        *("db", "username", "password", "client_name", "protocol", "timeout", "max_connections"),
-        *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_read_size"),
-        *("health_check_interval", "retry_on_timeout", "sentinel_username", "sentinel_password"),
-        *("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_password"),
-        *("ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version", "ssl_ciphers"),
-        *("ssl_include_verify_flags", "ssl_exclude_verify_flags"),
-    }
+
+
+def _anything(_: str) -> bool:
+    return True
+
+
+def _number(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,9}", text) is not None
+
+
+def _seconds(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) is not None and float(text) > 0
+
+
+def _flags(text: str) -> bool:
+    return all(name.strip() in ssl.VerifyFlags.__members__ for name in text.strip("[]").split(","))
+
+
+_SECONDS: Final = (_seconds, "must be a number of seconds above 0")
+_COUNT: Final = (lambda text: _number(text) and int(text) > 0, "must be a whole number above 0")
+_SWITCH: Final = (
+    lambda text: text.lower() in ("true", "false", "yes", "no", "1", "0", "t", "f", "y", "n"),
+    "must be true or false",
 )
+_VERIFY: Final = (_flags, "must be names of Python's ssl.VerifyFlags, with commas between them")
+_FREE: Final = (_anything, "")
+_OPTIONS: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
+    **dict.fromkeys(("username", "password", "client_name", "sentinel_username", "sentinel_password"), _FREE),
+    **dict.fromkeys(("socket_timeout", "socket_connect_timeout", "timeout"), _SECONDS),
+    **dict.fromkeys(("max_connections", "socket_read_size"), _COUNT),
+    **dict.fromkeys(("db", "health_check_interval"), (_number, "must be a whole number")),
+    **dict.fromkeys(("socket_keepalive", "retry_on_timeout", "ssl_check_hostname"), _SWITCH),
+    **dict.fromkeys(("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile"), _FREE),
+    **dict.fromkeys(("ssl_password", "ssl_ciphers"), _FREE),
+    **dict.fromkeys(("ssl_include_verify_flags", "ssl_exclude_verify_flags"), _VERIFY),
+    "protocol": (lambda text: text in ("2", "3"), "must be 2 or 3"),
+    "ssl_cert_reqs": (
+        lambda text: text in ("none", "optional", "required"),
+        "must be none, optional or required",
+    ),
+    "ssl_min_version": (lambda text: text in ("771", "772"), "must be 771 (TLS 1.2) or 772 (TLS 1.3)"),
+}
+"""What may stand behind ``?``: whether a value can be used, and the rule. redis-py finds out later, and some
+of it only when it connects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +93,7 @@ def parse_redis_url(url: str) -> RedisAddress:
     ):
         raise ValueError(f"must be {_FORMS}")
     parts = _split(url)
-    options = _options(parts.query)
+    options = _options(parts.query, is_tls=base == "rediss", is_socket=base == "unix")
     login, _, places = parts.netloc.rpartition("@")
     has_login = bool(login) or "password" in options or "username" in options
     if base == "unix":
@@ -97,13 +133,21 @@ def _split(url: str) -> SplitResult:
     return parts
 
 
-def _options(query: str) -> dict[str, list[str]]:
+def _options(query: str, *, is_tls: bool, is_socket: bool) -> dict[str, list[str]]:
     options = parse_qs(query, keep_blank_values=True)
-    if set(options) - _OPTIONS:
+    if set(options) - set(_OPTIONS):
         raise ValueError(
             f"has an option behind ? that is not known. If the ? belongs to the password, {_ENCODE}; "
             "for a certificate: ssl_ca_certs, ssl_certfile, ssl_keyfile"
         )
+    for name, values in options.items():
+        can_be_used, rule = _OPTIONS[name]
+        if any(value and not can_be_used(value) for value in values):
+            raise ValueError(f"has {name} behind ? with a value that cannot be used: it {rule}")
+        if name.startswith("ssl_") and not is_tls:
+            raise ValueError(f"has {name} behind ?, which needs TLS: rediss:// in place of redis://")
+        if name == "socket_keepalive" and is_socket:
+            raise ValueError("has socket_keepalive behind ?, which a socket on this machine does not take")
     return options
 
 

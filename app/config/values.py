@@ -9,12 +9,16 @@ from urllib.parse import SplitResult, urlsplit
 
 _QUOTES: Final = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019"}
 _BEARER: Final = re.compile(r"(?:authorization\s*:\s*)?bearer\s+", re.IGNORECASE)
-_TOKEN: Final = re.compile(r"[!#-&(-+\--_a-~]+")
-"""Printable ASCII without quotes and commas."""
+_TOKEN: Final = re.compile(r"[!#%&(-+\--:=?-\[\]-_a-z|~]+")
+"""Printable ASCII without what quotes, separates, or stands around the name of something to be filled in."""
 _OTHER_PATH: Final = re.compile(r"(^|/)(v[0-9]+|open_api|chat)(/|$)")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-_TOKEN_RULE: Final = "must be printable ASCII without spaces, quotes and commas: copy the token again"  # noqa: S105
+_TOKEN_RULE: Final = (
+    "must be printable ASCII without spaces, quotes, commas "  # noqa: S105
+    "and any of ; $ < > { } \\: copy the token again"
+)
+_WEB_SITES: Final = frozenset({"coze.cn", "www.coze.cn", "coze.com", "www.coze.com"})
 
 
 def unquoted(text: str) -> str:
@@ -55,8 +59,8 @@ def checked_tokens(listed: str) -> list[str]:
 
 def split_address(text: str) -> SplitResult:
     """``urlsplit`` that quotes nothing. Raises ``ValueError``."""
-    if re.search(r"[\x00-\x20\x7f]", text):
-        raise ValueError("holds a space, a line break or a control character")
+    if re.search(r"[\x00-\x20\x7f\\]", text):
+        raise ValueError("holds a space, a line break, a control character or a backslash")
     try:
         parts = urlsplit(text)
         _ = parts.port
@@ -77,6 +81,19 @@ def web_address(text: str, *, query: bool = False) -> str:
     return text
 
 
+def _coze_address(text: str) -> str:
+    """Raises ``ValueError``, also for where people use Coze: programs are not answered there."""
+    text = web_address(text).rstrip("/")
+    if urlsplit(text).hostname in _WEB_SITES:
+        raise ValueError("is Coze's web site; its API is at https://api.coze.cn or https://api.coze.com")
+    return text
+
+
+def collector_address(text: str) -> str:
+    """What precedes ``/v1/traces``. Raises ``ValueError``."""
+    return web_address(text, query=True).rstrip("/").removesuffix("/v1/traces")
+
+
 def chat_address(text: str, *, has_base: bool) -> str:
     """The address that chats are POSTed to, from that or from what precedes ``/v3/chat``.
 
@@ -86,7 +103,7 @@ def chat_address(text: str, *, has_base: bool) -> str:
     Raises:
         ValueError: what it leads to is not the chat address of Coze's API v3.
     """
-    text = web_address(text).rstrip("/")
+    text = _coze_address(text)
     path = urlsplit(text).path
     if path.endswith("/v3/chat") or (has_base and path):
         return text
@@ -101,7 +118,7 @@ def chat_address(text: str, *, has_base: bool) -> str:
 
 def base_address(text: str) -> str:
     """What precedes ``/v3``. Raises ``ValueError``."""
-    text = web_address(text).rstrip("/")
+    text = _coze_address(text)
     path = urlsplit(text).path
     for end in ("/v3/chat", "/v3"):
         if path.endswith(end):

@@ -5,7 +5,8 @@ says that the request can be repeated; on calls about a chat that exists it is a
 again by itself is said in ``app.coze.api``.
 
 Source: Coze's API pages "Chat v3", "Retrieve chat", "List chat messages", "Submit tool outputs", "Cancel
-chat", "Create conversation", "Clear conversation", "List messages", "Upload file".
+chat", "Create conversation", "Clear conversation", "Delete conversation", "List messages", "Give
+feedback on a message", "Upload file", "Get bot configurations".
 """
 
 import asyncio
@@ -212,6 +213,23 @@ class CozeClient:
         reply = await self._call_existing("POST", path, conversation_id)
         return Section(_own_id(reply), reply.logid)
 
+    async def delete_conversation(self, conversation_id: str) -> Reply:
+        """DELETE /v1/conversations/{id}: with all that was said in it."""
+        path = f"/v1/conversations/{quote(conversation_id, safe='')}"
+        return await self._call_existing("DELETE", path, conversation_id)
+
+    async def give_feedback(
+        self, conversation_id: str, message_id: str, feedback: Mapping[str, object] | None
+    ) -> Reply:
+        """POST /v1/conversations/{id}/messages/{id}/feedback, DELETE where it is None. The last one counts.
+
+        ``feedback``: ``feedback_type`` (``like`` or ``unlike``), ``reason_types``, ``comment``.
+        """
+        conversation, message = quote(conversation_id, safe=""), quote(message_id, safe="")
+        path = f"/v1/conversations/{conversation}/messages/{message}/feedback"
+        method = "DELETE" if feedback is None else "POST"
+        return await self._call_existing(method, path, conversation_id, body=feedback)
+
     async def list_conversation_messages(
         self,
         conversation_id: str,
@@ -321,7 +339,17 @@ class CozeClient:
         )
         return await self._api.json(call, self._credentials)
 
-    # --- files -------------------------------------------------------------------------------------------
+    # --- bots, files -------------------------------------------------------------------------------------
+
+    async def retrieve_bot(self, bot_id: str) -> Reply:
+        """GET /v1/bot/get_online_info: the published bot, its prompt among the rest."""
+        call = ApiCall(
+            method="GET",
+            url=self._endpoints.url("/v1/bot/get_online_info"),
+            params={"bot_id": bot_id},
+            safe=True,
+        )
+        return await self._api.json(call, self._credentials)
 
     async def upload_file(
         self, name: str, mime: str, chunks: AsyncIterable[bytes], *, seconds: float
@@ -360,7 +388,7 @@ class CozeClient:
         conversation_id: str,
         *,
         params: dict[str, str] | None = None,
-        body: Mapping[str, str | int] | None = None,
+        body: Mapping[str, object] | None = None,
         retries: int | None = None,
     ) -> Reply:
         """A call about a conversation that exists, and that may be made twice."""

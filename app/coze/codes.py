@@ -28,6 +28,9 @@ TOKEN_REFUSED: Final = frozenset({4100, 700012006})
 NOT_FOUND: Final = frozenset({4001, 4002, 4200, 103000002, 103200003})
 """The chat or conversation does not exist, or belongs to another identity."""
 
+MESSAGE_NOT_FOUND: Final = frozenset({4005})
+"""About a message that is named: the conversation has none of that id."""
+
 
 class CodeRule(NamedTuple):
     """``retries``: how often a request may be repeated before a chat has begun.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple, TypeVar
 
 from fastapi import Depends, Header, Query, Request
-from fastapi.security import APIKeyHeader
+from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 
@@ -26,12 +26,28 @@ _RESPOND_ASYNC: Final = re.compile(r"\brespond-async\b")
 _MAX_PREFERRED_WAIT: Final = 600
 TOKEN_HEADER: Final = "HtySudoerToken"  # noqa: S105  # the header's name
 HOST_HEADER: Final = "HtyHost"
-_TOKEN_SCHEME: Final = APIKeyHeader(
-    name=TOKEN_HEADER,
-    scheme_name=TOKEN_HEADER,
-    description="The caller's JWT; HtyHost goes with it",
-    auto_error=False,
-)
+_BEARER: Final = "Bearer"
+SECURITY_SCHEMES: Final[dict[str, dict[str, str]]] = {
+    TOKEN_HEADER: {
+        "type": "apiKey",
+        "in": "header",
+        "name": TOKEN_HEADER,
+        "description": "The caller's JWT; HtyHost goes with it",
+    },
+    HOST_HEADER: {
+        "type": "apiKey",
+        "in": "header",
+        "name": HOST_HEADER,
+        "description": "Host name of the calling app",
+    },
+    _BEARER: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key: of COZE_API_KEYS, or on routes for OpenAI's clients of "
+        "COZE_OPENAI_API_KEYS. With HtyHost beside it, where a route says so: the caller's JWT",
+    },
+}
+"""For the published OpenAPI; without ENABLE_AUTH=false, which needs none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,11 @@ class RequestContext:
     def is_head(self) -> bool:
         """Only the headers are wanted: nothing is waited for, opened or prolonged."""
         return self.request.method == "HEAD"
+
+    def began(self, chat_id: str) -> None:
+        """To be called as soon as a chat was created: whatever becomes of this request, its answer names the
+        chat, which goes on without it (`error_handlers.error_response`)."""
+        self.request.scope["state"]["chat_id"] = chat_id
 
     async def json(self, model: type[_M], limit: int | None = None) -> _M:
         """The body; see ``read_json``.
@@ -83,8 +104,8 @@ class _Caller(SecurityBase):
     def __init__(self, door: Door) -> None:
         self._door = door
         self._is_foreign = door != "all"
-        self.model = _TOKEN_SCHEME.model
-        self.scheme_name = _TOKEN_SCHEME.scheme_name
+        self.model = HTTPBearer()  # FastAPI wants one; ``ways_in`` has the right ones
+        self.scheme_name = door
 
     async def __call__(self, request: Request) -> RequestContext:
         tokens, hosts, authorizations = [], [], []
@@ -139,6 +160,21 @@ def _bearers(values: list[str]) -> list[str]:
     return [token.strip(" \t") for scheme, _, token in found if scheme.lower() == "bearer"]
 
 
+def ways_in(door: str, *, by_keys_too: bool) -> list[dict[str, list[str]]]:
+    """What opens a door, for the published OpenAPI: all headers of one of these.
+
+    Args:
+        door: the ``scheme_name`` of a caller's dependency.
+        by_keys_too: False for routes of administrators, which a caller with an API key never is.
+    """
+    ways: list[dict[str, list[str]]] = [{TOKEN_HEADER: [], HOST_HEADER: []}]
+    if by_keys_too:
+        ways.append({_BEARER: []})
+    if door == "openai":
+        ways.append({_BEARER: [], HOST_HEADER: []})
+    return ways
+
+
 # -- headers ----------------------------------------------------------------------------------------------
 
 IdempotencyKeyHeader = Annotated[
@@ -147,7 +183,7 @@ IdempotencyKeyHeader = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        description="The same call within 24 h is one call",
+        description="Of the caller's own making: the same call under one key within 24 hours is one call",
     ),
 ]
 
@@ -162,7 +198,7 @@ class Patience(NamedTuple):
 async def get_patience(
     request: Request,
     prefer: Annotated[
-        str | None, Header(description="RFC 7240: `wait=N` (seconds) or `respond-async`")
+        str | None, Header(alias="Prefer", description="RFC 7240: `wait=N` (seconds) or `respond-async`")
     ] = None,
 ) -> Patience:
     """RFC 7240. What is not understood is ignored, as the RFC asks."""

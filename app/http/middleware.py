@@ -17,6 +17,10 @@ from app.observing.metrics import begin_timings
 from app.observing.tracing import Span, Tracing
 from app.utils import random_token
 
+SERVER_SEND: Final = "server_send"
+"""Key of a request's state: what leads straight to the server. Only for pieces of a body behind its first, by
+whoever writes many and counts them in ``STRAIGHT_BYTES``: each layer between costs a step for each piece."""
+STRAIGHT_BYTES: Final = "straight_bytes"
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 _QUIET: Final = frozenset({"/coze/health", "/coze/health/live", "/coze/health/ready", "/coze/metrics"})
@@ -125,7 +129,7 @@ class _Watched:
             first_byte_ms=_ms(self.first_byte_after) if self.streamed else None,
             upstream_ms=_ms(self.timings.upstream),
             store_ms=_ms(self.timings.store),
-            bytes=self.bytes,
+            bytes=self.bytes + self.state.get(STRAIGHT_BYTES, 0),
             client_gone=self.gone or None,
         ).log(
             "DEBUG" if route in _QUIET else "INFO",
@@ -179,6 +183,7 @@ class RequestMiddleware:
                 carrier[name.decode()] = value.decode("latin-1")
         request_id = sent.decode() if _SANE.fullmatch(sent) else f"req_{random_token()}"
         watched = _Watched(scope, request_id)
+        watched.state[SERVER_SEND] = send
         extra = [(b"x-request-id", request_id.encode()), *_SECURITY_HEADERS]
         if scope["path"].startswith("/coze"):
             extra += _API_HEADERS
@@ -269,7 +274,7 @@ class Cors:
             self._cors[setting] = CORSMiddleware(
                 self._app,
                 allow_origins=origins,
-                allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+                allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
                 # Whatever is asked for: SDKs and proxies add headers of their own, and without credentials
                 # that gives nothing away.
                 allow_headers=["*"],

@@ -15,12 +15,16 @@ FILE_PART: Final = "file"
 MAX_OVERHEAD: Final = 65_536
 """Bytes of a form that may be something else than the file: boundaries, headers, other fields."""
 _MAX_PARTS: Final = 32
+_MAX_CONTENT_TYPE: Final = 4096
+"""Characters: to take it apart costs much more than to send it. The headers of parts the parser bounds."""
 
 
 class FormReader:
     """``feed`` it the body, then ``finish``. Raises ``UnsupportedMediaType`` for what is not a form."""
 
     def __init__(self, content_type: str) -> None:
+        if len(content_type) > _MAX_CONTENT_TYPE:
+            raise UnsupportedMediaType(f"The Content-Type has more than {_MAX_CONTENT_TYPE} characters")
         kind, options = parse_options_header(content_type)
         if kind.lower() != b"multipart/form-data":
             raise UnsupportedMediaType("Send multipart/form-data")

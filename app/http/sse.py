@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from app.error_handlers import error_body, error_response
 from app.exceptions import ServiceError, ShuttingDown
 from app.http.connections import BREAK_OFF
+from app.http.middleware import SERVER_SEND, STRAIGHT_BYTES
 from app.models import Cursor, success_json, task_status_of
 from app.models.records import head_of
 from app.tasks.reader import Batch, Ending, Reader
@@ -166,6 +167,7 @@ class EventStream(Response):
         self._on_close = on_close
         self._patience = patience
         self._begun = self._gone = False
+        self._straight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises ``ClientDisconnect`` where the client left before the head."""
@@ -181,13 +183,15 @@ class EventStream(Response):
             client.cancel()
             silence.stop()
             stop_listening()
+            scope.setdefault("state", {})[STRAIGHT_BYTES] = self._straight
             self._reader.close()
             self._on_close()
 
     async def _write(self, scope: Scope, receive: Receive, send: Send, silence: IdleTimer) -> None:
-        request_id = scope.get("state", {}).get("request_id", "")
+        state = scope.get("state", {})
+        straight: Send = state.get(SERVER_SEND, send)
         try:
-            last = await self._follow(send, silence, request_id)
+            last = await self._follow(send, straight, silence, state.get("request_id", ""))
         except ServiceError as error:
             error.headers["X-Coze-Chat-Id"] = self.headers["X-Coze-Chat-Id"]
             await error_response(error, scope)(scope, receive, send)
@@ -208,9 +212,10 @@ class EventStream(Response):
         body = without_separators(piece)
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
-    async def _follow(self, send: Send, silence: IdleTimer, request_id: str) -> bytes | None:
+    async def _follow(self, send: Send, straight: Send, silence: IdleTimer, request_id: str) -> bytes | None:
         """Writes what there is, all at once, as often as there is something; returns the last words, None
-        where there are none.
+        where there are none. Behind the first piece ``straight`` takes it to the server, past the middleware,
+        which has seen the head.
 
         Raises ``ServiceError`` where there was none before.
         """
@@ -235,7 +240,12 @@ class EventStream(Response):
                     piece = dialect.heartbeat
                 if piece:
                     silence.beat()
-                    await self._send(send, piece)
+                    if self._begun:
+                        body = without_separators(piece)
+                        self._straight += len(body)
+                        await straight({"type": "http.response.body", "body": body, "more_body": True})
+                    else:
+                        await self._send(send, piece)
                     piece = b""
         except ServiceError as error:
             if not self._begun and self._patience:

@@ -111,7 +111,13 @@ UPLOAD_BODY: Final[dict[str, Any]] = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "The file, with a name; at most MAX_FILE_BYTES",
+                        }
+                    },
                 }
             }
         },

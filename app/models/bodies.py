@@ -6,7 +6,9 @@ from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+from app.models.documented import Documented
 
 _MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _MetaValue = Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -20,6 +22,13 @@ ConversationId = Annotated[str, StringConstraints(pattern=CONVERSATION_ID_PATTER
 """As Coze numbers them; of a conversation that the same user has had before."""
 BOT_ID_PATTERN: Final = r"^[0-9A-Za-z_-]{1,64}$"
 BotId = Annotated[str, StringConstraints(pattern=BOT_ID_PATTERN)]
+Title = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=USER_ID_PATTERN)
+]
+"""One line, as lists show it."""
+_Reason = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+CustomVariables = Annotated[dict[str, str], Field(max_length=100)]
+Parameters = Annotated[dict[str, JsonValue], Field(max_length=100)]
 
 
 _MAX_DEPTH: Final = 64
@@ -28,7 +37,7 @@ _MAX_FILE_ID: Final = 128
 _HTTPS: Final = re.compile(r"https://[^\s/?#\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*", re.IGNORECASE)
 
 
-class _Body(BaseModel):
+class _Body(Documented):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
@@ -36,10 +45,10 @@ class _WithMetaData(_Body):
     """Our answers say ``metadata``, Coze and our bodies ``meta_data``: both are taken as the latter."""
 
     meta_data: MetaData | None = None
+    """Pairs of the caller's own, kept and told again: at most 15; keys of 64, values of 512 characters."""
     # Left out of what is dumped: Idempotency-Keys compare that, with the version before this one, too.
-    metadata: Annotated[MetaData | None, Field(description="Another name for `meta_data`", exclude=True)] = (
-        None
-    )
+    metadata: Annotated[MetaData | None, Field(exclude=True)] = None
+    """Another name for `meta_data`."""
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:
@@ -54,9 +63,13 @@ class EnterMessage(_WithMetaData):
     """A message of the conversation so far, as Coze's ``additional_messages`` takes it."""
 
     role: Literal["user", "assistant"]
+    """Who said it."""
     content: Annotated[str, StringConstraints(max_length=100_000)] = ""
+    """What was said, by `content_type`."""
     content_type: Literal["text", "object_string"] = "text"
+    """`object_string`: `content` is a JSON array of texts, images, files and audio, as Coze takes it."""
     type: Literal["question", "answer", "function_call", "tool_response", "tool_output"] | None = None
+    """What kind of message it is to Coze; `question` goes with the role `user`."""
 
     @model_validator(mode="after")
     def _question_is_the_users(self) -> "EnterMessage":
@@ -123,17 +136,22 @@ AdditionalMessages = Annotated[list[EnterMessage], Field(max_length=99)]
 
 
 class CreateSession(_WithMetaData):
-    """Body of POST /coze/sessions."""
+    """A session to be opened."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"user_id": "u-1", "meta_data": {"app": "web"}}]},
     )
 
     user_id: UserId
+    """Whose session it is, as the caller names his users."""
     bot_id: BotId | None = None
+    """The bot at Coze that is to answer; without it, the bot of COZE_BOT_ID."""
     conversation_id: ConversationId | None = None
+    """Coze's conversation to go on with: one that this user has had before."""
     additional_messages: AdditionalMessages | None = None
+    """The conversation so far, which goes along with the first message. Files only by `file_url`."""
     auto_save_history: bool = True
+    """Whether Coze keeps the conversation's messages."""
 
     @model_validator(mode="after")
     def _links_files(self) -> "CreateSession":
@@ -149,14 +167,14 @@ FileType = Literal["image", "file", "audio"]
 
 
 class Attachment(_Body):
-    """What goes along with a message: a file uploaded here, or an https address that Coze fetches.
-
-    ``type``: by default what the upload was found to be; required with ``file_url``.
-    """
+    """What goes along with a message: a file uploaded here, or an https address that Coze fetches."""
 
     file_id: Annotated[str, StringConstraints(min_length=1, max_length=_MAX_FILE_ID)] | None = None
+    """Id of a file uploaded here; either this or `file_url`."""
     file_url: Annotated[str, StringConstraints(max_length=2048)] | None = None
+    """https address that Coze fetches."""
     type: FileType | None = None
+    """What it is: required with `file_url`, and else what the upload was found to be."""
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> "Attachment":
@@ -170,19 +188,28 @@ class Attachment(_Body):
 
 
 class SendMessage(_WithMetaData):
-    """Body of POST /coze/sessions/{session_id}/messages."""
+    """A message to be sent."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"message": "你好，介绍一下你自己", "stream": False}]},
     )
 
     message: str
+    """What the user says; at most COZE_MAX_MESSAGE_LENGTH characters. Blank only with speech, or after a
+    text of the user's at the end of `additional_messages`."""
     attachments: Annotated[list[Attachment], Field(max_length=MAX_ATTACHMENTS)] | None = None
+    """What goes along with it."""
     stream: bool = False
+    """Whether the answer is to come as server-sent events."""
     additional_messages: AdditionalMessages | None = None
-    custom_variables: Annotated[dict[str, str], Field(max_length=100)] | None = None
-    parameters: Annotated[dict[str, JsonValue], Field(max_length=100)] | None = None
+    """Messages that stand before it, for Coze."""
+    custom_variables: CustomVariables | None = None
+    """Values of the variables in the bot's prompt."""
+    parameters: Parameters | None = None
+    """Values of the input parameters of a bot that is a dialogue flow."""
     on_busy: Literal["reject", "interrupt", "enqueue"] = "reject"
+    """What is done while the session has a chat under way: refuse with 409, cancel that chat, or wait behind
+    it."""
 
     @model_validator(mode="after")
     def _says_something(self) -> "SendMessage":
@@ -203,13 +230,81 @@ class SendMessage(_WithMetaData):
         return "audio" in types or None in types
 
 
+class AskAgain(SendMessage):
+    """A message that is sent once more, made of the chat ``regenerates``."""
+
+    regenerates: str
+
+
+class Regenerate(_Body):
+    """Body of POST /coze/chats/{chat_id}/regenerate. Of the message's own fields these are not kept, and have
+    to be given again."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"stream": False}]})
+
+    stream: bool = False
+    """Whether the answer is to come as server-sent events."""
+    custom_variables: CustomVariables | None = None
+    """Values of the variables in the bot's prompt."""
+    parameters: Parameters | None = None
+    """Values of the input parameters of a bot that is a dialogue flow."""
+
+    @model_validator(mode="after")
+    def _parameters_are_json(self) -> "Regenerate":
+        check_json(self.parameters)
+        return self
+
+
+class UpdateSession(_WithMetaData):
+    """Body of PATCH /coze/sessions/{session_id}: what is left out stays, ``metadata`` is replaced whole."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "周末去杭州"}]})
+
+    title: Title | None = None
+    """What the session is called from now on."""
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "UpdateSession":
+        if self.title is None and self.meta_data is None:
+            raise ValueError("give title or metadata")
+        return self
+
+
+class RenameConversation(_Body):
+    """Body of PATCH /coze/users/{user_id}/conversations/{conversation_id}."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "周末去杭州"}]})
+
+    title: Title
+    """What the conversation is called from now on."""
+
+
+class GiveFeedback(_Body):
+    """Body of POST /coze/chats/{chat_id}/feedback, in Coze's words."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"feedback_type": "like", "reason_types": [], "comment": "说得清楚"}]}
+    )
+
+    feedback_type: Literal["like", "unlike"]
+    """What the user thinks of the answer."""
+    reason_types: Annotated[list[_Reason], Field(max_length=20)] = Field(default_factory=list)
+    """Why, in Coze's words."""
+    comment: Annotated[str, StringConstraints(max_length=2000)] = ""
+    """Why, in the user's words."""
+
+
 class ToolOutput(_Body):
+    """What one tool has returned."""
+
     tool_call_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+    """The `id` of the call, from `required_action`."""
     output: Annotated[str, StringConstraints(max_length=500_000)]
+    """What it has returned: JSON or any other text."""
 
 
 class SubmitToolOutputs(_Body):
-    """Body of POST /coze/chats/{chat_id}/tool_outputs: all outputs that the chat asks for, in one call."""
+    """All outputs that the chat asks for, in one call."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -218,4 +313,6 @@ class SubmitToolOutputs(_Body):
     )
 
     tool_outputs: Annotated[list[ToolOutput], Field(min_length=1, max_length=100)]
+    """One for each call."""
     stream: bool = False
+    """Whether the rest of the answer is to come as server-sent events."""

@@ -167,6 +167,11 @@ class Keys:
         """The same conversations by user and expiry, so that they can be erased."""
         return Key(f"{self.prefix}{{{name}}}:conversations")
 
+    def conversation_list(self, name: str, user: str = "") -> Key:
+        """A user's conversations that were talked in, by expiry and so by their last use. Without ``user``
+        that is to be added."""
+        return Key(f"{self.prefix}{{{name}}}:listed:{user}")
+
     def owned(self, owner: str, digest: str) -> Key:
         """A conversation that an owner has, by whatever user. ``owner``: his digest."""
         return Key(f"{self.prefix}{{{owner}}}:owned:{digest}")

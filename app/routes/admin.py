@@ -18,7 +18,9 @@ router = APIRouter(prefix="/coze/admin", tags=["admin"])
     response_model=SuccessEnvelope[Stats],
     responses=errors(AuthForbidden),
 )
-async def stats(context: ContextDep) -> Response:
+async def get_stats(context: ContextDep) -> Response:
+    """Counts of the whole service, and the states of the process that answers. No ids, no values of
+    credentials."""
     numbers = await context.resources.users.stats(context.identity)
     numbers |= {"version": __version__, "uptime_seconds": context.resources.uptime}
     return success(numbers, message="stats")
@@ -26,9 +28,10 @@ async def stats(context: ContextDep) -> Response:
 
 @router.post(
     "/cleanup",
-    summary="Remove expired and orphaned index entries and inactive sessions; repeat while `more`",
+    summary="Remove expired and orphaned index entries and inactive sessions",
     response_model=SuccessEnvelope[CleanedUp],
     responses=errors(AuthForbidden),
 )
 async def clean_up(context: ContextDep) -> Response:
+    """Removes a bounded number of each; call it again while the answer says `more`."""
     return success(await context.resources.users.clean_up(context.identity), message="cleaned up")

@@ -34,6 +34,7 @@ async def upload_file(
         Query(min_length=1, max_length=128, pattern=USER_ID_PATTERN, description="Whose file it is"),
     ] = None,
 ) -> Response:
+    """Its first bytes tell what it is, not its name. Programs, HTML, SVG and the unknown are refused."""
     async with open_upload(context) as upload:
         record = await context.resources.files.upload(
             context.identity, upload, session_id=session_id, user_id=user_id
@@ -48,6 +49,7 @@ async def upload_file(
     responses=errors(FileNotFound),
 )
 async def get_file(file_id: str, context: ContextDep) -> Response:
+    """Its name, size and type; not its content."""
     record = await context.resources.files.get(context.identity, file_id)
     return success(file_view(record), message="file found")
 
@@ -59,5 +61,6 @@ async def get_file(file_id: str, context: ContextDep) -> Response:
     responses=errors(FileNotFound),
 )
 async def forget_file(file_id: str, context: ContextDep) -> Response:
+    """It cannot go along with messages any more."""
     record = await context.resources.files.forget(context.identity, file_id)
     return success(file_view(record), message="file forgotten")

@@ -6,7 +6,7 @@ from app import __version__
 from app.exceptions import RedisUnavailable, ShuttingDown
 from app.http.dependencies import ResourcesDep
 from app.http.openapi import only_errors
-from app.models import plain_json
+from app.models import Health, Liveness, PlainEnvelope, Readiness, ServiceInfo, plain_json
 
 router = APIRouter(tags=["health"])
 
@@ -15,14 +15,21 @@ def _answer(data: dict[str, object]) -> Response:
     return Response(plain_json(data), media_type="application/json")
 
 
-@router.get("/", summary="Service, version, status")
-async def root() -> dict[str, str]:
+@router.get("/", summary="Service, version, status", response_model=ServiceInfo)
+async def get_service() -> dict[str, str]:
+    """What is listening here, and its version."""
     return {"service": "coze-fastapi", "version": __version__, "status": "running"}
 
 
-@router.get("/coze/health", summary="Healthy?", responses=only_errors(RedisUnavailable))
-async def health(resources: ResourcesDep) -> Response:
-    if not await resources.redis.works():
+@router.get(
+    "/coze/health",
+    summary="Whether the service is healthy",
+    response_model=PlainEnvelope[Health],
+    responses=only_errors(RedisUnavailable),
+)
+async def get_health(resources: ResourcesDep) -> Response:
+    """503 when Redis cannot be reached."""
+    if not await resources.redis_works():
         raise RedisUnavailable(
             details={"status": "unhealthy", "service": "coze-api", "redis": "disconnected"}
         )
@@ -39,17 +46,22 @@ async def health(resources: ResourcesDep) -> Response:
     )
 
 
-@router.get("/coze/health/live", summary="The process is up")
-async def live() -> Response:
+@router.get("/coze/health/live", summary="Whether the process is up", response_model=PlainEnvelope[Liveness])
+async def get_liveness() -> Response:
+    """For an orchestrator: a process that does not answer is to be restarted."""
     return _answer({"status": "alive", "service": "coze-api"})
 
 
 @router.get(
-    "/coze/health/ready", summary="Would take traffic", responses=only_errors(RedisUnavailable, ShuttingDown)
+    "/coze/health/ready",
+    summary="Whether the process would take traffic",
+    response_model=PlainEnvelope[Readiness],
+    responses=only_errors(RedisUnavailable, ShuttingDown),
 )
-async def ready(resources: ResourcesDep) -> Response:
+async def get_readiness(resources: ResourcesDep) -> Response:
+    """For a load balancer: 503 when Redis cannot be reached, and while the process ends."""
     if resources.shutdown.begun:
         raise ShuttingDown
-    if not await resources.redis.works():
+    if not await resources.redis_works():
         raise RedisUnavailable
     return _answer({"status": "ready", "service": "coze-api"})

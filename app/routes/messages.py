@@ -26,12 +26,18 @@ async def send_message(
     patience: PatienceDep,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
+    """Waits for the whole answer, for COZE_TIMEOUT or as long as `Prefer` says; when that is over it is a
+    202, and the chat goes on. With `stream` the answer comes as events, which can be resumed. With an
+    `Idempotency-Key` the same call leads to the same chat."""
     body = await context.json(SendMessage)
     chats, identity = context.resources.chats, context.identity
-    with context.resources.streams.taken_if(body.stream, identity.owner) as place:
+    lasts = body.stream or patience.seconds > 0
+    with context.resources.streams.taken_if(lasts, identity.owner) as place:
         started = await chats.send(
             identity, session_id, body, request_id=context.request_id, idempotency_key=idempotency_key
         )
-        if place is not None:
+        context.began(started.chat_id)
+        if body.stream and place is not None:
             return stream(context, chats.read(identity, started), started.chat_id, place)
-    return chat_answer(await chats.answer(identity, started.chat_id, patience.seconds), patience.headers)
+        found = await chats.answer(identity, started.chat_id, patience.seconds, place)
+    return chat_answer(found, patience.headers)

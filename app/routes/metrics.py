@@ -8,7 +8,13 @@ from app.http.dependencies import ResourcesDep
 router = APIRouter(tags=["health"])
 
 
-@router.get("/coze/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
-async def metrics(request: Request, resources: ResourcesDep) -> Response:
+@router.get(
+    "/coze/metrics",
+    summary="Metrics for Prometheus",
+    response_class=PlainTextResponse,
+    response_description="Metrics, in the text format of Prometheus or OpenMetrics",
+)
+async def get_metrics(request: Request, resources: ResourcesDep) -> Response:
+    """How much there is, and of whom only the bots. Needs no authentication; made once in two seconds."""
     text, content_type = await resources.metrics_pages.get(request.headers.get("accept", ""))
     return Response(text, headers={"Content-Type": content_type})

@@ -10,6 +10,7 @@ from app.exceptions import (
     COZE,
     SESSION,
     ConversationNotFound,
+    RateLimited,
     SessionBusy,
     SessionExpired,
     SessionLimitReached,
@@ -19,6 +20,7 @@ from app.http.dependencies import ContextDep, IdempotencyKeyHeader
 from app.http.openapi import JsonBody, errors
 from app.http.raw_path import RawPathRoute
 from app.models import ChatPage, ClearedContext, CreateSession, HistoryPage, Session, SuccessEnvelope
+from app.models.bodies import UpdateSession
 from app.models.faults import MESSAGE_ID_PATTERN
 from app.routes.answers import success
 
@@ -34,6 +36,8 @@ _MessageId = Query(pattern=MESSAGE_ID_PATTERN, description="A message_id of the 
     openapi_extra=JsonBody(CreateSession),
 )
 async def create_session(context: ContextDep, idempotency_key: IdempotencyKeyHeader = None) -> Response:
+    """Coze's conversation behind it is made in the background. Where the user has too many sessions, the one
+    that is idle for longest makes room."""
     body = await context.json(CreateSession)
     session = await context.resources.sessions.create(context.identity, body, idempotency_key)
     return success(session, message="session created")
@@ -46,12 +50,28 @@ async def create_session(context: ContextDep, idempotency_key: IdempotencyKeyHea
     responses=errors(*SESSION),
 )
 async def get_session(
-    session_id: str, context: ContextDep, history_limit: Annotated[int, Query(ge=0, le=100)] = 20
+    session_id: str,
+    context: ContextDep,
+    history_limit: Annotated[int, Query(ge=0, le=100, description="How many chats")] = 20,
 ) -> Response:
+    """Looking at a session extends its life."""
     session = await context.resources.sessions.get(
         context.identity, session_id, history_limit, touch=not context.is_head
     )
     return success(session, message="session found")
+
+
+@router.patch(
+    "/{session_id}",
+    summary="Rename a session, or replace its metadata",
+    response_model=SuccessEnvelope[Session],
+    responses=errors(*SESSION),
+    openapi_extra=JsonBody(UpdateSession),
+)
+async def update_session(session_id: str, context: ContextDep) -> Response:
+    body = await context.json(UpdateSession)
+    session = await context.resources.sessions.change(context.identity, session_id, body)
+    return success(session, message="session changed")
 
 
 @router.delete(
@@ -61,6 +81,7 @@ async def get_session(
     responses=errors(SessionNotFound, SessionExpired),
 )
 async def end_session(session_id: str, context: ContextDep) -> Response:
+    """Its chats that run or wait are cancelled. A second call returns the same."""
     session = await context.resources.sessions.end(context.identity, session_id)
     return success(session, message="session terminated")
 
@@ -74,9 +95,10 @@ async def end_session(session_id: str, context: ContextDep) -> Response:
 async def list_chats(
     session_id: str,
     context: ContextDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many chats")] = 20,
     before: Annotated[str, Query(max_length=100, description="chat_id that ended the last page")] = "",
 ) -> Response:
+    """A session keeps its newest 100 chats."""
     records, has_more = await context.resources.sessions.chats(
         context.identity, session_id, limit=limit, before=before
     )
@@ -89,16 +111,18 @@ async def list_chats(
     "/{session_id}/history",
     summary="Page through the conversation's messages as Coze keeps them",
     response_model=SuccessEnvelope[HistoryPage],
-    responses=errors(*SESSION, *COZE, ConversationNotFound),
+    responses=errors(*SESSION, *COZE, ConversationNotFound, RateLimited),
 )
-async def history(
+async def get_history(
     session_id: str,
     context: ContextDep,
-    limit: Annotated[int, Query(ge=1, le=50)] = 20,
+    limit: Annotated[int, Query(ge=1, le=50, description="How many messages")] = 20,
     order: Annotated[Literal["desc", "asc"], Query(description="desc: newest first")] = "desc",
     before: Annotated[str, _MessageId] = "",
     after: Annotated[str, _MessageId] = "",
 ) -> Response:
+    """Questions and answers, also of chats that the session does not keep any more. `before` and `after`
+    exclude one another."""
     if context.is_head:  # neither Coze nor the session's life is a matter of headers
         await context.resources.sessions.get(context.identity, session_id, 0, touch=False)
         return success({}, message="history")
@@ -112,8 +136,9 @@ async def history(
     "/{session_id}/clear",
     summary="Start a new context: the bot forgets what was said, the messages stay",
     response_model=SuccessEnvelope[ClearedContext],
-    responses=errors(*SESSION, *COZE, ConversationNotFound, SessionBusy),
+    responses=errors(*SESSION, *COZE, ConversationNotFound, SessionBusy, RateLimited),
 )
-async def clear(session_id: str, context: ContextDep) -> Response:
+async def clear_context(session_id: str, context: ContextDep) -> Response:
+    """A session with a chat under way is not cleared. Without a conversation yet, nothing is done."""
     cleared, logid = await context.resources.conversations.clear(context.identity, session_id)
     return success(cleared, message="context cleared", logid=logid)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from app.exceptions import RateLimited
 from app.http.dependencies import ContextDep
 from app.http.openapi import errors
 from app.models import SuccessEnvelope, UsageReport
@@ -17,9 +18,9 @@ router = APIRouter(prefix="/coze/usage", tags=["usage"])
     "",
     summary="Chats and tokens of the caller, an admin's of the root",
     response_model=SuccessEnvelope[UsageReport],
-    responses=errors(),
+    responses=errors(RateLimited),
 )
-async def usage(
+async def get_usage(
     context: ContextDep,
     since: Annotated[
         str, Query(alias="from", pattern=DATE_PATTERN, description="UTC; by default 30 days back")
@@ -29,5 +30,6 @@ async def usage(
         str, Query(pattern=GROUPS_PATTERN, description="With commas: day,bot,user,root")
     ] = "day",
 ) -> Response:
+    """Each chat counts on the day (UTC) on which it ended, with the tokens that Coze told."""
     report = await context.resources.usage.report(context.identity, since, to, group_by)
     return success(report, message=f"{len(report['rows'])} rows")

@@ -1,34 +1,40 @@
 """Chats: records in their session's hash, and the run of each chat that is not over."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from app.exceptions import (
     ChatExpired,
     ChatNotFound,
+    ChatState,
     IdempotencyKeyReused,
+    NotTheNewest,
     RedisUnavailable,
     SessionBusy,
 )
 from app.models import Identity
 from app.models.records import as_it_stands, head_of, with_waits_until
 from app.redis_client import Fields, Keys, RedisGate, Text, pairs
+from app.stores.layers import PLACE_BYTES
 from app.stores.limits import LogPolicy
-from app.stores.scripts import chat_create
+from app.stores.scripts import chat_create, chat_forget
 from app.stores.sessions import IdempotencyKey, SessionRecord, raise_unless_active
 from app.utils import is_chat_id
 
 MAX_RECORDS: Final = 100
 """Of a session: older ones go when a new chat is created."""
 
+ANY_CHAT: Final = "*"
+"""In place of the chat that has to be the newest."""
 BusyPolicy = Literal["reject", "interrupt", "enqueue"]
 
 
 @dataclass(frozen=True, slots=True)
 class NewChat:
     """A chat about to be created. ``request`` is what its owner will send to Coze, as JSON. Its log begins
-    with ``first_frame``, or with ``queued_frame`` where another chat is in the way."""
+    with ``first_frame``, or with ``queued_frame`` where another chat is in the way. ``title``: what a session
+    that has none yet is called by it."""
 
     chat_id: str
     session_id: str
@@ -36,6 +42,7 @@ class NewChat:
     first_frame: bytes
     queued_frame: bytes
     request: bytes
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +89,15 @@ class ChatStore:
         on_busy: BusyPolicy = "reject",
         max_queued: int = 0,
         idempotency: IdempotencyKey | None = None,
+        after: str = "",
     ) -> Created:
         """Creates the chat in one script; a creation whose answer was lost is repeated with the same id.
 
+        ``after``: the chat that has to be the session's newest, ``ANY_CHAT`` whichever it is; without it a
+        single session takes no second chat.
+
         Raises: SessionNotFound, SessionTerminated, SessionExpired, SessionBusy, IdempotencyKeyReused,
-            ChatExpired, RedisUnavailable.
+            ChatExpired, NotTheNewest, RedisUnavailable.
         """
         at = self._keys.of_session(chat.session_id)
         # Without an Idempotency-Key the script found at none; in a Cluster any key has to be of the slot.
@@ -104,12 +115,15 @@ class ChatStore:
             first_frame=chat.first_frame,
             queued_frame=chat.queued_frame,
             request=chat.request,
+            title=chat.title,
             process=self._process,
             policy=self.policy,
             on_busy=on_busy,
             max_queued=max_queued,
+            place_bytes=PLACE_BYTES,
             max_records=MAX_RECORDS,
             fingerprint=idempotency.fingerprint if idempotency is not None else "",
+            after=after,
         )
         try:
             kind, other, flat, displaced, index_due = await self._redis.run(command)
@@ -131,6 +145,8 @@ class ChatStore:
             raise IdempotencyKeyReused
         if kind == b"gone":
             raise ChatExpired
+        if kind == b"moved":
+            raise NotTheNewest
         message = "The session's queue is full" if kind == b"full" else None
         raise SessionBusy(message, details={"chat_id": other.decode()})
 
@@ -153,6 +169,34 @@ class ChatStore:
             return record
         expires = await self._redis.run(Text("HGET", keys.session(head.session_id), "expires"))
         return with_waits_until(record, int(expires)) if expires is not None else record
+
+    async def forget(self, chat_id: str, identity: Identity, rest_of: Callable[[bytes], bytes]) -> None:
+        """Puts in the place of the record of a chat that is over, or waits for tool outputs, what ``rest_of``
+        makes of it. Where that is nothing, record and log are deleted.
+
+        Raises ``ChatNotFound``, ``ChatState`` where the chat is not over.
+        """
+        if not is_chat_id(chat_id):
+            raise ChatNotFound
+        done = b"changed"
+        while done == b"changed":  # between the look at it and the script
+            owner, record = await self._redis.run(
+                Fields("HMGET", self._keys.chats(chat_id), "owner", chat_id)
+            )
+            if owner is None or record is None or not identity.may_see(owner.decode()):
+                raise ChatNotFound
+            done = await self._redis.run(
+                chat_forget(
+                    at=self._keys.of_session(head_of(record).session_id),
+                    chat=chat_id,
+                    record=record,
+                    rest=rest_of(record),
+                )
+            )
+        if done == b"none":
+            raise ChatNotFound
+        if done == b"running":
+            raise ChatState("The chat is not over yet")
 
     async def by_coze_id(self, session_id: str, coze_chat_id: str) -> str | None:
         """Our id of a chat of a session that serves a conversation; None where it is not kept (any more)."""

@@ -3,24 +3,31 @@
 A record says with which bot and in whose name a conversation was held; that there is one under the digest of
 owner, user and conversation is the proof of ownership. It is written before a session shows the conversation
 where we open it, and where Coze makes it with the first chat, at that chat's end or when the session is read.
+Once somebody has spoken in it, its id, title, bot and last use lie beside that, for the user's list.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from app.exceptions import ConversationNotFound
 from app.models import Identity
-from app.redis_client import Key, Keys, Number, RedisGate
+from app.redis_client import Key, Keys, RedisGate, Text, pairs
 from app.stores.index import digest_of, name_key, user_key
 from app.stores.scripts import (
+    conversation_drop,
     conversation_forget,
+    conversation_list,
     conversation_remember,
+    conversation_rename,
     conversation_use,
     session_remembered,
 )
-from app.stores.sessions import SessionRecord
-from app.utils import now_ms
+from app.stores.sessions import JsonObject, SessionRecord
+from app.utils import iso, now_ms
 
 _DAY_MS: Final = 86_400_000
+_LATELY_MS: Final = 300_000
+"""So exact is when a conversation was last used: each writing of it is a command more for a chat's end."""
 
 
 class Conversation(NamedTuple):
@@ -28,6 +35,7 @@ class Conversation(NamedTuple):
 
     bot_id: str
     credential: str
+    title: str = ""
 
 
 class ConversationStore:
@@ -41,46 +49,67 @@ class ConversationStore:
     async def use(self, identity: Identity, user_id: str, conversation_id: str) -> Conversation:
         """The conversation, remembered for its full time from now on. Raises ``ConversationNotFound`` for one
         that this caller has not had with this user."""
-        record, conversations = self._places(identity.owner, user_id, conversation_id)
-        user = user_key(identity.owner, user_id)
-        value = await self._redis.run(
-            conversation_use(record=record, conversations=conversations, ttl=self._ttl, user=user)
+        at = self._places(identity.owner, user_id, conversation_id)
+        value, title = await self._redis.run(
+            conversation_use(
+                record=at.record, conversations=at.all, listed=at.listed, ttl=self._ttl, user=at.user
+            )
         )
-        if value is None:
-            raise ConversationNotFound
-        bot_id, _, credential = value.decode().partition(" ")
-        return Conversation(bot_id, credential)
+        return _conversation(value, title)
+
+    async def find(self, identity: Identity, user_id: str, conversation_id: str) -> Conversation:
+        """The same without remembering it for longer."""
+        record = self._places(identity.owner, user_id, conversation_id).record
+        value = await self._redis.run(Text("GET", record))
+        return _conversation(value or b"")
 
     @staticmethod
     def is_due(session: SessionRecord) -> bool:
-        """The session's conversation has not been written down, or not for a day. One that is there for a
-        single chat is none to come back to."""
-        return not session.single and now_ms() - session.number(b"kept") > _DAY_MS
+        """The session's conversation has not been written down, or not lately; one that nobody has spoken in
+        is not listed. One that is there for a single chat is none to come back to."""
+        if session.single:
+            return False
+        since = now_ms() - session.number(b"kept")
+        if not session.number(b"count"):
+            return since > _DAY_MS
+        return since > _LATELY_MS or not session.number(b"listed")
 
-    async def remember(self, session: SessionRecord, conversation_id: str, credential: str) -> None:
-        """Writes down whose the conversation is."""
-        record, conversations = self._places(session.owner, session.user_id, conversation_id)
-        user, value = session.text(b"user"), f"{session.bot_id} {credential}"
-        await self._redis.run(
-            conversation_remember(
-                record=record, conversations=conversations, ttl=self._ttl, user=user, value=value
+    async def remember(self, session: SessionRecord, conversation_id: str, credential: str) -> bool:
+        """Writes down whose the conversation is, and where somebody has spoken in it, lists it. False: its
+        user has deleted it."""
+        at = self._places(session.owner, session.user_id, conversation_id)
+        return bool(
+            await self._redis.run(
+                conversation_remember(
+                    record=at.record,
+                    conversations=at.all,
+                    listed=at.listed,
+                    ttl=self._ttl,
+                    user=at.user,
+                    value=f"{session.bot_id} {credential}",
+                    conversation=conversation_id if session.number(b"count") else "",
+                    title=session.title,
+                    bot=session.bot_id,
+                    created=str(session.number(b"created")),
+                )
             )
         )
 
     async def remember_again(self, session: SessionRecord, conversation_id: str, credential: str) -> None:
         """The same for a conversation that the session has already; what was erased meanwhile stays so."""
-        await self.remember(session, conversation_id, credential)
-        key = self._keys.session(session.session_id)
+        if not await self.remember(session, conversation_id, credential):
+            return
+        key, listed = self._keys.session(session.session_id), bool(session.number(b"count"))
         if not await self._redis.run(
-            session_remembered(session=key, conversation=conversation_id, remembered_at=str(now_ms()))
+            session_remembered(
+                session=key, conversation=conversation_id, remembered_at=str(now_ms()), listed=listed
+            )
         ):
             await self.forget_one(session, conversation_id)
 
     async def forget_one(self, session: SessionRecord, conversation_id: str) -> None:
         """Its session was erased while the conversation was being written down."""
-        record, index = self._places(session.owner, session.user_id, conversation_id)
-        member = f"{session.text(b'user')}:{record.rpartition(':')[2]}"
-        await self._redis.pipeline([Number("DEL", record), Number("ZREM", index, member)])
+        await self._drop(self._places(session.owner, session.user_id, conversation_id), mark=False)
 
     async def forget(self, identity: Identity, user_id: str) -> None:
         """Forgets all of the user's; for an admin, of everybody of that name in the root."""
@@ -90,11 +119,81 @@ class ConversationStore:
             conversation_forget(
                 conversations=self._keys.conversations(name),
                 records=self._keys.conversation_prefix(name),
+                lists=self._keys.conversation_list(name),
                 user=whose,
             )
         )
 
-    def _places(self, owner: str, user_id: str, conversation_id: str) -> tuple[Key, Key]:
-        name = name_key(owner, user_id)
-        digest = digest_of(owner, user_id, conversation_id)
-        return self._keys.conversation(name, digest), self._keys.conversations(name)
+    # -- as their user sees them --------------------------------------------------------------------------
+
+    async def page(
+        self, identity: Identity, user_id: str, *, limit: int, before: str
+    ) -> tuple[list[JsonObject], bool]:
+        """The caller's own of that user, the last used first, behind the conversation ``before`` ("" = from
+        the first), and whether more follow."""
+        name = name_key(identity.owner, user_id)
+        more, found = await self._redis.run(
+            conversation_list(
+                listed=self._keys.conversation_list(name, user_key(identity.owner, user_id)),
+                records=self._keys.conversation_prefix(name),
+                before=digest_of(identity.owner, user_id, before) if before else "",
+                limit=limit,
+            )
+        )
+        return [_view(flat) for flat in found if flat], bool(more)
+
+    async def rename(self, owner: str, user_id: str, conversation_id: str, title: str) -> JsonObject:
+        """Raises ``ConversationNotFound``, also where nobody has spoken in it yet."""
+        record = self._places(owner, user_id, conversation_id).record
+        flat = await self._redis.run(conversation_rename(record=record, title=title))
+        if not flat:
+            raise ConversationNotFound
+        return _view(flat)
+
+    async def delete(self, identity: Identity, user_id: str, conversation_id: str) -> None:
+        """Nobody can go on with it any more, and a chat that ends in it now does not bring it back."""
+        await self._drop(self._places(identity.owner, user_id, conversation_id), mark=True)
+
+    async def _drop(self, at: "_Places", *, mark: bool) -> None:
+        await self._redis.run(
+            conversation_drop(
+                record=at.record, conversations=at.all, listed=at.listed, user=at.user, mark=mark
+            )
+        )
+
+    def _places(self, owner: str, user_id: str, conversation_id: str) -> "_Places":
+        name, user = name_key(owner, user_id), user_key(owner, user_id)
+        return _Places(
+            self._keys.conversation(name, digest_of(owner, user_id, conversation_id)),
+            self._keys.conversations(name),
+            self._keys.conversation_list(name, user),
+            user,
+        )
+
+
+class _Places(NamedTuple):
+    """Where a conversation is written down. ``user``: as the indexes name him."""
+
+    record: Key
+    all: Key
+    listed: Key
+    user: str
+
+
+def _conversation(value: bytes, title: bytes = b"") -> Conversation:
+    if not value:
+        raise ConversationNotFound
+    bot_id, _, credential = value.decode().partition(" ")
+    return Conversation(bot_id, credential, title.decode())
+
+
+def _view(flat: Sequence[bytes]) -> JsonObject:
+    """The conversation object of the contract."""
+    told = {name.decode(): value.decode() for name, value in pairs(flat)}
+    return {
+        "conversation_id": told.get("id", ""),
+        "title": told.get("title"),
+        "bot_id": told.get("bot", ""),
+        "created_at": iso(int(told.get("created", 0))),
+        "last_used_at": iso(int(told.get("used", 0))),
+    }

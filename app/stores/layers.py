@@ -20,6 +20,16 @@ _WHOM: Final[dict[Layer, str]] = {
 }
 
 
+PLACE_BYTES: Final = 65_536
+"""Where places are counted, what is larger takes one for each of these: then a number of places is a number
+of bytes, too."""
+
+
+def places_of(size: int) -> int:
+    """How many places so many bytes take."""
+    return max(1, -(-size // PLACE_BYTES))
+
+
 class Shares(NamedTuple):
     """How much of the whole an owner and a root domain may have, above 0 and at most 1."""
 

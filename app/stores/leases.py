@@ -1,7 +1,7 @@
 """Who owns which chat: leases, epochs, claims, and the inbox by which one process asks another."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal, cast
 
 import orjson
@@ -56,6 +56,8 @@ class SubmittedOutputs:
     outputs: bytes
     said: tuple[int, int] = (0, 0)
     key: IdempotencyKey | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """For the ``metadata`` of the chat's record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,7 @@ class LeaseStore:
         Raises ``IdempotencyKeyReused``.
         """
         at, key = self._keys.of_session(session_id), outputs.key if outputs is not None else None
+        notes = outputs.notes if outputs is not None else {}
         # Without an Idempotency-Key the script found at none; in a Cluster any key has to be of the slot.
         used = self._keys.idempotency(session_id, key.digest(chat_id)) if key is not None else at.used
         kind, claimed, run, session, record, before = await self._redis.run(
@@ -152,7 +155,7 @@ class LeaseStore:
                 force=force,
                 expected=expect or "",
                 max_claims=MAX_CLAIMS,
-                record=await self._processing(chat_id) if expect == "waiting" else b"",
+                record=await self._processing(chat_id, notes) if expect == "waiting" else b"",
                 outputs=outputs.outputs if outputs is not None else b"",
                 said="{} {}".format(*outputs.said) if outputs is not None else "",
                 fingerprint=key.fingerprint if key is not None else "",
@@ -163,13 +166,16 @@ class LeaseStore:
         if kind == b"no":
             return None
         how, state = cast(ClaimKind, kind.decode()), cast(RunState, before.decode())
-        return Claim(how, chat_id, int(claimed), run, SessionRecord(session_id, session), record, state)
+        session_now = SessionRecord(session_id, session)
+        return Claim(how, chat_id, int(claimed), run, session_now, _noted(record, notes), state)
 
-    async def _processing(self, chat_id: str) -> bytes:
+    async def _processing(self, chat_id: str, notes: Mapping[str, str]) -> bytes:
         """The record of a chat that waits, as that of one that goes on: replicas of the version before this
         one look for the status in there."""
         record = await self._redis.run(Text("HGET", self._keys.chats(chat_id), chat_id))
-        return orjson.dumps(orjson.loads(record) | {"status": "processing"}) if record is not None else b""
+        if record is None:
+            return b""
+        return orjson.dumps(orjson.loads(_noted(record, notes)) | {"status": "processing"})
 
     async def session_of(self, chat_id: str) -> str | None:
         """The session of a chat that is not over."""
@@ -228,6 +234,13 @@ class LeaseStore:
                 self._inbox_place = entry_id.decode()
                 chats.append(dict(pairs(fields))[b"cancel"].decode())
         return chats
+
+
+def _noted(record: bytes, notes: Mapping[str, str]) -> bytes:
+    if not notes or not record:
+        return record
+    chat = orjson.loads(record)
+    return orjson.dumps(chat | {"metadata": chat["metadata"] | notes})
 
 
 def _split(member: bytes) -> tuple[str, int]:

@@ -26,7 +26,8 @@ class LogPolicy(NamedTuple):
     """What the scripts about chats need to know of the settings. All in milliseconds.
 
     ``hold``: what a running chat adds to the life of its session and log. ``usage_ttl``: how long a day's
-    usage is kept. ``quota``: what a user spends in a day is counted, too.
+    usage is kept. ``quota``: what a user spends in a day is counted, too. ``usage_rows``: of an owner's day
+    in one shard; what finds no row shares one that tells no names.
     """
 
     lease: int
@@ -35,3 +36,4 @@ class LogPolicy(NamedTuple):
     hold: int
     usage_ttl: int
     quota: bool = False
+    usage_rows: int = 1000

@@ -16,7 +16,9 @@ from app.stores.layers import Limits
 from app.stores.scripts import rate_take
 from app.utils import is_session_id
 
-RateKind = Literal["messages", "sessions", "files"]
+RateKind = Literal["messages", "sessions", "files", "calls", "reports"]
+"""``calls``: what goes on to Coze and is none of the others. ``reports``: what costs Redis thousands of
+commands, erasures of users among them."""
 _REMEMBERED: Final = 10_000
 
 

@@ -32,6 +32,12 @@ def session_page(
     session expires. An unknown ``before`` gives an empty page."""
 
 @Script
+def session_change(
+    *, at: SessionKeys, mine: str, admin_prefix: str, session_ttl: int, hold: int, fields: list[Arg]
+) -> tuple[bytes, list[bytes], int]:
+    """-> state of the session, its fields afterwards, whether its index entry is due."""
+
+@Script
 def session_end(
     *, at: SessionKeys, mine: str, admin_prefix: str, idle_only: bool, reason: str
 ) -> tuple[bytes, list[bytes], bytes, list[bytes]]:
@@ -49,7 +55,7 @@ def session_conversation(
     """-> the conversation that holds, which is the first; None where the session is gone."""
 
 @Script
-def session_remembered(*, session: Key, conversation: str, remembered_at: str) -> int:
+def session_remembered(*, session: Key, conversation: str, remembered_at: str, listed: bool) -> int:
     """-> 0 where no session has that conversation any more."""
 
 @Script
@@ -61,13 +67,15 @@ def idempotency_claim(*, key: Key, fingerprint: str, session_id: str) -> tuple[b
 @Script
 def chat_create(
     *, at: SessionKeys, idempotency_key: Key, mine: str, admin_prefix: str, chat: str, record: bytes,
-    first_frame: bytes, queued_frame: bytes, request: bytes, process: str, policy: LogPolicy, on_busy: str,
-    max_queued: int, max_records: int, fingerprint: str
+    first_frame: bytes, queued_frame: bytes, request: bytes, title: str, process: str, policy: LogPolicy,
+    on_busy: str, max_queued: int, place_bytes: int, max_records: int, fingerprint: str, after: str
 ) -> tuple[bytes, bytes, list[bytes], bytes, int]:
-    """-> 'started' | 'queued', the chat in the way, the session's fields, the chat that was displaced,
+    """``after``: the chat that has to be the session's newest, '*' any, '' none for a single session.
+
+    -> 'started' | 'queued', the chat in the way, the session's fields, the chat that was displaced,
     whether the session's index entry is due
-    | 'same' | 'busy' | 'full', the chat that is meant, ... | 'reused' | 'gone' | 'none' | 'terminated' |
-    'expired'."""
+    | 'same' | 'busy' | 'full', the chat that is meant, ... | 'reused' | 'gone' | 'moved' (``after`` is
+    not the newest) | 'none' | 'terminated' | 'expired'."""
 
 @Script
 def chat_claim(
@@ -104,6 +112,12 @@ def chat_end(
 
     -> 'ok', the next chat or '', when the session expires, whether its index entry is due
     | 'fenced' | 'lost', ..."""
+
+@Script
+def chat_forget(*, at: SessionKeys, chat: str, record: bytes, rest: bytes) -> bytes:
+    """``record``: as it is; ``rest``: what is left of it, '' nothing.
+
+    -> 'ok' | 'none' | 'running' | 'changed'."""
 
 @Script
 def log_rewrite(
@@ -165,16 +179,36 @@ def file_index(*, files: Key, uploaders: Key, file_id: str, user: str, expires: 
 # -- conversations, rates, usage -----------------------------------------------------------------------
 
 @Script
-def conversation_remember(*, record: Key, conversations: Key, ttl: int, user: str, value: str) -> None:
-    """Writes down whose a conversation is; ``value``: bot and credential."""
+def conversation_remember(
+    *, record: Key, conversations: Key, listed: Key, ttl: int, user: str, value: str, conversation: str,
+    title: str, bot: str, created: str
+) -> int:
+    """Writes down whose a conversation is; ``value``: bot and credential. With its id (``conversation``) it
+    is listed from now on, under this title where it has none. -> 0 where its user has deleted it."""
 
 @Script
-def conversation_use(*, record: Key, conversations: Key, ttl: int, user: str) -> bytes | None:
-    """-> bot and credential, None where this user has had no such conversation."""
+def conversation_use(
+    *, record: Key, conversations: Key, listed: Key, ttl: int, user: str
+) -> tuple[bytes, bytes]:
+    """-> bot and credential, '' where this user has had no such conversation; its title or ''."""
 
 @Script
-def conversation_forget(*, conversations: Key, records: Key, user: str) -> int:
-    """``records``: what their names begin with; ``user`` '' is everybody of that name. -> how many went."""
+def conversation_list(*, listed: Key, records: Key, before: str, limit: int) -> tuple[int, list[list[bytes]]]:
+    """The last used first, behind the one of the digest ``before`` ('' is none). -> whether more follow; the
+    fields of each."""
+
+@Script
+def conversation_rename(*, record: Key, title: str) -> list[bytes]:
+    """-> its fields; none where this user has no such conversation to be seen."""
+
+@Script
+def conversation_drop(*, record: Key, conversations: Key, listed: Key, user: str, mark: bool) -> int:
+    """``mark``: what is still under way in it must not write it down again. -> 0 where there was none."""
+
+@Script
+def conversation_forget(*, conversations: Key, records: Key, lists: Key, user: str) -> int:
+    """``records`` and ``lists``: what their names begin with; ``user`` '' is everybody of that name. -> how
+    many went."""
 
 @Script
 def owned_remember(*, record: Key, lists: Key, ttl: int, bot: str, fields: list[Arg]) -> list[bytes]:

@@ -21,6 +21,7 @@ from app.stores.index import SessionIndex, digest_of, user_key
 from app.stores.limits import SessionLimits
 from app.stores.scripts import (
     idempotency_claim,
+    session_change,
     session_conversation,
     session_end,
     session_open,
@@ -60,6 +61,11 @@ class SessionRecord:
     @property
     def user_id(self) -> str:
         return self.text(b"user_id")
+
+    @property
+    def title(self) -> str:
+        """Empty before its first message."""
+        return self.text(b"title")
 
     @property
     def bot_id(self) -> str:
@@ -119,6 +125,7 @@ class SessionRecord:
         return {
             "session_id": self.session_id,
             "user_id": self.user_id,
+            "title": self.title or None,
             "status": self.status(limits.inactive * 1000),
             "created_at": iso(self.number(b"created")),
             "updated_at": iso(self.number(b"updated")),
@@ -182,11 +189,13 @@ class SessionStore:
         single: bool = False,
         serves_conversation: bool = False,
         conversation: tuple[str, str] | None = None,
+        title: str = "",
     ) -> SessionRecord:
         """Creates a session; repeated with the same id it answers the same. ``idempotency``: digest of the
         Idempotency-Key, to be erased with it. ``single``: for one chat alone, within no limit.
         ``serves_conversation``: within none either, for any number of chats of one conversation.
-        ``conversation``: id and credential of the one that it goes on with.
+        ``conversation``: id and credential of the one that it goes on with. ``title``: '' for that of its
+        first message.
 
         The index is written first: what is forgotten there expires by itself, whereas a session that
         no index knows would escape the limits. Raises ``SessionLimitReached``.
@@ -204,6 +213,8 @@ class SessionStore:
             "metadata": orjson.dumps(metadata),
             "idempotency": idempotency,
         }
+        if title:
+            fields["title"] = title
         if single or serves_conversation:
             fields["single"] = "conversation" if serves_conversation else "1"
         if conversation is not None:
@@ -269,6 +280,24 @@ class SessionStore:
         )
         raise_unless_active(state)
         return SessionRecord(session_id, flat), _standing(records, runs), bool(index_due)
+
+    async def change(
+        self, session_id: str, identity: Identity, fields: dict[str, Arg]
+    ) -> tuple[SessionRecord, bool]:
+        """The session with these fields, and whether its index entry is due: that counts as activity."""
+        _check(session_id)
+        state, flat, index_due = await self._redis.run(
+            session_change(
+                at=self._keys.of_session(session_id),
+                mine=identity.owner,
+                admin_prefix=identity.admin_prefix,
+                session_ttl=self.limits.expire_ms,
+                hold=self.limits.hold,
+                fields=[part for pair in fields.items() for part in pair],
+            )
+        )
+        raise_unless_active(state)
+        return SessionRecord(session_id, flat), bool(index_due)
 
     async def page(
         self, session_id: str, identity: Identity, *, limit: int, before: str

@@ -5,8 +5,10 @@ sums are spread over the shards, and reading adds them up. Days are those of UTC
 belongs to the day on which it ended.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from datetime import date, timedelta
+from itertools import islice
 from typing import Final, NamedTuple
 
 from app.exceptions import QuotaExceeded
@@ -21,7 +23,10 @@ from app.utils import iso, now_ms
 _DAY_MS: Final = 86_400_000
 _EPOCH: Final = date(1970, 1, 1)
 _DAYS_AT_ONCE: Final = 7
-"""A shard's script reads so many days in one step: it must not keep Redis from others for long."""
+_SHARDS_AT_ONCE: Final = 8
+"""A shard's script reads so many days of an owner in one step, and so many shards are read at once: neither
+Redis nor this process must be kept from others for long. Of a whole root it is one day."""
+_ROWS_AT_ONCE: Final = 1000
 _MOST: Final = 1 << 50
 """Tokens of one chat. What Coze says is added up in Lua's doubles, which are exact to 2**53."""
 NO_QUOTA: Final = Limits("")
@@ -91,25 +96,29 @@ class UsageStore:
                     details=details | {"used": spent, "reset_at": iso((day + 1) * _DAY_MS)},
                 )
 
-    async def rows(self, identity: Identity, first: date, last: date) -> list[Used]:
-        """What the caller's owner used from ``first`` to ``last`` (inclusive), an admin's the whole root.
+    async def rows(self, identity: Identity, first: date, last: date) -> AsyncIterator[list[Used]]:
+        """What the caller's owner used from ``first`` to ``last`` (inclusive), an admin's the whole root, in
+        portions between which others have their turn.
 
         One user, bot and day comes once for each shard and owner; days that are not kept have no rows.
         """
         begin = max((first - _EPOCH).days, (today() - _EPOCH).days - self._days)
         end = min((last - _EPOCH).days, (today() - _EPOCH).days + 1)
-        found: list[Used] = []
         keys, (owner, root) = self._keys, _whose(identity)
-        for day in range(begin, end + 1, _DAYS_AT_ONCE):
-            until = min(day + _DAYS_AT_ONCE - 1, end)
-            replies = await self._redis.pipeline(
-                [
-                    usage_read(at=keys.usage(s), owner=owner, root=root, first_day=day, last_day=until)
-                    for s in keys.shards
-                ]
-            )
-            found += (row for reply in replies for row in _rows(reply))
-        return found
+        days = _DAYS_AT_ONCE if owner else 1
+        for day in range(begin, end + 1, days):
+            until = min(day + days - 1, end)
+            for shard in range(0, len(keys.shards), _SHARDS_AT_ONCE):
+                replies = await self._redis.pipeline(
+                    [
+                        usage_read(at=keys.usage(s), owner=owner, root=root, first_day=day, last_day=until)
+                        for s in keys.shards[shard : shard + _SHARDS_AT_ONCE]
+                    ]
+                )
+                found = (row for reply in replies for row in _rows(reply))
+                while portion := list(islice(found, _ROWS_AT_ONCE)):
+                    yield portion
+                    await asyncio.sleep(0)
 
     async def erase(self, identity: Identity, user_id: str) -> None:
         """Deletes the user's rows, and with them his part of all sums; an admin's of that name in the root.

@@ -1,16 +1,23 @@
-"""What Coze tells of the service's bots, remembered for a while: a bot rarely changes, and many clients
-ask."""
+"""The bots of the settings, as Coze describes them: asked for rarely, and never on behalf of one caller."""
 
-import time
-from collections.abc import Callable, Collection
-from typing import Any, Final
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from loguru import logger
 
 from app.coze.client import CozeClient
-from app.exceptions import BotNotFound
+from app.coze.replies import Reply
+from app.coze.wire import text
+from app.exceptions import BotNotFound, UpstreamError
 from app.tasks.passed import Passed
 
-_FRESH_SECONDS: Final = 300.0
-_SHOWN: Final = (
+_KEPT_SECONDS: Final = 600.0
+_FAILURE_SECONDS: Final = 10.0
+"""So long Coze is not asked again after it has failed, however many callers want to know."""
+_MOST_QUESTIONS: Final = 20
+_OF_COZE: Final = (
     *("bot_id", "name", "description", "icon_url", "create_time", "update_time", "version"),
     *("onboarding_info", "bot_mode", "background_image_info", "default_user_input_type", "voice_info_list"),
     *("shortcut_commands", "media_config"),
@@ -18,34 +25,80 @@ _SHOWN: Final = (
 """What an app needs to show a bot. The rest is how it is made: prompt, knowledge, plug-ins, model."""
 
 
+@dataclass(slots=True)
+class _Known:
+    """What is known of one bot. ``until``: when Coze is asked again, by the loop's clock, in seconds."""
+
+    reply: Reply | None = None
+    failure: UpstreamError | None = None
+    until: float = 0.0
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
 class BotService:
-    """``bot_ids``: of the bots that the service has; nobody learns of others here."""
+    """``bot_ids``: the configured ones, the default first. Nothing is told of any other."""
 
-    def __init__(
-        self, coze: CozeClient, bot_ids: Collection[str], *, ticks: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, coze: CozeClient, bot_ids: Iterable[str]) -> None:
         self._coze = coze
-        self._bot_ids = frozenset(bot_ids)
-        self._ticks = ticks
-        self._known: dict[tuple[str, str], tuple[float, Passed]] = {}
+        self._known = {bot_id: _Known() for bot_id in bot_ids}
 
-    async def published(self, bot_id: str) -> Passed:
-        """As GET /v1/bot/get_online_info tells. Raises ``BotNotFound`` and ``UpstreamError``."""
-        return await self._ask(bot_id, "online", "/v1/bot/get_online_info", {"bot_id": bot_id})
+    async def all(self) -> list[dict[str, object]]:
+        """What callers may know of each; of one that Coze tells nothing of at the moment, its id."""
+        return list(await asyncio.gather(*map(self._view_or_id, self._known)))
 
-    async def configured(self, bot_id: str, is_published: str) -> Passed:
-        """As GET /v1/bots/{id} tells. ``is_published``: true, false, or empty for Coze's default."""
-        params = {"is_published": is_published} if is_published else {}
-        return await self._ask(bot_id, f"bot {is_published}", f"/v1/bots/{bot_id}", params)
+    async def get(self, bot_id: str) -> tuple[dict[str, object], str | None]:
+        """What callers may know of the bot, and Coze's logid. Raises ``BotNotFound``, ``UpstreamError``."""
+        reply = await self.described(bot_id)
+        return _view(bot_id, reply.data), reply.logid
 
-    async def _ask(self, bot_id: str, what: str, path: str, params: dict[str, str]) -> Passed:
-        if bot_id not in self._bot_ids:
+    async def described(self, bot_id: str) -> Reply:
+        """Coze's own answer about the bot, at most ten minutes old, or older where Coze fails. It holds the
+        bot's prompt, which is not every caller's affair.
+
+        Raises ``BotNotFound`` for one that is not configured, ``UpstreamError``.
+        """
+        known = self._known.get(bot_id)
+        if known is None:
             raise BotNotFound
-        known = self._known.get((bot_id, what))
-        if known is not None and known[0] > self._ticks():
-            return known[1]
-        reply = await self._coze.using("").pass_on("GET", path, params=params)
-        data: dict[str, Any] = reply.data if isinstance(reply.data, dict) else {}
-        shown = Passed({name: data[name] for name in _SHOWN if name in data}, reply.logid, {})
-        self._known[bot_id, what] = (self._ticks() + _FRESH_SECONDS, shown)
-        return shown
+        async with known.asking:  # who comes meanwhile gets the same answer
+            if known.until <= (now := asyncio.get_running_loop().time()):
+                try:
+                    known.reply, known.failure = await self._coze.using("").retrieve_bot(bot_id), None
+                    known.until = now + _KEPT_SECONDS
+                except UpstreamError as error:
+                    logger.warning("Coze does not describe the bot {}: {}", bot_id, error.message)
+                    known.failure, known.until = error, now + _FAILURE_SECONDS
+        if known.reply is None:
+            raise known.failure or BotNotFound
+        return known.reply
+
+    async def for_coze_clients(self, bot_id: str) -> Passed:
+        """What clients of Coze's own API may know of the bot, in its shape: not how it is made. Raises as
+        ``described``."""
+        reply = await self.described(bot_id)
+        bot = reply.data if isinstance(reply.data, dict) else {}
+        return Passed({name: bot[name] for name in _OF_COZE if name in bot}, reply.logid, {})
+
+    async def _view_or_id(self, bot_id: str) -> dict[str, object]:
+        try:
+            return (await self.get(bot_id))[0]
+        except UpstreamError:
+            return _view(bot_id, None)
+
+
+def _view(bot_id: str, data: object) -> dict[str, object]:
+    """The bot as the contract has it. The icon is an address that browsers load, so it must be https."""
+    bot = data if isinstance(data, dict) else {}
+    opening = bot.get("onboarding_info")
+    opening = opening if isinstance(opening, dict) else {}
+    questions = opening.get("suggested_questions")
+    listed = questions if isinstance(questions, list) else []
+    icon = text(bot.get("icon_url"))
+    return {
+        "bot_id": bot_id,
+        "name": text(bot.get("name")) or None,
+        "description": text(bot.get("description")),
+        "icon_url": icon if icon.startswith("https://") else None,
+        "opening_text": text(opening.get("prologue")),
+        "suggested_questions": [each for each in listed if isinstance(each, str) and each][:_MOST_QUESTIONS],
+    }

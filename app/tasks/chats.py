@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,13 +13,10 @@ from attrs import define
 
 from app.exceptions import (
     ChatState,
+    NotTheNewest,
     Overloaded,
     RedisUnavailable,
     ServiceError,
-    SessionBusy,
-    SessionExpired,
-    SessionNotFound,
-    SessionTerminated,
     wrong_field,
 )
 from app.models import (
@@ -32,7 +29,8 @@ from app.models import (
     SendMessage,
     SubmitToolOutputs,
 )
-from app.stores.chats import BusyPolicy, ChatStore, status_of
+from app.models.bodies import AskAgain, Regenerate
+from app.stores.chats import ANY_CHAT, BusyPolicy, ChatStore, status_of
 from app.stores.index import user_key
 from app.stores.leases import LeaseStore, SubmittedOutputs
 from app.stores.log_reader import LogReader
@@ -40,17 +38,22 @@ from app.stores.open_log import OpenLog
 from app.stores.rates import Payer, RateStore
 from app.stores.sessions import IdempotencyKey
 from app.stores.usage import UsageStore
-from app.tasks.drafts import Draft, Drafts, Prompt, carries_files, draft_of
+from app.tasks.drafts import NO_NOTES, Draft, Drafts, carries_files
 from app.tasks.frames import tool_call_ids
 from app.tasks.job import Fresh
+from app.tasks.places import Place, Places
 from app.tasks.reader import Ending, Reader
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService, idempotency_of
 from app.tasks.shutdown import Shutdown
 from app.utils.signals import interrupt_when
 
+__all__ = ["ANY_CHAT", "ChatService", "Started"]
+
 _SHORTEST_WAIT: Final = 0.001
 _AGAIN_SECONDS: Final = 0.05
+_ASKED_AGAIN: Final = {"file_id", "file_url", "type"}
+"""Of an attachment, what a message says of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ class Started:
 class ChatService:
     """What is done with chats. A task owns each upstream; a request only reads.
 
+    ``streams``: places of whatever keeps a connection for long.
     ``max_length``: characters of a message; ``max_queued``: messages in a session's queue. Where a method
     raises ``ChatNotFound``, the chat may be somebody else's.
     """
@@ -79,6 +83,7 @@ class ChatService:
     _leases: LeaseStore
     _logs: LogReader
     _running: RunningChats
+    _streams: Places
     _shutdown: Shutdown
     _max_length: int
     _max_queued: int
@@ -106,19 +111,25 @@ class ChatService:
         request_id: str,
         idempotency_key: str | IdempotencyKey | None,
         max_length: int | None = None,
+        after: str = "",
+        notes: Mapping[str, str] = NO_NOTES,
     ) -> Started:
         """Creates the chat and starts it, or puts it into the session's queue. With an Idempotency-Key that
         was used before it leads to the chat of then; ``request_id`` is for the log. ``max_length``:
-        characters, instead of the setting's.
+        characters, instead of the setting's. ``after``: the chat that has to be the session's newest, or
+        ``ANY_CHAT``; only with it a single session takes a second chat. ``notes``: a door's, for the
+        ``metadata`` of the chat's record.
 
         Raises ``ValidationFailed``, ``FileNotFound``, ``IdempotencyKeyReused``, ``SessionNotFound`` and its
-        kin, ``SessionBusy``, ``ChatExpired``, ``RateLimited``, ``QuotaExceeded``, ``Overloaded``,
-        ``ShuttingDown``, ``RedisUnavailable``.
+        kin, ``NotTheNewest``, ``SessionBusy``, ``ChatExpired``, ``RateLimited``, ``QuotaExceeded``,
+        ``Overloaded``, ``ShuttingDown``, ``RedisUnavailable``.
         """
-        with self._arrival(identity, body, max_length or self._max_length):
+        with self._arrival(identity, body, max_length or self._max_length) as place:
             payer = await self._rates.payer_of(session_id, identity.may_see)
             await self._rates.take("messages", *payer)
-            return await self._create(identity, payer, session_id, body, request_id, idempotency_key)
+            return await self._create(
+                identity, payer, place, session_id, body, request_id, idempotency_key, after, notes
+            )
 
     async def send_single(
         self,
@@ -129,104 +140,79 @@ class ChatService:
         request_id: str,
         idempotency_key: IdempotencyKey | None,
         max_length: int | None = None,
+        lasting: bool = False,
+        notes: Mapping[str, str] = NO_NOTES,
     ) -> Started:
         """A chat without a session of the caller's: it lives in one of its own that nobody has to open, and
         is recorded, taken over, cancelled and erased as any other. Arguments and errors as for ``send``.
+        ``lasting``: the caller comes back for this very answer, without an Idempotency-Key, too.
 
         It takes a message's token, and only what got one writes anything.
         """
-        with self._arrival(identity, body, max_length or self._max_length):
+        with self._arrival(identity, body, max_length or self._max_length) as place:
             payer = Payer(identity.owner, user_key(identity.owner, who.user_id))
             await self._rates.take("messages", *payer)
             session_id = await self._sessions.create_single(
-                identity, who, idempotency_key, carries_files=carries_files(body)
+                identity, who, idempotency_key, carries_files=carries_files(body), lasting=lasting
             )
-            return await self._create(identity, payer, session_id, body, request_id, idempotency_key)
-
-    async def send_unread(
-        self,
-        identity: Identity,
-        payer: Payer,
-        prompt: Prompt,
-        session: Callable[[ServiceError | None], Awaitable[str]],
-        *,
-        request_id: str,
-    ) -> Started:
-        """A chat of a body that is passed on to Coze unread.
-
-        Args:
-            payer: who pays for it; only what got a token writes anything.
-            session: names the session that takes it; asked again, with the reason, where that is over.
-
-        Raises as ``send``.
-        """
-        self._shutdown.refuse_if_begun()
-        with self._running.places.taken(identity.owner):
-            await self._rates.take("messages", *payer)
-            await self._usage.check_quota(*payer)
-            failed: ServiceError | None = None
-            gave_up = False
-            while True:
-                session_id = await session(failed)
-                try:
-                    return await self._enter(identity, draft_of(session_id, prompt), request_id)
-                except (SessionNotFound, SessionExpired, SessionTerminated) as error:
-                    failed = error
-                except SessionBusy as error:
-                    # At Coze a chat that waits for tool outputs is in nobody's way, and cannot be cancelled.
-                    if gave_up or not await self._is_given_up(identity, error):
-                        raise
-                    failed, gave_up = None, True
-
-    async def _is_given_up(self, identity: Identity, busy: SessionBusy) -> bool:
-        """Ends the chat that is in the way if it waits for tool outputs."""
-        chat_id = str(busy.details.get("chat_id"))
-        if status_of(await self._chats.record(chat_id, identity)) != "requires_action":
-            return False
-        await self.cancel(identity, chat_id)
-        return True
+            return await self._create(
+                identity, payer, place, session_id, body, request_id, idempotency_key, "", notes
+            )
 
     @contextlib.contextmanager
-    def _arrival(self, identity: Identity, body: SendMessage, max_length: int) -> Iterator[None]:
+    def _arrival(self, identity: Identity, body: SendMessage, max_length: int) -> Iterator[Place]:
         """Refuses what can be refused before anything is written. What is let in has a place from then on."""
         self._shutdown.refuse_if_begun()
         if len(body.message) > max_length:
             problem = f"at most {max_length} characters, {len(body.message)} given"
             raise wrong_field("message", problem, "The message is too long")
-        with self._running.places.taken(identity.owner):
-            yield
+        with self._running.places.taken(identity.owner) as place:
+            yield place
 
     async def _create(
         self,
         identity: Identity,
         payer: Payer,
+        place: Place,
         session_id: str,
         body: SendMessage,
         request_id: str,
         idempotency_key: str | IdempotencyKey | None,
+        after: str,
+        notes: Mapping[str, str],
     ) -> Started:
         await self._usage.check_quota(*payer)
         await self._sessions.conversation_made(session_id)
-        draft = await self._drafts.of(identity, session_id, body)
+        draft = await self._drafts.of(identity, session_id, body, notes)
         key = idempotency_of(idempotency_key, body)
-        return await self._enter(identity, draft, request_id, on_busy=body.on_busy, key=key)
+        return await self.enter(
+            identity, place, draft, request_id, on_busy=body.on_busy, key=key, after=after
+        )
 
-    async def _enter(
+    async def enter(
         self,
         identity: Identity,
+        place: Place,
         draft: Draft,
         request_id: str,
         *,
         on_busy: BusyPolicy = "reject",
         key: IdempotencyKey | None = None,
+        after: str = "",
     ) -> Started:
         """Creates the chat in Redis and starts it, or leaves it in its session's queue."""
         session_id = draft.new.session_id
+        place.has(len(draft.new.request))
         if self._chats.away:
             raise RedisUnavailable
         try:
             created = await self._chats.create(
-                draft.new, identity, on_busy=on_busy, max_queued=self._max_queued, idempotency=key
+                draft.new,
+                identity,
+                on_busy=on_busy,
+                max_queued=self._max_queued,
+                idempotency=key,
+                after=after,
             )
         except RedisUnavailable:
             # Redis may have done it and only its answer be lost: then nobody would own the chat.
@@ -275,12 +261,17 @@ class ChatService:
         body: SubmitToolOutputs,
         request_id: str,
         idempotency_key: str | IdempotencyKey | None = None,
+        notes: Callable[[Chat, int], Mapping[str, str]] = lambda _chat, _epoch: NO_NOTES,
     ) -> Started:
         """The chat goes on under its id, in its next epoch. Of two submissions one wins; whoever repeats one
-        with its Idempotency-Key is led to what that began.
+        with its Idempotency-Key is led to what that began. ``notes``: a door's, by the chat as it waits and
+        the epoch in which it goes on, for the ``metadata`` of its record.
+
+        They cost as much as a message, and take as much of rate and quota. A refusal leaves the chat waiting.
 
         Raises ``ChatState`` where the chat does not ask for these, ``ChatNotFound``,
-        ``IdempotencyKeyReused``, ``RateLimited``, ``Overloaded``, ``ShuttingDown``, ``RedisUnavailable``.
+        ``IdempotencyKeyReused``, ``RateLimited``, ``QuotaExceeded``, ``Overloaded``, ``ShuttingDown``,
+        ``RedisUnavailable``.
         """
         self._shutdown.refuse_if_begun()
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
@@ -288,16 +279,22 @@ class ChatService:
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return Started(chat_id, Cursor(before.epoch, 0), before.said)
         _check_outputs(chat, body)
+        payer = await self._rates.payer_of(chat.session_id, identity.may_see)
+        await self._rates.take("messages", *payer)
+        await self._usage.check_quota(*payer)
         said = len(chat.content), len(chat.reasoning_content)
+        # Only as it was read: the record that says how it waited is written again with the claim.
+        waits = Cursor.parse(chat.metadata.get("last_event_id", "")) or Cursor(1, 0)
         given = orjson.dumps([output.model_dump() for output in body.tool_outputs])
-        with self._running.places.taken(identity.owner), self._running.claiming():
+        with self._running.places.taken(identity.owner) as place, self._running.claiming():
+            place.has(len(given))
             claim = await self._leases.claim(
                 chat_id,
                 chat.session_id,
-                epoch=None,
+                epoch=waits.epoch,
                 force=True,
                 expect="waiting",
-                outputs=SubmittedOutputs(given, said, key),
+                outputs=SubmittedOutputs(given, said, key, notes(chat, waits.epoch + 1)),
             )
             if claim is not None:
                 await self._running.start_claimed(claim, request_id=request_id)
@@ -305,6 +302,46 @@ class ChatService:
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return Started(chat_id, Cursor(before.epoch, 0), before.said)
         raise ChatState("Tool outputs have been submitted already")
+
+    async def regenerate(
+        self,
+        identity: Identity,
+        chat_id: str,
+        body: Regenerate,
+        request_id: str,
+        idempotency_key: str | None = None,
+    ) -> Started:
+        """Asks the message of the session's newest chat once more, as a chat of its own; Coze keeps both.
+
+        Raises what ``send`` raises, ``ChatNotFound``, and ``ChatState`` where the chat is not over or another
+        one came after it.
+        """
+        chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
+        message = chat.user_message
+        attachments = [each.model_dump(include=_ASKED_AGAIN) for each in message.attachments or ()]
+        again = AskAgain.model_validate(
+            {
+                "regenerates": chat_id,
+                "message": message.content,
+                "attachments": attachments or None,
+                "meta_data": message.metadata or None,
+                **body.model_dump(),
+            }
+        )
+        if chat.status not in TERMINAL_STATUSES:
+            raise ChatState("The chat is not over yet", details={"status": chat.status})
+        try:
+            return await self.send(
+                identity,
+                chat.session_id,
+                again,
+                request_id=request_id,
+                idempotency_key=idempotency_of(idempotency_key, again),
+                after=chat_id,
+                notes={"regenerates": chat_id},
+            )
+        except NotTheNewest:
+            raise ChatState("Only the session's newest chat can be asked again") from None
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -328,13 +365,16 @@ class ChatService:
             raise wrong_field("Last-Event-ID", "names an epoch that the chat has not reached")
         return self.read(identity, Started(chat_id, after))
 
-    def read(self, identity: Identity, started: Started, *, only_end: bool = False) -> Reader:
-        """A reader of a chat that the caller may see. ``only_end``: its frames are of no interest."""
+    def read(
+        self, identity: Identity, started: Started, *, only_end: bool = False, committed: bool = False
+    ) -> Reader:
+        """A reader of a chat that the caller may see. ``only_end``: its frames are of no interest.
+        ``committed``: only what Redis has, which no death of a process takes back, from its owner, too."""
         chat_id = started.chat_id
         return Reader(
             chat_id,
             started.after,
-            local=partial(self._log_of, chat_id),
+            local=(lambda: None) if committed else partial(self._log_of, chat_id),
             logs=self._logs,
             record=partial(self._chats.record, chat_id, identity),
             only_end=only_end,
@@ -346,25 +386,33 @@ class ChatService:
 
     async def result(self, identity: Identity, chat_id: str, wait: float) -> Ending:
         """The chat as it stands; with ``wait`` (seconds) as soon as it is over or waits for tools. Raises
-        ``ChatNotFound``."""
+        ``ChatNotFound``, and with ``wait`` what ``answer`` raises."""
         record = await self._chats.record(chat_id, identity)
         if wait <= 0 or status_of(record) in SETTLED_STATUSES:
             return Ending(record)
         return await self.answer(identity, chat_id, wait)
 
-    async def answer(self, identity: Identity, chat_id: str, wait: float) -> Ending:
+    async def answer(
+        self, identity: Identity, chat_id: str, wait: float, place: Place | None = None
+    ) -> Ending:
         """The same for a chat that has just been begun; knows an end that Redis does not have yet, too, and
-        does not wait where this process leaves."""
-        reader = self.read(identity, Started(chat_id, Cursor(0, 0)), only_end=True)
-        leaving = interrupt_when(lambda: self._shutdown.streams_end, self._shutdown.changed)
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(wait, _SHORTEST_WAIT)), leaving:
-                    async for found in reader:
-                        if isinstance(found, Ending):
-                            return found
-        finally:
-            reader.close()
+        does not wait where this process leaves.
+
+        Who waits keeps a connection, as a stream does, and has a place among the open streams. ``place``:
+        the one that was taken before the chat was begun, which it should be: a refusal here comes too late.
+        Without one, one is taken. Raises ``RateLimited`` and ``Overloaded``.
+        """
+        with self._streams.taken_if(place is None and wait > 0, identity.owner):
+            reader = self.read(identity, Started(chat_id, Cursor(0, 0)), only_end=True)
+            leaving = interrupt_when(lambda: self._shutdown.streams_end, self._shutdown.changed)
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(wait, _SHORTEST_WAIT)), leaving:
+                        async for found in reader:
+                            if isinstance(found, Ending):
+                                return found
+            finally:
+                reader.close()
         return Ending(await self._chats.record(chat_id, identity))
 
     # -- cancelling --------------------------------------------------------------------------------------
@@ -378,6 +426,10 @@ class ChatService:
         if job is not None and job.log.end is not None and job.log.state != "fenced":
             return Ending(job.log.end.record, resumable=job.log.state == "committed")
         return Ending(await self._chats.record(chat_id, identity))
+
+    async def forget(self, identity: Identity, chat_id: str, rest_of: Callable[[bytes], bytes]) -> None:
+        """See ``ChatStore.forget``."""
+        await self._chats.forget(chat_id, identity, rest_of)
 
     def cancel_in_background(self, identity: Identity, chat_id: str) -> None:
         """Its one reader has left for good. Not where this process leaves, too: then somebody else has it."""

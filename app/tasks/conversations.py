@@ -7,17 +7,16 @@ from typing import Final, Literal, TypedDict
 
 import orjson
 
-from app.coze.client import CozeClient
-from app.coze.codes import NOT_FOUND
+from app.coze.codes import MESSAGE_NOT_FOUND, NOT_FOUND
 from app.coze.wire import Message, MessagePage
 from app.exceptions import ConversationNotFound, SessionBusy, UpstreamError, wrong_field
 from app.models import OUR_META_KEY, Identity
 from app.stores.sessions import SessionStore
+from app.tasks.asking import CozeForCallers
 from app.utils import iso
 
 _SHOWN: Final = frozenset({"question", "answer", "follow_up", ""})
 """Types of messages that people wrote or read; the rest is machinery."""
-_UNKNOWN_MESSAGE: Final = 4005
 _CHATS_KEPT: Final = 100
 _EMPTY: Final = MessagePage([])
 
@@ -33,7 +32,7 @@ class History(TypedDict):
 
 
 class ConversationService:
-    def __init__(self, *, sessions: SessionStore, coze: CozeClient) -> None:
+    def __init__(self, *, sessions: SessionStore, coze: CozeForCallers) -> None:
         self._sessions = sessions
         self._coze = coze
 
@@ -50,16 +49,17 @@ class ConversationService:
         """One page in the order asked for, behind the message ``after`` or up to the message ``before``, and
         Coze's logid. What belongs to a chat that the session still keeps says so.
 
-        Raises what reading a session raises, ``ConversationNotFound`` where Coze no longer has it, and
-        ``UpstreamError``.
+        Raises what reading a session raises, ``ConversationNotFound`` where Coze no longer has it,
+        ``RateLimited`` and ``UpstreamError``.
         """
         if before and after:
             raise wrong_field("before", "goes without `after`")
         session, records, _ = await self._sessions.read(session_id, identity, history=_CHATS_KEPT)
         page = _EMPTY
         if session.conversation_id is not None:
+            coze = await self._coze.for_session(session)
             with _told_to_callers("before" if before else "after"):
-                page = await self._coze.using(session.credential).list_conversation_messages(
+                page = await coze.list_conversation_messages(
                     session.conversation_id, order=order, limit=limit, before_id=before, after_id=after
                 )
         chats = _our_chats(records) if page.messages else {}
@@ -74,14 +74,17 @@ class ConversationService:
 
     async def clear(self, identity: Identity, session_id: str) -> tuple[dict[str, str | None], str | None]:
         """Starts a new context: the bot forgets what was said, the messages stay. Clearing twice is clearing
-        once. Raises ``SessionBusy``; a chat that begins at the same moment may fall on either side."""
+        once. A chat that begins at the same moment may fall on either side.
+
+        Raises ``SessionBusy`` and ``RateLimited``.
+        """
         session, _, _ = await self._sessions.read(session_id, identity, history=0)
         if session.running is not None:
             raise SessionBusy(details={"chat_id": session.running})
         section_id, logid = None, None
         if session.conversation_id is not None:
+            coze = await self._coze.for_session(session)
             with _told_to_callers():
-                coze = self._coze.using(session.credential)
                 section_id, logid = await coze.clear_conversation(session.conversation_id)
         view = {"session_id": session_id, "conversation_id": session.conversation_id}
         return view | {"section_id": section_id}, logid
@@ -99,7 +102,7 @@ def _told_to_callers(field: str = "") -> Iterator[None]:
                 "Coze does not have this conversation any more",
                 details={"logid": error.logid} if error.logid else None,
             )
-        elif error.coze_code == _UNKNOWN_MESSAGE and field:
+        elif error.coze_code in MESSAGE_NOT_FOUND and field:
             failure = wrong_field(field, "is no message of this conversation")
         raise failure from None
 

@@ -1,8 +1,9 @@
 """What a message becomes: a chat, and what is sent to Coze for it, with its ids in place of ours. Settled
 when the message comes, so that a queue or another replica needs nothing else."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 import msgspec
 import orjson
@@ -15,6 +16,10 @@ from app.stores.files import FileRecord, FileStore
 from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.frames import chat_frame
 from app.utils import is_session_id, iso, new_chat_id
+
+NO_NOTES: Final[Mapping[str, str]] = MappingProxyType({})
+_TITLE_CHARS: Final = 60
+_TITLE_SOURCE: Final = 500
 
 
 class Prompt(msgspec.Struct, omit_defaults=True):
@@ -46,7 +51,12 @@ class Draft(NamedTuple):
     new: NewChat
 
 
-def draft_of(session_id: str, prompt: Prompt, attachments: Sequence[SentAttachment] = ()) -> Draft:
+def draft_of(
+    session_id: str,
+    prompt: Prompt,
+    attachments: Sequence[SentAttachment] = (),
+    notes: Mapping[str, str] = NO_NOTES,
+) -> Draft:
     """A chat of the session that asks for what the prompt says."""
     moment, chat_id = iso(), new_chat_id(session_id)
     chat = Chat(
@@ -62,12 +72,20 @@ def draft_of(session_id: str, prompt: Prompt, attachments: Sequence[SentAttachme
         ),
         created_at=moment,
         updated_at=moment,
-        metadata=_passed_metadata(prompt.passed),
+        metadata={**notes, **_passed_metadata(prompt.passed)},
     )
     queued = chat.model_copy(update={"status": "pending"})
     record, frames = chat.model_dump_json().encode(), (chat_frame(chat), chat_frame(queued))
-    new = NewChat(chat_id, session_id, record, *frames, msgspec.json.encode(prompt))
-    return Draft(chat, prompt, new)
+    request, title = msgspec.json.encode(prompt), _title(prompt.message, attachments)
+    return Draft(chat, prompt, NewChat(chat_id, session_id, record, *frames, request, title))
+
+
+def _title(message: str, attachments: Sequence[SentAttachment]) -> str:
+    """What a session is called by its first message: the begin of it, as one line of plain characters."""
+    names = (each.file_name or each.type for each in attachments)
+    shown = "".join(c if c.isprintable() else " " for c in message[:_TITLE_SOURCE] or next(names, ""))
+    line = " ".join(shown.split())
+    return line if len(line) <= _TITLE_CHARS else line[: _TITLE_CHARS - 1].rstrip() + "…"
 
 
 def _passed_metadata(body: dict[str, object] | None) -> dict[str, str]:
@@ -83,8 +101,15 @@ class Drafts:
         self._files = files
         self._sessions = sessions
 
-    async def of(self, identity: Identity, session_id: str, body: SendMessage) -> Draft:
-        """What the message becomes; one of text alone costs nothing here.
+    async def of(
+        self,
+        identity: Identity,
+        session_id: str,
+        body: SendMessage,
+        notes: Mapping[str, str] = NO_NOTES,
+    ) -> Draft:
+        """What the message becomes; one of text alone costs nothing here. ``notes``: a door's, for the
+        ``metadata`` of the chat's record.
 
         Raises ``SessionNotFound``, and ``FileNotFound`` and ``ValidationFailed``, so that Coze is not asked
         in vain.
@@ -102,7 +127,7 @@ class Drafts:
             parameters=dict(body.parameters) if body.parameters is not None else None,
         )
         sent = await self._attach(identity, session_id, body, prompt) if carries_files(body) else []
-        return draft_of(session_id, prompt, sent)
+        return draft_of(session_id, prompt, sent, notes)
 
     async def _attach(
         self, identity: Identity, session_id: str, body: SendMessage, prompt: Prompt

@@ -24,6 +24,7 @@ from app.stores.files import FileRecord, FileStore, coze_file_id, image_file_id
 from app.stores.index import user_key
 from app.stores.rates import RateStore
 from app.tasks.file_types import HEAD_BYTES, clean_name, sniff
+from app.tasks.places import Places
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
 from app.utils import iso, new_id, now_ms
@@ -72,6 +73,7 @@ class FileService:
     _rates: RateStore
     _sessions: SessionService
     _shutdown: Shutdown
+    _streams: Places
     _coze: CozeClient
     _max_bytes: int
     _seconds: float
@@ -90,7 +92,7 @@ class FileService:
         conversation. ``user_id`` (the session's, where there is one) is whose it is when users are erased.
 
         Raises ``SessionNotFound`` and its kin, ``RateLimited``, ``ValidationFailed``, ``BodyTooLarge``,
-        ``UnsupportedMediaType``, ``UpstreamError``, ``ShuttingDown``, and ``file.failure``.
+        ``UnsupportedMediaType``, ``UpstreamError``, ``ShuttingDown``, ``Overloaded``, and ``file.failure``.
         """
         self._shutdown.refuse_if_begun()
         owner, credential = identity.owner, ""
@@ -99,22 +101,24 @@ class FileService:
             if user_id not in (None, session.user_id):
                 raise wrong_field("user_id", "is not the session's user")
             owner, user_id, credential = session.owner, session.user_id, session.credential
-        return await self._pass_on(file, owner, user_id or "", credential, new_id("file"))
+        with self._streams.taken(identity.owner):  # it keeps a connection for as long as it takes
+            return await self._pass_on(file, owner, user_id or "", credential, new_id("file"))
 
     async def upload_for_owner(self, identity: Identity, file: ArrivingFile) -> FileRecord:
         """A file of the owner's own, in the name at Coze that all of his conversations there have; he knows
         it by Coze's id. Raises as ``upload``."""
         owner = identity.owner
-        return await self._pass_on(file, owner, "", self._coze.credential_of(owner), None)
+        with self._streams.taken(owner):
+            return await self._pass_on(file, owner, "", self._coze.credential_of(owner), None)
 
     async def get_of_owner(self, identity: Identity, coze_id: str) -> FileRecord:
         """Raises ``FileNotFound``."""
         return await self.get(identity, coze_file_id(identity.owner, coze_id))
 
-    async def images(
-        self, identity: Identity, images: Sequence[bytes], *, session_id: str | None, user_id: str
+    async def enclosed(
+        self, identity: Identity, files: Sequence[FileInMemory], *, session_id: str | None, user_id: str
     ) -> list[FileRecord]:
-        """Pictures that came inside a request: each is uploaded once for its user, however often it is sent.
+        """Files that came inside a request: each is uploaded once for its user, however often it is sent.
 
         All belong to one identity at Coze, that of the session where there is one. Raises as ``upload``.
         """
@@ -124,14 +128,13 @@ class FileService:
             owner, user_id, credential = session.owner, session.user_id, session.credential
         credential = credential or self._coze.using("").credential
         records = []
-        for data in images:
-            file_id = image_file_id(owner, user_id, credential, data)
+        for file in files:
+            file_id = image_file_id(owner, user_id, credential, file.data)
             try:
                 [record] = await self._files.find([file_id], identity)
             except FileNotFound:
-                file = FileInMemory("image", data)
                 record = await self._pass_on(file, owner, user_id, credential, file_id)
-            # Where none was chosen yet, the first picture's chooses: a message's files are one identity's.
+            # Where none was chosen yet, the first file's chooses: a message's files are one identity's.
             credential = credential or record.credential
             records.append(record)
         return records

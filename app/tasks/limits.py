@@ -1,5 +1,6 @@
 """All limits that have layers, from the settings."""
 
+import math
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -7,6 +8,8 @@ from app.config import Settings
 from app.stores.layers import Limit, Limits, Shares
 from app.stores.rates import RateKind
 
+_MESSAGES_TO_A_REPORT: Final = 6
+"""There may be a sixth as many reports and erasures, each of which costs Redis thousands of commands."""
 _USERS_AT_ONCE: Final = 20
 """Unless it is set, the whole service takes as many calls a minute as so many users may make."""
 
@@ -37,18 +40,28 @@ class ServiceLimits(NamedTuple):
             sessions=Limits.of("sessions", sessions, shares, user=of_user),
             users=Limits.of("active users", users, shares),
             chats=Limits.of("chats that run in one process", chats, shares),
-            streams=Limits.of("open streams in one process", streams, shares, owner=of_caller),
+            streams=Limits.of(
+                "open streams, waits and uploads in one process", streams, shares, owner=of_caller
+            ),
         )
 
 
 def _rates(settings: Settings, shares: Shares) -> dict[RateKind, Limits]:
     messages, sessions = settings.rate_messages_per_minute, settings.rate_sessions_per_minute
     total, total_sessions = settings.rate_total_messages_per_minute, settings.rate_total_sessions_per_minute
+    reports = _for_reports(messages), None if total is None else _for_reports(total)
     return {
         "messages": _rate("messages a minute", "MESSAGES", messages, total, shares),
         "sessions": _rate("new sessions a minute", "SESSIONS", sessions, total_sessions, shares),
         "files": _rate("files a minute", "MESSAGES", messages, total, shares),
+        "calls": _rate("further calls to Coze a minute", "MESSAGES", messages, total, shares),
+        "reports": _rate("reports and erasures a minute", "MESSAGES", *reports, shares),
     }
+
+
+def _for_reports(messages: int) -> int:
+    """0 stays 0, which is no limit."""
+    return math.ceil(messages / _MESSAGES_TO_A_REPORT)
 
 
 def _rate(what: str, name: str, of_user: int, total: int | None, shares: Shares) -> Limits:

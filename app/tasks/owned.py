@@ -31,16 +31,18 @@ from app.exceptions import (
     wrong_field,
 )
 from app.models import Identity
-from app.stores.chats import ChatStore
+from app.stores.chats import ChatStore, status_of
 from app.stores.files import FileStore, coze_file_id
 from app.stores.index import user_key
 from app.stores.owned import Owned, OwnedPage, OwnedStore
 from app.stores.rates import Payer, RateStore
 from app.stores.sessions import SessionStore
+from app.stores.usage import UsageStore
 from app.tasks.at_coze import AtCoze, ChatsAtCoze
 from app.tasks.chats import ChatService, Started
-from app.tasks.drafts import Prompt
+from app.tasks.drafts import Prompt, draft_of
 from app.tasks.passed import Passed, without_our_key
+from app.tasks.places import Place, Places
 from app.tasks.sessions import SessionService
 from app.tasks.shutdown import Shutdown
 from app.utils import new_id, now_ms
@@ -99,6 +101,8 @@ class OwnedConversations:
     _records: ChatStore
     _files: FileStore
     _rates: RateStore
+    _usage: UsageStore
+    _places: Places
     _sessions: SessionService
     _chats: ChatService
     _at_coze: ChatsAtCoze
@@ -111,6 +115,7 @@ class OwnedConversations:
         """Begins a chat, and returns once it can be found by Coze's ids. Raises what can be refused, and the
         error of a chat that Coze has not begun: ``ValidationFailed``, ``SessionBusy``, ``RateLimited``,
         ``QuotaExceeded``, ``Overloaded``, ``ShuttingDown``, ``UpstreamError``."""
+        self._shutdown.refuse_if_begun()
         owned = None
         if asked.conversation_id is not None:
             owned = await self.find(identity, asked.conversation_id)
@@ -119,13 +124,11 @@ class OwnedConversations:
         user_id = (owned.user_id if owned is not None else "") or asked.user_id
         coze = self._coze.using(credential)
         opener = _Opener(self._owned, self._store, coze, identity, asked, user_id, owned)
-        started = await self._chats.send_unread(
-            identity,
-            Payer(identity.owner, user_key(identity.owner, user_id)),
-            _prompt(asked, credential),
-            opener.session,
-            request_id=request_id,
-        )
+        payer = Payer(identity.owner, user_key(identity.owner, user_id))
+        with self._places.taken(identity.owner) as place:
+            await self._rates.take("messages", *payer)  # only what got one writes anything
+            await self._usage.check_quota(*payer)
+            started = await self._enter(identity, place, opener, _prompt(asked, credential), request_id)
         at_coze = await self._at_coze.begun(identity, started.chat_id)
         if owned is None:
             await self._owned.remember(
@@ -140,6 +143,31 @@ class OwnedConversations:
                 )
             )
         return Begun(started, at_coze, asked.bot_id)
+
+    async def _enter(
+        self, identity: Identity, place: Place, opener: "_Opener", prompt: Prompt, request_id: str
+    ) -> Started:
+        failed: ServiceError | None = None
+        gave_up = False
+        while True:
+            draft = draft_of(await opener.session(failed), prompt)
+            try:
+                return await self._chats.enter(identity, place, draft, request_id)
+            except _GONE as error:
+                failed = error
+            except SessionBusy as error:
+                # At Coze a chat that waits for tool outputs is in nobody's way, and cannot be cancelled.
+                if gave_up or not await self._is_given_up(identity, error):
+                    raise
+                failed, gave_up = None, True
+
+    async def _is_given_up(self, identity: Identity, busy: SessionBusy) -> bool:
+        """Ends the chat that is in the way if it waits for tool outputs."""
+        chat_id = str(busy.details.get("chat_id"))
+        if status_of(await self._records.record(chat_id, identity)) != "requires_action":
+            return False
+        await self._chats.cancel(identity, chat_id)
+        return True
 
     async def chat(self, identity: Identity, conversation_id: str, coze_chat_id: str) -> Found:
         """A chat by Coze's ids. Raises ``ChatNotFound`` for what is no id."""

@@ -1,41 +1,63 @@
-"""Places in this process for what lasts: running chats, open streams. Nothing of it is in Redis, so a process
-that dies gives all of its places back."""
+"""Places in this process for what lasts: running chats; open streams, waits and uploads. Nothing of it is in
+Redis, so a process that dies gives all of its places back."""
 
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Final
 
 from app.exceptions import Overloaded, RateLimited
-from app.stores.layers import LAYERS, Limits
+from app.stores.layers import LAYERS, Limits, places_of
 
 _RETRY_SECONDS: Final = 5
 
 
 class Place:
-    """One place that is taken."""
+    """One that is taken, of a certain size."""
 
-    def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back = give_back
+    def __init__(self, places: "Places", owner: str, size: int = 0) -> None:
+        self._places = places
+        self._owner = owner
+        self._taken = 0
         self.kept = False
+        self._count(places_of(size))
+
+    def has(self, size: int) -> None:
+        """Takes as many as so many bytes need. Raises as ``Places.taken``, and is left as it was then."""
+        if (more := places_of(size) - self._taken) > 0:
+            self._places.refuse_if_full(self._owner, more, self._taken)
+            self._count(more)
 
     def keep(self) -> Callable[[], None]:
         """For whoever needs it for longer, and calls what is returned, once, when it is free again."""
         self.kept = True
-        return self._give_back
+        self._places.kept_changed(1)
+
+        def give_back() -> None:
+            self._places.kept_changed(-1)
+            self.give_back()
+
+        return give_back
+
+    def give_back(self) -> None:
+        self._count(-self._taken)
+
+    def _count(self, change: int) -> None:
+        self._taken += change
+        self._places.count(self._owner, change)
 
 
 class Places:
-    """Counts places by owner and root. ``limits``: those of one process; ``changed`` is told of each change.
+    """Counts places by owner and root. ``limits``: those of one process; ``kept_changed`` is told how many
+    more or less are kept for longer than a block.
 
     A place is taken before anything is begun: a burst must not slip through while each of it waits.
     """
 
-    def __init__(self, limits: Limits, changed: Callable[[int], object] = lambda _: None) -> None:
+    def __init__(self, limits: Limits, kept_changed: Callable[[int], object] = lambda _: None) -> None:
         self._limits = limits
-        self._changed = changed
+        self.kept_changed = kept_changed
         self._held: Counter[str] = Counter()
         """By owner, by root, and under "" all."""
 
@@ -46,34 +68,36 @@ class Places:
         Raises ``RateLimited`` where the caller or his root has as many as may be, ``Overloaded`` where the
         process has.
         """
-        self._refuse_if_full(owner)
-        give_back = self.hold(owner)
-        place = Place(give_back)
+        self.refuse_if_full(owner, 1, 0)
+        place = Place(self, owner)
         try:
             yield place
         finally:
             if not place.kept:
-                give_back()
+                place.give_back()
 
     def taken_if(self, wanted: bool, owner: str) -> AbstractContextManager[Place | None]:
         """A place where one is ``wanted``, else None."""
         return self.taken(owner) if wanted else contextlib.nullcontext()
 
-    def hold(self, owner: str) -> Callable[[], None]:
-        """A place for what cannot be refused, such as a chat of another process; returns how to give it
-        back."""
-        self._count(owner, 1)
-        return partial(self._count, owner, -1)
+    def hold(self, owner: str, size: int) -> Callable[[], None]:
+        """Places for what cannot be refused, such as a chat of another process; returns how to give them
+        back. ``size``: bytes."""
+        return Place(self, owner, size).give_back
 
-    def _refuse_if_full(self, owner: str) -> None:
+    def refuse_if_full(self, owner: str, more: int, own: int) -> None:
+        """Raises as ``taken`` does, for somebody who has ``own`` places and wants ``more``. Where nobody else
+        has any he gets them: what needs more than there may ever be would be refused for ever."""
         for layer, (most, whose) in enumerate(zip(self._limits.numbers(owner), _layers(owner), strict=True)):
-            if whose is not None and most and self._held[whose] >= most:
+            if whose is None or not most:
+                continue
+            held = self._held[whose]
+            if held > own and held + more > most:
                 message, details = self._limits.refusal(owner, layer)
                 error = Overloaded if LAYERS[layer] == "service" else RateLimited
                 raise error(message, details=details, retry_after=_RETRY_SECONDS)
 
-    def _count(self, owner: str, change: int) -> None:
-        self._changed(change)
+    def count(self, owner: str, change: int) -> None:
         for whose in _layers(owner):
             if whose is None:
                 continue

@@ -97,7 +97,7 @@ class RunningChats:
     def start(self, job: Job) -> None:
         chat_id = job.log.chat_id
         self._jobs[chat_id] = job
-        give_back = self.places.hold(job.session.owner)
+        give_back = self.places.hold(job.session.owner, sum(map(len, job.log.origin.run)))
         task = self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
         task.add_done_callback(lambda _: give_back())
         self._jobs_changed()

@@ -11,8 +11,15 @@ from loguru import logger
 from pydantic import BaseModel
 
 from app.coze.client import CozeClient
-from app.exceptions import RedisUnavailable, ServiceError, SessionExpired
+from app.exceptions import (
+    ConversationNotFound,
+    RedisUnavailable,
+    ServiceError,
+    SessionExpired,
+    wrong_field,
+)
 from app.models import CreateSession, Identity
+from app.models.bodies import UpdateSession
 from app.stores.conversations import Conversation, ConversationStore
 from app.stores.index import user_key
 from app.stores.rates import RateStore
@@ -31,7 +38,8 @@ _NONE: Final = Conversation("", "")
 
 @define(eq=False, repr=False, kw_only=True)
 class SessionService:
-    """What is done with sessions. Raises what ``SessionStore`` raises."""
+    """What is done with sessions. ``max_opening_bytes``: of a session's opening messages, which stay in Redis
+    for as long as it lives. Raises what ``SessionStore`` raises."""
 
     _sessions: SessionStore
     _conversations: ConversationStore
@@ -40,6 +48,7 @@ class SessionService:
     _shutdown: Shutdown
     _coze: CozeClient
     _default_bot_id: str
+    _max_opening_bytes: int
     _making: dict[str, asyncio.Task[None]] = field(init=False, factory=dict)
     """By session id: the conversation that is being made for it."""
 
@@ -49,9 +58,14 @@ class SessionService:
         """Begins a session, with a new conversation or one that the user has had before.
 
         Raises ``ConversationNotFound`` where the body names one that this user has not had,
-        ``IdempotencyKeyReused``, ``RateLimited``, ``SessionLimitReached``, ``ShuttingDown``.
+        ``IdempotencyKeyReused``, ``RateLimited``, ``SessionLimitReached``, ``ShuttingDown``,
+        ``ValidationFailed``.
         """
         self._shutdown.refuse_if_begun()
+        opening = [m.model_dump(exclude_none=True) for m in body.additional_messages or []]
+        if len(orjson.dumps(opening)) > (most := self._max_opening_bytes):
+            problem = f"opening messages have at most {most} bytes together (COZE_MAX_OPENING_BYTES)"
+            raise wrong_field("additional_messages", problem)
         await self._rates.take("sessions", identity.owner, user_key(identity.owner, body.user_id))
         before = _NONE
         if body.conversation_id is not None:
@@ -67,10 +81,11 @@ class SessionService:
                 user_id=body.user_id,
                 bot_id=body.bot_id or before.bot_id or self._default_bot_id,
                 auto_save_history=body.auto_save_history,
-                additional_messages=[m.model_dump(exclude_none=True) for m in body.additional_messages or []],
+                additional_messages=opening,
                 metadata=body.meta_data or {},
                 idempotency=key.digest(identity.owner) if key is not None else "",
                 conversation=(body.conversation_id, before.credential) if body.conversation_id else None,
+                title=before.title,
             )
         except ServiceError:
             if key is not None:  # a refusal does not use the key up
@@ -82,11 +97,18 @@ class SessionService:
         return self.view(session)
 
     async def create_single(
-        self, identity: Identity, who: CreateSession, key: IdempotencyKey | None, *, carries_files: bool
+        self,
+        identity: Identity,
+        who: CreateSession,
+        key: IdempotencyKey | None,
+        *,
+        carries_files: bool,
+        lasting: bool = False,
     ) -> str:
-        """A session for one chat alone, of the user and the bot of ``who``: it takes no second one, is not
-        listed, and neither counts against the limits nor makes another one go. Returns its id; with a ``key``
-        that was used before, that of then. ``carries_files``: files go along with the message."""
+        """A session for one chat alone, of the user and the bot of ``who``: it takes a second one only from
+        whoever names the first, is not listed, and neither counts against the limits nor makes another one
+        go. Returns its id; with a ``key`` that was used before, that of then. ``carries_files``: files go
+        along with the message. ``lasting``: see ``ChatService.send_single``."""
         session_id = new_id("session")
         if key is not None:
             # A key that leads to a session without a chat (its process died here) gets its chat now.
@@ -102,7 +124,7 @@ class SessionService:
             idempotency=key.digest(identity.owner, _SINGLE) if key is not None else "",
             single=True,
         )
-        if key is not None and not carries_files:
+        if (key is not None or lasting) and not carries_files:
             # Whoever comes back wants this very answer. Should its owner die before Coze has told its ids,
             # only a conversation that is known can be searched for it. Without a key nobody comes back, and
             # Coze makes the conversation with the chat: one call less before the first word. With files it
@@ -122,6 +144,24 @@ class SessionService:
         if touch:
             await self._running.record_conversation(session)
         return session.view(self._sessions.limits, records)
+
+    async def change(self, identity: Identity, session_id: str, body: UpdateSession) -> dict[str, object]:
+        """Renames the session, and with it its conversation, or gives it other metadata."""
+        fields: dict[str, str | bytes | int] = {}
+        if body.title is not None:
+            fields["title"] = body.title
+        if body.meta_data is not None:
+            fields["metadata"] = orjson.dumps(body.meta_data)
+        session, index_due = await self._sessions.change(session_id, identity, fields)
+        if index_due:
+            self._running.move_in_indexes(session)
+        if body.title is not None and session.conversation_id is not None and not session.single:
+            # The list of conversations has none that nobody has spoken in; it takes this title later.
+            with contextlib.suppress(ConversationNotFound):
+                await self._conversations.rename(
+                    session.owner, session.user_id, session.conversation_id, body.title
+                )
+        return self.view(session)
 
     async def chats(
         self, identity: Identity, session_id: str, *, limit: int, before: str

@@ -12,7 +12,9 @@ from app.exceptions import AuthForbidden, ServiceError, SessionNotFound
 from app.models import Identity
 from app.stores.conversations import ConversationStore
 from app.stores.files import FileStore
+from app.stores.index import user_key
 from app.stores.owned import Owned, OwnedStore
+from app.stores.rates import RateStore
 from app.stores.sessions import SessionRecord
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
@@ -29,6 +31,7 @@ class UserService:
     _users: UserStore
     _files: FileStore
     _usage: UsageStore
+    _rates: RateStore
     _conversations: ConversationStore
     _owned: OwnedStore
     _sessions: SessionService
@@ -43,8 +46,9 @@ class UserService:
     async def erase(self, identity: Identity, user_id: str) -> dict[str, object]:
         """Erases a bounded number of the user's sessions; ``remaining`` above zero: call again.
 
-        A chat that runs is cancelled first: its owner would write it again otherwise.
+        A chat that runs is cancelled first: its owner would write it again otherwise. Raises ``RateLimited``.
         """
+        await self._rates.take("reports", identity.owner, user_key(identity.owner, user_id))
         left = await self._users.remaining(identity, user_id, _ERASED_PER_CALL)
         counts = await asyncio.gather(*(self._erase(identity, session) for session in left.sessions))
         done = [count for count in counts if count is not None]

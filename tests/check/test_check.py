@@ -267,7 +267,7 @@ def test_clocks_are_compared(offset: float, severity: str) -> None:
 async def test_wrong_settings_are_named_and_nothing_else_is_tried(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text(f"COZE_API_TOKEN={SECRET}\nCOZE_BOT_ID=7\nPORT=x\nREDIS_URL=redis://:{SECRET}@h:x\n")
-    lines = await check(path)
+    lines = await check(path, tmp_path / "none.json")
     assert {line.name for line in lines} == {".env", "settings"}
     text = "".join(map(str, lines))
     assert "PORT" in text

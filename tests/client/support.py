@@ -19,6 +19,8 @@ class Blocking:
         self.client = client
         self.sessions = _Calls(client.sessions)
         self.chats = _Calls(client.chats)
+        self.conversations = _Calls(client.conversations)
+        self.bots = _Calls(client.bots)
         self.users = _Calls(client.users)
         self.files = _Calls(client.files)
 
@@ -32,7 +34,7 @@ class _Calls:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._resource, name)
-        if name in ("stream", "follow", "stream_tool_outputs"):
+        if name in ("stream", "follow", "stream_tool_outputs", "stream_regenerated"):
             return lambda *args, **options: BlockingStream(method(*args, **options))
 
         async def call(*args: Any, **options: Any) -> Any:

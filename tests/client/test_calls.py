@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,7 +25,7 @@ from coze_fastapi_client import (
 from coze_fastapi_client._errors import error_class
 
 from app.exceptions import ERROR_CLASSES
-from tests.support import SimControl
+from tests.support import SimControl, wait_until
 
 SLOW = "[[sim:deltas=20;gap=0.05;reasoning=0]]"
 
@@ -226,3 +227,80 @@ async def test_what_was_used_is_told(coze: Any) -> None:
     day = datetime.now(UTC).date()
     ago = await coze.usage(since=str(day - timedelta(days=3)), to=str(day - timedelta(days=2)))
     assert (ago.rows, ago.total.chats) == ((), 0)
+
+
+# -- titles, past conversations, bots, feedback ------------------------------------------------------------
+
+
+async def test_a_session_has_a_title_and_takes_another_and_other_metadata(coze: Any) -> None:
+    session = await coze.sessions.create("u-1", meta_data={"app": "web"})
+    assert session.title is None
+    await coze.chats.send(session.session_id, "a trip to Hangzhou")
+    assert (await coze.sessions.get(session.session_id)).title == "a trip to Hangzhou"
+    renamed = await coze.sessions.update(session.session_id, title="周末", metadata={"page": "2"})
+    assert (renamed.title, renamed.metadata) == ("周末", {"page": "2"})
+    with pytest.raises(InvalidRequest):
+        await coze.sessions.update(session.session_id)
+
+
+async def test_past_conversations_are_listed_gone_on_with_renamed_and_deleted(coze: Any) -> None:
+    user = f"u-{uuid.uuid4()}"
+    for word in ("one", "two"):
+        session = await coze.sessions.create(user)
+        await coze.chats.send(session.session_id, word)
+
+    async def both() -> Any:
+        page = await coze.conversations.list(user)
+        return page if len(page.conversations) == 2 else None
+
+    page = await wait_until(both)
+    assert {each.title for each in page.conversations} == {"one", "two"}
+    first = await coze.conversations.list(user, limit=1)
+    assert (first.has_more, first.next_before) == (True, first.conversations[0].conversation_id)
+    rest = await coze.conversations.list(user, before=first.next_before)
+    assert first.conversations + rest.conversations == page.conversations
+    past = page.conversations[1]
+    assert past.last_used_at >= past.created_at
+    renamed = await coze.conversations.rename(user, past.conversation_id, "first")
+    assert renamed.title == "first"
+    again = await coze.sessions.create(user, conversation_id=past.conversation_id)
+    assert (again.conversation_id, again.title) == (past.conversation_id, "first")
+    await coze.conversations.delete(user, past.conversation_id)
+    assert len((await coze.conversations.list(user)).conversations) == 1
+    with pytest.raises(NotFound):
+        await coze.conversations.delete(user, past.conversation_id)
+
+
+async def test_bots_say_who_they_are(coze: Any) -> None:
+    [bot] = await coze.bots.list()
+    assert bot.name
+    assert bot.opening_text
+    assert len(bot.suggested_questions) == 3
+    assert await coze.bots.get(bot.bot_id) == bot
+    with pytest.raises(NotFound):
+        await coze.bots.get("7380000000000000011")
+
+
+async def test_feedback_is_given_and_taken_back(coze: Any) -> None:
+    session = await coze.sessions.create("u-1")
+    chat = await coze.chats.send(session.session_id, "hello")
+    given = await coze.chats.give_feedback(chat.chat_id, "unlike", reason_types=["wrong"], comment="no")
+    assert (given.feedback_type, given.reason_types, given.comment) == ("unlike", ("wrong",), "no")
+    assert (await coze.chats.take_feedback_back(chat.chat_id)).feedback_type is None
+    with pytest.raises(InvalidRequest):
+        await coze.chats.give_feedback(chat.chat_id, "meh")
+
+
+async def test_the_last_message_is_asked_once_more_whole_or_streamed(coze: Any) -> None:
+    session = await coze.sessions.create("u-1")
+    first = await coze.chats.send(session.session_id, "3 + 4")
+    second = await coze.chats.regenerate(first.chat_id, custom_variables={"mood": "calm"})
+    assert second.content == first.content
+    assert second.metadata["regenerates"] == first.chat_id
+    async with coze.chats.stream_regenerated(second.chat_id) as stream:
+        third = await stream.result()
+    assert (third.content, third.metadata["regenerates"]) == (first.content, second.chat_id)
+    with pytest.raises(ChatStateConflict):
+        await coze.chats.regenerate(first.chat_id)
+    with pytest.raises(TypeError):
+        await coze.chats.regenerate(third.chat_id, mesage="typo")

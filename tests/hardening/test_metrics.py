@@ -1,12 +1,16 @@
-"""/coze/metrics needs no token, so asking for it must cost next to nothing."""
+"""/coze/metrics and /coze/health need no token, so asking for them must cost next to nothing."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+
+import pytest
 
 from app.observing.metrics import Metrics
 from app.observing.scrapes import FRESH_SECONDS, MetricsPages
+from app.utils.kept import Kept
 from tests.support import RedisServer, ServiceProcess
 
 from .support import ask
@@ -66,3 +70,48 @@ def test_a_flood_of_scrapes_costs_redis_a_handful_of_commands(
         for _ in range(100):
             assert ask(service, "/coze/metrics")[0] == 200
         assert reads() - before < 100 * 32 / 2  # 32 for each page that is made: one every two seconds
+
+
+async def test_what_is_kept_is_made_once_for_all_who_come_in_its_time() -> None:
+    made, clock = 0, Clock()
+
+    async def make() -> int:
+        nonlocal made
+        made += 1
+        await asyncio.sleep(0)
+        return made
+
+    kept = Kept(make, 1.0, clock)
+    assert await asyncio.gather(*(kept.get() for _ in range(100))) == [1] * 100
+    clock.now += 0.99
+    assert await kept.get() == 1
+    clock.now += 0.02
+    assert await asyncio.gather(*(kept.get() for _ in range(100))) == [2] * 100
+
+
+async def test_what_could_not_be_made_is_asked_for_again() -> None:
+    async def break_down() -> int:
+        raise RuntimeError
+
+    kept: Kept[int] = Kept(break_down, 60, Clock())
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            await kept.get()
+
+
+def test_a_flood_of_health_checks_runs_the_scripts_once_in_a_second(
+    redis: RedisServer, start_process: Callable[..., ServiceProcess]
+) -> None:
+    service = start_process(REDIS_URL=redis.url)
+    with redis.client() as client:
+
+        def runs() -> int:
+            stats = client.info("commandstats")
+            return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
+
+        ask(service, "/coze/health/ready")
+        before, begun = runs(), time.monotonic()
+        for path in ("/coze/health", "/coze/health/ready") * 50:
+            assert ask(service, path)[0] == 200
+        checks = 2 + time.monotonic() - begun
+        assert runs() - before <= checks * 40  # 33 for each, and what the service does by itself

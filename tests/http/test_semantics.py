@@ -57,7 +57,7 @@ async def test_head_waits_for_nothing_opens_no_stream_and_extends_no_session(
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/coze/sessions/s-1", "DELETE, GET, HEAD"),
+        ("PUT", "/coze/sessions/s-1", "DELETE, GET, HEAD, PATCH"),
         ("POST", "/coze/files/f-1", "DELETE, GET, HEAD"),
         ("GET", "/coze/sessions", "POST"),
         ("HEAD", "/coze/sessions", "POST"),
@@ -186,7 +186,7 @@ async def test_a_preflight_allows_whatever_header_is_asked_for(
     start_app: Callable[..., RunningApp], asked: str
 ) -> None:
     async with open_client(start_app(CORS_ALLOW_ORIGINS=ORIGIN).base_url) as client:
-        for method in ("GET", "HEAD", "POST", "DELETE"):
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
             headers = {
                 "Origin": ORIGIN,
                 "Access-Control-Request-Method": method,

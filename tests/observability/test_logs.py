@@ -102,7 +102,7 @@ async def test_an_access_line_says_who_what_and_how_long(start_app: StartApp) ->
         headers = {"HtySudoerToken": auth.app.issue("hty-7"), "HtyHost": "app.moicen.com"}
         async with open_client(service.base_url, headers=headers) as client:
             session = await client.open_session("user-1")
-            async with client.stream(session, "[[sim:delay=0.2]]") as reader:
+            async with client.stream(session, "[[sim:delay=0.2;deltas=5;gap=0.1]]") as reader:
                 await reader.all()
             await client.get("/coze/health")
             await client.get("/coze/nowhere")
@@ -120,6 +120,7 @@ async def test_an_access_line_says_who_what_and_how_long(start_app: StartApp) ->
     assert (streamed["session_id"], streamed["chat_id"]) == (session, reader.chat_id)
     assert streamed["upstream_ms"] >= 150
     assert "client_gone" not in streamed
+    assert streamed["bytes"] == len(reader.raw), "what went straight to the server counts, too"
     assert health["level"] == "DEBUG"
     assert (nowhere["status"], nowhere["path"], "route" in nowhere) == (404, "/coze/nowhere", False)
     [chat] = [line for line in found if line["message"].startswith("chat ended")]

@@ -197,7 +197,7 @@ async def test_a_bot_that_says_nothing_for_long_is_waited_for_in_a_stream(
     open_door: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The head is only held back for so long: a proxy would take the connection for a dead one."""
-    monkeypatch.setattr("app.doors.openai.completions._PATIENCE", 0.3)
+    monkeypatch.setattr("app.doors.openai.completions.PATIENCE", 0.3)
     service = open_door(SSE_HEARTBEAT_SECONDS="0.1")
     choices = choices_of(await raw(service, "[[sim:delay=2]] hi"))
     assert choices[0]["delta"] == {"role": "assistant", "content": ""}

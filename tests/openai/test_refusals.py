@@ -99,6 +99,41 @@ def test_what_cannot_be_done_is_a_bad_request_that_names_the_field(
     assert simulator.requests(path="/v3/chat") == []
 
 
+PYDANTIC = ("String should", "Input should", "Value error", "list[", "dict[", "str:", ".str", "^[", "\\x")
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "told"),
+    [
+        ("messages", [said(True)], "messages.0.content: must be a text, or an array of parts"),
+        ("messages", [said(1.5)], "messages.0.content: must be a text, or an array of parts"),
+        ("messages", [said(["x"] * 1001)], "messages.0.content: must have at most 1000 parts, has 1001"),
+        ("messages", [said("x", "nobody")], "messages.0.role: must be "),
+        ("messages", [said("")], "messages: message must not be blank"),
+        ("messages", [said("x" * 100_001), said("x")], "messages: must have at most 100000 characters"),
+        ("user", "a\nb", "user: must not hold control characters"),
+        ("user", "\u202eb", "user: must not hold control characters"),
+        ("user", "x" * 129, "user: must have at most 128 characters"),
+        ("metadata", {"k" * 65: "v"}, "metadata: must have at most 64 characters"),
+        ("metadata", {"k": "v" * 513}, "metadata: must have at most 512 characters"),
+        ("metadata", {"k": ["v"]}, "metadata.k: must be a string"),
+        ("metadata", {str(n): "v" for n in range(17)}, "metadata: must have at most 16 items"),
+        ("stream_options", True, "stream_options: must be an object"),
+        ("response_format", "xml", "response_format: must have the type"),
+    ],
+)
+async def test_what_is_wrong_is_told_in_plain_words(
+    field: str, given: Any, told: str, door: RunningApp
+) -> None:
+    body = {"model": MODEL, "messages": [said("x")], field: given}
+    async with open_client(door.base_url) as client:
+        answer = await client.post("/coze/openai/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    message = answer.json()["error"]["message"]
+    assert told in message
+    assert [word for word in PYDANTIC if word in message] == []
+
+
 @pytest.mark.parametrize("streamed", [True, False])
 @pytest.mark.parametrize(
     "messages",

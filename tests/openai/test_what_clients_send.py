@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from pydantic import ValidationError
@@ -82,8 +84,32 @@ def test_every_form_of_a_data_url_that_browsers_take_gives_the_same_bytes(url: s
     question = asked(
         [said([{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "?"}])]
     )
-    assert [image.data for image in question.asked.images] == [TRICKY]
+    assert [image.data for image in question.asked.enclosed] == [TRICKY]
     assert data_of_url(clean_url(url)) == TRICKY
+
+
+@pytest.mark.parametrize("piece", ["%41", "%25", "%3d", "%3Da", "=", "%41=%0A", "_", "+"])
+def test_escapes_are_read_as_everybody_reads_them_and_are_no_objects_each(piece: str) -> None:
+    url = "data:," + piece * 200_000
+    tracemalloc.start()
+    try:
+        data = data_of_url(url)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert data == unquote_to_bytes(piece * 200_000)
+    assert most < 12 * len(url), "each escape would be an object, and two million of them take seconds"
+
+
+@pytest.mark.parametrize("text", ["%", "%4", "%%41", "a%", "%4g", "%g4", "=%=", "%\t41"])
+def test_a_percent_sign_that_begins_no_escape_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="%"):
+        data_of_url("data:," + text)
+
+
+def test_the_words_of_a_media_type_are_bounded() -> None:
+    with pytest.raises(ValueError, match="media type"):
+        data_of_url("data:" + ";" * 1_000_000 + ",AAAA")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +142,7 @@ def test_what_is_no_image_is_refused_with_the_reason_and_passed_over_in_the_hist
     assert error["param"] == "messages.0.content.1.image_url.url"
     assert not url or len(url) < 10 or url not in error["message"]
     later = asked([said([{"type": "text", "text": "old"}, part]), said("new")])
-    assert [(turn.text, turn.images) for turn in later.history] == [("old", [])]
+    assert [(turn.text, turn.enclosed) for turn in later.history] == [("old", [])]
 
 
 # -- parts ------------------------------------------------------------------------------------------------
@@ -159,7 +185,7 @@ def test_a_part_that_cannot_be_sent_is_passed_over_in_the_history_and_refused_at
 ) -> None:
     words = {"type": "text", "text": "b"}
     question = asked([said([part, words], role), said([part], "assistant"), said("c")])
-    assert [(turn.text, turn.images) for turn in question.history] == [("b", [])]
+    assert [(turn.text, turn.enclosed) for turn in question.history] == [("b", [])]
     error = refused([said("a"), said([words, part])])
     assert error["param"].startswith("messages.1.content.1.")
 
@@ -196,12 +222,12 @@ def test_every_part_with_a_text_is_taken_wherever_it_stands(content: Any, role: 
 def test_pictures_are_the_users_and_one_alone_gets_a_text(part: Any) -> None:
     question = asked([said([part]), said([part, {"type": "text", "text": "b"}], "assistant"), said([part])])
     turns = [*question.history, question.asked]
-    assert [(turn.role, turn.text, len(turn.images)) for turn in turns] == [
+    assert [(turn.role, turn.text, len(turn.enclosed)) for turn in turns] == [
         ("user", "[image]", 1),
         ("assistant", "b", 0),
         ("user", "[image]", 1),
     ]
-    assert turns[0].images[0].url == "https://example.com/a.png"
+    assert turns[0].enclosed[0].url == "https://example.com/a.png"
     blank = asked([said([{"type": "text", "text": " "}, part])])
     assert blank.asked.text == "[image]"
 
@@ -210,8 +236,8 @@ def test_a_picture_of_the_history_that_is_too_large_to_upload_is_passed_over() -
     large = base64.b64encode(PNG + bytes(MAX_IMAGE)).decode()
     part = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{large}"}}
     question = asked([said([part, {"type": "text", "text": "old"}]), said([part])])
-    assert [(turn.text, turn.images) for turn in question.history] == [("old", [])]
-    assert len(question.asked.images) == 1
+    assert [(turn.text, turn.enclosed) for turn in question.history] == [("old", [])]
+    assert len(question.asked.enclosed) == 1
 
 
 # -- where the question is --------------------------------------------------------------------------------
@@ -229,6 +255,7 @@ def test_a_picture_of_the_history_that_is_too_large_to_upload_is_passed_over() -
         ([said("a"), said("", "assistant")], [], "a"),
         ([said("a"), said([], "assistant")], [], "a"),
         ([said("a"), said(None, "assistant")], [], "a"),
+        ([said("a"), said([{"type": "text", "text": " "}], "assistant")], [], "a"),
         ([said("a"), said(" \n", "system")], [], "a"),
         ([said("r", "system"), said("a"), said("", "assistant"), said("", "system")], ["r"], "a"),
         ([said([{"type": "text", "text": "t"}], "system")], [], "t"),

@@ -30,22 +30,23 @@ class NotToBeHad(Exception):
 
 
 @contextmanager
-def python_environment() -> Iterator[list[str]]:
-    """An interpreter with the packages of python/requirements.txt, from the registry that pip is set up for.
+def python_environment(folder: Path = HERE / "python") -> Iterator[list[str]]:
+    """An interpreter with the packages of the folder's requirements.txt, from the registry that pip is set up
+    for.
 
     Raises ``NotToBeHad``.
     """
     with TemporaryDirectory(prefix="coze-clients-") as directory:
         python = f"{directory}/bin/python"
         _install([sys.executable, "-m", "venv", directory])
-        _install([python, "-m", "pip", "install", "-q", "-r", str(HERE / "python/requirements.txt")])
+        _install([python, "-m", "pip", "install", "-q", "-r", str(folder / "requirements.txt")])
         yield [python]
 
 
 @contextmanager
-def node_environment(scripts: Path = HERE / "node") -> Iterator[list[str]]:
-    """Node with the packages of the package.json that is among the ``scripts``, from the registry that npm is
-    set up for; its scripts are in the folder that is the last element.
+def node_environment(folder: Path = HERE / "node") -> Iterator[list[str]]:
+    """Node with the packages of the folder's package.json, from the registry that npm is set up for; its
+    scripts are in the folder that is the last element.
 
     Raises ``NotToBeHad``.
     """
@@ -53,7 +54,7 @@ def node_environment(scripts: Path = HERE / "node") -> Iterator[list[str]]:
     if node is None or npm is None:
         raise NotToBeHad("node and npm are not installed")
     with TemporaryDirectory(prefix="coze-clients-") as directory:
-        shutil.copytree(scripts, directory, dirs_exist_ok=True)
+        shutil.copytree(folder, directory, dirs_exist_ok=True)
         _install([npm, "install", "--prefix", directory, "--no-audit", "--no-fund", "--no-package-lock"])
         yield [node, directory]
 

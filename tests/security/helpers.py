@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
 from coze_simulator.auth_server import RunningAuth
-from tests.support import Client, RedisServer, RunningApp, data_of, mask, open_client
+from tests.support import Client, RedisServer, RunningApp, data_of, mask, open_client, wait_until
 
 USER = "u-1"
 """Every caller calls its user so: what keeps them apart is the owner, not the name."""
@@ -20,12 +21,15 @@ UNKNOWN = {
     "session_id": "coze_session_1795372833115_7l4mgyuf3lw2iispuvavf",
     "chat_id": "coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n",
     "file_id": "coze_file_1795372832906_7l4mgyuf3lw2iispuvavf",
+    "conversation_id": "7380000000000000001",
     "user_id": "nobody-of-this-name",
+    "response_id": "resp_coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n",
 }
 PUBLIC = {"/", "/coze/health", "/coze/health/live", "/coze/health/ready", "/coze/metrics"}
 """All that answers without a token."""
 PLAIN_QUERIES = {"history_limit", "limit", "before", "wait", "after", "include_sessions"}
 PLAIN_QUERIES |= {"user_id", "session_id", "order", "from", "to", "group_by"}
+PLAIN_QUERIES |= {"stream", "starting_after"}
 """Query parameters that name nothing of anybody's, and ``before`` and ``session_id``, which have tests of
 their own."""
 A_FILE = {"file": ("a.txt", b"a file of the test")}
@@ -77,15 +81,19 @@ async def calling(
 
 @dataclass(slots=True)
 class Belongings:
-    """Sessions and chats, one of each state, and a file."""
+    """Sessions and chats, one of each state, a file and a response of OpenAI's API."""
 
     sessions: list[str] = field(default_factory=list)
     chats: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    responses: list[str] = field(default_factory=list)
+    conversations: list[str] = field(default_factory=list)
     running: str = ""
 
     def named(self, parameter: str) -> list[str]:
         named = {"session_id": self.sessions, "chat_id": self.chats, "file_id": self.files}
+        named["response_id"] = self.responses
+        named["conversation_id"] = self.conversations
         return named.get(parameter, [USER])
 
 
@@ -102,8 +110,16 @@ async def settle_in(client: Client, user_id: str = USER) -> Belongings:
     own.running = own.chats[-1]
     uploaded = await client.post("/coze/files", files=A_FILE, params={"user_id": user_id})
     own.files.append(data_of(uploaded)["file_id"])
+    body = {"model": "coze", "input": "hello", "user": user_id}
+    own.responses.append((await client.post("/coze/openai/v1/responses", json=body)).json()["id"])
     async with client.streaming("GET", f"/coze/chats/{own.running}/events") as reader:
         await reader.until("conversation.chat.in_progress")
+
+    async def listed() -> list[str]:
+        page = data_of(await client.get(f"/coze/users/{quote(user_id, safe='')}/conversations"))
+        return [each["conversation_id"] for each in page["conversations"]]
+
+    own.conversations = await wait_until(listed)  # written down behind a chat's end
     return own
 
 
@@ -141,7 +157,8 @@ def settled_contents(redis: RedisServer) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One route, as the document describes it. ``ids``: names of its path parameters."""
+    """One route, as the document describes it. ``ids``: names of its path parameters, the last of which names
+    what it is about."""
 
     method: str
     path: str

@@ -64,7 +64,7 @@ async def test_only_listed_origins_are_allowed_and_never_with_credentials(
         assert all(name in allowed for name in PREFLIGHT["Access-Control-Request-Headers"].split(","))
         assert "*" not in allowed
         assert set(response.headers["access-control-allow-methods"].replace(" ", "").split(",")) == {
-            *("GET", "HEAD", "POST", "DELETE")
+            *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
         }
         response = await alice.post("/coze/sessions", json={"user_id": "u"}, headers={"Origin": ORIGIN})
         exposed = response.headers["access-control-expose-headers"].lower()

@@ -39,14 +39,21 @@ from .helpers import (
 )
 
 OPERATIONS = list(operations(create_app().openapi()))
-NOBODYS = {"model": "coze"}
+NOBODYS = {"model": "coze", "bot_id": "7380000000000000009"}
 """Names in addresses that belong to nobody, and are the same for everybody."""
-COZES = {"conversation_id": "7380000000000000005", "message_id": "7380000000000000007", "bot_id": "1"}
+COZES = {"conversation_id": "7380000000000000005", "message_id": "7380000000000000007"}
 """Coze's ids, in the addresses of its own API: tests/coze_clients/test_tenants.py walks through that."""
 OUR_OPERATIONS = [each for each in OPERATIONS if not each.path.startswith("/coze/api/")]
 WITH_IDS = [operation for operation in OUR_OPERATIONS if set(operation.ids) - set(NOBODYS)]
 NOT_FOUND = {"session_id": "COZE_SESSION_NOT_FOUND", "chat_id": "COZE_CHAT_NOT_FOUND"}
-NOT_FOUND["file_id"] = "COZE_FILE_NOT_FOUND"
+NOT_FOUND |= {"file_id": "COZE_FILE_NOT_FOUND", "response_id": "response_not_found"}
+NOT_FOUND["conversation_id"] = "COZE_CONVERSATION_NOT_FOUND"
+
+
+def code_of(response: Any) -> str:
+    """Of a failure, ours or in the shape of OpenAI's clients."""
+    code: str = response.json()["error"]["code"]
+    return code
 
 
 async def unknown_answers(client: Client) -> dict[str, Any]:
@@ -54,11 +61,11 @@ async def unknown_answers(client: Client) -> dict[str, Any]:
     answers = {}
     for operation in WITH_IDS:
         for n, body in enumerate(operation.bodies()):
-            [parameter] = operation.ids
+            parameter = operation.ids[-1]
             response = await ask(client, operation, body, **UNKNOWN)
             answers[f"{operation} {n}"] = comparable(response, UNKNOWN[parameter])
             if parameter in NOT_FOUND:
-                assert (response.status_code, error_of(response)["code"]) == (404, NOT_FOUND[parameter])
+                assert (response.status_code, code_of(response)) == (404, NOT_FOUND[parameter])
     return answers
 
 
@@ -68,11 +75,12 @@ async def try_everything(
     """Every operation on every id of the victim: each time the answer is that of an unknown id."""
     tried = 0
     for operation in WITH_IDS:
-        [parameter] = operation.ids
+        parameter = operation.ids[-1]
         values = [user_id] if parameter == "user_id" else victim.named(parameter)
+        assert values, f"the victim has no {parameter}"
         for value in values:
             for n, body in enumerate(operation.bodies()):
-                response = await ask(stranger, operation, body, **{parameter: value})
+                response = await ask(stranger, operation, body, **{"user_id": user_id, parameter: value})
                 seen = comparable(response, value)
                 assert seen == unknown[f"{operation} {n}"], f"{operation} tells of {parameter} {value}"
                 tried += 1
@@ -81,7 +89,9 @@ async def try_everything(
 
 def test_the_walk_knows_every_parameter_that_a_published_route_takes() -> None:
     for operation in OUR_OPERATIONS:
-        assert len(operation.ids) <= 1, f"{operation} takes two ids: teach the walk about it"
+        assert len(operation.ids) <= 1 or operation.ids == ("user_id", "conversation_id"), (
+            f"{operation} takes several ids: teach the walk about it"
+        )
         assert set(operation.ids) <= set(UNKNOWN | NOBODYS), (
             f"teach the walk what {operation} takes: {operation.ids}"
         )
@@ -105,7 +115,7 @@ async def test_every_published_route_but_the_public_ones_refuses_a_caller_withou
 ) -> None:
     async with calling(secured, auth, ALICE) as [alice]:
         del alice.http.headers["HtySudoerToken"]
-        response = await ask(alice, operation, operation.body, **UNKNOWN, **NOBODYS, **COZES)
+        response = await ask(alice, operation, operation.body, **(COZES | UNKNOWN | NOBODYS))
         if operation.path in PUBLIC:
             assert response.status_code == 200
         elif operation.path.startswith("/coze/api/"):
@@ -115,7 +125,7 @@ async def test_every_published_route_but_the_public_ones_refuses_a_caller_withou
         else:
             assert (response.status_code, error_of(response)["code"]) == (401, "AUTH_MISSING")
         alice.http.headers["HtySudoerToken"] = "a.b.c"
-        response = await ask(alice, operation, operation.body, **UNKNOWN, **NOBODYS, **COZES)
+        response = await ask(alice, operation, operation.body, **(COZES | UNKNOWN | NOBODYS))
         assert response.status_code == (200 if operation.path in PUBLIC else 401)
 
 
@@ -294,7 +304,9 @@ async def test_somebody_elses_id_costs_the_store_as_much_as_an_unknown_one(
         session_id = await alice.open_session()
         chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
         file_id = data_of(await alice.post("/coze/files", files=A_FILE))["file_id"]
-        foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id}
+        foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id, "user_id": "u-1"}
+        foreign["conversation_id"] = (await alice.session(session_id))["conversation_id"]
+        foreign["response_id"] = f"resp_{chat_id}"
 
         async def cost(operation: Operation, values: dict[str, str]) -> int:
             least = 1 << 30
@@ -305,7 +317,7 @@ async def test_somebody_elses_id_costs_the_store_as_much_as_an_unknown_one(
             return least
 
         for operation in WITH_IDS:
-            if operation.ids[0] in NOT_FOUND:
+            if operation.ids[-1] in NOT_FOUND:
                 assert await cost(operation, foreign) == await cost(operation, UNKNOWN), str(operation)
 
 
@@ -322,7 +334,9 @@ async def test_somebody_elses_id_is_as_much_work_as_an_unknown_one(
         session_id = await alice.open_session()
         chat_id = data_of(await alice.send(session_id, "hello"))["chat_id"]
         file_id = data_of(await alice.post("/coze/files", files=A_FILE))["file_id"]
-        foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id}
+        foreign = {"session_id": session_id, "chat_id": chat_id, "file_id": file_id, "user_id": "u-1"}
+        foreign["conversation_id"] = (await alice.session(session_id))["conversation_id"]
+        foreign["response_id"] = f"resp_{chat_id}"
 
         asked = len(simulator.requests())
 
@@ -336,7 +350,7 @@ async def test_somebody_elses_id_is_as_much_work_as_an_unknown_one(
             return [statistics.median(times) for times in took]
 
         for operation in WITH_IDS:
-            if operation.ids[0] not in NOT_FOUND:
+            if operation.ids[-1] not in NOT_FOUND:
                 continue
             for _attempt in range(
                 4
@@ -383,14 +397,15 @@ async def test_guessed_and_malformed_ids_are_unknown_ids(secured: RunningApp, au
             "%F0%9F%98%80",
             "null",
         ]
-        for real in (session_id, chat_id, file_id):
+        for real in (session_id, chat_id, file_id, f"resp_{chat_id}"):
             spoilt += [real.upper(), real[:-1], real + "a", real + "%20", real + "%0a", real + "%00"]
             spoilt.append(real[:-1] + ("a" if real[-1] != "a" else "b"))
             spoilt.append(real.replace(real.split("_")[2], secrets.choice(["0" * 13, "9" * 13])))
         for operation in WITH_IDS:
-            [parameter] = operation.ids
+            parameter = operation.ids[-1]
             if parameter == "user_id":
                 continue
             for value in spoilt:
-                response = await ask(alice, operation, operation.body, **{parameter: value})
+                values = {**UNKNOWN, parameter: value}
+                response = await ask(alice, operation, operation.body, **values)
                 assert comparable(response) == unknown[f"{operation} 0"], f"{operation} {value!r}"

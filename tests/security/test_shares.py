@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
+import pytest
 
 from app.models import Identity
 from app.tasks.limits import ServiceLimits
@@ -63,6 +64,8 @@ def test_the_defaults_give_a_caller_a_fifth_and_a_root_four_fifths() -> None:
     limits = ServiceLimits.of(make_settings(ENABLE_AUTH="true"))
     assert limits.rates["messages"].numbers(PERSON) == [60, 240, 960, 1200]
     assert limits.rates["files"].numbers(PERSON) == [60, 240, 960, 1200]
+    assert limits.rates["calls"].numbers(PERSON) == [60, 240, 960, 1200]
+    assert limits.rates["reports"].numbers(PERSON) == [10, 40, 160, 200]
     assert limits.rates["sessions"].numbers(PERSON) == [30, 120, 480, 600]
     assert limits.sessions.numbers(PERSON) == [10, 1000, 4000, 5000]
     assert limits.users.numbers(PERSON) == [0, 200, 800, 1000]
@@ -162,7 +165,7 @@ async def test_three_hundred_messages_for_three_hundred_users_meet_the_caller_s_
         attack = asyncio.create_task(all_of(ask(alice, f"fake{n}") for n in range(300)))
         while not attack.done():
             for other in (bob, elsewhere):
-                assert (await other.get("/coze/usage")).status_code == 200
+                assert (await other.get("/coze/users/u/sessions")).status_code == 200
             await asyncio.sleep(0.2)
         passed = [answer for answer in attack.result() if answer.status_code == 200]
         seconds = asyncio.get_running_loop().time() - begun
@@ -198,6 +201,64 @@ async def test_all_kinds_of_calls_meet_the_caller_s_rate_whatever_users_they_nam
             assert counts[(200,)] >= 2
             assert len(counts) == 2
         assert (await bob.send(await bob.open_session("x0"), QUICK)).status_code == 200
+
+
+async def test_what_goes_on_to_coze_and_what_costs_redis_much_meets_a_rate(
+    start_secured: Start, auth: RunningAuth
+) -> None:
+    """12 calls a minute and 2 reports for a caller; one more may come back meanwhile."""
+    service = start_secured(RATE_LIMIT_MESSAGES_PER_MINUTE="12", RATE_LIMIT_TOTAL_MESSAGES_PER_MINUTE="60")
+    async with calling(service, auth, ALICE, BOB) as [alice, bob]:
+        sessions = [await alice.open_session(f"x{n}") for n in range(3)]
+        for session_id in sessions:
+            assert (await alice.send(session_id, QUICK)).status_code == 200
+        calls = [
+            await alice.http.request(method, f"/coze/sessions/{sessions[n % 3]}/{what}")
+            for n in range(10)
+            for method, what in (("GET", "history"), ("POST", "clear"))
+        ]
+        reports = [
+            await alice.http.request(method, path)
+            for n in range(4)
+            for method, path in (("GET", "/coze/usage"), ("DELETE", f"/coze/users/x{n}"))
+        ]
+        for answers, most in ((calls, 12), (reports, 2)):
+            counts = Counter(map(told, answers))
+            setting = "COZE_OWNER_SHARE of RATE_LIMIT_TOTAL_MESSAGES_PER_MINUTE"
+            assert most <= counts[(200,)] <= most + 2
+            assert counts[429, "RATE_LIMITED", "owner", setting] == len(answers) - counts[(200,)]
+        assert (await bob.get("/coze/usage")).status_code == 200
+        assert (await bob.delete("/coze/users/x0")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"RATE_LIMIT_MESSAGES_PER_MINUTE": "1"}, "RATE_LIMITED"),
+        ({"COZE_DAILY_TOKEN_QUOTA": "1"}, "QUOTA_EXCEEDED"),
+        ({"MAX_CONCURRENT_CHATS": "1", "COZE_OWNER_SHARE": "1", "COZE_ROOT_SHARE": "1"}, "OVERLOADED"),
+    ],
+)
+async def test_tool_outputs_cost_as_much_as_a_message_and_a_refusal_leaves_the_chat_waiting(
+    start_secured: Start, auth: RunningAuth, settings: dict[str, str], code: str
+) -> None:
+    service = start_secured()
+    strict = start_secured(**settings)
+    async with calling(service, auth, ALICE) as [alice], calling(strict, auth, ALICE) as [refused]:
+        session_id = await alice.open_session("x")
+        waiting = data_of(await alice.send(session_id, "[[sim:requires_action=function]] weather?"))
+        running = None
+        if code == "OVERLOADED":
+            running = await refused.start(await refused.open_session("y"), SLOW)
+        else:
+            assert (await refused.send(await refused.open_session("x"), QUICK)).status_code == 200
+        answer = await refused.answer_tools(waiting, "21")
+        assert error_of(answer)["code"] == code
+        assert int(answer.headers["retry-after"]) >= 1
+        assert data_of(await alice.result(waiting["chat_id"]))["status"] == "requires_action"
+        assert data_of(await alice.answer_tools(waiting, "21"))["status"] == "completed"
+        if running is not None:
+            await refused.post(f"/coze/chats/{running}/cancel")
 
 
 async def test_the_tokens_of_the_day_are_a_caller_s_whatever_users_he_names(

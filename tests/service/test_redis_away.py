@@ -220,3 +220,26 @@ async def test_a_chat_whose_reader_leaves_while_redis_is_away_is_cancelled_after
         durable_redis.start()
         await wait_until(lambda: simulator.requests(path="/v3/chat/cancel"))
         await asyncio.to_thread(service.wait_idle)
+
+
+async def test_a_call_that_fails_behind_the_creation_of_its_chat_names_the_chat(
+    durable_redis: RedisServer, start_app: Callable[..., RunningApp]
+) -> None:
+    service = start_app(REDIS_URL=durable_redis.url)
+    async with open_client(service.base_url) as client:
+        session_id = await client.open_session()
+        first = await client.start(session_id, SLOW)
+        waiting = asyncio.ensure_future(client.send(session_id, "the second", on_busy="enqueue"))
+
+        async def queued() -> bool:
+            return (await client.session(session_id))["chat_count"] == 2
+
+        await wait_until(queued)
+        durable_redis.stop()
+        refused = await waiting
+        durable_redis.start()
+        chat_id = refused.headers["X-Coze-Chat-Id"]
+        assert (refused.status_code, error_of(refused)["details"]["chat_id"]) == (503, chat_id)
+        assert chat_id != first
+        await wait_until(lambda: is_healthy(client))
+        assert "the second" in (await client.ended(chat_id))["content"]

@@ -102,12 +102,24 @@ class Oracle:
                 if not self._may_be_gone(chat):
                     self._book.violated("lost", f"{chat.label} {chat.id}: 404 on {replica.name}")
                 return
+        if chat.last is not None and chat.last.status not in SETTLED and self._may_be_gone(chat):
+            await self._come_back(chat, replicas[0])
         reading = Reading(leaves_out=chat.of_coze)
         chat.readings.append(reading)
         if chat.last is not None and chat.last.status in SETTLED:
             await self._caller.follow(chat, reading, 0, CLOCK.now + 120.0)
             if not reading.done:
                 self._book.violated("stuck", f"{chat.label}: events of a chat that is over do not end")
+
+    async def _come_back(self, chat: ChatNote, replica: Replica) -> None:
+        """Its readers gave up when Redis had lost it; its owner has written it again, and it goes on."""
+        until = CLOCK.now + self._settings.chat_timeout + 60.0
+        while CLOCK.now < until and chat.last is not None and chat.last.status not in SETTLED:
+            await asyncio.sleep(2.0)
+            answer = await self._get(replica, chat.session.who, f"/coze/chats/{chat.id}/result")
+            if answer is None or answer.status != 200:
+                return
+            chat.see("result", answer.data)
 
     def _may_be_gone(self, chat: ChatNote) -> bool:
         session = chat.session

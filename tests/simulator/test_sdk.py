@@ -24,11 +24,13 @@ from cozepy import (
     TokenAuth,
     ToolOutput,
 )
+from cozepy.conversations.message.feedback import FeedbackType
 from cozepy.request import AsyncHTTPClient, SyncHTTPClient
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN, WRONG_TOKEN
+from coze_simulator.options import UNPUBLISHED_BOT_ID
 
 from .helpers import SimClient
 
@@ -257,3 +259,50 @@ async def test_async_tool_outputs_without_a_stream_are_polled(sim_async_sdk: Asy
     await status_reached(sim_async_sdk, chat, ChatStatus.COMPLETED)
     messages = await sim_async_sdk.chat.messages.list(**ids)
     assert any("Hangzhou" in item.content for item in messages if item.type == MessageType.ANSWER)
+
+
+def test_a_published_bot_says_who_it_is(sim_sdk: Coze) -> None:
+    for version in (1, 2):
+        bot = sim_sdk.bots.retrieve(bot_id=BOT, use_api_version=version)
+        assert bot.bot_id == BOT
+        assert bot.name
+        assert bot.onboarding_info is not None
+        assert bot.onboarding_info.prologue
+        assert len(bot.onboarding_info.suggested_questions or []) == 3
+    with pytest.raises(CozeAPIError) as refused:
+        sim_sdk.bots.retrieve(bot_id=UNPUBLISHED_BOT_ID)
+    assert refused.value.code == 4015
+
+
+def test_feedback_is_kept_with_an_answer_and_taken_back(sim_sdk: Coze, sim_cloud: SimClient) -> None:
+    done = sim_sdk.chat.create_and_poll(bot_id=BOT, user_id="u", additional_messages=ask("hello"))
+    conversation = done.chat.conversation_id
+    answer = next(message for message in done.messages or [] if message.type == MessageType.ANSWER)
+    feedback = sim_sdk.conversations.messages.feedback
+    feedback.create(
+        conversation_id=conversation,
+        message_id=answer.id,
+        feedback_type=FeedbackType.UNLIKE,
+        reason_types=["wrong"],
+        comment="no",
+    )
+    stored = sim_cloud.sim.app.core.store.conversations[conversation].messages
+    [kept] = [message.feedback for message in stored if message.id == answer.id]
+    assert kept == {"feedback_type": "unlike", "reason_types": ["wrong"], "comment": "no"}
+    feedback.delete(conversation_id=conversation, message_id=answer.id)
+    assert not [message.feedback for message in stored if message.feedback]
+    question = next(message for message in stored if message.role == "user")
+    for message_id in (question.id, "7380000000000000001"):
+        with pytest.raises(CozeAPIError) as refused:
+            feedback.create(
+                conversation_id=conversation, message_id=message_id, feedback_type=FeedbackType.LIKE
+            )
+        assert refused.value.code == 4005
+
+
+def test_a_deleted_conversation_is_unknown(sim_sdk: Coze) -> None:
+    conversation = sim_sdk.conversations.create().id
+    sim_sdk.conversations.delete(conversation_id=conversation)
+    with pytest.raises(CozeAPIError) as refused:
+        sim_sdk.conversations.retrieve(conversation_id=conversation)
+    assert refused.value.code == 4002

@@ -150,7 +150,11 @@ class Place:
         """Of messages and sessions a minute, by layer; files have none."""
         limits = layers("calls a minute", **layered)
         none = layers("files")
-        self.rates = RateStore(self.redis, self.keys, {"messages": limits, "sessions": limits, "files": none})
+        self.rates = RateStore(
+            self.redis,
+            self.keys,
+            {"messages": limits, "sessions": limits, "files": none, "calls": none, "reports": none},
+        )
 
     def with_limits(self, *, expire: int | None = None, users: int | None = None, **sessions: int) -> None:
         """``sessions``: by layer; ``users``: of the whole service."""
@@ -172,8 +176,15 @@ class Place:
         self.users = UserStore(self.redis, self.keys, self.sessions)
 
     async def with_quota(self) -> None:
+        await self._with_policy(quota=True)
+
+    async def with_usage_rows(self, most: int) -> None:
+        """Of an owner's day in one shard."""
+        await self._with_policy(usage_rows=most)
+
+    async def _with_policy(self, **changed: Any) -> None:
         await self.writer.stop()
-        self._choose(self.policy._replace(quota=True))
+        self._choose(self.policy._replace(**changed))
         self.writer.start()
 
     # -- names -------------------------------------------------------------------------------------------
@@ -309,6 +320,7 @@ class Place:
         who: Identity = ME,
         key: IdempotencyKey | None = None,
         max_queued: int = 5,
+        request: bytes = b'{"message":"hello"}',
     ) -> Created:
         """Creates a chat of that name."""
         new = NewChat(
@@ -317,7 +329,7 @@ class Place:
             self.record(chat),
             self.frame("processing"),
             self.frame("pending"),
-            b'{"message":"hello"}',
+            request,
         )
         return await self.chats.create(new, who, on_busy=on_busy, max_queued=max_queued, idempotency=key)
 

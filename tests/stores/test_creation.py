@@ -16,6 +16,7 @@ from app.exceptions import (
 )
 from app.stores import chats as chats_module
 from app.stores.chats import BusyPolicy
+from app.stores.layers import PLACE_BYTES
 from app.stores.sessions import IdempotencyKey
 
 from .place import DAY, HOLD, HOUR, LEASE, ME, MINUTE, SECOND, SESSION, TOMBSTONE, Clock, Place, whole_life
@@ -123,6 +124,30 @@ async def test_the_last_place_of_a_queue_is_given_away(at: Place) -> None:
     await at.say("A")
     await at.say("B", on_busy="enqueue", max_queued=2)
     assert (await at.say("C", on_busy="enqueue", max_queued=2)).kind == "queued"
+
+
+QUEUES: list[tuple[list[int], int, bool]] = [
+    ([], PLACE_BYTES * 3, True),
+    ([], PLACE_BYTES * 3 + 1, False),
+    ([PLACE_BYTES + 1], PLACE_BYTES, True),
+    ([PLACE_BYTES + 1], PLACE_BYTES + 1, False),
+]
+
+
+@pytest.mark.parametrize(("queued", "size", "fits"), QUEUES)
+async def test_a_long_message_takes_several_places_of_a_queue(
+    at: Place, queued: list[int], size: int, fits: bool
+) -> None:
+    await at.open()
+    await at.say("A")
+    for number, length in enumerate(queued):
+        await at.say(f"Q{number}", on_busy="enqueue", request=b"x" * length)
+    saying = at.say("D", on_busy="enqueue", max_queued=3, request=b"x" * size)
+    if fits:
+        assert (await saying).kind == "queued"
+    else:
+        with pytest.raises(SessionBusy):
+            await saying
 
 
 # -- interrupting --------------------------------------------------------------------------------------

@@ -239,6 +239,7 @@ async def test_a_chat_that_begins_to_wait_keeps_its_session_busy_until_that_ends
         **whole_life("A", waits="A"),
         "chats:(S).A": at.shown("A", "requires_action"),
         "run:A.state": "waiting",
+        "run:A.request": '{"message":""}',  # Coze has the message, and waiting may last
         "run:A.tool_outputs": None,
         "log:A#1-2": {"n": b"2", "f": b"end\n\n"},
         "leases": SESSION + DAY,

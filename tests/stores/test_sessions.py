@@ -338,7 +338,40 @@ async def test_an_idle_session_that_is_ended_keeps_its_word_for_a_day(at: Place)
         "session:S.status": "terminated",
         "session:S.reason": "deleted",
         "session:S.updated": 0,
+        "session:S.messages": None,
+        "session:S.metadata": None,
     }
+
+
+@pytest.mark.parametrize("how", ["deleted", "evicted"])
+async def test_what_was_written_into_a_session_is_told_once_at_its_end_and_goes(at: Place, how: str) -> None:
+    said = {"role": "user", "content": "x" * 10_000}
+    await at.open(additional_messages=[said], metadata={"a": "b"})
+    if how == "evicted":
+        await at.sessions.end_idle(at.sid("S"))
+        end = await at.sessions.end(at.sid("S"), ME)
+        assert end.session.additional_messages == []
+    else:
+        end = await at.sessions.end(at.sid("S"), ME)
+        assert end.session.additional_messages == [said]
+    again = (await at.sessions.end(at.sid("S"), ME)).session
+    assert (again.additional_messages, again.view(at.limits)["metadata"]) == ([], {})
+    size = sum(len(f"{name}{value}") for name, value in (await at.held("session:S")).items())
+    assert size < 1000
+
+
+@pytest.mark.parametrize(("size", "kept"), [(3000, TOMBSTONE), (10_000, SESSION)])
+async def test_an_expired_session_is_remembered_for_a_day_unless_it_is_large(
+    at: Place, size: int, kept: int
+) -> None:
+    await at.open(additional_messages=[{"role": "user", "content": "x" * size}])
+    assert (await at.held("session:S"))["session:S"] == SESSION + kept
+    await at.sessions.read(at.sid("S"), ME, history=0)
+    assert (await at.held("session:S"))["session:S"] == SESSION + kept
+    await at.say("A")  # whoever ends it has to find the session
+    assert (await at.held("session:S"))["session:S"] == SESSION + HOLD + TOMBSTONE
+    await at.end("A")
+    assert (await at.held("session:S"))["session:S"] == SESSION + kept
 
 
 async def test_ending_a_session_again_answers_the_same_and_changes_nothing(at: Place) -> None:

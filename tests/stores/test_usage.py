@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
@@ -10,7 +10,7 @@ from app.exceptions import QuotaExceeded
 from app.models import Identity, Usage
 from app.stores.index import owner_key, user_key
 from app.stores.scripts import usage_erase, usage_read
-from app.stores.usage import UsageStore, today, usage_of_end
+from app.stores.usage import UsageStore, Used, today, usage_of_end
 from app.utils import shard_of
 
 from .place import (
@@ -131,8 +131,12 @@ async def use(
     await at.end(chat)
 
 
+async def used(at: Place, who: Identity, first: date, last: date) -> list[Used]:
+    return [row async for portion in at.usage.rows(who, first, last) for row in portion]
+
+
 async def rows(at: Place, who: Identity, days: int = 3) -> list[tuple[str, str, int, int, int, int]]:
-    found = await at.usage.rows(who, today() - timedelta(days), today())
+    found = await used(at, who, today() - timedelta(days), today())
     assert all(row.day <= today() for row in found)
     return sorted(row[1:] for row in found)
 
@@ -155,10 +159,31 @@ async def test_usage_is_told_by_day(at: Place, clock: Clock) -> None:
         first = today()
         clock.now += DAY
         await at.do("DEL", at.keys.session(at.sid("S")))
-    found = await at.usage.rows(ME, first - timedelta(9), today())
+    found = await used(at, ME, first - timedelta(9), today())
     assert [(row.day, row.chats) for row in found] == [(first - timedelta(1), 1), (first, 1)]
-    assert [row.day for row in await at.usage.rows(ME, first, first)] == [first]
-    assert [row.day for row in await at.usage.rows(ADMIN, first, first)] == [first]
+    assert [row.day for row in await used(at, ME, first, first)] == [first]
+    assert [row.day for row in await used(at, ADMIN, first, first)] == [first]
+
+
+async def test_names_that_find_no_row_share_one_that_tells_no_name(at: Place) -> None:
+    await at.with_usage_rows(2)
+    await use(at, "A")
+    await use(at, "B", "T", "v")
+    await use(at, "C", "V", "w")
+    await use(at, "D", "W", "x", bot_id="made up")
+    await use(at, "E", "X", "v")
+    one = (1, 30, 20, 10)
+    assert await rows(at, ME) == [("", "", 2, 60, 40, 20), ("u", "bot", *one), ("v", "bot", 2, 60, 40, 20)]
+    await at.usage.erase(ME, "u")
+    assert await rows(at, ME) == [("", "", 2, 60, 40, 20), ("v", "bot", 2, 60, 40, 20)]
+
+
+async def test_many_rows_come_in_portions(at: Place) -> None:
+    await use(at, "A")
+    [key] = [name for name in await at.names() if b":usage:" in name]
+    await at.do("HSET", key, *(part for n in range(2500) for part in (f"u{n}\x1fbot", "1 2 3 4")))
+    portions = [len(portion) async for portion in at.usage.rows(ME, today(), today())]
+    assert portions == [1000, 1000, 501]
 
 
 async def test_a_day_without_usage_is_not_spoken_of(at: Place) -> None:

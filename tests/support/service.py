@@ -120,6 +120,7 @@ class RunningApp:
                 self._server.should_exit = True
                 raise RuntimeError("the service did not start")
         self.resources.metrics_pages.fresh_seconds = 0  # tests compare one page with the next
+        self.resources.redis_check.seconds = 0
 
     def stop(self) -> None:
         """As SIGTERM without the drain in front: open connections get a moment, then the lifespan ends."""

@@ -274,3 +274,34 @@ async def test_the_daily_quota_holds_over_replicas_and_says_when_it_begins_anew(
         again = await one.send(await one.open_session("spender"), "hello")
         assert again.status_code == 429
         assert (await report(one, group_by="user"))["rows"][0]["user_id"] == "saver"
+
+
+@pytest.mark.parametrize(("users", "status"), [(9000, 200), (11_000, 400)])
+async def test_a_report_has_as_many_rows_as_may_be_and_is_refused_with_more(
+    redis: RedisServer, start_app: Callable[..., RunningApp], users: int, status: int
+) -> None:
+    service = start_app(REDIS_URL=redis.url)
+    async with open_client(service.base_url) as client:
+        await client.send(await client.open_session(), "hello")
+        with redis.client() as store:
+            [key] = store.scan_iter("*:usage:*")
+            store.hset(key, mapping={f"u{n}\x1fbot": "1 4 3 1" for n in range(users)})
+        answer = await client.get("/coze/usage?group_by=user,day")
+        assert answer.status_code == status
+        if status == 200:
+            assert len(data_of(answer)["rows"]) == users + 1
+        else:
+            assert "10000 rows" in answer.text
+        assert (await total(client))[0] == users + 1, "with fewer groups all of them are told"
+
+
+async def test_what_finds_no_row_of_its_own_is_told_without_a_name(
+    redis: RedisServer, start_app: Callable[..., RunningApp]
+) -> None:
+    service = start_app(REDIS_URL=redis.url, COZE_USAGE_ROWS_PER_DAY="32")
+    async with open_client(service.base_url) as client:
+        answers = [await client.send(await client.open_session(f"u{n}"), "hello") for n in range(80)]
+        assert await total(client) == told([data_of(answer) for answer in answers])
+        found = {row["user_id"]: row["chats"] for row in (await report(client, group_by="user"))["rows"]}
+        assert len(found) <= 33
+        assert found[""] == 81 - len(found)

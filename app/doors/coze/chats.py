@@ -116,7 +116,7 @@ async def _retrieved(context: RequestContext, conversation_id: str, chat_id: str
     response_model=CozeAnswer,
     responses=errors_of(*_ABOUT),
 )
-async def list_messages(
+async def list_chat_messages(
     context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
 ) -> Response:
     found = await context.resources.owned.chat(context.identity, conversation_id, chat_id)

@@ -1,6 +1,6 @@
 """Coze's files and bots: /v1/files and /v1/bots."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
@@ -57,7 +57,7 @@ async def retrieve_file(
 async def online_info(
     context: CozeContextDep, bot_id: Annotated[str, Query(min_length=1, max_length=64)]
 ) -> Response:
-    return passed(await context.resources.bots.published(bot_id), context.request_id)
+    return passed(await context.resources.bots.for_coze_clients(bot_id), context.request_id)
 
 
 @router.get(
@@ -66,11 +66,6 @@ async def online_info(
     response_model=CozeAnswer,
     responses=errors_of(*COZE, BotNotFound),
 )
-async def get_bot(
-    context: CozeContextDep,
-    bot_id: str,
-    is_published: Literal["true", "false", "True", "False"] | None = None,
-) -> Response:
-    return passed(
-        await context.resources.bots.configured(bot_id, (is_published or "").lower()), context.request_id
-    )
+async def get_bot(context: CozeContextDep, bot_id: str) -> Response:
+    """``is_published`` is not read: told is what was published."""
+    return passed(await context.resources.bots.for_coze_clients(bot_id), context.request_id)

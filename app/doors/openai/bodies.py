@@ -8,7 +8,6 @@ cannot be done is refused. docs/openai.md has the list.
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     JsonValue,
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from app.doors.openai.values import (
+    MOST_PARTS,
     ClearContent,
     ClearMessages,
     ClearObject,
@@ -27,6 +27,7 @@ from app.doors.openai.values import (
     Count,
     Flag,
 )
+from app.models.documented import Documented
 
 SESSION_KEY: Final = "session_id"
 """Key in ``metadata`` that names a session of ours."""
@@ -37,7 +38,7 @@ _FORMS: Final = ("text", "json_object", "json_schema")
 Part = dict[str, JsonValue]
 
 
-class _Body(BaseModel):
+class _Body(Documented):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
@@ -47,22 +48,31 @@ these fields."""
 
 
 class DialogMessage(_Body):
-    """``content``: a text, or parts; of an earlier message those that cannot be sent are passed over."""
+    """A message of the conversation so far; the last one is what the bot is asked."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[str | Annotated[list[Part], Field(max_length=1000)] | None, ClearContent] = None
+    """Who said it. What `system` and `developer` say goes along as a message of the user's."""
+    content: Annotated[str | Annotated[list[Part], Field(max_length=MOST_PARTS)] | None, ClearContent] = None
+    """A text, or parts; of an earlier message those that cannot be sent are passed over."""
     tool_call_id: Annotated[Annotated[str, StringConstraints(max_length=2000)] | None, ClearText] = None
+    """With the role `tool`: the call that it answers."""
     tool_calls: JsonValue = None
+    """With the role `assistant`: the calls of the completion before, as they came."""
     name: Annotated[JsonValue, _IfSet] = None
+    """With the role `function`: the function that it answers."""
     function_call: Annotated[JsonValue, _IfSet] = None
+    """The older form of `tool_calls`."""
 
 
 class StreamOptions(_Body):
+    """What a stream is to hold."""
+
     include_usage: Flag | None = None
+    """Whether a last chunk tells the tokens."""
 
 
 class ChatCompletionRequest(_Body):
-    """Body of POST /coze/openai/v1/chat/completions."""
+    """OpenAI's request for a chat completion. Sampling parameters and what is not named here are ignored."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -77,18 +87,32 @@ class ChatCompletionRequest(_Body):
     MOST_VALUES: ClassVar[int] = 50_000  # 10,000 messages, some with parts and tool calls
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=200), ClearText]
+    """A name in COZE_BOTS."""
     messages: Annotated[list[DialogMessage], Field(min_length=1), ClearMessages]
+    """The conversation so far."""
     stream: Flag | None = None
+    """Whether the answer is to come as server-sent events."""
     stream_options: Annotated[StreamOptions | None, ClearObject] = None
+    """What a stream is to hold."""
     user: Annotated[Annotated[str, StringConstraints(max_length=128)] | None, ClearText] = None
+    """Whose message it is: the user at Coze. Without it, the person or the key's name."""
     metadata: Annotated[Annotated[dict[str, str], Field(max_length=16)] | None, ClearTexts] = None
+    """`session_id` goes on with a session of ours; the rest is sent to Coze as `meta_data`."""
     n: Count | None = None
+    """1; more is refused."""
     logprobs: Flag | None = None
+    """False; true is refused."""
     tool_choice: JsonValue = None
+    """`required`, a named function and `allowed_tools` demand a call; with `auto` and `none` tools are
+    ignored."""
     tools: Annotated[JsonValue, _IfSet] = None
+    """The functions of which one may be demanded by `tool_choice`."""
     function_call: Annotated[JsonValue, _IfSet] = None
+    """The older form of `tool_choice`."""
     functions: Annotated[JsonValue, _IfSet] = None
+    """The older form of `tools`."""
     response_format: JsonValue = None
+    """`text`, `json_object` or `json_schema`; best effort, since Coze cannot be told."""
 
     @model_validator(mode="before")
     @classmethod
@@ -195,61 +219,103 @@ def _name_of(tool: Any) -> Any:
 # -- answers ---------------------------------------------------------------------------------------------
 
 
-class CompletionUsage(BaseModel):
-    """As Coze counted."""
+class CompletionUsage(Documented):
+    """Tokens, as Coze counted them."""
 
     prompt_tokens: int
+    """Tokens that the bot read."""
     completion_tokens: int
+    """Tokens that the bot wrote."""
     total_tokens: int
+    """Both together."""
 
 
-class CompletionMessage(BaseModel):
+class CompletionMessage(Documented):
+    """What the bot answers."""
+
     role: Literal["assistant"] = "assistant"
+    """Always `assistant`."""
     content: str | None
+    """The answer's text; null beside a refusal or a call that was demanded."""
     reasoning_content: str | None = None
+    """The bot's thoughts, where it tells them."""
     refusal: str | None = None
+    """Why there is no answer in the form that was asked for."""
     tool_calls: list[dict[str, Any]] | None = None
+    """The functions that are to be called, each with `id`, `type` and `function`."""
     function_call: dict[str, str] | None = None
+    """The function that is to be called, `name` and `arguments`, where it was demanded in the older form."""
 
 
-class CompletionChoice(BaseModel):
+class CompletionChoice(Documented):
+    """The one answer."""
+
     index: Literal[0] = 0
+    """Always 0."""
     message: CompletionMessage
+    """What the bot answers."""
     logprobs: None = None
+    """Always null."""
     finish_reason: Literal["stop", "tool_calls", "function_call"]
+    """`stop`, or what is to be called before the bot goes on."""
 
 
-class ChatCompletion(BaseModel):
-    """``id``: ``chatcmpl-`` and the chat's id, behind which ``-`` and a number stand where tool outputs were
-    answered. ``usage`` null: Coze has told none."""
+class ChatCompletion(Documented):
+    """A bot's answer, as OpenAI's clients read it."""
 
     id: str
+    """`chatcmpl-` and the chat's id, behind which `-` and a number stand where tool outputs were answered."""
     object: Literal["chat.completion"] = "chat.completion"
+    """Always `chat.completion`."""
     created: int
+    """When the chat was created: unix seconds."""
     model: str
+    """The bot's name in COZE_BOTS."""
     choices: list[CompletionChoice]
+    """Always one."""
     usage: CompletionUsage | None
+    """Tokens that it took; null where Coze told none."""
     system_fingerprint: None = None
+    """Always null."""
 
 
-class BotModel(BaseModel):
+class BotModel(Documented):
+    """A bot, as OpenAI's clients see a model."""
+
     id: str
+    """Its name in COZE_BOTS."""
     object: Literal["model"] = "model"
+    """Always `model`."""
     created: int
+    """When the service was started: unix seconds."""
     owned_by: Literal["coze"] = "coze"
+    """Always `coze`."""
 
 
-class BotModels(BaseModel):
+class BotModels(Documented):
+    """The bots of COZE_BOTS."""
+
     object: Literal["list"] = "list"
+    """Always `list`."""
     data: list[BotModel]
+    """The bots."""
 
 
-class OpenAIErrorBody(BaseModel):
+class OpenAIErrorBody(Documented):
+    """What went wrong."""
+
     message: str
+    """What went wrong, in words."""
     type: str
+    """The kind of failure, in OpenAI's words."""
     param: str | None
+    """The field that is wrong, where it is one."""
     code: str | None
+    """Which failure it is; programs decide by it."""
 
 
-class OpenAIError(BaseModel):
+class OpenAIError(Documented):
+    """Every failure that OpenAI's clients see."""
+
     error: OpenAIErrorBody
+    """What went wrong."""

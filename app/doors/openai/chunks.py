@@ -1,28 +1,21 @@
 """A chat's frames as ``chat.completion.chunk`` objects, for one reader."""
 
 import re
-from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import orjson
 
 from app.doors.openai.dialog import OUR_CALL
 from app.doors.openai.errors import openai_error
+from app.doors.openai.folding import KINDS, AnswerFold, TextByKind, has_begun, merged
 from app.doors.openai.forms import Form
-from app.doors.openai.texts import SentText, notice_of
 from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
-from app.tasks.frames import data_of, error_of
+from app.tasks.frames import error_of
 from app.tasks.reader import Batch, Ending
 
 ID_PREFIX: Final = "chatcmpl-"
-_DELTA: Final = b"event: conversation.message.delta\n"
-_SNAPSHOT: Final = b"event: snapshot\n"
-_OF_THE_BOT: Final = (_DELTA, b"event: conversation.message.completed\n")
 _DONE: Final = b"data: [DONE]\n\n"
-_KINDS: Final = ("reasoning_content", "content")
-"""In this order: who thinks first answers after it."""
-
 _NOT_BEGUN: Final = frozenset({"COZE_RATE_LIMITED"})
 """Codes that say so by themselves: HTTP 429, for which Coze has none."""
 _KIND: Final = re.compile(r"[a-z][a-z_]{0,31}")
@@ -30,8 +23,6 @@ _KIND: Final = re.compile(r"[a-z][a-z_]{0,31}")
 _LEAVING: Final = (
     "This process is shutting down; the same call with the same Idempotency-Key gets the whole answer"
 )
-TextByKind = dict[str, str]
-"""The text of each of ``_KINDS``."""
 
 
 def answer_id(chat_id: str, epoch: int) -> str:
@@ -63,10 +54,6 @@ def usage_of(chat: dict[str, Any]) -> dict[str, int] | None:
         "completion_tokens": usage["output_count"],
         "total_tokens": usage["token_count"],
     }
-
-
-def content_type_of(chat: dict[str, Any]) -> object:
-    return (chat.get("assistant_message") or {}).get("content_type")
 
 
 def call_id(chat_id: str, coze_id: str) -> str:
@@ -153,7 +140,7 @@ def _state(chat: dict[str, Any], message: str, code: str) -> ServiceError:
 def _failure_of(chat: dict[str, Any]) -> ServiceError:
     """Only what Coze refused with a code of its own, before it made the chat, is known not to have begun."""
     error = error_of(chat)
-    made = (chat.get("metadata") or {}).get("coze_chat_id") or any(chat.get(kind) for kind in _KINDS)
+    made = (chat.get("metadata") or {}).get("coze_chat_id") or any(chat.get(kind) for kind in KINDS)
     refused = error.details.get("coze_code") is not None or error.code in _NOT_BEGUN
     error.details["begun"] = bool(made) or not refused
     return error
@@ -195,12 +182,9 @@ class ChunkStream:
         self._head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":'
         self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._include_usage = include_usage
-        self._texts = {kind: SentText((before or {}).get(kind, "")) for kind in _KINDS}
-        self._noticed = False
+        self._answer = AnswerFold(before, content=form is None)
         self._epoch = epoch
         self._form = form
-        self._live = _KINDS if form is None else ("reasoning_content",)
-        """What is told while it comes."""
         self._repeatable = repeatable
         self.finished = False
 
@@ -217,9 +201,8 @@ class ChunkStream:
     def batch(self, batch: Batch) -> bytes:
         """What arrived together is sent in as few chunks as its kinds allow; where it is the bot's and holds
         no text, one that says nothing: the answer has begun. Raises ``ServiceError``."""
-        texts = _merged(self._texts_of(batch.frames))
-        pieces = [self._chunk({kind: text}) for kind, text in texts if text]
-        if not pieces and any(frame.startswith(_OF_THE_BOT) for frame in batch.frames):
+        pieces = [self._chunk({kind: text}) for kind, text in merged(self._answer.news_of(batch.frames))]
+        if not pieces and has_begun(batch.frames):
             return self.heartbeat
         return b"".join(pieces)
 
@@ -228,10 +211,8 @@ class ChunkStream:
         chat = orjson.loads(ending.record)
         if (refusal := refusal_of(chat)) is not None:
             raise refusal
-        rest = {kind: self._texts[kind].end(chat[kind]) for kind in _KINDS}
+        rest = self._answer.rest_of(chat)
         answer = answer_of(chat, rest["content"], self._form, answer_id(chat["chat_id"], self._epoch))
-        if self._form is None:
-            answer["content"] = self._noting("content", rest["content"], content_type_of(chat))
         for n, call in enumerate(answer.get("tool_calls") or ()):
             call["index"] = n
         chunks = (
@@ -258,53 +239,3 @@ class ChunkStream:
     def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         return b"%b[%b]%b" % (self._head, orjson.dumps(choice), self._tail)
-
-    def _texts_of(self, frames: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-        for frame in frames:
-            if frame.startswith(_DELTA):
-                yield from self._delta(data_of(frame))
-            elif frame.startswith(_SNAPSHOT):
-                yield from self._snapshot(data_of(frame))
-
-    def _delta(self, message: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        if (message.get("type") or "answer") != "answer":
-            return
-        message_id = str(message.get("id") or "")
-        for kind in self._live:
-            news = self._texts[kind].add(message_id, _text_of(message, kind))
-            yield kind, self._noting(kind, news, message.get("content_type"))
-
-    def _snapshot(self, snapshot: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        messages = [(str(item.get("id") or ""), item) for item in snapshot.get("messages") or []]
-        for kind in self._live:
-            texts = [(message_id, _text_of(item, kind)) for message_id, item in messages]
-            foreign = (item.get("content_type") for _, item in messages if _text_of(item, kind))
-            news = self._texts[kind].replace(texts)
-            yield kind, self._noting(kind, news, next(filter(notice_of, foreign), None))
-
-    def _noting(self, kind: str, news: str, content_type: object) -> str:
-        """A card's JSON is not to pass for the bot's words: it is said once, before the first of it."""
-        if not news or kind != "content" or self._noticed or not (notice := notice_of(content_type)):
-            return news
-        self._noticed = True
-        return notice + news
-
-
-def _text_of(message: dict[str, Any], kind: str) -> str:
-    text = message.get(kind)
-    return text if isinstance(text, str) else ""
-
-
-def _merged(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Neighbours of one kind as one."""
-    now, parts = "", list[str]()
-    for kind, text in texts:
-        if not text:
-            continue
-        if kind != now and parts:
-            yield now, "".join(parts)
-            parts = []
-        now = kind
-        parts.append(text)
-    if parts:
-        yield now, "".join(parts)

@@ -1,22 +1,19 @@
 """One completion: a chat that begins or goes on, and its answer, whole or as a stream."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import orjson
-from fastapi import Request, Response
-from starlette.requests import ClientDisconnect
+from fastapi import Response
 
+from app.doors.openai.asking import PATIENCE, asker_of, end_of, message_of, uploaded
 from app.doors.openai.bodies import SESSION_KEY, ChatCompletionRequest
 from app.doors.openai.chunks import (
     ID_PREFIX,
     ChunkStream,
-    TextByKind,
     answer_id,
     answer_of,
-    content_type_of,
     created_of,
     reason_of,
     refusal_of,
@@ -25,30 +22,20 @@ from app.doors.openai.chunks import (
 )
 from app.doors.openai.dialog import (
     MAX_HISTORY,
-    Image,
-    Question,
     Turn,
-    checked,
-    invalid,
     question_of,
-    too_long,
     tool_outputs_of,
 )
+from app.doors.openai.folding import TextByKind, content_type_of, said_since
 from app.doors.openai.forms import Form, form_of
-from app.doors.openai.texts import notice_of, rest_of
-from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown, UnsupportedMediaType
+from app.doors.openai.texts import notice_of
+from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown
 from app.http.dependencies import RequestContext
 from app.http.sse import EventStream
-from app.models import Attachment, CreateSession, EnterMessage, SendMessage, SubmitToolOutputs
+from app.models import SubmitToolOutputs
 from app.tasks.chats import Started
 from app.tasks.places import Place
 from app.tasks.sessions import idempotency_of, key_of_itself
-from app.utils.stopping import end_tasks
-
-_PATIENCE: Final = 15.0
-"""Seconds for which a stream's status waits for the answer's first word, so that a refusal has its own."""
-_REPAIR_SECONDS: Final = 60.0
-"""What a chat may take beyond COZE_CHAT_TIMEOUT until its end is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,27 +113,13 @@ async def _ask(call: CompletionCall, form: Form | None, bot_id: str) -> StartedC
     question = question_of(body, settings.max_file_bytes, MAX_HISTORY - (form is not None))
     if form is not None:
         question.history.append(Turn("user", form.instruction))
-    longest = settings.openai_max_message_length
-    if len(question.asked.text) > longest:
-        most = f"{longest} characters (COZE_OPENAI_MAX_MESSAGE_LENGTH)"
-        raise too_long("messages", f"the last one has at most {most}, {len(question.asked.text)} given")
-    # Where the request names nobody: the person, the API key's name, or the root.
-    user_id = body.user or call.user_id or identity.hty_id or identity.root.rpartition(":")[2]
-    who = checked(CreateSession, {"user_id": user_id, "bot_id": bot_id}, "user")
+    who = asker_of(call.context, body.user or call.user_id, bot_id)
     plain = body.model_copy(update={"stream": None, "stream_options": None})
     # Of the request as it came: images that are uploaded get new ids each time.
-    key = idempotency_of(call.idempotency_key, plain, user_id)
-    file_ids = await _file_ids(call, question, who.user_id)
-    message = checked(
-        SendMessage,
-        {
-            "message": question.asked.text,
-            "attachments": [_attachment(image, file_ids) for image in question.asked.images] or None,
-            "additional_messages": [_entered(turn, file_ids) for turn in question.history],
-            "meta_data": _meta_data(body),
-        },
-        "messages",
-    )
+    key = idempotency_of(call.idempotency_key, plain, who.user_id)
+    uploads = await uploaded(call.context, question, user_id=who.user_id, session_id=body.session_id)
+    message = message_of(question, uploads, _meta_data(body))
+    longest = settings.openai_max_message_length
     if body.session_id is not None:
         started = await chats.send(
             identity,
@@ -171,38 +144,6 @@ async def _ask(call: CompletionCall, form: Form | None, bot_id: str) -> StartedC
 def _meta_data(body: ChatCompletionRequest) -> dict[str, str] | None:
     rest = {name: text for name, text in (body.metadata or {}).items() if name != SESSION_KEY and text}
     return rest or None
-
-
-async def _file_ids(call: CompletionCall, question: Question, user_id: str) -> dict[bytes, str]:
-    """Images that came inside the request go to Coze as files: their ids."""
-    data = {image.data: "" for turn in (question.asked, *question.history) for image in turn.images}
-    data.pop(b"", None)
-    if not data:
-        return {}
-    try:
-        records = await call.context.resources.files.images(
-            call.context.identity, list(data), session_id=call.body.session_id, user_id=user_id
-        )
-    except UnsupportedMediaType as error:  # the request itself is JSON, as it should be
-        raise invalid("messages", error.message) from None
-    return {image: record.file_id for image, record in zip(data, records, strict=True)}
-
-
-def _reference(image: Image, file_ids: dict[bytes, str]) -> dict[str, str]:
-    return {"file_url": image.url} if image.url else {"file_id": file_ids[image.data]}
-
-
-def _attachment(image: Image, file_ids: dict[bytes, str]) -> Attachment:
-    return checked(Attachment, {"type": "image", **_reference(image, file_ids)}, "messages")
-
-
-def _entered(turn: Turn, file_ids: dict[bytes, str]) -> EnterMessage:
-    values: dict[str, Any] = {"role": turn.role, "content": turn.text}
-    if turn.images:
-        items: list[dict[str, str]] = [{"type": "text", "text": turn.text}] if turn.text.strip() else []
-        items += [{"type": "image", **_reference(image, file_ids)} for image in turn.images]
-        values |= {"content": orjson.dumps(items).decode(), "content_type": "object_string"}
-    return checked(EnterMessage, values, "messages")
 
 
 # -- answers ---------------------------------------------------------------------------------------------
@@ -234,25 +175,15 @@ def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) ->
         shutdown=resources.shutdown,
         on_close=close,
         dialect=dialect,
-        patience=_PATIENCE,
+        patience=PATIENCE,
     )
 
 
-async def whole_answer(call: CompletionCall, started: StartedCompletion) -> Response:
+async def whole_answer(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
     """Waits until the chat is over: OpenAI knows no answer that is still to come."""
-    resources, chat_id = call.context.resources, started.chat.chat_id
-    patience = resources.settings.chat_timeout + _REPAIR_SECONDS
-    answer = asyncio.ensure_future(resources.chats.answer(call.context.identity, chat_id, patience))
-    gone = asyncio.ensure_future(_client_gone(call.context.request))
-    try:
-        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            if started.connection_bound:
-                resources.chats.cancel_in_background(call.context.identity, chat_id)
-            raise ClientDisconnect
-        chat = orjson.loads(answer.result().record)
-    finally:
-        await end_tasks((answer, gone))
+    chat_id = started.chat.chat_id
+    call.context.began(chat_id)
+    chat = await end_of(call.context, chat_id, place, connection_bound=started.connection_bound)
     headers = {"X-Coze-Chat-Id": chat_id}
     if (error := refusal_of(chat) or _unfinished(call, started, chat)) is not None:
         error.headers |= headers
@@ -261,11 +192,6 @@ async def whole_answer(call: CompletionCall, started: StartedCompletion) -> Resp
         headers["X-Coze-Logid"] = logid
     completion = completion_of(chat, call.body.model, started.before, epoch=started.epoch, form=started.form)
     return Response(orjson.dumps(completion), headers=headers, media_type="application/json")
-
-
-async def _client_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _unfinished(
@@ -293,7 +219,7 @@ def completion_of(
     form: Form | None = None,
 ) -> dict[str, Any]:
     """The ``chat.completion`` object of a chat that is over or asks for tools."""
-    said = {kind: _since(chat, kind, before) for kind in ("content", "reasoning_content")}
+    said = {kind: said_since(chat, kind, before) for kind in ("content", "reasoning_content")}
     if said["content"] and form is None:
         said["content"] = notice_of(content_type_of(chat)) + said["content"]
     name = answer_id(chat["chat_id"], epoch)
@@ -312,11 +238,3 @@ def completion_of(
         "usage": usage_of(chat),
         "system_fingerprint": None,
     }
-
-
-def _since(chat: dict[str, Any], kind: str, before: TextByKind | None) -> str:
-    """What was said after the tools had answered; all of it where Coze has replaced what it said before."""
-    text: str = chat[kind]
-    if before is None or not text.startswith(before[kind]):
-        return text
-    return rest_of(text, before[kind])

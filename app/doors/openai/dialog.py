@@ -17,7 +17,8 @@ from app.doors.openai.data_urls import clean_url, data_of_url
 from app.doors.openai.errors import TOO_LONG
 from app.doors.openai.values import clear_text
 from app.exceptions import ServiceError, UnsupportedMediaType, ValidationFailed
-from app.models import SubmitToolOutputs
+from app.models import FileType, SubmitToolOutputs
+from app.models.faults import in_plain_words
 from app.tasks.file_types import HEAD_BYTES, sniff
 from app.utils import is_chat_id
 
@@ -29,29 +30,36 @@ _TOOL: Final = ("tool", "function")
 _TEXTS: Final = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Parts with a text, and under which key it is. Some are of OpenAI's Responses API."""
 _IMAGES: Final = {"image_url": "image_url", "input_image": "image_url"}
+_FILES: Final = ("file", "input_file")
 _HTTPS: Final = re.compile(r"https://[^\s]+", re.IGNORECASE)
 _MAX_ADDRESS: Final = 2048
 OUR_CALL: Final = "call_"
 """What the id of a tool call begins with that Coze knows nothing of; the completion's follows."""
 _PICTURE_ALONE: Final = "[image]"
-"""Coze takes no picture without a text."""
+_FILE_ALONE: Final = "[file]"
+"""Coze takes neither a picture nor a file without a text."""
+_FILE_ID: Final = re.compile(r"coze_file_[0-9]{13}_[a-z2-7]{21}")
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """Either an address or the bytes themselves."""
+class Enclosed:
+    """A picture or a file: an address, the bytes themselves, or the id of an upload of ours. ``type`` counts
+    for an address; of all else the bytes say what it is."""
 
     url: str = ""
     data: bytes = b""
+    file_id: str = ""
+    type: FileType = "image"
+    name: str = "image"
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of the conversation. Only the user's have ``images``."""
+    """One message of the conversation. Only the user's have something ``enclosed``."""
 
     role: str
     text: str
-    images: list[Image] = field(default_factory=list)
+    enclosed: list[Enclosed] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +158,13 @@ def _is_ours(message: DialogMessage) -> bool:
 
 def _is_silent(message: DialogMessage) -> bool:
     """An empty message, as clients put it where the answer is to come."""
-    content = message.content
-    blank = not content.strip() if isinstance(content, str) else not content
-    return blank and not message.tool_calls
+    return not message.tool_calls and all(map(_says_nothing, _parts_of(message)))
+
+
+def _says_nothing(part: Part) -> bool:
+    kind = part.get("type")
+    text = part.get(_TEXTS[kind]) if isinstance(kind, str) and kind in _TEXTS else None
+    return isinstance(text, str) and not text.strip()
 
 
 def tool_outputs_of(messages: Sequence[DialogMessage]) -> tuple[str, SubmitToolOutputs] | None:
@@ -181,9 +193,9 @@ def checked(model: type[_M], values: dict[str, Any], where: str) -> _M:
     try:
         return model.model_validate(values)
     except ValidationError as exc:
-        faults = exc.errors(include_input=False, include_url=False, include_context=False)
+        faults = exc.errors(include_input=False, include_url=False)
         where = "metadata" if faults[0]["loc"][:1] == ("meta_data",) else where
-        words = "; ".join(str(fault["msg"]).removeprefix("Value error, ") for fault in faults[:3])
+        words = "; ".join(dict.fromkeys(in_plain_words(fault) for fault in faults[:3]))
         long = where == "messages" and any(fault["type"] == "string_too_long" for fault in faults)
         raise (too_long if long else invalid)(where, words) from None
 
@@ -204,14 +216,14 @@ def _earlier_turn(message: DialogMessage, max_image: int) -> Turn:
             more = _with_part(turn, message, part, "")
         except ValidationFailed:
             continue
-        if not any(len(image.data) > max_image for image in more.images[len(turn.images) :]):
+        if not any(len(each.data) > max_image for each in more.enclosed[len(turn.enclosed) :]):
             turn = more
     return _worded(turn)
 
 
 def _worded(turn: Turn) -> Turn:
-    if turn.images and not turn.text.strip():
-        return replace(turn, text=_PICTURE_ALONE)
+    if turn.enclosed and not turn.text.strip():
+        return replace(turn, text=_PICTURE_ALONE if turn.enclosed[0].type == "image" else _FILE_ALONE)
     return turn
 
 
@@ -225,10 +237,13 @@ def _with_part(turn: Turn, message: DialogMessage, part: Part, where: str) -> Tu
     kind = part.get("type")
     if kind is None:
         kind = next((name for name in (*_TEXTS, *_IMAGES) if name in part), None)
-    if not isinstance(kind, str) or kind not in _TEXTS | _IMAGES or (kind in _IMAGES and turn.role != "user"):
-        raise invalid(f"{where}.type", "only text, and images in the user's messages, can be sent")
+    sent = (*_TEXTS, *_IMAGES, *_FILES) if turn.role == "user" else (*_TEXTS,)
+    if not isinstance(kind, str) or kind not in sent:
+        raise invalid(f"{where}.type", "only text, and images and files in the user's messages, can be sent")
     if kind in _IMAGES:
-        return replace(turn, images=[*turn.images, _image(part, f"{where}.{_IMAGES[kind]}")])
+        return replace(turn, enclosed=[*turn.enclosed, _image(part, where)])
+    if kind in _FILES:
+        return replace(turn, enclosed=[*turn.enclosed, _file(part, where)])
     text = _text(part, _TEXTS[kind], where)
     return replace(turn, text=f"{turn.text}\n{text}" if turn.text else text)
 
@@ -245,23 +260,65 @@ def _text(part: Part, key: str, where: str) -> str:
     return text
 
 
-def _image(part: Part, where: str) -> Image:
+def _image(part: Part, where: str) -> Enclosed:
     given = part.get("image_url")
+    if given is None and (file_id := part.get("file_id")) is not None:
+        return Enclosed(file_id=_file_id(file_id, f"{where}.file_id"))
+    where = f"{where}.image_url"
     url = given.get("url") if isinstance(given, dict) else given
     if not isinstance(url, str):
         raise invalid(f"{where}.url", "must be a text")
     url = clean_url(url)
     if _HTTPS.fullmatch(url):
-        if len(url) > _MAX_ADDRESS:
-            raise invalid(f"{where}.url", f"at most {_MAX_ADDRESS} characters, {len(url)} given")
-        return Image(url=url)
+        return Enclosed(url=_address(url, f"{where}.url"))
     try:
         data = data_of_url(url)
     except ValueError as error:
         raise invalid(f"{where}.url", str(error)) from None
     if data is None:
         raise invalid(f"{where}.url", "must be an https address, or data:image/...;base64,...")
-    return Image(data=_checked_image(data, f"{where}.url"))
+    return Enclosed(data=_checked_image(data, f"{where}.url"))
+
+
+def _file(part: Part, where: str) -> Enclosed:
+    """``file`` of chat completions has an object, ``input_file`` the same fields itself."""
+    inner = part.get("file")
+    given, name = inner if isinstance(inner, dict) else part, "file"
+    if isinstance(filename := given.get("filename"), str) and filename.strip():
+        name = filename
+    if (file_id := given.get("file_id")) is not None:
+        return Enclosed(file_id=_file_id(file_id, f"{where}.file_id"), type="file")
+    if isinstance(url := given.get("file_url"), str):
+        url = clean_url(url)
+        if not _HTTPS.fullmatch(url):
+            raise invalid(f"{where}.file_url", "must be an https address")
+        return Enclosed(url=_address(url, f"{where}.file_url"), type="file", name=name)
+    text = given.get("file_data")
+    if not isinstance(text, str):
+        raise invalid(where, "must have file_data, file_url or file_id")
+    try:
+        data = data_of_url(clean_url(text))
+    except ValueError as error:
+        raise invalid(f"{where}.file_data", str(error)) from None
+    if not data:
+        raise invalid(f"{where}.file_data", "must be data:...;base64,... and hold something")
+    try:
+        sniff(data[:HEAD_BYTES])
+    except UnsupportedMediaType as error:
+        raise invalid(f"{where}.file_data", error.message) from None
+    return Enclosed(data=data, type="file", name=name)
+
+
+def _file_id(given: Any, where: str) -> str:
+    if not isinstance(given, str) or not _FILE_ID.fullmatch(given):
+        raise invalid(where, "must be the id of a file that was uploaded with POST /coze/files")
+    return given
+
+
+def _address(url: str, where: str) -> str:
+    if len(url) > _MAX_ADDRESS:
+        raise invalid(where, f"at most {_MAX_ADDRESS} characters, {len(url)} given")
+    return url
 
 
 def _checked_image(data: bytes, where: str) -> bytes:

@@ -19,22 +19,14 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.http.dependencies import IdempotencyKeyHeader, OpenAIContextDep
-from app.http.openapi import JsonBody, Responses, errors
+from app.http.openapi import JsonBody, errors, event_stream
 
-_STREAM: Final[Responses] = {
-    200: {
-        "content": {
-            "text/event-stream": {
-                "schema": {
-                    "type": "object",
-                    "description": "One server-sent event without a name: a chat.completion.chunk, or [DONE]",
-                    "properties": {"data": {"type": "string", "description": "JSON, or [DONE]"}},
-                    "required": ["data"],
-                }
-            }
-        }
-    }
-}
+_STREAM: Final = event_stream(
+    "Server-sent events without a name: each a chat.completion.chunk, or [DONE]",
+    'data: {"id":"chatcmpl-coze_chat_1795372834470_7gdps4qxt4cw5d2pk","object":"chat.completion.chunk",'
+    '"created":1795372834,"model":"coze","choices":[{"index":0,"delta":{"content":"你好"},"logprobs":null,'
+    '"finish_reason":null}]}\n\ndata: [DONE]\n\n',
+)
 
 router = APIRouter(prefix="/coze/openai/v1", tags=["openai"])
 
@@ -51,7 +43,7 @@ router = APIRouter(prefix="/coze/openai/v1", tags=["openai"])
     ),
     openapi_extra=JsonBody(ChatCompletionRequest),
 )
-async def chat_completions(
+async def create_chat_completion(
     context: OpenAIContextDep,
     end_user: Annotated[
         str | None,
@@ -59,13 +51,15 @@ async def chat_completions(
     ] = None,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
+    """The conversation so far comes along in `messages`, or is that of the session in `metadata.session_id`.
+    A bot that asks for tools ends with `tool_calls`; the outputs come with the next call."""
     body = await context.json(ChatCompletionRequest, context.resources.settings.openai_max_body_bytes)
     call = CompletionCall(context, body, idempotency_key, end_user)
-    with context.resources.streams.taken_if(bool(body.stream), context.identity.owner) as place:
+    with context.resources.streams.taken(context.identity.owner) as place:
         started = await begin(call)
-        if place is not None:
+        if body.stream:
             return stream_of(call, started, place)
-    return await whole_answer(call, started)
+        return await whole_answer(call, started, place)
 
 
 @router.get(
@@ -75,6 +69,7 @@ async def chat_completions(
     responses=errors(shape=OPENAI_ERRORS),
 )
 async def list_models(context: OpenAIContextDep) -> BotModels:
+    """Each is the name of a bot."""
     created = context.resources.started_ms // 1000
     return BotModels(data=[BotModel(id=name, created=created) for name in context.resources.settings.bots])
 
@@ -86,5 +81,6 @@ async def list_models(context: OpenAIContextDep) -> BotModels:
     responses=errors(ModelNotFound, shape=OPENAI_ERRORS),
 )
 async def get_model(context: OpenAIContextDep, model: str) -> BotModel:
+    """404 where there is no such bot."""
     bot_of(context.resources.settings.bots, model)
     return BotModel(id=model, created=context.resources.started_ms // 1000)

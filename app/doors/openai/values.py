@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 from pydantic import BeforeValidator
 
 _FLAGS: Final = {"true": True, "false": False}
+MOST_PARTS: Final = 1000
+"""Of one message."""
 _MOST: Final = 1 << 64
 """Whole numbers beyond this are nobody's id, and costly to write out."""
 
@@ -73,12 +75,18 @@ def clear_content(value: Any) -> Any:
     """A number as text, one part alone as a list of one, texts among parts as text parts.
 
     What is no part at all gets its JSON type as its type: nobody knows it, so it is passed over or refused as
-    other unknown parts are.
+    other unknown parts are. Raises ``ValueError`` where it is neither: pydantic would name both types of the
+    field in its own words.
     """
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, list):
-        return clear_text(value)
+        value = clear_text(value)
+        if value is None or isinstance(value, str):
+            return value
+        raise ValueError("must be a text, or an array of parts")
+    if len(value) > MOST_PARTS:
+        raise ValueError(f"must have at most {MOST_PARTS} parts, has {len(value)}")
     return [part if isinstance(part, dict) else _part_of(part) for part in value]
 
 

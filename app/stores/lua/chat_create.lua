@@ -20,15 +20,27 @@ if redis.call('HEXISTS', chats, chat) == 1 then
   return {s.running == chat and 'started' or 'queued', s.running, flat, '', 0}
 end
 
--- A session of a single chat is within no limit, so it takes no second one: to callers there is none.
-if s.single == '1' and redis.call('EXISTS', order) == 1 then return refused('none') end
+-- A single session is within no limit, so it takes no second chat: to callers there is none. Only whoever names the
+-- chat that is the newest goes on in it: what Coze remembers of a conversation cannot branch.
+if after ~= '' and after ~= '*' and redis.call('LINDEX', order, 0) ~= after then return refused('moved') end
+if s.single == '1' and after == '' and redis.call('EXISTS', order) == 1 then return refused('none') end
+
+-- Places that are taken in the queue, and by this chat: a long one takes several.
+local function places(size) return math.max(1, math.ceil(size / place_bytes)) end
+local function queued_places()
+  local sum = places(#request)
+  for _, id in ipairs(redis.call('LRANGE', queue, 0, -1)) do
+    sum = sum + places(redis.call('HSTRLEN', runs .. id, 'request'))
+  end
+  return sum
+end
 
 local in_the_way, displaced = s.running, ''
 -- A chat whose run is gone (Redis had to make room) can never end: it must not keep the session busy for ever.
 if in_the_way ~= '' and redis.call('EXISTS', runs .. in_the_way) == 0 then in_the_way = '' end
 if in_the_way ~= '' then
   if on_busy == 'reject' then return refused('busy', in_the_way) end
-  if on_busy == 'enqueue' and redis.call('LLEN', queue) >= max_queued then return refused('full', in_the_way) end
+  if on_busy == 'enqueue' and queued_places() > max_queued then return refused('full', in_the_way) end
   if on_busy == 'interrupt' then
     -- Of two interrupts the later wins: the one that still waits at the head makes room.
     local head = redis.call('LINDEX', queue, 0)
@@ -67,6 +79,11 @@ else
   redis.call('RPUSH', queue, chat)
 end
 s.count = int(redis.call('HINCRBY', session, 'count', 1))
+-- The first message names the session, unless somebody else has.
+if title ~= '' and not s.title then
+  s.title = title
+  redis.call('HSET', session, 'title', title)
+end
 redis.call('HSET', session, 'updated', int(now))
 renew_session(session, chats, s, now, session_ttl, hold)
 if fingerprint ~= '' then remember_key(used, idempotency_key, fingerprint .. ' ' .. chat) end

@@ -10,7 +10,12 @@ local function count_usage()
   local midnight = (day + 1) * DAY
   local of_day = usage .. day
   local tokens, input, output = string.match(counts, '^(%d+) (%d+) (%d+)$')
-  local sums = redis.call('HGET', of_day, row)
+  local sums, rest = redis.call('HGET', of_day, row), string.char(31) -- of nobody and no bot
+  if not sums and redis.call('HLEN', of_day) >= usage_rows then
+    -- Callers make names of users and bots up: those that find no row of their own share one.
+    row = rest
+    sums = redis.call('HGET', of_day, row)
+  end
   local n, t, i, o = string.match(sums or '0 0 0 0', '^(%d+) (%d+) (%d+) (%d+)$')
   redis.call('HSET', of_day, row, string.format('%.0f %.0f %.0f %.0f', n + 1, t + tokens, i + input, o + output))
   if not sums then
@@ -51,7 +56,8 @@ if s.owner and redis.call('HSETNX', chats, 'owner', s.owner) == 1 then redis.cal
 if redis.call('EXISTS', chats) == 1 then redis.call('HSET', chats, chat, record) end
 
 if waiting then
-  redis.call('HSET', run, 'state', 'waiting')
+  -- Coze has the message: it is not sent again, and waiting may last.
+  redis.call('HSET', run, 'state', 'waiting', 'request', '{"message":""}')
   redis.call('HDEL', run, 'tool_outputs')
   if s.owner and s.status == 'active' and s.running == chat then
     renew_session(session, chats, s, now, session_ttl, hold)

@@ -1,5 +1,13 @@
+local about = record .. '.about'
+if redis.call('HEXISTS', about, 'deleted') == 1 then return 0 end
 redis.call('SET', record, value, 'PX', ttl)
 local now = now_ms()
 redis.call('ZREMRANGEBYSCORE', conversations, '-inf', int(now))
-redis.call('ZADD', conversations, int(now + ttl), user .. ':' .. string.match(record, '([^:]+)$'))
-redis.call('PEXPIRE', conversations, ttl)
+redis.call('ZREMRANGEBYSCORE', listed, '-inf', int(now))
+if conversation ~= '' then
+  redis.call('HSET', about, 'id', conversation, 'bot', bot)
+  redis.call('HSETNX', about, 'created', created)
+  if title ~= '' then redis.call('HSETNX', about, 'title', title) end
+end
+renew_conversation(record, conversations, listed, user, now, ttl)
+return 1

@@ -1,6 +1,4 @@
 local value = redis.call('GET', record)
-if not value then return nil end
-redis.call('PEXPIRE', record, ttl)
-redis.call('ZADD', conversations, int(now_ms() + ttl), user .. ':' .. string.match(record, '([^:]+)$'))
-redis.call('PEXPIRE', conversations, ttl)
-return value
+if not value then return {'', ''} end
+renew_conversation(record, conversations, listed, user, now_ms(), ttl)
+return {value, redis.call('HGET', record .. '.about', 'title') or ''}

@@ -1,8 +1,10 @@
 -- Put in front of every script, together with what its signature in scripts.py makes of keys and arguments: local
 -- variables of these names. Times are milliseconds by Redis' own clock, so that replicas agree.
 local DAY = 86400000
+local HOUR = 3600000
 local TOMBSTONE = DAY -- how long a session that is over is remembered, so that a late caller is told why it is gone
 local IDEMPOTENCY = DAY
+local LARGE = 4096 -- bytes that are written into a session, past which it is not remembered for long
 
 local taken = 0
 local function next_argument()
@@ -96,13 +98,21 @@ local function count_out(leases, list, chat)
   redis.call('ZREM', string.sub(leases, 1, -7) .. list, chat)
 end
 
+-- How long a session's hash stays when it has expired. What is large stays for as long as the session would have lived
+-- at most: those that have expired then never hold more than those that live may.
+local function remembered(s, ttl)
+  if s.single then return HOUR end
+  local is_large = #(s.messages or '') + #(s.metadata or '') > LARGE
+  return is_large and s.running == '' and math.min(ttl, TOMBSTONE) or TOMBSTONE
+end
+
 -- The one place where a session's life changes: `expires` moves here, and with it everything that the session
 -- and its chats need. `expires` is the last activity + ttl, + hold while a chat runs; a chat that only waits for
 -- tool outputs holds nothing. Keys of chats that are not over live a tombstone longer than that, so that whoever
 -- finds the lease of one in time can still end it. After the end only the session's own hash stays so long, to
 -- tell a late caller what happened; nobody comes back to one of a single chat.
 local function renew_session(session, chats, s, now, ttl, hold)
-  local tombstone = s.single and 3600000 or TOMBSTONE
+  local tombstone = remembered(s, ttl)
   local shard, id = string.match(session, '^(.*:)session:(.*)$')
   local leases, run, state, epoch = shard .. 'leases', shard .. 'run:', nil, nil
   if s.running ~= '' then
@@ -146,4 +156,20 @@ local function renew_owned(record, lists, ttl, now)
   redis.call('ZREMRANGEBYSCORE', list, '-inf', int(now))
   redis.call('ZADD', list, int(now + ttl), conversation)
   redis.call('PEXPIRE', list, ttl)
+end
+
+-- A conversation is remembered for its full time from now on. What is told of it in lists lies beside the proof of
+-- ownership, under a name that the version before finds as a record of its own when it erases the user.
+local function renew_conversation(record, conversations, listed, user, now, ttl)
+  local about, digest, expires = record .. '.about', string.match(record, '([^:]+)$'), int(now + ttl)
+  redis.call('PEXPIRE', record, ttl)
+  redis.call('ZADD', conversations, expires, user .. ':' .. digest)
+  if redis.call('HEXISTS', about, 'id') == 1 then
+    redis.call('HSET', about, 'used', int(now))
+    redis.call('PEXPIRE', about, ttl)
+    redis.call('ZADD', conversations, expires, user .. ':' .. digest .. '.about')
+    redis.call('ZADD', listed, expires, digest)
+    redis.call('PEXPIRE', listed, ttl)
+  end
+  redis.call('PEXPIRE', conversations, ttl)
 end

@@ -4,7 +4,7 @@ if redis.call('EXISTS', session) == 0 then
     'created', int(now), 'updated', int(now), 'activity', int(now), 'indexed', int(now),
     'expires', int(now + session_ttl), 'conversation_id', '', 'running', '', 'seeded', '', 'count', '0')
   redis.call('HSET', session, unpack(fields))
-  redis.call('PEXPIRE', session, int(session_ttl + TOMBSTONE))
+  redis.call('PEXPIRE', session, int(session_ttl + remembered(hash(session), session_ttl)))
   redis.call('HSET', chats, 'owner', owner)
   redis.call('PEXPIRE', chats, int(session_ttl))
 end

@@ -1,7 +1,7 @@
 """The asynchronous client (asyncio). ``_client.py`` is made from this file by ``scripts/sync_client.py``."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Final, Literal, Self, TypeVar, Unpack
 
 import httpx
@@ -22,13 +22,18 @@ from ._flows import (
     connection_errors,
 )
 from ._models import (
+    Bot,
     Chat,
     ChatPage,
     ClearedContext,
+    Conversation,
+    ConversationPage,
     Erased,
+    GivenFeedback,
     Health,
     HistoryPage,
     MessageOptions,
+    RegenerateOptions,
     Session,
     SessionOptions,
     StoredFile,
@@ -191,6 +196,12 @@ class AsyncSessions:
         """The user's live sessions, newest activity first."""
         return await self._runner.run(self._calls.list_sessions(user_id, limit))
 
+    async def update(
+        self, session_id: str, *, title: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Session:
+        """Renames the session, or replaces its metadata as a whole."""
+        return await self._runner.run(self._calls.update_session(session_id, title, metadata))
+
     async def delete(self, session_id: str) -> Session:
         """Ends the session; its running chats are cancelled. A second time answers the same."""
         return await self._runner.run(self._calls.delete_session(session_id))
@@ -261,6 +272,62 @@ class AsyncChats:
         piece."""
         return AsyncStream(self._runner, self._calls.stream_tool_outputs(chat_id, outputs, after))
 
+    async def regenerate(
+        self, chat_id: str, *, wait: float = 30.0, **options: Unpack[RegenerateOptions]
+    ) -> Chat:
+        """Asks the message of the session's newest chat once more, as a new chat; Coze keeps both turns."""
+        return await self._runner.run(self._calls.regenerate(chat_id, wait, options))
+
+    def stream_regenerated(self, chat_id: str, **options: Unpack[RegenerateOptions]) -> AsyncStream:
+        """The same, streamed."""
+        return AsyncStream(self._runner, self._calls.stream_regenerated(chat_id, options))
+
+    async def give_feedback(
+        self,
+        chat_id: str,
+        feedback_type: Literal["like", "unlike"],
+        *,
+        reason_types: Iterable[str] = (),
+        comment: str = "",
+    ) -> GivenFeedback:
+        """Coze keeps it with the answer; the last one counts."""
+        return await self._runner.run(
+            self._calls.give_feedback(chat_id, feedback_type, reason_types, comment)
+        )
+
+    async def take_feedback_back(self, chat_id: str) -> GivenFeedback:
+        return await self._runner.run(self._calls.take_feedback_back(chat_id))
+
+
+class AsyncConversations:
+    def __init__(self, runner: AsyncFlowRunner, calls: Calls) -> None:
+        self._runner = runner
+        self._calls = calls
+
+    async def list(self, user_id: str, *, limit: int = 50, before: str | None = None) -> ConversationPage:
+        """A page of what the user has had, the last used first; it outlives sessions."""
+        return await self._runner.run(self._calls.list_conversations(user_id, limit, before))
+
+    async def rename(self, user_id: str, conversation_id: str, title: str) -> Conversation:
+        return await self._runner.run(self._calls.rename_conversation(user_id, conversation_id, title))
+
+    async def delete(self, user_id: str, conversation_id: str) -> None:
+        """At Coze, too; sessions that go on with it end. Raises NotFound a second time."""
+        await self._runner.run(self._calls.delete_conversation(user_id, conversation_id))
+
+
+class AsyncBots:
+    def __init__(self, runner: AsyncFlowRunner, calls: Calls) -> None:
+        self._runner = runner
+        self._calls = calls
+
+    async def list(self) -> tuple[Bot, ...]:
+        """The configured ones, the default first."""
+        return await self._runner.run(self._calls.list_bots())
+
+    async def get(self, bot_id: str) -> Bot:
+        return await self._runner.run(self._calls.get_bot(bot_id))
+
 
 class AsyncUsers:
     def __init__(self, runner: AsyncFlowRunner, calls: Calls) -> None:
@@ -327,6 +394,8 @@ class AsyncCozeClient:
         self._calls = Calls(settings)
         self.sessions = AsyncSessions(self._runner, self._calls)
         self.chats = AsyncChats(self._runner, self._calls)
+        self.conversations = AsyncConversations(self._runner, self._calls)
+        self.bots = AsyncBots(self._runner, self._calls)
         self.users = AsyncUsers(self._runner, self._calls)
         self.files = AsyncFiles(self._runner, self._calls)
 

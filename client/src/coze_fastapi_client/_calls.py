@@ -3,20 +3,25 @@
 import math
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from ._errors import WaitTimeout
 from ._flows import Flow, Pause, Request, Settings, call, data_of, path
 from ._models import (
+    Bot,
     Chat,
     ChatPage,
     ClearedContext,
+    Conversation,
+    ConversationPage,
     Erased,
+    GivenFeedback,
     Health,
     HistoryPage,
     MessageOptions,
     Model,
+    RegenerateOptions,
     Session,
     SessionOptions,
     StoredFile,
@@ -31,7 +36,9 @@ _LONGEST_POLL: Final = 60.0
 """Seconds that ``GET result`` takes as ``wait``."""
 
 
-def _known(options: Mapping[str, Any], kind: type[SessionOptions] | type[MessageOptions]) -> dict[str, Any]:
+def _known(
+    options: Mapping[str, Any], kind: type[SessionOptions] | type[MessageOptions] | type[RegenerateOptions]
+) -> dict[str, Any]:
     """Those given; a misspelt one would otherwise be ignored by the service."""
     unknown = options.keys() - kind.__annotations__.keys()
     if unknown:
@@ -65,6 +72,13 @@ class Calls:
     def get_session(self, session_id: str, history_limit: int) -> Flow[Session]:
         params = {"history_limit": str(history_limit)}
         return self._fetch(Session, Request("GET", path("/coze/sessions/{}", session_id), params=params))
+
+    def update_session(
+        self, session_id: str, title: str | None, metadata: Mapping[str, str] | None
+    ) -> Flow[Session]:
+        given = {"title": title, "metadata": metadata}
+        body = {name: value for name, value in given.items() if value is not None}
+        return self._fetch(Session, Request("PATCH", path("/coze/sessions/{}", session_id), json=body))
 
     def delete_session(self, session_id: str) -> Flow[Session]:
         return self._fetch(Session, Request("DELETE", path("/coze/sessions/{}", session_id)))
@@ -169,6 +183,58 @@ class Calls:
     def stream_tool_outputs(self, chat_id: str, outputs: Mapping[str, str], after: str | None) -> StreamState:
         request = self._tool_outputs(chat_id, outputs, stream=True, wait=0.0)
         return StreamState(self._settings, request, chat_id=chat_id, after=after)
+
+    def _regenerate(
+        self, chat_id: str, options: RegenerateOptions, *, stream: bool, wait: float = 0.0
+    ) -> Request:
+        body = {"stream": stream, **_known(options, RegenerateOptions)}
+        headers = {"Idempotency-Key": body.pop("idempotency_key", None) or str(uuid.uuid4())}
+        return Request(
+            "POST",
+            path("/coze/chats/{}/regenerate", chat_id),
+            json=body,
+            headers=headers if stream else headers | _prefer(wait),
+            read_timeout=wait + self._settings.timeout,
+        )
+
+    def regenerate(self, chat_id: str, wait: float, options: RegenerateOptions) -> Flow[Chat]:
+        return self._fetch(Chat, self._regenerate(chat_id, options, stream=False, wait=wait))
+
+    def stream_regenerated(self, chat_id: str, options: RegenerateOptions) -> StreamState:
+        return StreamState(self._settings, self._regenerate(chat_id, options, stream=True))
+
+    def give_feedback(
+        self, chat_id: str, feedback_type: str, reason_types: Iterable[str], comment: str
+    ) -> Flow[GivenFeedback]:
+        body = {"feedback_type": feedback_type, "reason_types": list(reason_types), "comment": comment}
+        return self._fetch(
+            GivenFeedback, Request("POST", path("/coze/chats/{}/feedback", chat_id), json=body)
+        )
+
+    def take_feedback_back(self, chat_id: str) -> Flow[GivenFeedback]:
+        return self._fetch(GivenFeedback, Request("DELETE", path("/coze/chats/{}/feedback", chat_id)))
+
+    # -- conversations, bots -----------------------------------------------------------------------------
+
+    def list_conversations(self, user_id: str, limit: int, before: str | None) -> Flow[ConversationPage]:
+        params = {"limit": str(limit)} | ({"before": before} if before else {})
+        where = path("/coze/users/{}/conversations", user_id)
+        return self._fetch(ConversationPage, Request("GET", where, params=params))
+
+    def rename_conversation(self, user_id: str, conversation_id: str, title: str) -> Flow[Conversation]:
+        where = path("/coze/users/{}/conversations/{}", user_id, conversation_id)
+        return self._fetch(Conversation, Request("PATCH", where, json={"title": title}))
+
+    def delete_conversation(self, user_id: str, conversation_id: str) -> Flow[None]:
+        where = path("/coze/users/{}/conversations/{}", user_id, conversation_id)
+        yield from call(self._settings, Request("DELETE", where))
+
+    def list_bots(self) -> Flow[tuple[Bot, ...]]:
+        reply = yield from call(self._settings, Request("GET", "/coze/bots"))
+        return tuple(Bot.parse(bot) for bot in data_of(reply)["bots"])
+
+    def get_bot(self, bot_id: str) -> Flow[Bot]:
+        return self._fetch(Bot, Request("GET", path("/coze/bots/{}", bot_id)))
 
     # -- files, usage ------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The blocking client. Made by ``scripts/sync_client.py`` from ``_async_client.py``: edit that."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Literal, Self, TypeVar, Unpack
 
 import httpx
@@ -22,13 +22,18 @@ from ._flows import (
     connection_errors,
 )
 from ._models import (
+    Bot,
     Chat,
     ChatPage,
     ClearedContext,
+    Conversation,
+    ConversationPage,
     Erased,
+    GivenFeedback,
     Health,
     HistoryPage,
     MessageOptions,
+    RegenerateOptions,
     Session,
     SessionOptions,
     StoredFile,
@@ -189,6 +194,12 @@ class Sessions:
         """The user's live sessions, newest activity first."""
         return self._runner.run(self._calls.list_sessions(user_id, limit))
 
+    def update(
+        self, session_id: str, *, title: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Session:
+        """Renames the session, or replaces its metadata as a whole."""
+        return self._runner.run(self._calls.update_session(session_id, title, metadata))
+
     def delete(self, session_id: str) -> Session:
         """Ends the session; its running chats are cancelled. A second time answers the same."""
         return self._runner.run(self._calls.delete_session(session_id))
@@ -257,6 +268,58 @@ class Chats:
         piece."""
         return Stream(self._runner, self._calls.stream_tool_outputs(chat_id, outputs, after))
 
+    def regenerate(self, chat_id: str, *, wait: float = 30.0, **options: Unpack[RegenerateOptions]) -> Chat:
+        """Asks the message of the session's newest chat once more, as a new chat; Coze keeps both turns."""
+        return self._runner.run(self._calls.regenerate(chat_id, wait, options))
+
+    def stream_regenerated(self, chat_id: str, **options: Unpack[RegenerateOptions]) -> Stream:
+        """The same, streamed."""
+        return Stream(self._runner, self._calls.stream_regenerated(chat_id, options))
+
+    def give_feedback(
+        self,
+        chat_id: str,
+        feedback_type: Literal["like", "unlike"],
+        *,
+        reason_types: Iterable[str] = (),
+        comment: str = "",
+    ) -> GivenFeedback:
+        """Coze keeps it with the answer; the last one counts."""
+        return self._runner.run(self._calls.give_feedback(chat_id, feedback_type, reason_types, comment))
+
+    def take_feedback_back(self, chat_id: str) -> GivenFeedback:
+        return self._runner.run(self._calls.take_feedback_back(chat_id))
+
+
+class Conversations:
+    def __init__(self, runner: FlowRunner, calls: Calls) -> None:
+        self._runner = runner
+        self._calls = calls
+
+    def list(self, user_id: str, *, limit: int = 50, before: str | None = None) -> ConversationPage:
+        """A page of what the user has had, the last used first; it outlives sessions."""
+        return self._runner.run(self._calls.list_conversations(user_id, limit, before))
+
+    def rename(self, user_id: str, conversation_id: str, title: str) -> Conversation:
+        return self._runner.run(self._calls.rename_conversation(user_id, conversation_id, title))
+
+    def delete(self, user_id: str, conversation_id: str) -> None:
+        """At Coze, too; sessions that go on with it end. Raises NotFound a second time."""
+        self._runner.run(self._calls.delete_conversation(user_id, conversation_id))
+
+
+class Bots:
+    def __init__(self, runner: FlowRunner, calls: Calls) -> None:
+        self._runner = runner
+        self._calls = calls
+
+    def list(self) -> tuple[Bot, ...]:
+        """The configured ones, the default first."""
+        return self._runner.run(self._calls.list_bots())
+
+    def get(self, bot_id: str) -> Bot:
+        return self._runner.run(self._calls.get_bot(bot_id))
+
 
 class Users:
     def __init__(self, runner: FlowRunner, calls: Calls) -> None:
@@ -323,6 +386,8 @@ class CozeClient:
         self._calls = Calls(settings)
         self.sessions = Sessions(self._runner, self._calls)
         self.chats = Chats(self._runner, self._calls)
+        self.conversations = Conversations(self._runner, self._calls)
+        self.bots = Bots(self._runner, self._calls)
         self.users = Users(self._runner, self._calls)
         self.files = Files(self._runner, self._calls)
 

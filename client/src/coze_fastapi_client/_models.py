@@ -53,6 +53,15 @@ class MessageOptions(TypedDict, total=False):
     idempotency_key: str
 
 
+class RegenerateOptions(TypedDict, total=False):
+    """What ``chats.regenerate`` and ``chats.stream_regenerated`` take: of a message's options these are not
+    kept."""
+
+    custom_variables: Mapping[str, str]
+    parameters: Mapping[str, Any]
+    idempotency_key: str
+
+
 class Model:
     """Fields that an answer lacks keep their defaults; what it has besides is only in ``raw``."""
 
@@ -197,6 +206,7 @@ class Session(Model):
     last_activity_at: datetime | None = None
     expires_at: datetime | None = None
     conversation_id: str | None = None
+    title: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     chat_count: int = 0
     chat_history: tuple[Chat, ...] = ()
@@ -266,6 +276,64 @@ class ClearedContext(Model):
     session_id: str
     conversation_id: str | None = None
     section_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation(Model):
+    """One that a user has had at Coze: ``sessions.create(user_id, conversation_id=...)`` goes on with it."""
+
+    conversation_id: str
+    title: str | None = None
+    bot_id: str = ""
+    created_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+    @classmethod
+    def readers(cls) -> dict[str, Callable[[Any], Any]]:
+        return dict.fromkeys(("created_at", "last_used_at"), datetime.fromisoformat)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationPage(Model):
+    """The last used first; ``conversations.list(user_id, before=page.next_before)`` has the next page."""
+
+    conversations: tuple[Conversation, ...] = ()
+    has_more: bool = False
+    next_before: str | None = None
+
+    @classmethod
+    def readers(cls) -> dict[str, Callable[[Any], Any]]:
+        return {"conversations": _parse_all(Conversation)}
+
+
+@dataclass(frozen=True, slots=True)
+class Bot(Model):
+    """``name`` is None while Coze does not describe the bot."""
+
+    bot_id: str
+    name: str | None = None
+    description: str = ""
+    icon_url: str | None = None
+    opening_text: str = ""
+    suggested_questions: tuple[str, ...] = ()
+
+    @classmethod
+    def readers(cls) -> dict[str, Callable[[Any], Any]]:
+        return {"suggested_questions": tuple}
+
+
+@dataclass(frozen=True, slots=True)
+class GivenFeedback(Model):
+    """``feedback_type``: None once it was taken back."""
+
+    chat_id: str
+    feedback_type: str | None = None
+    reason_types: tuple[str, ...] = ()
+    comment: str = ""
+
+    @classmethod
+    def readers(cls) -> dict[str, Callable[[Any], Any]]:
+        return {"reason_types": tuple}
 
 
 @dataclass(frozen=True, slots=True)

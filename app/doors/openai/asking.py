@@ -1,0 +1,114 @@
+"""A question of OpenAI's clients as a message of ours, and the end of a chat, which they wait for."""
+
+import asyncio
+from typing import Any, Final
+
+import orjson
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from app.doors.openai.dialog import Enclosed, Question, Turn, checked, invalid, too_long
+from app.exceptions import UnsupportedMediaType
+from app.http.dependencies import RequestContext
+from app.models import Attachment, CreateSession, EnterMessage, FileType, SendMessage
+from app.tasks.files import FileInMemory
+from app.tasks.places import Place
+from app.utils.stopping import end_tasks
+
+PATIENCE: Final = 15.0
+"""Seconds for which a stream's status waits for the answer's first word, so that a refusal has its own."""
+_REPAIR_SECONDS: Final = 60.0
+"""What a chat may take beyond COZE_CHAT_TIMEOUT until its end is written."""
+Uploads = dict[bytes, tuple[str, FileType]]
+"""By its bytes: id and type of a file."""
+
+
+def asker_of(context: RequestContext, user: str | None, bot_id: str) -> CreateSession:
+    """Who asks which bot; where the request names nobody: the person, the API key's name, or the root."""
+    identity = context.identity
+    user_id = user or identity.hty_id or identity.root.rpartition(":")[2]
+    return checked(CreateSession, {"user_id": user_id, "bot_id": bot_id}, "user")
+
+
+async def uploaded(
+    context: RequestContext, question: Question, *, user_id: str, session_id: str | None
+) -> Uploads:
+    """What came inside the request goes to Coze as files. ``session_id``: of the session whose identity at
+    Coze they have to belong to. Raises ``ValidationFailed``, and what uploading raises."""
+    longest = context.resources.settings.openai_max_message_length
+    if len(question.asked.text) > longest:
+        most = f"{longest} characters (COZE_OPENAI_MAX_MESSAGE_LENGTH)"
+        raise too_long("messages", f"the last one has at most {most}, {len(question.asked.text)} given")
+    enclosed = [each for turn in (question.asked, *question.history) for each in turn.enclosed]
+    data = {each.data: each.name for each in enclosed if each.data}
+    if not data:
+        return {}
+    files = [FileInMemory(name, content) for content, name in data.items()]
+    try:
+        records = await context.resources.files.enclosed(
+            context.identity, files, session_id=session_id, user_id=user_id
+        )
+    except UnsupportedMediaType as error:  # the request itself is JSON, as it should be
+        raise invalid("messages", error.message) from None
+    return {file.data: (record.file_id, record.type) for file, record in zip(files, records, strict=True)}
+
+
+def message_of(question: Question, uploads: Uploads, meta_data: dict[str, str] | None) -> SendMessage:
+    """Raises ``ValidationFailed``."""
+    return checked(
+        SendMessage,
+        {
+            "message": question.asked.text,
+            "attachments": [_attachment(each, uploads) for each in question.asked.enclosed] or None,
+            "additional_messages": [_entered(turn, uploads) for turn in question.history],
+            "meta_data": meta_data,
+        },
+        "messages",
+    )
+
+
+def _reference(enclosed: Enclosed, uploads: Uploads) -> dict[str, str]:
+    if enclosed.url:
+        return {"type": enclosed.type, "file_url": enclosed.url}
+    file_id, kind = uploads.get(enclosed.data, (enclosed.file_id, enclosed.type))
+    return {"type": kind, "file_id": file_id}
+
+
+def _attachment(enclosed: Enclosed, uploads: Uploads) -> Attachment:
+    return checked(Attachment, _reference(enclosed, uploads), "messages")
+
+
+def _entered(turn: Turn, uploads: Uploads) -> EnterMessage:
+    values: dict[str, Any] = {"role": turn.role, "content": turn.text}
+    if turn.enclosed:
+        items: list[dict[str, str]] = [{"type": "text", "text": turn.text}] if turn.text.strip() else []
+        items += [_reference(each, uploads) for each in turn.enclosed]
+        values |= {"content": orjson.dumps(items).decode(), "content_type": "object_string"}
+    return checked(EnterMessage, values, "messages")
+
+
+async def end_of(
+    context: RequestContext, chat_id: str, place: Place | None, *, connection_bound: bool
+) -> dict[str, Any]:
+    """The chat once it is over, or as it is when there is no more time or this process leaves. Raises
+    ``ClientDisconnect``; where nobody else can come back for the answer (``connection_bound``) the chat is
+    cancelled then."""
+    chats = context.resources.chats
+    patience = context.resources.settings.chat_timeout + _REPAIR_SECONDS
+    answer = asyncio.ensure_future(chats.answer(context.identity, chat_id, patience, place))
+    gone = asyncio.ensure_future(_client_gone(context.request))
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            if connection_bound:
+                chats.cancel_in_background(context.identity, chat_id)
+            raise ClientDisconnect
+        chat: dict[str, Any] = orjson.loads(answer.result().record)
+        return chat
+    finally:
+        await end_tasks((answer, gone))
+
+
+async def _client_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,115 @@
+"""The frames of a chat's log as the texts that a client has not been told yet."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from app.doors.openai.texts import SentText, notice_of, rest_of
+from app.tasks.frames import data_of
+
+KINDS: Final = ("reasoning_content", "content")
+"""In this order: who thinks first answers after it."""
+TextByKind = dict[str, str]
+"""The text of each of ``KINDS``."""
+_DELTA: Final = b"event: conversation.message.delta\n"
+_SNAPSHOT: Final = b"event: snapshot\n"
+_OF_THE_BOT: Final = (_DELTA, b"event: conversation.message.completed\n")
+
+
+def has_begun(frames: Iterable[bytes]) -> bool:
+    """Whether one of the frames is the bot's."""
+    return any(frame.startswith(_OF_THE_BOT) for frame in frames)
+
+
+def content_type_of(chat: Mapping[str, Any]) -> object:
+    return (chat.get("assistant_message") or {}).get("content_type")
+
+
+def said_since(chat: Mapping[str, Any], kind: str, before: TextByKind | None) -> str:
+    """What was said after the tools had answered; all of it where Coze has replaced what it said before."""
+    text: str = chat[kind]
+    if before is None or not text.startswith(before[kind]):
+        return text
+    return rest_of(text, before[kind])
+
+
+class AnswerFold:
+    """What one client has of an answer, which can only be given more.
+
+    Args:
+        before: what an earlier answer of this chat, which asked for tools, has said.
+        content: whether the answer itself is told while it comes; else it is told at the end, when it is
+            whole.
+    """
+
+    def __init__(self, before: TextByKind | None, *, content: bool) -> None:
+        self._texts = {kind: SentText((before or {}).get(kind, "")) for kind in KINDS}
+        self._noticed = False
+        self._told = KINDS if content else ("reasoning_content",)
+
+    def news_of(self, frames: Iterable[bytes]) -> Iterator[tuple[str, str]]:
+        """What frames bring, as kind and text. Raises ``ServiceError`` where something was replaced."""
+        for frame in frames:
+            if frame.startswith(_DELTA):
+                yield from self._delta(data_of(frame))
+            elif frame.startswith(_SNAPSHOT):
+                yield from self._snapshot(data_of(frame))
+
+    def rest_of(self, chat: Mapping[str, Any]) -> TextByKind:
+        """What the stored answer says beyond what was told."""
+        rest = {kind: self._texts[kind].end(chat[kind]) for kind in KINDS}
+        if "content" in self._told:
+            rest["content"] = self._noting("content", rest["content"], content_type_of(chat))
+        return rest
+
+    def _delta(self, message: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        if (message.get("type") or "answer") != "answer":
+            return
+        message_id = str(message.get("id") or "")
+        for kind in self._told:
+            news = self._texts[kind].add(message_id, _text_of(message, kind))
+            yield kind, self._noting(kind, news, message.get("content_type"))
+
+    def _snapshot(self, snapshot: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """In the order in which it was told: the thoughts before the first words, the words, all other
+        thoughts."""
+        messages = [(str(item.get("id") or ""), item) for item in snapshot.get("messages") or []]
+        thoughts = [(message_id, _text_of(item, "reasoning_content")) for message_id, item in messages]
+        spoken = [n for n, (_, item) in enumerate(messages, 1) if _text_of(item, "content")]
+        yield (
+            "reasoning_content",
+            self._texts["reasoning_content"].replace(thoughts[: spoken[0]] if spoken else thoughts),
+        )
+        if "content" in self._told:
+            words = [(message_id, _text_of(item, "content")) for message_id, item in messages]
+            foreign = (item.get("content_type") for _, item in messages if _text_of(item, "content"))
+            news = self._texts["content"].replace(words)
+            yield "content", self._noting("content", news, next(filter(notice_of, foreign), None))
+        if spoken and spoken[0] < len(messages):
+            yield "reasoning_content", self._texts["reasoning_content"].replace(thoughts)
+
+    def _noting(self, kind: str, news: str, content_type: object) -> str:
+        """A card's JSON is not to pass for the bot's words: it is said once, before the first of it."""
+        if not news or kind != "content" or self._noticed or not (notice := notice_of(content_type)):
+            return news
+        self._noticed = True
+        return notice + news
+
+
+def _text_of(message: dict[str, Any], kind: str) -> str:
+    text = message.get(kind)
+    return text if isinstance(text, str) else ""
+
+
+def merged(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Neighbours of one kind as one."""
+    now, parts = "", list[str]()
+    for kind, text in texts:
+        if not text:
+            continue
+        if kind != now and parts:
+            yield now, "".join(parts)
+            parts = []
+        now = kind
+        parts.append(text)
+    if parts:
+        yield now, "".join(parts)

@@ -1,0 +1,363 @@
+"""A response that is begun: what it goes on from, and its question."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import orjson
+
+from app.doors.openai.asking import Uploads, asker_of, message_of, uploaded
+from app.doors.openai.bodies import DialogMessage
+from app.doors.openai.chunks import tool_calls_of
+from app.doors.openai.completions import bot_of
+from app.doors.openai.dialog import MAX_HISTORY, Question, Turn, invalid, question_of, tool_outputs_of
+from app.doors.openai.forms import Form
+from app.doors.openai.responses.bodies import Item, ResponseRequest
+from app.doors.openai.responses.found import Found, find, with_references
+from app.doors.openai.responses.items import as_chat_request, dialog_messages, kept_items
+from app.doors.openai.responses.names import Name, response_named, session_of
+from app.doors.openai.responses.notes import Note, epochs_in, note_as_metadata, note_in
+from app.doors.openai.responses.objects import Response, form_in
+from app.exceptions import (
+    ChatNotFound,
+    ConversationNotFound,
+    NotTheNewest,
+    SessionBusy,
+    SessionExpired,
+    SessionNotFound,
+    SessionTerminated,
+    ValidationFailed,
+)
+from app.http.dependencies import RequestContext
+from app.models import Chat, SendMessage, SubmitToolOutputs
+from app.tasks.chats import ANY_CHAT, Started
+from app.tasks.sessions import idempotency_of, key_of_itself
+
+_GONE: Final = (NotTheNewest, SessionNotFound, SessionExpired, SessionTerminated)
+"""The conversation cannot go on from there: another one begins, with its history."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseCall:
+    """One request, and what it needs."""
+
+    context: RequestContext
+    body: ResponseRequest
+    idempotency_key: str | None
+
+    @property
+    def background(self) -> bool:
+        return bool(self.body.background)
+
+
+@dataclass(frozen=True, slots=True)
+class StartedResponse:
+    """A chat that answers. ``chat``: as it was read once it had begun. ``connection_bound``: nobody but the
+    one who has this connection waits for the answer."""
+
+    started: Started
+    response: Response
+    chat: dict[str, Any]
+    connection_bound: bool
+    repeatable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request asks. ``messages``: one for each item; ``form``: in which the answer is asked for."""
+
+    items: list[Item]
+    messages: list[DialogMessage]
+    bot_id: str
+    form: Form | None
+
+
+async def begin(call: ResponseCall) -> StartedResponse:
+    """Raises whatever can be refused before the first byte."""
+    body = call.body
+    _refuse(body)
+    bot_id = bot_of(call.context.resources.settings.bots, body.model)
+    previous = await _previous(call) if body.previous_response_id is not None else None
+    items = await with_references(call.context, body.input)
+    note = _note(body)
+    with _in_their_words(0):
+        messages = dialog_messages(items)
+        outputs = tool_outputs_of(messages)
+        asked = _Asked(items, messages, bot_id, form_in(note))
+    if outputs is not None:
+        return await _go_on(call, asked, note, previous, *outputs)
+    return await _ask(call, asked, note, previous)
+
+
+def _refuse(body: ResponseRequest) -> None:
+    if body.background and body.store is False:
+        raise invalid("store", "must be true in background: the answer is fetched later")
+    if body.previous_response_id is not None and body.conversation is not None:
+        raise invalid("conversation", "goes without previous_response_id")
+    if body.prompt is not None:
+        raise invalid("prompt", "there are no stored prompts: the bot has its own")
+
+
+def _note(body: ResponseRequest) -> Note:
+    """Tools that the client merely offers are the bot's affair, and not kept."""
+    demanded = as_chat_request(body.model, body.text, body.tool_choice, body.tools).demanded_functions
+    return Note(
+        model=body.model,
+        instructions=body.instructions,
+        previous=body.previous_response_id,
+        metadata=body.metadata or {},
+        background=bool(body.background),
+        stream=bool(body.stream),
+        store=body.store is not False,
+        user=body.user,
+        text=body.text,
+        tool_choice=body.tool_choice,
+        tools=list(body.tools or ()) if demanded is not None else [],
+    )
+
+
+async def _previous(call: ResponseCall) -> Found:
+    given = call.body.previous_response_id or ""
+    name = response_named(given)
+    try:
+        if name is not None:
+            return await find(call.context, name)
+    except ChatNotFound:
+        pass
+    where = f" with id {given!r}" if name is not None else ""
+    raise ValidationFailed(
+        f"Previous response{where} not found.",
+        details={"param": "previous_response_id", "openai_code": "previous_response_not_found"},
+    )
+
+
+@contextmanager
+def _in_their_words(before: int) -> Iterator[None]:
+    """What is wrong is told by the names of this API. ``before``: messages of ours before the input's."""
+    try:
+        yield
+    except ValidationFailed as error:
+        for fault in error.details.get("fields") or ():
+            where, *rest = str(fault["field"]).split(".")
+            if where == "messages":
+                place = [str(int(rest[0]) - before), *rest[1:]] if rest and rest[0].isdigit() else rest
+                fault["field"] = ".".join(["input", *place])
+            elif where == "response_format":
+                fault["field"] = "text.format"
+        raise
+
+
+# -- tool outputs ------------------------------------------------------------------------------------------
+
+
+async def _go_on(
+    call: ResponseCall,
+    asked: _Asked,
+    note: Note,
+    previous: Found | None,
+    chat_id: str,
+    outputs: SubmitToolOutputs,
+) -> StartedResponse:
+    """The chat goes on with the outputs at the end of the input."""
+    if previous is not None and previous.name.chat_id != chat_id:
+        raise invalid("previous_response_id", "is not the response that asked for these outputs")
+    context = call.context
+    note.input = kept_items(asked.items, {}) if note.store else []
+
+    def notes(chat: Chat, epoch: int) -> Mapping[str, str]:
+        """With what the response before has told: its chat says more from now on."""
+        note.said = len(chat.content), len(chat.reasoning_content)
+        return _finished(chat) | note_as_metadata(note, epoch)
+
+    started = await context.resources.chats.submit_tool_outputs(
+        context.identity,
+        chat_id,
+        outputs,
+        context.request_id,
+        call.idempotency_key or key_of_itself(outputs),
+        notes,
+    )
+    note.said = started.said or (0, 0)
+    name = Name(chat_id, started.after.epoch)
+    return await _started(call, started, name, note, connection_bound=False, repeatable=True)
+
+
+def _finished(chat: Chat) -> dict[str, str]:
+    epochs = epochs_in(chat.metadata)
+    if not epochs:
+        return {}
+    values = chat.model_dump()
+    response = Response.in_chat(Name(chat.chat_id, epochs[-1]), values)
+    if response is None:
+        return {}
+    response.note.done = response.done(values)
+    return note_as_metadata(response.note, epochs[-1])
+
+
+# -- a question --------------------------------------------------------------------------------------------
+
+
+async def _ask(call: ResponseCall, asked: _Asked, note: Note, previous: Found | None) -> StartedResponse:
+    if call.body.conversation is not None:
+        return await _in_conversation(call, asked, note, call.body.conversation)
+    if previous is None:
+        return await _anew(call, asked, note, [])
+    if _is_newest(previous) and _has_bot(call, previous, asked.bot_id):
+        session_id = previous.session_id
+        told = previous.response.note.instructions == note.instructions
+        try:
+            return await _in_session(
+                call, asked, note, session_id, after=previous.name.chat_id, told=told, called=previous
+            )
+        except _GONE:
+            pass
+        except SessionBusy:
+            _refuse_if_it_waits(previous)
+            raise
+    return await _anew(call, asked, note, await previous.history(call.context, MAX_HISTORY))
+
+
+def _is_newest(previous: Found) -> bool:
+    return epochs_in(previous.chat["metadata"])[-1:] == [previous.name.epoch]
+
+
+def _has_bot(call: ResponseCall, previous: Found, bot_id: str) -> bool:
+    return call.context.resources.settings.bots.get(previous.response.note.model) == bot_id
+
+
+def _refuse_if_it_waits(previous: Found) -> None:
+    calls = tool_calls_of(previous.chat) if previous.chat["status"] == "requires_action" else []
+    if calls:
+        ids = ", ".join(call["id"] for call in calls)
+        raise invalid("input", f"No tool output found for function call {ids}.")
+
+
+async def _in_conversation(
+    call: ResponseCall, asked: _Asked, note: Note, conversation: str
+) -> StartedResponse:
+    session_id = session_of(conversation)
+    try:
+        if session_id is None:
+            _no_conversation()
+        sessions, identity = call.context.resources.sessions, call.context.identity
+        session: Any = await sessions.get(identity, session_id, 0, touch=False)
+        if session["context"]["bot_id"] != asked.bot_id:
+            raise invalid("model", "the conversation is held with another one")
+        return await _in_session(call, asked, note, session_id, after=ANY_CHAT, told=False, called=None)
+    except (SessionNotFound, SessionExpired, SessionTerminated):
+        _no_conversation()
+
+
+def _no_conversation() -> NoReturn:
+    details = {"param": "conversation", "openai_code": "conversation_not_found"}
+    raise ConversationNotFound("No conversation has this id; responses tell theirs", details=details)
+
+
+def _question(
+    call: ResponseCall, asked: _Asked, history: list[Item], called: Found | None, *, told: bool
+) -> Question:
+    """``history``: items of responses before; ``called``: the response whose calls may be answered here, in
+    whose conversation it is asked. ``told``: the bot has the instructions already."""
+    body, messages = call.body, list[DialogMessage]()
+    if body.instructions and not told:
+        messages.append(DialogMessage(role="system", content=body.instructions))
+    earlier = history if called is None else [item for item in called.output if "call_id" in item]
+    messages += dialog_messages(earlier)
+    before = len(messages)
+    request = as_chat_request(body.model, body.text, body.tool_choice, body.tools)
+    settings, form = call.context.resources.settings, asked.form
+    with _in_their_words(before):
+        question = question_of(
+            request.model_copy(update={"messages": messages + asked.messages}),
+            settings.max_file_bytes,
+            MAX_HISTORY - (form is not None),
+        )
+    if form is not None:
+        question.history.append(Turn("user", form.instruction))
+    return question
+
+
+async def _in_session(
+    call: ResponseCall,
+    asked: _Asked,
+    note: Note,
+    session_id: str,
+    *,
+    after: str,
+    told: bool,
+    called: Found | None,
+) -> StartedResponse:
+    who = asker_of(call.context, call.body.user, asked.bot_id)
+    question = _question(call, asked, [], called, told=told)
+    message = await _message(call, asked, note, question, who.user_id, session_id)
+    started = await call.context.resources.chats.send(
+        call.context.identity,
+        session_id,
+        message,
+        request_id=call.context.request_id,
+        idempotency_key=idempotency_of(call.idempotency_key, call.body, who.user_id),
+        max_length=call.context.resources.settings.openai_max_message_length,
+        after=after,
+        notes=note_as_metadata(note),
+    )
+    return await _begun(call, started, note)
+
+
+async def _anew(call: ResponseCall, asked: _Asked, note: Note, history: list[Item]) -> StartedResponse:
+    """A conversation of its own."""
+    who = asker_of(call.context, call.body.user, asked.bot_id)
+    question = _question(call, asked, history, None, told=False)
+    message = await _message(call, asked, note, question, who.user_id, None)
+    started = await call.context.resources.chats.send_single(
+        call.context.identity,
+        who,
+        message,
+        request_id=call.context.request_id,
+        idempotency_key=idempotency_of(call.idempotency_key, call.body, who.user_id),
+        max_length=call.context.resources.settings.openai_max_message_length,
+        lasting=call.background,
+        notes=note_as_metadata(note),
+    )
+    return await _begun(call, started, note)
+
+
+async def _message(
+    call: ResponseCall,
+    asked: _Asked,
+    note: Note,
+    question: Question,
+    user_id: str,
+    session_id: str | None,
+) -> SendMessage:
+    """Enters what is kept of the input into ``note``, too."""
+    meta_data = {name: text for name, text in (call.body.metadata or {}).items() if text} or None
+    with _in_their_words(0):
+        uploads: Uploads = await uploaded(call.context, question, user_id=user_id, session_id=session_id)
+        note.input = kept_items(asked.items, uploads) if note.store else []
+        return message_of(question, uploads, meta_data)
+
+
+async def _begun(call: ResponseCall, started: Started, note: Note) -> StartedResponse:
+    keyed = call.idempotency_key is not None
+    bound = not (call.background or keyed)
+    return await _started(
+        call, started, Name(started.chat_id), note, connection_bound=bound, repeatable=keyed
+    )
+
+
+async def _started(
+    call: ResponseCall,
+    started: Started,
+    name: Name,
+    note: Note,
+    *,
+    connection_bound: bool,
+    repeatable: bool,
+) -> StartedResponse:
+    """A repeated call may lead to what began otherwise: what was noted then counts."""
+    found = await call.context.resources.chats.result(call.context.identity, name.chat_id, 0)
+    chat = orjson.loads(found.record)
+    noted = note_in(chat["metadata"], name.epoch) or note
+    response = Response.of(name, noted, chat["session_id"])
+    return StartedResponse(started, response, chat, connection_bound, repeatable or call.background)

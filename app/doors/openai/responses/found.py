@@ -1,0 +1,149 @@
+"""Responses that there are: found by their ids, told, gone back from, cancelled and deleted."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from app.doors.openai.dialog import invalid
+from app.doors.openai.responses.bodies import Item
+from app.doors.openai.responses.items import REFERENCE
+from app.doors.openai.responses.names import Name, response_named, response_of_item
+from app.doors.openai.responses.notes import epochs_in, without_note
+from app.doors.openai.responses.objects import ENDED, OutputItem, Response, status_of
+from app.exceptions import ChatNotFound, ChatState
+from app.http.dependencies import RequestContext
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A response, and its chat as it stands."""
+
+    name: Name
+    response: Response
+    chat: dict[str, Any]
+
+    @property
+    def session_id(self) -> str:
+        session_id: str = self.chat["session_id"]
+        return session_id
+
+    @property
+    def is_over(self) -> bool:
+        return self.response.note.done is not None or status_of(self.chat) in ENDED
+
+    @property
+    def output(self) -> list[OutputItem]:
+        """Empty while it is not over."""
+        done = self.response.note.done
+        if done is not None:
+            return done.output
+        return self.response.output(self.chat) if self.is_over else []
+
+    def seen(self) -> dict[str, Any]:
+        return self.response.seen(self.chat)
+
+    async def history(self, context: RequestContext, most: int) -> list[Item]:
+        """Input and output of this response and of those that it went on from, at most ``most`` items or a
+        few more. It ends where one of them is not kept any more."""
+        items, here = list[Item](), self
+        while True:
+            items = [*here.response.note.input, *here.output, *items]
+            before = response_named(here.response.note.previous or "")
+            if before is None or len(items) >= most:
+                return items
+            try:
+                here = await find(context, before)
+            except ChatNotFound:
+                return items
+
+
+async def find(context: RequestContext, name: Name) -> Found:
+    """Raises ``ChatNotFound``, also for what is somebody else's, or was not to be kept."""
+    record = (await context.resources.chats.result(context.identity, name.chat_id, 0)).record
+    chat = orjson.loads(record)
+    response = Response.in_chat(name, chat)
+    if response is None or not response.note.store:
+        raise ChatNotFound
+    return Found(name, response, chat)
+
+
+async def found(context: RequestContext, response_id: str) -> Found:
+    """Raises ``ChatNotFound`` in OpenAI's words."""
+    name = response_named(response_id)
+    try:
+        if name is not None:
+            return await find(context, name)
+    except ChatNotFound:
+        pass
+    raise not_found()
+
+
+def not_found() -> ChatNotFound:
+    """The same for an unknown one, a malformed one, and somebody else's."""
+    details = {"param": "response_id", "openai_code": "response_not_found"}
+    return ChatNotFound("Response not found.", details=details)
+
+
+async def with_references(context: RequestContext, items: list[Item]) -> list[Item]:
+    """``items`` with what they refer to in the place of references. Raises ``ValidationFailed``."""
+    known: dict[Name, Found | None] = {}
+    whole = []
+    for number, item in enumerate(items):
+        given = item.get("id")
+        if item.get("type") not in (REFERENCE, None) or "role" in item or not isinstance(given, str):
+            whole.append(item)
+            continue
+        name = response_of_item(given)
+        if name is not None and name not in known:
+            try:
+                known[name] = await find(context, name)
+            except ChatNotFound:
+                known[name] = None
+        response = known[name] if name is not None else None
+        meant = next((each for each in response.output if each["id"] == given), None) if response else None
+        if meant is None:
+            raise invalid(
+                f"input.{number}.id", "Item with this id not found; responses that are kept have some"
+            )
+        whole.append(meant)
+    return whole
+
+
+async def cancel(context: RequestContext, response_id: str) -> Found:
+    """Raises ``ChatNotFound``, ``ValidationFailed`` for one that is not in background."""
+    here = await found(context, response_id)
+    if not here.response.note.background:
+        raise invalid("response_id", "only responses in background can be cancelled; others by hanging up")
+    if here.is_over:
+        return here
+    ending = await context.resources.chats.cancel(context.identity, here.name.chat_id)
+    chat = orjson.loads(ending.record)
+    return Found(here.name, here.response, chat)
+
+
+async def delete(context: RequestContext, response_id: str) -> None:
+    """One that is not over is cancelled first. The texts go with the last response of a chat: those that
+    went on with tool outputs are one chat.
+
+    Raises ``ChatNotFound``, ``ChatState`` where another response of its chat is not over.
+    """
+    here = await found(context, response_id)
+    chats, name = context.resources.chats, here.name
+    newest = epochs_in(here.chat["metadata"])[-1]
+    if name.epoch == newest and here.chat["status"] in ("pending", "processing", "requires_action"):
+        await chats.cancel(context.identity, name.chat_id)
+
+    def rest_of(record: bytes) -> bytes:
+        chat = orjson.loads(record)
+        if name.epoch not in epochs_in(chat["metadata"]):
+            raise not_found()  # another call was first
+        chat["metadata"] = without_note(chat["metadata"], name.epoch)
+        return orjson.dumps(chat) if epochs_in(chat["metadata"]) else b""
+
+    try:
+        await chats.forget(context.identity, name.chat_id, rest_of)
+    except ChatState:
+        raise ChatState("A response that went on from this one is not over yet") from None
+    except ChatNotFound:
+        raise not_found() from None
