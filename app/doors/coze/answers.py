@@ -3,43 +3,34 @@
 from typing import Any, Final
 
 from fastapi import Response
-from pydantic import BaseModel
 
 from app.doors.coze.errors import COZE_ERRORS, CozeDetail
 from app.doors.coze.events import CozeStream
 from app.exceptions import ServiceError
 from app.http.dependencies import RequestContext
-from app.http.openapi import Responses, errors
+from app.http.openapi import Responses, errors, event_stream
 from app.http.sse import EventStream
+from app.models.documented import Documented
 from app.tasks.owned import Begun
 from app.tasks.places import Place
 
-_STREAM: Final[Responses] = {
-    200: {
-        "content": {
-            "text/event-stream": {
-                "schema": {
-                    "type": "object",
-                    "description": "One server-sent event, as Coze writes it",
-                    "properties": {
-                        "event": {"type": "string"},
-                        "data": {"type": "string", "description": 'JSON, or "[DONE]"'},
-                    },
-                    "required": ["event", "data"],
-                }
-            }
-        }
-    }
-}
+_STREAM: Final = event_stream(
+    "Server-sent events in Coze's own bytes: a name and JSON, and `done` at last",
+    'event:conversation.chat.created\ndata:{"id":"7380000000000000006"}\n\nevent:done\ndata:"[DONE]"\n\n',
+)
 
 
-class CozeAnswer(BaseModel):
+class CozeAnswer(Documented):
     """Every success of Coze's routes; lists have their paging keys beside ``data``."""
 
     code: int = 0
+    """0, or the code of a refusal with HTTP 200."""
     msg: str = ""
+    """Empty, or why it was refused."""
     data: Any = None
+    """What Coze has in its place."""
     detail: CozeDetail
+    """Where it is found in logs."""
 
 
 def errors_of(*classes: type[ServiceError], stream: bool = False) -> Responses:

@@ -5,10 +5,11 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from app.exceptions import wrong_field
 from app.models.bodies import BotId, UserId, check_json
+from app.models.documented import Documented
 
 _MOST_MESSAGES: Final = 100
 _SHOWN_CHARS: Final = 4000
@@ -17,7 +18,7 @@ _TEXT: Final = "text"
 Passed = dict[str, JsonValue]
 
 
-class PassedOn(BaseModel):
+class PassedOn(Documented):
     """A body that is passed on: ``values`` is all of it."""
 
     model_config = ConfigDict(extra="allow", strict=True)
@@ -38,10 +39,15 @@ class ChatBody(PassedOn):
     """Body of POST /v3/chat."""
 
     bot_id: BotId
+    """The bot that answers."""
     user_id: UserId
+    """The app's user; the first one's of a conversation labels its usage."""
     stream: bool | None = None
+    """Whether the answer comes as Coze's events."""
     auto_save_history: bool | None = None
+    """False: Coze keeps nothing of it; only with ``stream``."""
     additional_messages: Annotated[list[Passed], Field(max_length=_MOST_MESSAGES)] | None = None
+    """The messages so far and the question, as Coze takes them."""
 
     @property
     def sent(self) -> dict[str, Any]:
@@ -76,22 +82,29 @@ class ToolOutputsBody(PassedOn):
     """Body of POST /v3/chat/submit_tool_outputs."""
 
     tool_outputs: Annotated[list[Passed], Field(min_length=1, max_length=100)]
+    """``tool_call_id`` and ``output`` of each call that the chat asks for."""
     stream: bool | None = None
+    """Whether the rest of the answer comes as Coze's events."""
 
 
 class CancelBody(PassedOn):
     """Body of POST /v3/chat/cancel."""
 
     conversation_id: str
+    """Coze's id of the conversation."""
     chat_id: str
+    """Coze's id of the chat."""
 
 
 class ConversationBody(PassedOn):
     """Body of POST /v1/conversation/create."""
 
     bot_id: BotId | None = None
+    """The bot in whose list it is."""
     name: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    """What lists call it."""
     messages: Annotated[list[Passed], Field(max_length=_MOST_MESSAGES)] | None = None
+    """What it begins with, as Coze takes it."""
 
 
 class MessageBody(PassedOn):
@@ -106,6 +119,7 @@ class RenameBody(PassedOn):
     """Body of PUT /v1/conversations/{conversation_id}."""
 
     name: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    """What lists call it from now on."""
 
 
 class FeedbackBody(PassedOn):

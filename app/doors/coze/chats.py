@@ -40,8 +40,10 @@ from app.tasks.sessions import key_of_itself
 
 router = APIRouter(prefix="/coze/api/v3/chat", tags=["coze"])
 
-ConversationId = Annotated[str, Query(min_length=1, max_length=128)]
-ChatId = Annotated[str, Query(min_length=1, max_length=128)]
+ConversationId = Annotated[
+    str, Query(min_length=1, max_length=128, description="Coze's id of the conversation")
+]
+ChatId = Annotated[str, Query(min_length=1, max_length=128, description="Coze's id of the chat")]
 _ABOUT: Final = (*COZE, ConversationNotFound, ChatNotFound)
 
 
@@ -53,7 +55,11 @@ _ABOUT: Final = (*COZE, ConversationNotFound, ChatNotFound)
     openapi_extra=JsonBody(ChatBody),
 )
 async def create_chat(
-    context: CozeContextDep, conversation_id: Annotated[str | None, Query(max_length=128)] = None
+    context: CozeContextDep,
+    conversation_id: Annotated[
+        str | None,
+        Query(max_length=128, description="Coze's id of the conversation; without it there is a new one"),
+    ] = None,
 ) -> Response:
     resources = context.resources
     body = await context.json(ChatBody, resources.settings.coze_max_body_bytes)

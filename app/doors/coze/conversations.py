@@ -3,7 +3,7 @@ before Coze is asked."""
 
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from app.doors.coze.answers import CozeAnswer, errors_of
 from app.doors.coze.bodies import (
@@ -24,8 +24,12 @@ from app.tasks.owned import COZE_ID, Owned, conversation_view
 
 router = APIRouter(prefix="/coze/api/v1", tags=["coze"])
 
-ConversationId = Annotated[str, Query(min_length=1, max_length=128)]
-MessageId = Annotated[str, Query(min_length=1, max_length=128)]
+ConversationId = Annotated[
+    str, Query(min_length=1, max_length=128, description="Coze's id of the conversation")
+]
+MessageId = Annotated[str, Query(min_length=1, max_length=128, description="Coze's id of the message")]
+ConversationPath = Annotated[str, Path(description="Coze's id of the conversation")]
+MessagePath = Annotated[str, Path(description="Coze's id of the message")]
 _ABOUT: Final = (*COZE, ConversationNotFound)
 _UNKNOWN_MESSAGE: Final = 4005
 _PAGE_KEYS: Final = ("first_id", "last_id", "has_more")
@@ -74,10 +78,10 @@ async def retrieve_conversation(context: CozeContextDep, conversation_id: Conver
 )
 async def list_conversations(
     context: CozeContextDep,
-    bot_id: Annotated[str, Query(pattern=r"^[0-9A-Za-z_-]{1,64}$")],
-    page_num: Annotated[int, Query(ge=1, le=10_000)] = 1,
-    page_size: Annotated[int, Query(ge=1, le=50)] = 50,
-    sort_order: Annotated[Literal["ASC", "DESC", "asc", "desc"], Query()] = "DESC",
+    bot_id: Annotated[str, Query(pattern=r"^[0-9A-Za-z_-]{1,64}$", description="Whose conversations")],
+    page_num: Annotated[int, Query(ge=1, le=10_000, description="From 1")] = 1,
+    page_size: Annotated[int, Query(ge=1, le=50, description="Conversations of a page")] = 50,
+    sort_order: Annotated[Literal["ASC", "DESC", "asc", "desc"], Query(description="By last use")] = "DESC",
 ) -> Response:
     page = await context.resources.owned.page(
         context.identity,
@@ -97,7 +101,7 @@ async def list_conversations(
     responses=errors_of(*_ABOUT),
     openapi_extra=JsonBody(RenameBody),
 )
-async def rename_conversation(context: CozeContextDep, conversation_id: str) -> Response:
+async def rename_conversation(context: CozeContextDep, conversation_id: ConversationPath) -> Response:
     body = await _body(context, RenameBody)
     owned = await _owned(context, conversation_id)
     return passed(await context.resources.owned.rename(owned, body.values), context.request_id)
@@ -109,7 +113,7 @@ async def rename_conversation(context: CozeContextDep, conversation_id: str) -> 
     response_model=CozeAnswer,
     responses=errors_of(*_ABOUT),
 )
-async def delete_conversation(context: CozeContextDep, conversation_id: str) -> Response:
+async def delete_conversation(context: CozeContextDep, conversation_id: ConversationPath) -> Response:
     owned = await _owned(context, conversation_id)
     return passed(await context.resources.owned.delete(context.identity, owned), context.request_id)
 
@@ -120,7 +124,7 @@ async def delete_conversation(context: CozeContextDep, conversation_id: str) -> 
     response_model=CozeAnswer,
     responses=errors_of(*_ABOUT, SessionBusy),
 )
-async def clear_conversation(context: CozeContextDep, conversation_id: str) -> Response:
+async def clear_conversation(context: CozeContextDep, conversation_id: ConversationPath) -> Response:
     owned = await _owned(context, conversation_id)
     return passed(await context.resources.owned.clear(context.identity, owned), context.request_id)
 
@@ -149,11 +153,11 @@ async def list_messages(context: CozeContextDep, conversation_id: ConversationId
 async def list_messages_by_query(
     context: CozeContextDep,
     conversation_id: ConversationId,
-    order: Literal["asc", "desc"] | None = None,
-    chat_id: Annotated[str | None, Query(max_length=128)] = None,
-    before_id: Annotated[str | None, Query(max_length=128)] = None,
-    after_id: Annotated[str | None, Query(max_length=128)] = None,
-    limit: Annotated[int | None, Query(ge=1, le=50)] = None,
+    order: Annotated[Literal["asc", "desc"] | None, Query(description="By time")] = None,
+    chat_id: Annotated[str | None, Query(max_length=128, description="Of this chat alone")] = None,
+    before_id: Annotated[str | None, Query(max_length=128, description="Up to this message")] = None,
+    after_id: Annotated[str | None, Query(max_length=128, description="Behind this message")] = None,
+    limit: Annotated[int | None, Query(ge=1, le=50, description="Messages of a page")] = None,
 ) -> Response:
     given = {"order": order, "chat_id": chat_id, "before_id": before_id, "after_id": after_id, "limit": limit}
     return await _page(context, conversation_id, given)
@@ -224,7 +228,9 @@ _FEEDBACK: Final = "/conversations/{conversation_id}/messages/{message_id}/feedb
     responses=errors_of(*BEGINS, *_ABOUT),
     openapi_extra=JsonBody(FeedbackBody),
 )
-async def give_feedback(context: CozeContextDep, conversation_id: str, message_id: str) -> Response:
+async def give_feedback(
+    context: CozeContextDep, conversation_id: ConversationPath, message_id: MessagePath
+) -> Response:
     body = await _body(context, FeedbackBody)
     owned = await _owned(context, conversation_id)
     await context.resources.owned.take_token(context.identity, owned)
@@ -237,7 +243,9 @@ async def give_feedback(context: CozeContextDep, conversation_id: str, message_i
     response_model=CozeAnswer,
     responses=errors_of(*_ABOUT),
 )
-async def take_feedback_back(context: CozeContextDep, conversation_id: str, message_id: str) -> Response:
+async def take_feedback_back(
+    context: CozeContextDep, conversation_id: ConversationPath, message_id: MessagePath
+) -> Response:
     return await _feedback(context, await _owned(context, conversation_id), "DELETE", message_id, None)
 
 

@@ -9,10 +9,9 @@ error codes, and what its SDKs do.
 
 from typing import Any, Final, NamedTuple
 
-from pydantic import BaseModel
-
 from app.error_handlers import ErrorShape, full_message
 from app.exceptions import ServiceError, ValidationFailed
+from app.models.documented import Documented
 from app.tasks.passed import TOKEN_REFUSED
 
 PARAMETERS: Final = 4000
@@ -92,16 +91,22 @@ def told_of(error: ServiceError) -> Told:
     return Told(_STATUSES.get(known, 500 if known == _INTERNAL else 200), known)
 
 
-class CozeDetail(BaseModel):
+class CozeDetail(Documented):
+    """What Coze's support, or ours, asks for."""
+
     logid: str
+    """Coze's, or the request's id where Coze was not asked."""
 
 
-class CozeError(BaseModel):
+class CozeError(Documented):
     """Every failure of Coze's routes. ``detail.logid``: Coze's where it gave one, else our request's id."""
 
     code: int
+    """Coze's code of the failure."""
     msg: str
+    """What went wrong, in words."""
     detail: CozeDetail
+    """Where it is found in logs."""
 
 
 def _body(error: ServiceError, request_id: str, _moment: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from app.doors.coze.answers import CozeAnswer, errors_of
 from app.doors.coze.views import answer, passed
@@ -42,7 +42,8 @@ async def upload_file(context: CozeContextDep) -> Response:
     responses=errors_of(FileNotFound),
 )
 async def retrieve_file(
-    context: CozeContextDep, file_id: Annotated[str, Query(min_length=1, max_length=128)]
+    context: CozeContextDep,
+    file_id: Annotated[str, Query(min_length=1, max_length=128, description="Coze's id of the file")],
 ) -> Response:
     record = await context.resources.files.get_of_owner(context.identity, file_id)
     return answer(coze_file_view(record), context.request_id)
@@ -55,7 +56,8 @@ async def retrieve_file(
     responses=errors_of(*COZE, BotNotFound),
 )
 async def online_info(
-    context: CozeContextDep, bot_id: Annotated[str, Query(min_length=1, max_length=64)]
+    context: CozeContextDep,
+    bot_id: Annotated[str, Query(min_length=1, max_length=64, description="A bot of this service")],
 ) -> Response:
     return passed(await context.resources.bots.for_coze_clients(bot_id), context.request_id)
 
@@ -66,6 +68,8 @@ async def online_info(
     response_model=CozeAnswer,
     responses=errors_of(*COZE, BotNotFound),
 )
-async def get_bot(context: CozeContextDep, bot_id: str) -> Response:
+async def get_bot(
+    context: CozeContextDep, bot_id: Annotated[str, Path(description="A bot of this service")]
+) -> Response:
     """``is_published`` is not read: told is what was published."""
     return passed(await context.resources.bots.for_coze_clients(bot_id), context.request_id)
