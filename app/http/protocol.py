@@ -39,17 +39,10 @@ from app.http.connections import (
     oldest_waiting,
     unsent_bytes,
 )
+from app.http.half_close import PROBE_SECONDS, PROBES, STILL_HERE, told_of_half_close
 
-HALF_CLOSED: Final = "http.half_closed"
-"""Type of a message that ``receive`` brings besides those of ASGI, which others read over: the client sends
-nothing more, and may be gone altogether. Whoever writes finds out which."""
 REFUSAL: Final = "refusal"
 """Key in a scope's ``state``: the ``ServiceError`` that is the answer, whatever the request asks for."""
-_PROBES: Final = 2
-"""How often a half-closed client is asked whether it still reads: the first piece that a client who is gone
-gets makes its system refuse all others, and the second one finds that out."""
-_PROBE_SECONDS: Final = 0.5
-_STILL_HERE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
 _NO_BODY: Final = -1
 _UNKNOWN: Final = 1 << 62
@@ -183,7 +176,7 @@ class HttpProtocol(HttpToolsProtocol):
         last.keep_alive = False
         if not self.pipeline:  # else an answer may be under way, into which nothing can be written
             self.cycle.message_event.set()
-            self._probe_timer = self.loop.call_later(_PROBE_SECONDS, self._probe, _PROBES)
+            self._probe_timer = self.loop.call_later(PROBE_SECONDS, self._probe, PROBES)
         return True
 
     def _probe(self, left: int) -> None:
@@ -195,9 +188,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle.scope["http_version"] != "1.1":  # its clients know no such line
             self.transport.close()
             return
-        self.transport.write(_STILL_HERE)
+        self.transport.write(STILL_HERE)
         if left > 1:
-            self._probe_timer = self.loop.call_later(_PROBE_SECONDS, self._probe, left - 1)
+            self._probe_timer = self.loop.call_later(PROBE_SECONDS, self._probe, left - 1)
 
     # -- what arrives ---------------------------------------------------------------------------------------
 
@@ -361,7 +354,7 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle.scope["http_version"] != "1.1":
             cycle.waiting_for_100_continue = False
             app = _without_chunks(cycle, app)
-        super()._start_asgi_task(cycle, _told_of_half_close(app))
+        super()._start_asgi_task(cycle, told_of_half_close(app))
 
     def _break_off(self, cycle: RequestResponseCycle) -> None:
         cycle.disconnected = True  # so that uvicorn does not take it for a fault
@@ -441,24 +434,6 @@ def _without_chunks(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3
             await send(message)
 
         await app(scope, receive, send_plain)
-
-    return run
-
-
-def _told_of_half_close(app: ASGI3Application) -> ASGI3Application:
-    async def run(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        is_over = False
-
-        async def receive_told() -> Any:
-            nonlocal is_over
-            message = await receive()
-            if message["type"] == "http.request":
-                if is_over:  # behind the end of a body nothing but ``eof_received`` brings another piece
-                    return {"type": HALF_CLOSED}
-                is_over = not message["more_body"]
-            return message
-
-        await app(scope, receive_told, send)
 
     return run
 

@@ -17,8 +17,8 @@ from starlette.types import Receive, Scope, Send
 from app.error_handlers import error_body, error_response
 from app.exceptions import ServiceError, ShuttingDown
 from app.http.connections import BREAK_OFF
+from app.http.half_close import HALF_CLOSED
 from app.http.middleware import SERVER_SEND, STRAIGHT_BYTES
-from app.http.protocol import HALF_CLOSED
 from app.models import Cursor, success_json, task_status_of
 from app.models.records import head_of
 from app.tasks.reader import Batch, Ending, Reader

@@ -1,6 +1,8 @@
 """Bots: those of the settings, as Coze describes them."""
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
 
 from app.exceptions import COZE, BotNotFound
 from app.http.dependencies import ContextDep
@@ -30,6 +32,8 @@ async def list_bots(context: ContextDep) -> Response:
     response_model=SuccessEnvelope[Bot],
     responses=errors(*COZE, BotNotFound),
 )
-async def get_bot(bot_id: str, context: ContextDep) -> Response:
+async def get_bot(
+    bot_id: Annotated[str, Path(description="Coze's id of the bot")], context: ContextDep
+) -> Response:
     bot, logid = await context.resources.bots.get(bot_id)
     return success(bot, message="bot found", logid=logid)

@@ -17,6 +17,7 @@ from app.routes.answers import success
 router = APIRouter(prefix="/coze/users", tags=["users"], route_class=RawPathRoute)
 
 UserIdPath = Annotated[str, Path(min_length=1, max_length=128, pattern=USER_ID_PATTERN)]
+ConversationIdPath = Annotated[str, Path(description="Coze's id of the conversation")]
 
 
 @router.get(
@@ -44,7 +45,7 @@ async def list_sessions(
 async def list_conversations(
     user_id: UserIdPath,
     context: ContextDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    limit: Annotated[int, Query(ge=1, le=100, description="How many at most")] = 50,
     before: Annotated[
         str, Query(pattern=MESSAGE_ID_PATTERN, description="conversation_id that ended the last page")
     ] = "",
@@ -64,7 +65,9 @@ async def list_conversations(
     responses=errors(ConversationNotFound),
     openapi_extra=JsonBody(RenameConversation),
 )
-async def rename_conversation(user_id: UserIdPath, conversation_id: str, context: ContextDep) -> Response:
+async def rename_conversation(
+    user_id: UserIdPath, conversation_id: ConversationIdPath, context: ContextDep
+) -> Response:
     body = await context.json(RenameConversation)
     renamed = await context.resources.past.rename(context.identity, user_id, conversation_id, body.title)
     return success(renamed, message="conversation renamed")
@@ -76,7 +79,9 @@ async def rename_conversation(user_id: UserIdPath, conversation_id: str, context
     response_model=SuccessEnvelope[DeletedConversation],
     responses=errors(*COZE, ConversationNotFound, RateLimited),
 )
-async def delete_conversation(user_id: UserIdPath, conversation_id: str, context: ContextDep) -> Response:
+async def delete_conversation(
+    user_id: UserIdPath, conversation_id: ConversationIdPath, context: ContextDep
+) -> Response:
     deleted, logid = await context.resources.past.delete(context.identity, user_id, conversation_id)
     return success(deleted, message="conversation deleted", logid=logid)
 

@@ -22,7 +22,6 @@ from app.observing.metrics import Metrics
 from app.stores.event_log import LogWriter
 from app.stores.log_entries import pack
 from app.stores.open_log import ChatEnd
-from app.stores.sessions import SessionRecord
 from app.stores.usage import usage_of_end
 from app.tasks.frames import close_chat, end_frames, tool_call_ids
 from app.tasks.job import GiveUp, Job

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.doors.coze.errors import COZE_ERRORS
 from app.doors.openai.bodies import ChatCompletionRequest
 from app.doors.openai.errors import OPENAI_ERRORS, openai_error
 from app.exceptions import ERROR_CLASSES
@@ -87,6 +88,10 @@ def test_every_example_of_an_error_is_true(document: dict[str, Any]) -> None:
             if route[1].startswith("/coze/openai/"):
                 assert OPENAI_ERRORS.status(error_class()) == status, (route, code)
                 assert example == openai_error(error_class())
+                continue
+            if route[1].startswith("/coze/api/"):
+                assert COZE_ERRORS.status(error_class()) == status, (route, code)
+                assert example.keys() == {"code", "msg", "detail"}
                 continue
             assert error_class.status == status, (route, code)
             assert example["error"]["code"] == code
