@@ -21,6 +21,8 @@ function katex() {
 const INLINE = [/^\$(?![\s$])((?:\\.|[^$\\\n])*?[^\s$\\])\$(?![\d$])/, /^\\\(([^\n]+?)\\\)/];
 const BLOCK = [/^\$\$([\s\S]+?)\$\$(?:\n|$)/, /^\\\[([\s\S]+?)\\\](?:\n|$)/];
 
+const MARKS = /^(?:\$\$?|\\[[(])|(?:\$\$?|\\[\])])$/g;
+
 function extension(name, level, rules, begin, html) {
   return {
     name,
@@ -39,8 +41,8 @@ function extension(name, level, rules, begin, html) {
 
 /** What marked needs to know formulas. They become `code` elements, which `paintMath` then paints. */
 export function mathExtensions(escape) {
-  const block = ({ text }) => `<p><code class="math-block">${escape(text)}</code></p>`;
-  const inline = ({ text }) => `<code class="math-inline">${escape(text)}</code>`;
+  const block = ({ raw }) => `<p><code class="math-block">${escape(raw.trim())}</code></p>`;
+  const inline = ({ raw }) => `<code class="math-inline">${escape(raw.trim())}</code>`;
   return [
     extension("mathBlock", "block", BLOCK, /\$\$|\\\[/, block),
     extension("mathInline", "inline", [BLOCK[0], ...INLINE], /\$|\\\(/, inline),
@@ -49,7 +51,7 @@ export function mathExtensions(escape) {
 
 /** Puts the formula in the place of its source; what KaTeX does not know stays as it was written. */
 export async function paintMath(code) {
-  const source = code.textContent;
+  const source = code.textContent.replace(MARKS, "").trim();
   const tool = await katex();
   if (!tool) return;
   const box = document.createElement("span");

@@ -139,6 +139,8 @@ export class Playground {
     if (!user) return;
     this.memory.set({ user });
     await this.list.load(user);
+    const current = this.list.sessions.find((each) => each.session_id === this.session?.session_id);
+    if (current) (this.session.title = current.title), this.nameSession();
   }
 
   async openSession(id) {
@@ -332,6 +334,7 @@ export class Playground {
     on("main", "dragover", (event) => event.preventDefault());
     on("main", "drop", (event) => this.take(event, event.dataTransfer));
     new ResizeObserver(() => this.chats.resized()).observe($("scroller"));
+    new ResizeObserver(() => this.chats.scroll()).observe($("turns")); // formulas and colours come later
     on("end-session", "click", () => $("end-dialog").showModal());
     on("show-credentials", "click", async () => (await this.askCredentials(false)) && this.withCredentials(() => this.resume()));
     on("forget", "click", () => ($("token").value = "", this.saveCredentials()));
