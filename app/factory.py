@@ -18,6 +18,7 @@ from app.auth.options import AuthOptions, build_auth_client
 from app.auth.verifier import HtyVerifier, NoVerifier, Verifier
 from app.config import Settings
 from app.config.faults import SettingsError
+from app.config.redis_url import check_redis_files
 from app.coze.api import CozeApi
 from app.coze.client import CozeClient
 from app.coze.credentials import Accounts, build_accounts, secret_file_faults
@@ -140,7 +141,7 @@ def check_parts(settings: Settings) -> None:
         SettingsError: naming each setting that cannot work.
     """
     faults = secret_file_faults(settings)
-    for part in (api_keys, auth_options, _local_check):
+    for part in (api_keys, auth_options, _local_check, _redis_files):
         try:
             part(settings)
         except ValueError as error:
@@ -152,6 +153,13 @@ def check_parts(settings: Settings) -> None:
 def _local_check(settings: Settings) -> None:
     if settings.enable_auth and settings.jwt_key is not None:
         LocalCheck(settings.jwt_key)
+
+
+def _redis_files(settings: Settings) -> None:
+    try:
+        check_redis_files(settings.redis_url.get_secret_value())
+    except ValueError as error:
+        raise ValueError(f"REDIS_URL: {error}") from None
 
 
 async def _open_verifier(

@@ -160,6 +160,17 @@ async def test_what_is_taken_behind_the_address_of_redis_is_taken_by_its_client_
     await servers.close()
 
 
+@pytest.mark.parametrize("name", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+def test_a_file_of_the_address_of_redis_that_cannot_be_read_is_named(name: str, tmp_path: Path) -> None:
+    there = tmp_path / f"{SECRET}.pem"
+    settings = make_settings(REDIS_URL=f"rediss://:{SECRET}@h/0?{name}={there}")
+    with pytest.raises(SettingsError, match=f"REDIS_URL: the file of {name} cannot be read") as refused:
+        check_parts(settings)
+    assert SECRET not in str(refused.value)
+    there.write_text("x")
+    check_parts(settings)
+
+
 @pytest.mark.parametrize("end", ["", "/", "/v1/traces", "/v1/traces/"])
 def test_the_collector_is_named_with_and_without_the_path_of_traces(end: str) -> None:
     settings = make_settings(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://otel:4318/x{end}")

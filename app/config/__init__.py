@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     auth_timeout: Seconds = _env("AUTH_TIMEOUT", 5.0)
     auth_cache_ttl: float = _env("AUTH_CACHE_TTL", 60.0, ge=0, le=3600)
     admin_roles: str = _env("COZE_ADMIN_ROLES", "ROOT,ADMIN")
-    user_id_scope: Literal["root", "none"] = _env("COZE_USER_ID_SCOPE", "root")
+    user_id_scope: Literal["root", "owner", "none"] = _env("COZE_USER_ID_SCOPE", "root")
     rate_messages_per_minute: int = _env("RATE_LIMIT_MESSAGES_PER_MINUTE", 60, ge=0, le=1_000_000)
     rate_sessions_per_minute: int = _env("RATE_LIMIT_SESSIONS_PER_MINUTE", 30, ge=0, le=1_000_000)
     rate_total_messages_per_minute: int | None = _env(

@@ -4,6 +4,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
@@ -37,6 +38,7 @@ def _flags(text: str) -> bool:
     return all(name.strip() in ssl.VerifyFlags.__members__ for name in text.strip("[]").split(","))
 
 
+_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _SECONDS: Final = (_seconds, "must be a number of seconds above 0")
 _COUNT: Final = (lambda text: _number(text) and int(text) > 0, "must be a whole number above 0")
 _SWITCH: Final = (
@@ -51,8 +53,7 @@ _OPTIONS: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
     **dict.fromkeys(("max_connections", "socket_read_size"), _COUNT),
     **dict.fromkeys(("db", "health_check_interval"), (_number, "must be a whole number")),
     **dict.fromkeys(("socket_keepalive", "retry_on_timeout", "ssl_check_hostname"), _SWITCH),
-    **dict.fromkeys(("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile"), _FREE),
-    **dict.fromkeys(("ssl_password", "ssl_ciphers"), _FREE),
+    **dict.fromkeys((*_FILES, "ssl_ca_path", "ssl_ca_data", "ssl_password", "ssl_ciphers"), _FREE),
     **dict.fromkeys(("ssl_include_verify_flags", "ssl_exclude_verify_flags"), _VERIFY),
     "protocol": (lambda text: text in ("2", "3"), "must be 2 or 3"),
     "ssl_cert_reqs": (
@@ -118,6 +119,18 @@ def parse_redis_url(url: str) -> RedisAddress:
         sentinel_password=options.get("sentinel_password", [None])[0],
         has_login=has_login,
     )
+
+
+def check_redis_files(url: str) -> None:
+    """Raises ``ValueError`` where a file that the address names cannot be read."""
+    options = _options(_split(url).query, is_tls=True, is_socket=False)
+    for name in _FILES:
+        for path in options.get(name, ()):
+            try:
+                Path(path).open("rb").close()
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or "not a path"
+                raise ValueError(f"the file of {name} cannot be read ({why})") from None
 
 
 def _split(url: str) -> SplitResult:

@@ -3,8 +3,12 @@
 uvicorn bounds none of this. A reverse proxy may, but there is not always one in front.
 """
 
+import array
 import asyncio
+import contextlib
+import fcntl
 import resource
+import termios
 from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 
@@ -22,7 +26,11 @@ HEAD_SECONDS: Final = 10.0
 """For the head of a request, from when the connection is there or from its first byte; also for the rest of
 a body that nobody reads any more."""
 UNSENT_SECONDS: Final = 30.0
-"""A client that takes nothing of what waits for it in this time is given up."""
+SLOWEST_BYTES: Final = 65_536
+"""A client that takes less than so much of what waits for it in this time is given up."""
+MOST_UNSENT: Final = 16 * 1024 * 1024
+"""Bytes that wait for clients of a process, which has them twice; past it who has let them wait longest is
+given up. One alone may be waited for, however much it is."""
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 16 * 1024 * 1024
 """After a refusal: who is still sending would not see the answer if the connection closed at once."""
@@ -60,6 +68,36 @@ def oldest_waiting(connections: Iterable[_C]) -> list[_C]:
     looking through them all for each newcomer would be work for an attacker to give."""
     waiting = sorted((each for each in connections if each.is_waiting), key=lambda each: each.order)
     return waiting[: (len(waiting) + 3) // 4]
+
+
+def unsent_bytes(transport: asyncio.Transport) -> int:
+    """What the client has not taken: here, and in the system's own buffer, which may hold megabytes and takes
+    more only when a third of it is gone. Looked at without that, a slow client seems to take nothing."""
+    left = array.array("i", [0])
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, left)
+    return transport.get_write_buffer_size() + left[0]
+
+
+class Reading(Protocol):
+    @property
+    def unread(self) -> tuple[float, int]: ...
+
+
+_R = TypeVar("_R", bound=Reading)
+
+
+def longest_unread(connections: Iterable[_R]) -> list[_R]:
+    """Those that have let their answers wait longest, without which all others keep within the bound; all of
+    ``connections`` wait. ``unread``: since when, and how many bytes."""
+    waiting = sorted(connections, key=lambda each: each.unread[0])
+    total, given_up = sum(each.unread[1] for each in waiting), []
+    for each in waiting[:-1]:
+        if total <= MOST_UNSENT:
+            break
+        total -= each.unread[1]
+        given_up.append(each)
+    return given_up
 
 
 class HeldFlow(FlowControl):

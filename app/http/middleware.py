@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.error_handlers import error_response
-from app.exceptions import HeadersTooLarge, InternalError
+from app.exceptions import HeadersTooLarge, InternalError, ServiceError, ValidationFailed
 from app.http.connections import MOST_HEAD_BYTES
 from app.http.protocol import REFUSAL
 from app.observing.metrics import begin_timings
@@ -172,12 +172,14 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        size, sent = len(scope["raw_path"]) + len(scope["query_string"]), b""
+        size, sent, hosts = len(scope["raw_path"]) + len(scope["query_string"]), b"", 0
         carrier: dict[str, str] = {}
         for name, value in scope["headers"]:
             size += len(name) + len(value)
             if name == b"x-request-id":
                 sent = value
+            elif name == b"host":
+                hosts += 1
             elif name in _TRACE_HEADERS:
                 carrier[name.decode()] = value.decode("latin-1")
         request_id = sent.decode() if _SANE.fullmatch(sent) else f"req_{random_token()}"
@@ -206,7 +208,11 @@ class RequestMiddleware:
             watched.answer["trace_id"] = span.trace_id
             if size > MOST_HEAD_BYTES:
                 text = f"The headers are too large: {size} bytes, at most {MOST_HEAD_BYTES}"
-                refusal = HeadersTooLarge(text, headers={"Connection": "close"})
+                refusal: ServiceError = HeadersTooLarge(text, headers={"Connection": "close"})
+                watched.state.setdefault(REFUSAL, refusal)
+            if hosts != 1 and scope["http_version"] == "1.1":  # RFC 9112, 3.2: who decides by it may differ
+                text = f"The request is not valid HTTP/1.1: it has {hosts or 'no'} Host headers, not one"
+                refusal = ValidationFailed(text, headers={"Connection": "close"})
                 watched.state.setdefault(REFUSAL, refusal)
             try:
                 await self._app(scope, receive_watched, send_with_headers)
@@ -279,6 +285,9 @@ class Cors:
                 allow_headers=["*"],
                 expose_headers=_EXPOSED_HEADERS,
                 allow_credentials=False,
+                # Chrome asks for it where a public page calls a service inside of a company. Which pages may
+                # call is said by their origins.
+                allow_private_network=True,
                 max_age=600,
             )
         return self._cors[setting]

@@ -28,15 +28,26 @@ from app.http.connections import (
     MOST_QUEUED,
     MOST_TARGET_BYTES,
     MOST_WAITING,
+    SLOWEST_BYTES,
     UNSENT_SECONDS,
     HeldFlow,
     LingeringTransport,
+    longest_unread,
     most_connections,
     oldest_waiting,
+    unsent_bytes,
 )
 
+HALF_CLOSED: Final = "http.half_closed"
+"""Type of a message that ``receive`` brings besides those of ASGI, which others read over: the client sends
+nothing more, and may be gone altogether. Whoever writes finds out which."""
 REFUSAL: Final = "refusal"
 """Key in a scope's ``state``: the ``ServiceError`` that is the answer, whatever the request asks for."""
+_PROBES: Final = 2
+"""How often a half-closed client is asked whether it still reads: the first piece that a client who is gone
+gets makes its system refuse all others, and the second one finds that out."""
+_PROBE_SECONDS: Final = 0.5
+_STILL_HERE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _HEAD_END: Final = b"\r\n\r\n"
 _NO_BODY: Final = -1
 _UNKNOWN: Final = 1 << 62
@@ -68,6 +79,9 @@ class HttpProtocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _unsent_timer: asyncio.TimerHandle | None = None
     _unsent = 0
+    paused_at: float | None = None
+    """Since when more waits for the client than it should."""
+    _probe_timer: asyncio.TimerHandle | None = None
 
     # -- bounds of the connection ---------------------------------------------------------------------------
 
@@ -102,7 +116,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._held = b""
-        for timer in (self._deadline, self._unsent_timer, self.timeout_keep_alive_task):
+        for timer in (self._deadline, self._unsent_timer, self._probe_timer, self.timeout_keep_alive_task):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -121,28 +135,67 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         self._watch_unsent()
 
+    @property
+    def unread(self) -> tuple[float, int]:
+        """Since when something waits for the client here, and how many bytes."""
+        return self.paused_at or 0.0, self.transport.get_write_buffer_size()
+
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.paused_at = self.loop.time()
         self._watch_unsent()
+        ours = (each for each in self.connections if isinstance(each, HttpProtocol))
+        for each in longest_unread(each for each in ours if each.paused_at is not None):
+            each.transport.abort()
+            each.paused_at = None  # the loop closes it a little later
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.paused_at = None
         if self._unsent_timer is not None and not self.transport.is_closing():
             self._unsent_timer.cancel()
             self._unsent_timer = None
 
     def _watch_unsent(self) -> None:
         """Looks from time to time whether the client still takes what waits for it."""
-        self._unsent = self.transport.get_write_buffer_size()
-        if self._unsent and self._unsent_timer is None:
+        self._unsent = unsent_bytes(self.transport)
+        if self.transport.get_write_buffer_size() and self._unsent_timer is None:
             self._unsent_timer = self.loop.call_later(UNSENT_SECONDS, self._look_at_unsent)
 
     def _look_at_unsent(self) -> None:
         self._unsent_timer = None
-        if self.transport.get_write_buffer_size() >= self._unsent:
+        taken = self._unsent - unsent_bytes(self.transport)
+        if taken < min(self._unsent, SLOWEST_BYTES):
             self.transport.abort()
         else:
             self._watch_unsent()
+
+    # -- the client sends nothing more: it is gone, or it waits for what it has asked for (RFC 9112, 9.6) ----
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio's: whether the connection stays
+        cycle: RequestResponseCycle | None = self.cycle
+        is_owed = cycle is not None and not cycle.response_complete
+        if not is_owed or self._body != _NO_BODY or self._pending or self._refused:
+            return False
+        last = self.pipeline[0][0] if self.pipeline else self.cycle
+        last.keep_alive = False
+        if not self.pipeline:  # else an answer may be under way, into which nothing can be written
+            self.cycle.message_event.set()
+            self._probe_timer = self.loop.call_later(_PROBE_SECONDS, self._probe, _PROBES)
+        return True
+
+    def _probe(self, left: int) -> None:
+        """Else an answer that takes minutes would be made for nobody. A stream that has begun does it itself,
+        by its heartbeat."""
+        self._probe_timer = None
+        if self.cycle.response_started or self.transport.is_closing():
+            return
+        if self.cycle.scope["http_version"] != "1.1":  # its clients know no such line
+            self.transport.close()
+            return
+        self.transport.write(_STILL_HERE)
+        if left > 1:
+            self._probe_timer = self.loop.call_later(_PROBE_SECONDS, self._probe, left - 1)
 
     # -- what arrives ---------------------------------------------------------------------------------------
 
@@ -305,7 +358,7 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle.scope["http_version"] != "1.1":
             cycle.waiting_for_100_continue = False
             app = _without_chunks(cycle, app)
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _told_of_half_close(app))
 
     # -- what cannot be parsed: answered by the app, so that it has an id, a log line and all headers -------
 
@@ -380,6 +433,24 @@ def _without_chunks(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3
             await send(message)
 
         await app(scope, receive, send_plain)
+
+    return run
+
+
+def _told_of_half_close(app: ASGI3Application) -> ASGI3Application:
+    async def run(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        is_over = False
+
+        async def receive_told() -> Any:
+            nonlocal is_over
+            message = await receive()
+            if message["type"] == "http.request":
+                if is_over:  # behind the end of a body nothing but ``eof_received`` brings another piece
+                    return {"type": HALF_CLOSED}
+                is_over = not message["more_body"]
+            return message
+
+        await app(scope, receive_told, send)
 
     return run
 

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from app.error_handlers import error_body, error_response
 from app.exceptions import ServiceError
 from app.http.middleware import SERVER_SEND, STRAIGHT_BYTES
+from app.http.protocol import HALF_CLOSED
 from app.models import Cursor, success_json, task_status_of
 from app.models.records import head_of
 from app.tasks.reader import Batch, Ending, Reader
@@ -25,6 +26,8 @@ from app.utils.signals import IdleTimer
 
 _RETRY: Final = b"retry: 1000\n\n"
 _HEARTBEAT: Final = b": keep-alive\n\n"
+_DOUBTFUL_SECONDS: Final = 1.0
+"""Heartbeat for a client that sends nothing more: it reads, or it is gone and only writing finds that out."""
 _RECONNECT: Final = b'event: reconnect\ndata: "come back with your last id"\n\n'
 STREAM_HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -159,7 +162,7 @@ class EventStream(Response):
         """Raises ``ClientDisconnect`` where the client left before the head."""
         stop_listening = self._shutdown.changed.watch(self._reader.wake)
         silence = IdleTimer(self._heartbeat, self._reader.wake)
-        client = asyncio.ensure_future(self._watch_client(receive))
+        client = asyncio.ensure_future(self._watch_client(receive, silence))
         # In a task of its own: each frame would wake all the coroutines of middleware and routing above us.
         writer = asyncio.ensure_future(self._write(scope, receive, send, silence))
         try:
@@ -237,8 +240,9 @@ class EventStream(Response):
             first.cancel()
         return b""
 
-    async def _watch_client(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    async def _watch_client(self, receive: Receive, silence: IdleTimer) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            if message["type"] == HALF_CLOSED:
+                silence.seconds = min(silence.seconds, _DOUBTFUL_SECONDS)
         self._gone = True
         self._reader.wake()

@@ -2,14 +2,16 @@
 
 Policy: one blocking pool of a stated size, short time-outs, no hidden retries. The first command that
 finds Redis away closes the gate: later ones fail at once with ``RedisUnavailable`` instead of each
-waiting for its own time-out, and a probe opens the gate again by itself when Redis answers. A time-out alone
+waiting for its own time-out, and a probe opens the gate again by itself when Redis answers. Only the first
+probe is waited for, and not for long: connections that were closed (by Redis, or by a box in between) are no
+outage, and a new one shows that. A time-out alone
 says less, since one slow script is enough for it: then a probe decides whether the gate is closed. So it is
 where a command is refused, be it that a right is missing; whoever asked gets ``RedisRefused``.
 """
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar, cast
 
 from loguru import logger
@@ -61,6 +63,9 @@ class RedisGate:
         self._probe_keys = probe_keys
         self._open = asyncio.Event()
         self._open.set()
+        self._looked = asyncio.Event()
+        """Whether a probe has ended since the gate was closed, or a probe broke."""
+        self._looked.set()
         self._probe: asyncio.Task[None] | None = None
         self._suspicion: asyncio.Task[None] | None = None
         self._closed = False
@@ -81,6 +86,12 @@ class RedisGate:
 
     async def wait_open(self) -> None:
         await self._open.wait()
+
+    async def _first_look(self) -> None:
+        if self.away and not self._looked.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    await self._looked.wait()
 
     async def found_away(self) -> bool:
         """Whether Redis is away, for somebody who was told ``RedisUnavailable``: where that was a time-out,
@@ -144,6 +155,7 @@ class RedisGate:
     async def _send(self, name: str, commands: Sequence[Command[object]]) -> Sequence[object]:
         if not commands:
             return []
+        await self._first_look()
         with self._watched(), self._metrics.redis(name):
             replies = await self._replies(commands)
             for reply in replies:
@@ -199,6 +211,7 @@ class RedisGate:
         Args:
             thorough: with all that the service ever asks of it.
         """
+        await self._first_look()
         if self.away:
             return False
         try:
@@ -239,6 +252,7 @@ class RedisGate:
     def _close_gate(self, exc: Exception) -> None:
         if self._open.is_set():
             self._open.clear()
+            self._looked.clear()
             self.outages += 1
             self._metrics.redis_outages.inc()
             self.why = reason(exc)
@@ -270,6 +284,7 @@ class RedisGate:
 
     def _probe_ended(self, probe: "asyncio.Task[None]") -> None:
         """Whatever breaks a probe, the next one is tried: nobody else opens the gate."""
+        self._looked.set()
         if not probe.cancelled() and (error := probe.exception()) is not None:
             logger.opt(exception=error).error("looking for Redis broke")
             asyncio.get_running_loop().call_later(_AFTER_FAULT_SECONDS, self._start_probe)
@@ -287,6 +302,7 @@ class RedisGate:
                     if is_read_only(exc):
                         await self._servers.connect_anew()
                 self._still_away(exc)
+                self._looked.set()
                 # The longer it has been away, the less it matters whether it is found a moment later.
                 away = loop.time() - began
                 await asyncio.sleep(min(max(_PROBE_SECONDS, away / 20), _SLOWEST_PROBE_SECONDS))
@@ -294,6 +310,7 @@ class RedisGate:
                 break
         logger.warning("Redis is back")
         self._open.set()
+        self._looked.set()
 
     def _still_away(self, exc: Exception) -> None:
         """Says so where the reason is another one than before: what is to be done may be, too."""
@@ -303,6 +320,7 @@ class RedisGate:
 
     async def close(self) -> None:
         self._closed = True
+        self._looked.set()
         await end_tasks(task for task in (self._probe, self._suspicion) if task is not None)
         await self._servers.close()
 

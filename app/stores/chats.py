@@ -204,15 +204,18 @@ class ChatStore:
         return Continuation(int(epoch), (int(content), int(reasoning)))
 
 
-def _refusal(kind: bytes, other: bytes) -> Exception:
-    """Why no chat was created; ``other``: the chat in the way."""
+_REFUSALS: Final[dict[bytes, type[ServiceError]]] = {
+    b"reused": IdempotencyKeyReused,
+    b"gone": ChatExpired,
+    b"moved": NotTheNewest,
+}
+
+
+def _refusal(kind: bytes, other: bytes) -> ServiceError:
+    """Why ``chat_create`` has created nothing; ``other``: the chat that is in the way."""
     raise_unless_active(kind)
-    if kind == b"reused":
-        return IdempotencyKeyReused()
-    if kind == b"gone":
-        return ChatExpired()
-    if kind == b"moved":
-        return NotTheNewest()
+    if (refusal := _REFUSALS.get(kind)) is not None:
+        return refusal()
     message = "The session's queue is full" if kind == b"full" else None
     return SessionBusy(message, details={"chat_id": other.decode()})
 

@@ -11,7 +11,13 @@ from typing import Final
 import orjson
 from attrs import define
 
-from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
+from app.exceptions import (
+    ChatState,
+    Overloaded,
+    RedisUnavailable,
+    ServiceError,
+    wrong_field,
+)
 from app.models import (
     SETTLED_STATUSES,
     TERMINAL_STATUSES,

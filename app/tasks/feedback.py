@@ -29,10 +29,10 @@ class FeedbackService:
         """
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
         session, _, _ = await self._sessions.read(chat.session_id, identity, history=0, touch=False)
-        coze = await self._coze.for_session(session)
         conversation = chat.metadata.get("conversation_id")
         if chat.assistant_message is None or conversation is None or not session.auto_save_history:
             raise ChatState("The chat has no answer that Coze keeps", details={"status": chat.status})
+        coze = await self._coze.for_session(session)
         try:
             message_id = chat.assistant_message.message_id
             reply = await coze.give_feedback(conversation, message_id, feedback)

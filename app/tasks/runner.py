@@ -22,6 +22,7 @@ from app.observing.metrics import Metrics
 from app.stores.event_log import LogWriter
 from app.stores.log_entries import pack
 from app.stores.open_log import ChatEnd
+from app.stores.sessions import SessionRecord
 from app.stores.usage import usage_of_end
 from app.tasks.frames import close_chat, end_frames, tool_call_ids
 from app.tasks.job import GiveUp, Job
@@ -51,8 +52,13 @@ class Runner:
     _use_stream: bool
     _chat_timeout: float
     _max_log_bytes: int
-    _user_id_scope: Literal["root", "none"]
+    _user_id_scope: Literal["root", "owner", "none"]
     _metrics: Metrics
+
+    def _user_at_coze(self, session: SessionRecord) -> str:
+        root, _, person = session.owner.partition("|")
+        scopes = {"root": f"{root}:", "owner": f"{root}|{person}:", "none": ""}
+        return scopes[self._user_id_scope] + session.user_id
 
     async def run(self, job: Job) -> None:
         """Ends when the chat has an end, in whatever way; the end is then on its way to Redis.
@@ -161,9 +167,30 @@ class Runner:
                 raise
             cause = error
         if _is_over(job):
+            await self._look_for_an_answer(job)
             return False
         await self._repair(job, cause)
         return True
+
+    async def _look_for_an_answer(self, job: Job) -> None:
+        """Of a chat whose stream brought its end and no answer at all: what Coze has stored counts."""
+        fold, coze = job.fold, self._coze_of(job)
+        conversation, chat_id = fold.conversation_id, fold.coze_chat_id
+        if fold.status != "completed" or fold.error or fold.answers() or not job.session.auto_save_history:
+            return
+        if not conversation or not chat_id:
+            return
+        try:
+            chat = await coze.retrieve_chat(conversation, chat_id)
+            messages = await coze.list_messages(conversation, chat_id)
+        except UpstreamError as error:
+            logger.warning("chat {} has no answer in its stream: {}", job.chat.chat_id, error.message)
+            return
+        said = any(each.type == "answer" and (each.content or each.reasoning_content) for each in messages)
+        if said and chat.status == "completed":
+            logger.warning("chat {} has no answer in its stream, but one is stored", job.chat.chat_id)
+            self._writer.append(job.log, fold.adopt(messages, chat))
+            job.chat.recovered = True
 
     def _coze_of(self, job: Job) -> CozeClient:
         """The client for this chat: a conversation belongs to the credential that made it."""
@@ -217,14 +244,14 @@ class Runner:
     def _request(self, job: Job) -> ChatRequest:
         """What is POSTed to Coze. The session's opening messages go along until Coze has them.
 
-        Coze remembers things per user: the same user id of two roots must not be one user there.
+        Coze remembers things per user: the same user id of two roots must not be one user there, nor that of
+        two persons where the setting says so.
         """
         session, prompt = job.session, job.prompt
-        scoped = f"{session.owner.partition('|')[0]}:{session.user_id}"
         opening = msgspec.convert(session.opening_messages, list[EnterMessage])
         return ChatRequest(
             bot_id=session.bot_id,
-            user_id=scoped if self._user_id_scope == "root" else session.user_id,
+            user_id=self._user_at_coze(session),
             messages=[*opening, *prompt.messages],
             conversation_id=session.conversation_id,
             auto_save_history=session.auto_save_history,

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.support import ServiceProcess
+from tests.support import RunningApp, ServiceProcess
 
 MB: Final = 1024 * 1024
 MAY_GROW: Final = 64 * MB
@@ -32,6 +32,11 @@ def memory(service: ServiceProcess, name: str = "VmRSS") -> int:
     raise AssertionError(f"no {name}")
 
 
+def worked(service: ServiceProcess) -> float:
+    """Seconds for which its main thread has had a processor."""
+    return int(Path(f"/proc/{service.pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def forget_peak(service: ServiceProcess) -> None:
     Path(f"/proc/{service.pid}/clear_refs").write_text("5")
 
@@ -41,7 +46,7 @@ def descriptors(service: ServiceProcess) -> int:
     return len(list(Path(f"/proc/{service.pid}/fd").iterdir()))
 
 
-def connect(service: ServiceProcess, *, timeout: float = 30) -> socket.socket:
+def connect(service: ServiceProcess | RunningApp, *, timeout: float = 30) -> socket.socket:
     return socket.create_connection(("127.0.0.1", service.port), timeout=timeout)
 
 
@@ -69,7 +74,7 @@ def send_until_refused(raw: socket.socket, piece: bytes, most: int) -> int:
 
 
 def ask(
-    service: ServiceProcess,
+    service: ServiceProcess | RunningApp,
     path: str,
     headers: dict[str, str] | None = None,
     *,
@@ -89,7 +94,8 @@ def ask(
 class Watch:
     """Asks again and again, over connections of its own, while something else goes on.
 
-    ``live``, ``caller``: seconds of each answer. ``failures``: answers that were not 200, or none at all.
+    ``seconds``: of each answer. ``work``: for how much of it the service was at work, whatever for, which
+    does not grow with what else the machine does. ``failures``: answers that were not 200, or none at all.
     """
 
     def __init__(self, service: ServiceProcess, path: str | None, headers: dict[str, str]) -> None:
@@ -100,6 +106,7 @@ class Watch:
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
         self.seconds: dict[str, list[float]] = {name: [] for name in self._asked}
+        self.work: dict[str, list[float]] = {name: [] for name in self._asked}
         self.failures: list[str] = []
 
     def begin(self) -> None:
@@ -119,7 +126,7 @@ class Watch:
     def _ask(self, name: str) -> None:
         path, headers = self._asked[name]
         while not self._over.is_set():
-            began = time.monotonic()
+            began, work = time.monotonic(), worked(self._service)
             try:
                 status, text = ask(self._service, path, headers)
                 if status != 200:
@@ -127,6 +134,7 @@ class Watch:
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(f"{name}: {error!r}")
             self.seconds[name].append(time.monotonic() - began)
+            self.work[name].append(worked(self._service) - work)
             self._over.wait(_ASK_EVERY)
 
 
@@ -136,6 +144,7 @@ class Report:
     def __init__(self) -> None:
         self.quiet: dict[str, float] = {}
         self.slowest: dict[str, float] = {}
+        self.work: dict[str, float] = {}
         self.failures: list[str] = []
         self.grown = 0
 
@@ -149,7 +158,8 @@ class Report:
 
     def __str__(self) -> str:
         times = ", ".join(
-            f"{name} {self.quiet[name]:.3f} -> {self.slowest[name]:.3f} s" for name in self.slowest
+            f"{name} {self.quiet[name]:.3f} -> {self.slowest[name]:.3f} s ({self.work[name]:.3f} at work)"
+            for name in self.slowest
         )
         return f"{times}, {self.grown / MB:+.0f} MB, {len(self.failures)} failures {self.failures[:2]}"
 
@@ -175,6 +185,7 @@ def watched(
     finally:
         watch.end()
         report.slowest = {name: watch.slowest(name) for name in watch.seconds}
+        report.work = {name: max(found, default=0.0) for name, found in watch.work.items()}
         report.failures = watch.failures
         report.grown = memory(service, "VmHWM") - before
         sys.stderr.write(f"{report}\n")  # shown where the test fails

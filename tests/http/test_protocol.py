@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 
@@ -14,12 +15,14 @@ POST = b"POST /coze/sessions HTTP/1.1\r\nHost: x\r\nContent-Type: application/js
 CHUNKED = b"5\r\n" + BODY[:5] + b"\r\na\r\n" + BODY[5:] + b"\r\n0\r\n\r\n"
 
 
-def exchange(service: RunningApp, *pieces: bytes) -> bytes:
-    """All that comes until the server closes."""
+def exchange(service: RunningApp, *pieces: bytes, half_close: bool = False) -> bytes:
+    """All that comes until the server closes. ``half_close``: behind the pieces nothing more is sent."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=20) as raw:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for piece in pieces:
             raw.sendall(piece)
+        if half_close:
+            raw.shutdown(socket.SHUT_WR)
         found = b""
         while more := raw.recv(65536):
             found += more
@@ -99,6 +102,9 @@ NOT_HTTP = {
     "length and chunks": POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a chunk size that is none": POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
     "connect": b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "a host twice": b"GET / HTTP/1.1\r\nhost: x\r\nAccept: */*\r\nHOST: x\r\n\r\n",
     "a target that is none": b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 
@@ -125,3 +131,64 @@ def test_garbage_behind_a_request_takes_nothing_from_its_answer(service: Running
     answer = exchange(service, b"GET /coze/health/live HTTP/1.1\r\nHost: x\r\n\r\nGARBAGE\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 OK")
     assert b'"status":"alive"' in answer
+
+
+def request(path: str, body: bytes | None = None, version: str = "1.1") -> bytes:
+    head = f"{'GET' if body is None else 'POST'} {path} HTTP/{version}\r\nHost: x\r\n"
+    if body is not None:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"\r\n" + (body or b"")
+
+
+SAY = '{"message":"%s","stream":%s}'
+ASK = '{"model":"coze","stream":%s,"messages":[{"role":"user","content":"%s"}]}'
+SLOW = "[[sim:deltas=20;gap=0.1]] hi"
+"""Long enough for the client to be asked twice whether it is still there."""
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_who_sends_nothing_more_still_gets_the_answer(
+    service: RunningApp, client: Client, version: str
+) -> None:
+    session_id = await client.open_session()
+    say, door = f"/coze/sessions/{session_id}/messages", "/coze/openai/v1/chat/completions"
+    for path, body, end in (
+        ("/coze/health/live", None, b"}"),
+        ("/coze/sessions", '{"user_id":"u"}', b"}"),
+        ("/coze/nothing", None, b"}"),
+        (say, SAY % ("hi", "false"), b"}"),
+        (say, SAY % ("hi", "true"), b'"[DONE]"'),
+        (say, SAY % (SLOW, "true"), b'"[DONE]"'),
+        (door, ASK % ("false", "hi"), b"}"),
+        (door, ASK % ("true", "hi"), b"[DONE]"),
+    ):
+        sent = request(path, body and body.encode(), version)
+        answer = await asyncio.to_thread(exchange, service, sent, half_close=True)
+        assert answer.startswith(b"HTTP/1.1 404" if path == "/coze/nothing" else b"HTTP/1.1 200"), answer
+        assert answer.removesuffix(b"\r\n0\r\n\r\n").rstrip().endswith(end), answer
+
+
+async def test_who_sends_nothing_more_and_waits_long_is_asked_whether_it_is_there(
+    service: RunningApp, client: Client
+) -> None:
+    session_id = await client.open_session()
+    for path, body in (
+        (f"/coze/sessions/{session_id}/messages", SAY % (SLOW, "false")),
+        ("/coze/openai/v1/chat/completions", ASK % ("false", SLOW)),
+    ):
+        sent = request(path, body.encode())
+        answer = await asyncio.to_thread(exchange, service, sent, half_close=True)
+        asked, _, rest = answer.rpartition(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert asked == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert parts(rest)[0] == 200
+
+
+def test_of_several_requests_before_the_end_each_is_answered(service: RunningApp) -> None:
+    sent = request("/coze/health/live") + request("/coze/sessions", BODY) + request("/")
+    answer = exchange(service, sent, half_close=True)
+    assert answer.count(b"HTTP/1.1 200 OK") == answer.count(b"HTTP/1.1 ") == 3
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", POST + b"Content-Length: 15\r\n\r\n" + BODY[:5]])
+def test_half_a_request_at_the_end_is_given_up(service: RunningApp, sent: bytes) -> None:
+    assert exchange(service, sent, half_close=True) == b""

@@ -191,8 +191,10 @@ async def test_a_preflight_allows_whatever_header_is_asked_for(
                 "Origin": ORIGIN,
                 "Access-Control-Request-Method": method,
                 "Access-Control-Request-Headers": asked,
+                "Access-Control-Request-Private-Network": "true",
             }
             answer = await client.http.options("/coze/sessions", headers=headers)
             assert answer.status_code == 200
             assert answer.headers["access-control-allow-headers"] == asked
+            assert answer.headers["access-control-allow-private-network"] == "true"
             assert "access-control-allow-credentials" not in answer.headers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import openai
 import orjson
 import pytest
@@ -12,9 +13,9 @@ from openai.types.responses import Response
 from pydantic import BaseModel
 
 from coze_simulator import SIMULATOR_BOT_ID
-from tests.support import SimControl, wait_until
+from tests.support import RunningApp, SimControl, wait_until
 
-from .support import APP_KEY, MODEL, sync_client
+from .support import APP_KEY, MODEL, WEBUI_KEY, sync_client
 
 SUBMIT = "/v3/chat/submit_tool_outputs"
 WEATHER = "[[sim:requires_action=function;tool_calls=2;rounds=2]] weather?"
@@ -603,6 +604,30 @@ def test_deleting_one_of_a_chats_responses_leaves_the_others(ai: OpenAI, simulat
     ai.responses.delete(second.id)  # it waits for outputs, so it is cancelled
     with pytest.raises(openai.NotFoundError):
         ai.responses.retrieve(second.id)
+
+
+def test_references_to_more_responses_than_messages_go_along_are_refused(
+    ai: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.doors.openai.responses.found.MOST_REFERRED", 2)
+    made = [ai.responses.create(model=MODEL, input="hello") for _ in range(3)]
+    items: Any = [{"type": "item_reference", "id": each.output[-1].id} for each in made]
+    question: Any = {"role": "user", "content": "x"}
+    assert ai.responses.create(model=MODEL, input=[*items[:2] * 5, question]).output_text
+    with pytest.raises(openai.BadRequestError) as refused:
+        ai.responses.create(model=MODEL, input=[*items, question])
+    assert refused.value.param == "input.2.id"
+
+
+def test_a_users_responses_are_erased_with_the_user(ai: OpenAI, door: RunningApp) -> None:
+    first = ai.responses.create(model=MODEL, input="hello", user="u-9")
+    ai.responses.create(model=MODEL, input="again", user="u-9", previous_response_id=first.id)
+    answer = httpx.delete(
+        f"{door.base_url}/coze/users/u-9", headers={"Authorization": f"Bearer {WEBUI_KEY}"}, trust_env=False
+    )
+    assert answer.json()["data"]["task_result"]["data"]["erased_chats"] == 2
+    with pytest.raises(openai.NotFoundError):
+        ai.responses.retrieve(first.id)
 
 
 def test_only_streams_in_background_are_streamed_again(ai: OpenAI) -> None:

@@ -135,3 +135,42 @@ def test_openai_agents(python: list[str], service: ServiceProcess, simulator: Si
     assert told["midway"][1] == 400
     check_paid_once(simulator)
     assert calls(simulator, "heron4028") == 1
+
+
+# -- the Responses API -------------------------------------------------------------------------------------
+
+
+def test_the_responses_api_with_clients_for_node(
+    node: list[str], service: ServiceProcess, simulator: SimControl
+) -> None:
+    told = in_node(node, "responses.mjs", service)
+    sdk, ai = told["openai"], told["ai"]
+    assert sdk["whole"] == sdk["streamed"] == sdk["accumulated"] != ""
+    assert (sdk["inOrder"], sdk["last"]) == (True, "response.completed")
+    assert (sdk["parsed"], sdk["rounds"]) == (WUHAN, 2)
+    assert "degrees" in sdk["tools"]
+    assert (sdk["sameConversation"], sdk["items"]) == (True, 1)
+    assert sdk["error"] == ["BadRequestError", 400, "previous_response_not_found"]
+    assert ai["whole"] == ai["streamed"] == ai["silent"] != ""
+    assert ai["reasoning"]
+    assert ai["finish"] == "stop"
+    assert (ai["steps"], ai["streamedSteps"]) == (3, 2)
+    assert "degrees" in ai["tools"]
+    assert "degrees" in ai["streamedTools"]
+    assert ai["object"] == WUHAN
+    assert ai["later"]
+    assert ai["errors"] == {"4010": 400, "4028": 429, "4100": 400}
+    check_paid_once(simulator)
+    assert told["langchain"]["whole"] == told["langchain"]["streamed"] != ""
+
+
+def test_the_responses_api_with_clients_for_python(python: list[str], service: ServiceProcess) -> None:
+    told = in_python(python, "responses_clients.py", service)
+    for name in ("agents", "langchain", "litellm"):
+        assert told[name]["whole"] == told[name]["streamed"] != "", name
+    for name in ("agents", "langchain", "pydantic_ai"):
+        assert "degrees" in told[name]["tools"], name
+        assert told[name]["parsed"] == WUHAN, name
+    assert all(told["agents"]["later"])
+    assert told["langchain"]["later"]
+    assert told["langchain"]["kinds"] == ["human", "ai", "tool", "ai", "tool", "ai"]

@@ -64,7 +64,13 @@ async def test_1000_sessions_on_two_services_hear_their_own_words(
     redis: RedisServer, start_process: Callable[..., ServiceProcess]
 ) -> None:
     services = [
-        start_process(REDIS_URL=redis.url, COZE_TIMEOUT="100", COZE_FIRST_BYTE_TIMEOUT="100")
+        start_process(
+            REDIS_URL=redis.url,
+            COZE_TIMEOUT="100",
+            COZE_FIRST_BYTE_TIMEOUT="100",
+            RATE_LIMIT_TOTAL_SESSIONS_PER_MINUTE="10000",
+            RATE_LIMIT_TOTAL_MESSAGES_PER_MINUTE="10000",
+        )
         for _ in range(2)
     ]
     async with (

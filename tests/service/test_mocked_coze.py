@@ -185,3 +185,58 @@ async def test_cozes_own_text_is_never_shown(
         assert error_of(response)["details"]["coze_code"] == 4000
         assert error_of(response)["details"]["logid"] == response.headers["X-Coze-Logid"] == "L8"
         assert "inner words" not in response.text
+
+
+MESSAGE = EVENTS[
+    EVENTS.index(b"event:conversation.message.delta") : EVENTS.index(b"event:conversation.chat.comp")
+]
+STORED = {
+    "id": "72",
+    "role": "assistant",
+    "type": "answer",
+    "content": "Good morning.",
+    "content_type": "text",
+}
+WITHOUT_ANSWER = {
+    "no message": b"",
+    "another type": MESSAGE.replace(b'"answer"', b'"text"'),
+    "another name": MESSAGE.replace(b"conversation.message.", b"message."),
+    "a blank behind the name": MESSAGE.replace(b"delta\n", b"delta \n").replace(
+        b"completed\n", b"completed \n"
+    ),
+    "the user's": MESSAGE.replace(b'"assistant"', b'"user"').replace(b'"answer"', b'"question"'),
+    "verbose alone": MESSAGE.replace(b'"answer"', b'"verbose"'),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_ANSWER)
+@pytest.mark.parametrize(
+    ("stored", "content"),
+    [
+        ({"code": 0, "msg": "", "data": [STORED]}, "Good morning."),
+        ({"code": 0, "msg": "", "data": []}, ""),
+        ({"code": 0, "msg": "", "data": [STORED | {"content": ""}]}, ""),
+        ({"code": 5000, "msg": "x"}, ""),
+    ],
+    ids=["stored", "not stored", "empty", "refused"],
+)
+async def test_a_chat_that_ends_without_an_answer_in_its_stream_is_asked_for_it(
+    kind: str, stored: Any, content: str, coze: respx.MockRouter, start: Callable[..., RunningApp]
+) -> None:
+    base = "https://api.coze.cn"
+    conversation(base, coze)
+    asked = chat(base, coze).mock(
+        httpx.Response(
+            200,
+            content=EVENTS.replace(MESSAGE, WITHOUT_ANSWER[kind]),
+            headers={"Content-Type": "text/event-stream"},
+        )
+    )
+    told = {"id": "71", "conversation_id": "70", "status": "completed"}
+    coze.get(f"{base}/v3/chat/retrieve").mock(httpx.Response(200, json={"code": 0, "data": told}))
+    listed = coze.get(f"{base}/v3/chat/message/list").mock(httpx.Response(200, json=stored))
+    async with open_client(start().base_url) as client:
+        found = data_of(await client.send(await client.open_session(), "hi"))
+    assert (found["status"], found["content"]) == ("completed", content)
+    assert found["recovered"] is bool(content)
+    assert (asked.call_count, listed.call_count) == (1, 1)

@@ -95,6 +95,7 @@ class Caller:
         raw: tuple[str, list[bytes]] | None = None,
     ) -> Request:
         sent = [(b"htysudoertoken", token_of(who)), (b"htyhost", f"music.{name_of(who)[1]}".encode())]
+        sent.append((b"host", b"localhost"))
         sent += [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         pieces: list[bytes] = []
         if raw is not None:

@@ -321,6 +321,7 @@ class Place:
         key: IdempotencyKey | None = None,
         max_queued: int = 5,
         request: bytes = b'{"message":"hello"}',
+        after: str = "",
     ) -> Created:
         """Creates a chat of that name."""
         new = NewChat(
@@ -331,7 +332,9 @@ class Place:
             self.frame("pending"),
             request,
         )
-        return await self.chats.create(new, who, on_busy=on_busy, max_queued=max_queued, idempotency=key)
+        return await self.chats.create(
+            new, who, on_busy=on_busy, max_queued=max_queued, idempotency=key, after=after
+        )
 
     def record(self, chat: str, status: str = "processing") -> bytes:
         """What a caller wrote looks like a status, too."""

@@ -8,14 +8,18 @@ import pytest
 
 from app.exceptions import (
     ChatExpired,
+    ChatNotFound,
+    ChatState,
     IdempotencyKeyReused,
+    NotTheNewest,
     SessionBusy,
     SessionExpired,
     SessionNotFound,
     SessionTerminated,
 )
+from app.models import Identity
 from app.stores import chats as chats_module
-from app.stores.chats import BusyPolicy
+from app.stores.chats import ANY_CHAT, BusyPolicy
 from app.stores.layers import PLACE_BYTES
 from app.stores.sessions import IdempotencyKey
 
@@ -327,6 +331,58 @@ async def test_a_session_of_a_single_chat_takes_no_second_one(at: Place) -> None
         with pytest.raises(SessionNotFound):
             await at.say("B")
     assert seen == {}
+
+
+async def test_a_single_session_goes_on_from_its_newest_chat_alone(at: Place) -> None:
+    await at.open(single=True)
+    await at.say("A")
+    with pytest.raises(SessionBusy):
+        await at.say("B", after=at.cid("A"))
+    await at.end("A")
+    assert (await at.say("B", after=at.cid("A"))).kind == "started"
+    await at.end("B")
+    async with at.seen() as seen:
+        with pytest.raises(NotTheNewest):
+            await at.say("C", after=at.cid("A"))
+    assert seen == {}
+    assert (await at.say("C", after=ANY_CHAT)).kind == "started"
+    assert (await at.held("order:"))["order:S="] == ["C", "B", "A"]
+
+
+async def test_what_a_key_made_counts_before_what_is_the_newest(at: Place) -> None:
+    await at.open(single=True)
+    await at.say("A")
+    await at.end("A")
+    await at.say("B", after=at.cid("A"), key=KEY)
+    again = await at.say("C", after=at.cid("A"), key=KEY)
+    assert (again.kind, again.chat_id) == ("same", at.cid("B"))
+
+
+async def test_a_chat_that_is_over_is_forgotten_but_for_its_place(at: Place) -> None:
+    await at.open(single=True)
+    await at.say("A")
+    with pytest.raises(ChatState):
+        await at.chats.forget(at.cid("A"), ME, lambda _: b"")
+    await at.end("A")
+    with pytest.raises(ChatNotFound):
+        await at.chats.forget(at.cid("A"), Identity("elsewhere.com", "somebody"), lambda _: b"")
+    assert await at.held("log:")
+    await at.chats.forget(at.cid("A"), ME, lambda _: b"")
+    assert await at.held("log:") == {}
+    assert (await at.held("order:"))["order:S="] == ["A"]
+    with pytest.raises(ChatNotFound):
+        await at.chats.forget(at.cid("A"), ME, lambda _: b"")
+    assert (await at.say("B", after=at.cid("A"))).kind == "started"
+
+
+async def test_of_a_chat_that_waits_a_part_of_the_record_may_go_and_not_all(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    await at.wait_for_tools("A")
+    with pytest.raises(ChatState):
+        await at.chats.forget(at.cid("A"), ME, lambda _: b"")
+    await at.chats.forget(at.cid("A"), ME, lambda record: record.replace(b"hello", b"bye"))
+    assert b"bye" in await at.chats.record(at.cid("A"), ME)
 
 
 async def test_a_session_takes_one_chat_after_another(at: Place) -> None:

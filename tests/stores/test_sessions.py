@@ -338,26 +338,25 @@ async def test_an_idle_session_that_is_ended_keeps_its_word_for_a_day(at: Place)
         "session:S.status": "terminated",
         "session:S.reason": "deleted",
         "session:S.updated": 0,
-        "session:S.messages": None,
-        "session:S.metadata": None,
     }
 
 
 @pytest.mark.parametrize("how", ["deleted", "evicted"])
-async def test_what_was_written_into_a_session_is_told_once_at_its_end_and_goes(at: Place, how: str) -> None:
-    said = {"role": "user", "content": "x" * 10_000}
+@pytest.mark.parametrize(("size", "stays"), [(1000, True), (10_000, False)])
+async def test_what_is_large_in_a_session_goes_with_its_end_and_each_end_is_told_alike(
+    at: Place, how: str, size: int, *, stays: bool
+) -> None:
+    said = {"role": "user", "content": "x" * size}
     await at.open(additional_messages=[said], metadata={"a": "b"})
     if how == "evicted":
         await at.sessions.end_idle(at.sid("S"))
-        end = await at.sessions.end(at.sid("S"), ME)
-        assert end.session.additional_messages == []
-    else:
-        end = await at.sessions.end(at.sid("S"), ME)
-        assert end.session.additional_messages == [said]
-    again = (await at.sessions.end(at.sid("S"), ME)).session
-    assert (again.additional_messages, again.view(at.limits)["metadata"]) == ([], {})
-    size = sum(len(f"{name}{value}") for name, value in (await at.held("session:S")).items())
-    assert size < 1000
+    told = [(await at.sessions.end(at.sid("S"), ME)).session for _ in range(2)]
+    assert told[0].view(at.limits) == told[1].view(at.limits)
+    for session in told:
+        assert session.additional_messages == ([said] if stays else [])
+        assert session.view(at.limits)["metadata"] == ({"a": "b"} if stays else {})
+    held = sum(len(f"{name}{value}") for name, value in (await at.held("session:S")).items())
+    assert held < 1000 + size * stays
 
 
 @pytest.mark.parametrize(("size", "kept"), [(3000, TOMBSTONE), (10_000, SESSION)])

@@ -145,3 +145,22 @@ async def test_after_trouble_with_redis_nothing_is_claimed_for_the_length_of_a_l
         await wait_until(lambda: keeper._claim_after, BOUND)
         assert keeper._claim_after >= end + 3600
         await end_tasks([claiming])
+
+
+async def test_connections_that_were_closed_are_no_outage_for_who_comes_then(own_redis: RedisServer) -> None:
+    """By a box in between, a Redis that was told so, its own ``timeout``: a read that waits notices first."""
+    async with gate_to(own_redis, reply_timeout=5) as gate:
+        for _ in range(10):
+            reading = asyncio.create_task(gate.read_streams({"coze:{00}:x": "$"}, 20))
+            with own_redis.client() as other:
+
+                def waits(other: redis_py.Redis = other) -> bool:
+                    return any(each["flags"] == "b" for each in other.client_list())
+
+                await wait_until(waits)
+                other.client_kill_filter(_type="normal", skipme=True)
+            with pytest.raises(RedisUnavailable):
+                await reading
+            assert gate.away
+            assert await gate.run(Command("GET", "coze:a")) is None
+            assert not gate.away

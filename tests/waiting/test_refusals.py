@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
 import re
+import socket
+import ssl
 from pathlib import Path
 
 import pytest
@@ -38,6 +43,7 @@ PASSWORD = "never-shown"
         ("BUSYGROUP Consumer Group name already exists", False),
         ("Script attempted to access a non local key", False),
         ("unknown command 'EVALSHA'", False),
+        ("unknown command `SENTINEL`, with args beginning with: `MASTERS`,", True),
     ],
 )
 def test_an_error_means_the_same_whether_it_came_out_of_a_script_or_not(
@@ -52,6 +58,95 @@ def test_an_error_means_the_same_whether_it_came_out_of_a_script_or_not(
 @pytest.mark.parametrize("kind", [redis_errors.ConnectionError, redis_errors.TimeoutError, OSError])
 def test_what_no_server_said_is_told_by_its_kind_alone(kind: type[Exception]) -> None:
     assert reason(kind(f"redis://u:{PASSWORD}@host")) == kind.__name__
+
+
+def caused(error: BaseException, text: str = f"redis://u:{PASSWORD}@host") -> BaseException:
+    """As redis-py does it: an error of its own, whose text quotes the address."""
+    found = redis_errors.ConnectionError(text)
+    found.__context__ = error
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (caused(ConnectionRefusedError(errno.ECONNREFUSED, PASSWORD)), "Connection refused"),
+        (caused(ConnectionResetError(errno.ECONNRESET, PASSWORD)), "Connection reset by peer"),
+        (caused(OSError(errno.EHOSTUNREACH, PASSWORD)), "No route to host"),
+        (caused(FileNotFoundError(errno.ENOENT, PASSWORD)), "No such file or directory"),
+        (caused(PermissionError(errno.EACCES, PASSWORD)), "Permission denied"),
+        (caused(socket.gaierror(-2, PASSWORD)), "its host name is not known"),
+        (caused(ssl.SSLError(1, PASSWORD)), "TLS failed (no reason)"),
+        (redis_errors.ConnectionError("Connection closed by server."), "the connection was closed"),
+        (
+            redis_errors.ConnectionError(f"Error while reading from socket: {PASSWORD}"),
+            "connection was closed",
+        ),
+        (redis_errors.ConnectionError("max number of clients reached"), "max number of clients reached"),
+        (redis_errors.InvalidResponse(f"Protocol Error: {PASSWORD}"), "what answers there is no Redis"),
+        (redis_errors.RedisClusterException("Cluster mode is not enabled on this node"), "no Redis Cluster"),
+        (redis_errors.ConnectionError(f"No master found for {PASSWORD}"), "no Sentinel knows a master"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_why_a_connection_cannot_be_had_is_told_without_the_address(error: Exception, told: str) -> None:
+    assert is_away(error)
+    assert told in reason(error)
+    assert PASSWORD not in reason(error)
+
+
+@pytest.mark.parametrize(
+    ("greeting", "told", "remedy"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Redis", "something else listens there"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no Redis", "something else listens there"),
+        (b"J\x00\x00\x00\n8.0.36\x00", "no Redis", "something else listens there"),
+        (b"220 mail.example ESMTP\r\n", "no Redis", "something else listens there"),
+        (b"-ERR max number of clients reached\r\n", "max number of clients", "raise its maxclients"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "Loading", "start it"),
+    ],
+)
+async def test_what_answers_and_is_no_redis_is_away_and_named(
+    greeting: bytes, told: str, remedy: str
+) -> None:
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                writer.write(greeting)
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        settings = make_settings(REDIS_URL=f"redis://127.0.0.1:{port}/0", REDIS_TIMEOUT="5")
+        async with open_redis(settings.redis_url.get_secret_value(), pool_size=4, reply_timeout=5) as gate:
+            assert not await gate.works(thorough=True)
+            assert gate.away
+            assert told in gate.why
+        lines = await check_redis(settings, {})
+        assert lines[0].severity == "fail"
+        assert remedy in lines[0].fix
+
+
+@pytest.mark.parametrize(
+    ("form", "told", "remedy"),
+    [
+        ("redis+sentinel://127.0.0.1:{}/main/0", "SENTINEL", "the port of the Sentinels"),
+        ("redis+cluster://127.0.0.1:{}", "no Redis Cluster", "write redis://"),
+        ("redis://127.0.0.1:{}/4000", "DB index is out of range", "correct REDIS_URL"),
+    ],
+)
+async def test_an_address_of_another_kind_of_redis_is_away_and_named(
+    form: str, told: str, remedy: str, redis: RedisServer
+) -> None:
+    settings = make_settings(REDIS_URL=form.format(redis.port))
+    async with open_redis(settings.redis_url.get_secret_value(), pool_size=4, reply_timeout=5) as gate:
+        with pytest.raises(RedisUnavailable):
+            await gate.run(Command("GET", "coze:a"))
+        assert gate.away
+        assert told in gate.why
+    [line] = await check_redis(settings, {})
+    assert line.severity == "fail"
+    assert remedy in line.fix
 
 
 RIGHTS = [

@@ -4,7 +4,7 @@ local DAY = 86400000
 local HOUR = 3600000
 local TOMBSTONE = DAY -- how long a session that is over is remembered, so that a late caller is told why it is gone
 local IDEMPOTENCY = DAY
-local LARGE = 4096 -- bytes that are written into a session, past which it is not remembered for long
+local LARGE = 4096 -- bytes that callers write into a session, past which they do not outlive it
 
 local taken = 0
 local function next_argument()
@@ -100,10 +100,10 @@ end
 
 -- How long a session's hash stays when it has expired. What is large stays for as long as the session would have lived
 -- at most: those that have expired then never hold more than those that live may.
+local function is_large(s) return #(s.messages or '') + #(s.metadata or '') > LARGE end
 local function remembered(s, ttl)
   if s.single then return HOUR end
-  local is_large = #(s.messages or '') + #(s.metadata or '') > LARGE
-  return is_large and s.running == '' and math.min(ttl, TOMBSTONE) or TOMBSTONE
+  return is_large(s) and s.running == '' and math.min(ttl, TOMBSTONE) or TOMBSTONE
 end
 
 -- The one place where a session's life changes: `expires` moves here, and with it everything that the session

@@ -29,6 +29,9 @@ if s.running ~= '' and redis.call('EXISTS', running) == 1 then
   local chat_state, epoch = unpack(redis.call('HMGET', running, 'state', 'epoch'))
   if chat_state == 'waiting' then set_lease(leases, s.running .. ':' .. epoch, now + 2000) end
 end
--- Whoever ends it is the last to see what was written into it: nobody can read that any more, and the hash stays.
-redis.call('HDEL', session, 'messages', 'metadata', 'title')
+-- The hash stays for a day. What is large in it goes, from the answer, too: ending a session twice is answered alike.
+if is_large(s) then
+  redis.call('HDEL', session, 'messages', 'metadata')
+  s.messages, s.metadata = nil, nil
+end
 return {state, flatten(s), s.running, queued}

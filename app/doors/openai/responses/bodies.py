@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -16,14 +15,16 @@ from pydantic import (
 )
 
 from app.doors.openai.values import ClearObject, ClearText, ClearTexts, Flag
+from app.models.documented import Documented
 
 _MAX_ID: Final = 200
 _FORMATS: Final = ("text", "json_object", "json_schema")
 
 Item = dict[str, JsonValue]
+_Items = Annotated[list[Item], Field(min_length=1, max_length=10_000)]
 
 
-class _Body(BaseModel):
+class _Body(Documented):
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
@@ -58,7 +59,7 @@ def _known_format(value: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 class ResponseRequest(_Body):
-    """Body of POST /coze/openai/v1/responses."""
+    """OpenAI's request for a response. Sampling parameters and what is not named here are ignored."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -69,87 +70,139 @@ class ResponseRequest(_Body):
     MOST_VALUES: ClassVar[int] = 50_000
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=200), ClearText]
-    input: Annotated[list[Item], Field(min_length=1, max_length=10_000), BeforeValidator(_as_items)]
+    """A name in COZE_BOTS."""
+    input: Annotated[_Items, BeforeValidator(_as_items, json_schema_input_type=str | _Items)]
+    """A text, or items: messages, function calls and their outputs. The last message is the question."""
     instructions: Annotated[
         Annotated[str, StringConstraints(max_length=100_000)] | None,
         BeforeValidator(_as_instructions),
         ClearText,
     ] = None
+    """Goes along before the input, as a message of the user's."""
     stream: Flag | None = None
+    """Whether the answer is to come as server-sent events."""
     background: Flag | None = None
+    """Whether to answer at once, while the bot is at work."""
     store: Flag | None = None
+    """Whether the response may be asked for later; `background` needs it."""
     previous_response_id: Annotated[str, StringConstraints(max_length=_MAX_ID)] | None = None
+    """The response to go on from."""
     conversation: Annotated[
         Annotated[str, StringConstraints(max_length=_MAX_ID)] | None, BeforeValidator(_as_conversation)
     ] = None
+    """The conversation to go on with: an id that a response has told."""
     metadata: Annotated[Annotated[dict[str, str], Field(max_length=16)] | None, ClearTexts] = None
+    """`session_id` goes on with a session of ours; the rest is sent to Coze as `meta_data`."""
     user: Annotated[Annotated[str, StringConstraints(max_length=128)] | None, ClearText] = None
+    """Whose message it is: the user at Coze. Without it, the person or the key's name."""
     text: Annotated[dict[str, JsonValue] | None, ClearObject, AfterValidator(_known_format)] = None
+    """`format`: `text`, `json_object` or `json_schema`; best effort, since Coze cannot be told."""
     tools: list[JsonValue] | None = None
+    """The functions of which one may be demanded by `tool_choice`."""
     tool_choice: JsonValue = None
+    """`required`, a named function and `allowed_tools` demand a call; with others tools are ignored."""
     prompt: JsonValue = None
+    """Stored prompts of OpenAI's: refused, the bot has its own."""
 
 
 # -- answers ---------------------------------------------------------------------------------------------
 
 
-class ResponseUsage(BaseModel):
-    """As Coze counted; it tells no details."""
+class ResponseUsage(Documented):
+    """Tokens, as Coze counted them; it tells no details."""
 
     input_tokens: int
+    """Tokens that the bot read."""
     input_tokens_details: dict[str, int]
+    """Always zeros."""
     output_tokens: int
+    """Tokens that the bot wrote."""
     output_tokens_details: dict[str, int]
+    """Always zeros."""
     total_tokens: int
+    """Both together."""
 
 
-class ResponseFailure(BaseModel):
-    """``code``: as OpenAI's clients know them. ``message`` has Coze's code and our advice."""
+class ResponseFailure(Documented):
+    """Why a response failed."""
 
     code: Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+    """Which failure it is, as OpenAI's clients know them."""
     message: str
+    """What went wrong, with Coze's code and our advice."""
 
 
-class ResponseObject(BaseModel):
-    """``output``: items of the types ``reasoning``, ``message`` and ``function_call``. Fields of OpenAI's
-    that do not apply are null, or as they are there by default."""
+class ResponseObject(Documented):
+    """A bot's answer, as OpenAI's clients read it. Fields that do not apply are null, or as OpenAI has them
+    by default."""
 
     model_config = ConfigDict(extra="allow")
 
     id: str
+    """Id of the response."""
     object: Literal["response"] = "response"
+    """Always `response`."""
     created_at: int
+    """When it was asked for: unix seconds."""
     completed_at: int | None
+    """When it was complete: unix seconds; null where it is not."""
     status: Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+    """How far it is; all but `queued` and `in_progress` are over."""
     background: bool
+    """Whether it was asked for in background."""
     conversation: dict[str, str] | None
+    """`id` of the conversation that it belongs to, if any."""
     error: ResponseFailure | None
+    """Why it failed."""
     incomplete_details: dict[str, str] | None
+    """Always null."""
     instructions: str | None
+    """The instructions that came with it."""
     metadata: dict[str, str]
+    """The metadata that came with it."""
     model: str
+    """The bot's name in COZE_BOTS."""
     output: list[dict[str, Any]]
+    """Items of the types `reasoning`, `message` and `function_call`."""
     parallel_tool_calls: bool
+    """Always true."""
     previous_response_id: str | None
+    """The response that it went on from."""
     store: bool
+    """Whether it may be asked for later."""
     text: dict[str, Any]
+    """The form that was asked for."""
     tool_choice: Any
+    """The choice that came with it."""
     tools: list[Any]
+    """The tools that came with it."""
     usage: ResponseUsage | None
+    """Tokens that it took; null where Coze told none."""
     user: str | None
+    """The user that came with it."""
 
 
-class ResponseItems(BaseModel):
+class ResponseItems(Documented):
     """A page of a response's input."""
 
     object: Literal["list"] = "list"
+    """Always `list`."""
     data: list[dict[str, Any]]
+    """The items."""
     first_id: str
+    """Id of the first of them; empty where there is none."""
     last_id: str
+    """Id of the last of them, to ask for the next page with `after`."""
     has_more: bool
+    """Whether more follow."""
 
 
-class DeletedResponse(BaseModel):
+class DeletedResponse(Documented):
+    """A response that is no longer kept."""
+
     id: str
+    """Id of the response."""
     object: Literal["response"] = "response"
+    """Always `response`."""
     deleted: Literal[True] = True
+    """Always true."""

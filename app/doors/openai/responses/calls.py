@@ -359,5 +359,5 @@ async def _started(
     found = await call.context.resources.chats.result(call.context.identity, name.chat_id, 0)
     chat = orjson.loads(found.record)
     noted = note_in(chat["metadata"], name.epoch) or note
-    response = Response.of(name, noted, chat["session_id"])
+    response = Response(name, noted, chat["session_id"])
     return StartedResponse(started, response, chat, connection_bound, repeatable or call.background)

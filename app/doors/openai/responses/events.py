@@ -17,6 +17,7 @@ from app.doors.openai.folding import AnswerFold, has_begun, merged
 from app.doors.openai.responses.objects import (
     OutputItem,
     Response,
+    form_in,
     message_item,
     message_part,
     reasoning_item,
@@ -100,7 +101,9 @@ class ResponseEvents:
         self._repeatable = repeatable
         self._next = 0
         self._items: dict[str, _Item] = {}
-        self._fold = AnswerFold(response.before(chat), content=response.form is None)
+        self._whole_only = form_in(response.note) is not None
+        """The text is told when it is whole."""
+        self._fold = AnswerFold(response.before(chat), content=not self._whole_only)
         self._failed: dict[str, Any] | None = None
         self.finished = False
         self.opening = self._opening() or _HEARTBEAT
@@ -125,7 +128,7 @@ class ResponseEvents:
             return self._failure(chat)
         rest = self._fold.rest_of(chat)
         news = self._text("reasoning_content", rest["reasoning_content"])
-        if self._response.form is None:
+        if not self._whole_only:
             news += self._text("content", rest["content"])
         return news + self._whole(self._response.output(chat), lambda told: self._response.ended(chat, told))
 
@@ -136,7 +139,7 @@ class ResponseEvents:
         for item in output:
             if item["type"] == "reasoning":
                 news += self._text("reasoning_content", item["summary"][0]["text"])
-            elif item["type"] == "message" and self._response.form is None:
+            elif item["type"] == "message" and not self._whole_only:
                 news += self._text("content", item["content"][0].get("text", ""))
         return opening + news + self._whole(output, lambda told: seen | {"output": told})
 
@@ -269,7 +272,7 @@ class ResponseEvents:
             news += self._event("response.refusal.delta", **names, delta=refusal)
             news += self._event("response.refusal.done", **names, refusal=refusal)
         else:
-            held = part["text"] if self._response.form is not None else ""
+            held = part["text"] if self._whole_only else ""
             news = self._text("content", held, whole=True)
             names = self._items["content"].names
             news += self._event("response.output_text.done", **names, text=part["text"], logprobs=[])

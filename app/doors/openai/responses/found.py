@@ -1,7 +1,7 @@
 """Responses that there are: found by their ids, told, gone back from, cancelled and deleted."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -13,6 +13,9 @@ from app.doors.openai.responses.notes import epochs_in, without_note
 from app.doors.openai.responses.objects import ENDED, OutputItem, Response, status_of
 from app.exceptions import ChatNotFound, ChatState
 from app.http.dependencies import RequestContext
+
+MOST_REFERRED: Final = 100
+"""Responses whose items a request may refer to; as many messages go to Coze."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,8 @@ async def with_references(context: RequestContext, items: list[Item]) -> list[It
             continue
         name = response_of_item(given)
         if name is not None and name not in known:
+            if len(known) >= MOST_REFERRED:
+                raise invalid(f"input.{number}.id", f"items of at most {MOST_REFERRED} responses")
             try:
                 known[name] = await find(context, name)
             except ChatNotFound:

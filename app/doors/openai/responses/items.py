@@ -12,7 +12,7 @@ from app.doors.openai.responses.bodies import Item
 from app.doors.openai.responses.names import Name
 from app.models import FileType
 
-MOST_KEPT: Final = 512 * 1024
+MOST_KEPT: Final = 128 * 1024
 """Bytes of JSON of a response's input that are kept; of a longer one its newest items."""
 REFERENCE: Final = "item_reference"
 _ROLES: Final = ("user", "assistant", "system", "developer")

@@ -42,25 +42,17 @@ def form_in(note: Note) -> Form | None:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response: its name, its note, and its chat as it was read.
-
-    ``form``: in which the answer was asked for.
-    """
+    """One response: its name and its note, and the session that its chat is in."""
 
     name: Name
     note: Note
     session_id: str
-    form: Form | None
-
-    @classmethod
-    def of(cls, name: Name, note: Note, session_id: str) -> "Response":
-        return cls(name, note, session_id, form_in(note))
 
     @classmethod
     def in_chat(cls, name: Name, chat: dict[str, Any]) -> "Response | None":
         """None where it was never asked for, or has been deleted."""
         note = note_in(chat["metadata"], name.epoch)
-        return cls.of(name, note, chat["session_id"]) if note is not None else None
+        return cls(name, note, chat["session_id"]) if note is not None else None
 
     def before(self, chat: dict[str, Any]) -> TextByKind | None:
         """What the chat had said before this response."""
@@ -98,10 +90,10 @@ class Response:
         before, name = self.before(chat), self.name
         said = {kind: said_since(chat, kind, before) for kind in KINDS}
         whole = status_of(chat) == "completed"
-        text = said["content"]
-        if text and self.form is None:
+        text, form = said["content"], form_in(self.note)
+        if text and form is None:
             text = notice_of(content_type_of(chat)) + text
-        answer = answer_of(chat, text, self.form if whole else None, name.answer_id)
+        answer = answer_of(chat, text, form if whole else None, name.answer_id)
         calls = answer.get("tool_calls") or []
         items = []
         if said["reasoning_content"]:

@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi import Response as HttpResponse
 
 from app.doors.openai.dialog import invalid
@@ -33,29 +33,20 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.http.dependencies import IdempotencyKeyHeader, OpenAIContextDep
-from app.http.openapi import JsonBody, Responses, errors
+from app.http.openapi import JsonBody, errors
+from app.http.openapi import event_stream as described_stream
 from app.http.raw_path import RawPathRoute
 from app.http.sse import STREAM_HEADERS
 from app.models import Cursor
 from app.tasks.chats import Started
 
-_STREAM: Final[Responses] = {
-    200: {
-        "content": {
-            "text/event-stream": {
-                "schema": {
-                    "type": "object",
-                    "description": "One server-sent event, of OpenAI's types",
-                    "properties": {
-                        "event": {"type": "string", "description": "response.created, say"},
-                        "data": {"type": "string", "description": "JSON with type and sequence_number"},
-                    },
-                    "required": ["event", "data"],
-                }
-            }
-        }
-    }
-}
+_STREAM: Final = described_stream(
+    "Server-sent events of OpenAI's types, each JSON with `type` and `sequence_number`",
+    "event: response.output_text.delta\n"
+    'data: {"type":"response.output_text.delta","sequence_number":4,"item_id":"msg_1","output_index":0,'
+    '"content_index":0,"delta":"你好","logprobs":[]}\n\n',
+)
+_ResponseId = Annotated[str, Path(description="Id of a response")]
 
 router = APIRouter(prefix="/coze/openai/v1/responses", tags=["openai"], route_class=RawPathRoute)
 
@@ -93,7 +84,7 @@ async def create_response(
     responses=_STREAM | errors(ChatNotFound, RateLimited, shape=OPENAI_ERRORS),
 )
 async def get_response(
-    response_id: str,
+    response_id: _ResponseId,
     context: OpenAIContextDep,
     stream: Annotated[bool, Query(description="Its events; only of what began as a stream in background")] = (
         False
@@ -124,7 +115,7 @@ async def get_response(
     response_model=ResponseObject,
     responses=errors(ChatNotFound, shape=OPENAI_ERRORS),
 )
-async def cancel_response(response_id: str, context: OpenAIContextDep) -> HttpResponse:
+async def cancel_response(response_id: _ResponseId, context: OpenAIContextDep) -> HttpResponse:
     return _json((await cancel(context, response_id)).seen())
 
 
@@ -134,7 +125,7 @@ async def cancel_response(response_id: str, context: OpenAIContextDep) -> HttpRe
     response_model=DeletedResponse,
     responses=errors(ChatNotFound, ChatState, shape=OPENAI_ERRORS),
 )
-async def delete_response(response_id: str, context: OpenAIContextDep) -> DeletedResponse:
+async def delete_response(response_id: _ResponseId, context: OpenAIContextDep) -> DeletedResponse:
     await delete(context, response_id)
     return DeletedResponse(id=response_id)
 
@@ -146,10 +137,10 @@ async def delete_response(response_id: str, context: OpenAIContextDep) -> Delete
     responses=errors(ChatNotFound, shape=OPENAI_ERRORS),
 )
 async def list_input_items(
-    response_id: str,
+    response_id: _ResponseId,
     context: OpenAIContextDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Literal["asc", "desc"] = "desc",
+    limit: Annotated[int, Query(ge=1, le=100, description="How many items")] = 20,
+    order: Annotated[Literal["asc", "desc"], Query(description="desc: the last one first")] = "desc",
     after: Annotated[str | None, Query(description="Id of the last item of the page before")] = None,
 ) -> HttpResponse:
     return _json(_page(await found(context, response_id), limit, order, after))
