@@ -11,6 +11,7 @@ from app.exceptions import (
     IdempotencyKeyReused,
     NotTheNewest,
     RedisUnavailable,
+    ServiceError,
     SessionBusy,
 )
 from app.models import Identity
