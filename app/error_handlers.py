@@ -47,6 +47,7 @@ class ErrorShape:
         challenge: makes the WWW-Authenticate of a 401.
         status: of the answer.
         retry_after: seconds for Retry-After; None: without one.
+        logid_header: under which name Coze's logid goes along, or the request's id where there is none.
         names_routes: whether the 404 of an unknown path names the routes that there are.
     """
 
@@ -58,6 +59,7 @@ class ErrorShape:
     challenge: Callable[[ServiceError], str] = lambda _: 'HtySudoerToken realm="coze-fastapi"'
     status: Callable[[ServiceError], int] = lambda error: error.status
     retry_after: Callable[[ServiceError], int | None] = lambda error: error.retry_after
+    logid_header: str = ""
     names_routes: bool = False
 
     def is_for(self, path: str) -> bool:
@@ -104,6 +106,8 @@ def error_response(error: ServiceError, scope: Scope) -> Response:
         error.details = {"chat_id": chat_id, **error.details}
     if status == 401:  # RFC 9110, 11.6.1: says how to authenticate; browsers ask nobody for these two
         headers["WWW-Authenticate"] = shape.challenge(error)
+    if shape.logid_header:
+        headers[shape.logid_header] = str(error.details.get("logid") or request_id)
     if (seconds := shape.retry_after(error)) is not None:
         headers["Retry-After"] = str(seconds)
     if logid := error.details.get("logid"):

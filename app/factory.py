@@ -1,6 +1,5 @@
 """Wiring: opens everything that lives as long as the process, in order, and closes it in reverse."""
 
-import math
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -29,18 +28,10 @@ from app.observing.metrics import Metrics
 from app.observing.scrapes import MetricsPages
 from app.observing.tracing import Tracing, open_tracing
 from app.redis_client import Keys, RedisGate, Servers, open_redis
-from app.stores.chats import ChatStore
-from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
-from app.stores.files import FileStore
-from app.stores.leases import LeaseStore
-from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.log_reader import LogReader
-from app.stores.rates import RateStore
-from app.stores.sessions import SessionStore
-from app.stores.usage import UsageStore
-from app.stores.users import UserStore
 from app.tasks.asking import CozeForCallers
+from app.tasks.at_coze import ChatsAtCoze
 from app.tasks.bots import BotService
 from app.tasks.chats import ChatService
 from app.tasks.conversations import ConversationService
@@ -49,6 +40,8 @@ from app.tasks.feedback import FeedbackService
 from app.tasks.files import FileService
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
+from app.tasks.opened import Stores, open_stores
+from app.tasks.owned import OwnedConversations
 from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.tasks.running import RunningChats
@@ -57,7 +50,7 @@ from app.tasks.shutdown import Shutdown
 from app.tasks.usage import UsageService
 from app.tasks.user_conversations import UserConversations
 from app.tasks.users import UserService
-from app.utils import SHARDS, now_ms
+from app.utils import now_ms
 from app.utils.big_bodies import BigBodies
 from app.utils.kept import Kept
 
@@ -78,6 +71,7 @@ class Resources:
     files: FileService
     usage: UsageService
     conversations: ConversationService
+    owned: OwnedConversations
     past: UserConversations
     bots: BotService
     feedback: FeedbackService
@@ -249,28 +243,6 @@ async def _open_coze(
     return CozeClient(api, accounts.named("")), accounts
 
 
-def _log_policy(settings: Settings, limits: ServiceLimits) -> LogPolicy:
-    return LogPolicy(
-        lease=int(settings.lease_seconds * 1000),
-        session_ttl=settings.session_expire * 1000,
-        log_ttl=settings.result_expire * 1000,
-        hold=int(settings.chat_timeout * 1000) + 60_000,
-        usage_ttl=settings.usage_retention_days * 86_400_000,
-        quota=limits.tokens.exists,
-        usage_rows=math.ceil(settings.usage_rows_per_day / SHARDS),
-    )
-
-
-def _session_limits(settings: Settings, limits: ServiceLimits) -> SessionLimits:
-    return SessionLimits(
-        expire=settings.session_expire,
-        inactive=settings.user_inactive_timeout,
-        sessions=limits.sessions,
-        users=limits.users,
-        hold=_log_policy(settings, limits).hold,
-    )
-
-
 def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, metrics: Metrics) -> Runner:
     return Runner(
         coze=coze,
@@ -280,34 +252,6 @@ def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, metrics: Me
         max_log_bytes=settings.max_chat_log_bytes,
         user_id_scope=settings.user_id_scope,
         metrics=metrics,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    sessions: SessionStore
-    chats: ChatStore
-    leases: LeaseStore
-    rates: RateStore
-    usage: UsageStore
-    conversations: ConversationStore
-    files: FileStore
-    users: UserStore
-
-
-def _stores(settings: Settings, redis: RedisGate, limits: ServiceLimits) -> Stores:
-    keys, policy = Keys(settings.redis_prefix), _log_policy(settings, limits)
-    leases = LeaseStore(redis, keys, policy)
-    sessions = SessionStore(redis, keys, _session_limits(settings, limits))
-    return Stores(
-        sessions=sessions,
-        chats=ChatStore(redis, keys, policy, leases.process),
-        leases=leases,
-        rates=RateStore(redis, keys, limits.rates),
-        usage=UsageStore(redis, keys, days=settings.usage_retention_days, daily_tokens=limits.tokens),
-        conversations=ConversationStore(redis, keys, days=settings.conversation_days),
-        files=FileStore(redis, keys, days=settings.file_days),
-        users=UserStore(redis, keys, sessions),
     )
 
 
@@ -387,10 +331,36 @@ def _users(
         usage=stores.usage,
         rates=stores.rates,
         conversations=stores.conversations,
+        owned=stores.owned,
         sessions=sessions,
         shutdown=shutdown,
         coze=coze,
         credentials=accounts.states,
+    )
+
+
+def _owned(
+    stores: Stores,
+    sessions: SessionService,
+    chats: ChatService,
+    running: RunningChats,
+    shutdown: Shutdown,
+    coze: CozeClient,
+) -> OwnedConversations:
+    at_coze = ChatsAtCoze(running=running, records=stores.chats, leases=stores.leases, shutdown=shutdown)
+    return OwnedConversations(
+        owned=stores.owned,
+        store=stores.sessions,
+        records=stores.chats,
+        files=stores.files,
+        rates=stores.rates,
+        usage=stores.usage,
+        places=running.places,
+        sessions=sessions,
+        chats=chats,
+        at_coze=at_coze,
+        shutdown=shutdown,
+        coze=coze,
     )
 
 
@@ -403,12 +373,11 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
     """
     async with AsyncExitStack() as stack:
         metrics = stack.enter_context(closing(Metrics(__version__)))
-        open_trace = open_tracing(settings.otel_endpoint, service=settings.otel_service)
-        tracing = await stack.enter_async_context(open_trace)
+        tracing_of = open_tracing(settings.otel_endpoint, service=settings.otel_service)
+        tracing = await stack.enter_async_context(tracing_of)
         redis = await _open_redis(settings, stack, metrics, tracing, world.servers)
         coze, accounts = await _open_coze(settings, stack, metrics, tracing, world.transport)
-        limits = ServiceLimits.of(settings)
-        stores = _stores(settings, redis, limits)
+        stores = open_stores(settings, redis, limits := ServiceLimits.of(settings))
         logs, running, shutdown = _open_running(
             settings, stack, redis, coze, stores, limits, metrics, tracing
         )
@@ -440,6 +409,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             files=_files(settings, stores, sessions, shutdown, streams, coze),
             usage=UsageService(stores.usage, stores.rates),
             conversations=ConversationService(sessions=stores.sessions, coze=asking),
+            owned=_owned(stores, sessions, chats, running, shutdown, coze),
             past=UserConversations(stores.conversations, stores.users, sessions, asking),
             bots=BotService(coze, settings.bot_ids),
             feedback=FeedbackService(stores.chats, stores.sessions, asking),

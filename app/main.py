@@ -9,6 +9,8 @@ from loguru import logger
 
 from app import __version__
 from app.config import Settings, load_settings
+from app.doors.coze.errors import COZE_ERRORS
+from app.doors.coze.routes import ROUTES as COZE_ROUTES
 from app.doors.openai import routes as openai_door
 from app.doors.openai.errors import OPENAI_ERRORS
 from app.doors.openai.responses import routes as openai_responses
@@ -73,6 +75,7 @@ def create_app(
     ):
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend([*openai_door.router.routes, *openai_responses.router.routes])
+    app.router.routes.extend(COZE_ROUTES)
     for route in app.router.routes:
         if isinstance(route, APIRoute) and route.methods == {"GET"}:
             route.methods = {"GET", "HEAD"}  # RFC 9110, 9.1; the server leaves the body out
@@ -80,8 +83,8 @@ def create_app(
     app.add_middleware(OpenDoor)
     app.add_middleware(Cors)
     app.add_middleware(RequestMiddleware)
-    add_error_handlers(app, shapes=[OPENAI_ERRORS])
-    add_openapi(app, shapes=[OPENAI_ERRORS])
+    add_error_handlers(app, shapes=[OPENAI_ERRORS, COZE_ERRORS])
+    add_openapi(app, shapes=[OPENAI_ERRORS, COZE_ERRORS])
     return app
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from coze_simulator import bots, chats, conversations
+from coze_simulator import bots, chats, conversations, messages
 from coze_simulator.control import Control
 from coze_simulator.core import PREFIX, Call, Core, endpoint_of, split_mount
 from coze_simulator.oauth import OAuthError
@@ -83,7 +83,11 @@ def _api_routes(core: Core, prefix: str) -> list[Route]:
         ("/v1/conversation/retrieve", ["GET"], conversations.retrieve_conversation),
         ("/v1/conversation/message/list", ["GET", "POST"], conversations.list_conversation_messages),
         ("/v1/conversations/{conversation_id}/clear", ["POST"], conversations.clear_conversation),
+        ("/v1/conversations", ["GET"], conversations.list_conversations),
+        ("/v1/conversations/{conversation_id}", ["PUT"], conversations.rename_conversation),
         ("/v1/conversations/{conversation_id}", ["DELETE"], conversations.delete_conversation),
+        ("/v1/conversation/message/create", ["POST"], messages.create_message),
+        ("/v1/conversation/message/retrieve", ["GET"], messages.retrieve_message),
         (
             "/v1/conversations/{conversation_id}/messages/{message_id}/feedback",
             ["POST", "DELETE"],

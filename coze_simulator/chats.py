@@ -13,7 +13,16 @@ from coze_simulator.knobs import strip_directives
 from coze_simulator.options import UNPUBLISHED_BOT_ID
 from coze_simulator.outbox import Outbox
 from coze_simulator.state import RUNNING, Chat, Conversation, Message, Usage
-from coze_simulator.validate import ChatRequest, EnterMessage, bad, bool_of, chat_request, text_of, words
+from coze_simulator.validate import (
+    ChatRequest,
+    EnterMessage,
+    bad,
+    bool_of,
+    chat_request,
+    check_files,
+    text_of,
+    words,
+)
 
 _SYSTEM_PROMPT_TOKENS = 64
 
@@ -23,8 +32,7 @@ async def create_chat(call: Call) -> Response:
     asked = chat_request(call.body, stream_by_default=call.dialect.stream_by_default)
     if asked.bot_id == UNPUBLISHED_BOT_ID:
         raise ApiError(4015)
-    for file_id in (file_id for message in asked.messages for file_id in message.file_ids):
-        _check_file(call, file_id)
+    check_files(call.store, call.identity, asked.messages)
     try:
         conversation = _conversation(call, asked)
     except ApiError as error:
@@ -35,13 +43,6 @@ async def create_chat(call: Call) -> Response:
     call.store.add_chat(conversation, chat)
     call.record.conversation_id, call.record.chat_id = conversation.id, chat.id
     return _run(call, chat, stream=asked.stream)
-
-
-def _check_file(call: Call, file_id: str) -> None:
-    try:
-        call.store.file(file_id, call.identity)
-    except ApiError as error:
-        raise bad("file_id is not a file of this identity") from error
 
 
 def _run(call: Call, chat: Chat, *, stream: bool, resumed: bool = False) -> Response:

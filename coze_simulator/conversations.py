@@ -45,6 +45,32 @@ async def create_conversation(call: Call) -> Response:
     return call.reply(call.dialect.conversation(conversation))
 
 
+async def list_conversations(call: Call) -> Response:
+    """GET /v1/conversations: those of the identity with one bot, newest first."""
+    bot_id = check_bot_id(call.query("bot_id"))
+    number, size = int(call.query("page_num") or 1), int(call.query("page_size") or 50)
+    mine = [
+        item
+        for item in call.store.conversations.values()
+        if item.identity == call.identity and item.bot_id == bot_id
+    ]
+    mine.sort(key=lambda item: int(item.id), reverse=call.query("sort_order").upper() != "ASC")
+    page = mine[(number - 1) * size : number * size]
+    shown = [call.dialect.conversation(item) for item in page]
+    return call.reply({"conversations": shown, "has_more": number * size < len(mine)})
+
+
+async def rename_conversation(call: Call) -> Response:
+    """PUT /v1/conversations/{id}."""
+    conversation = call.store.conversation(call.request.path_params["conversation_id"], call.identity)
+    name = text_of(call.body, "name")
+    if len(name) > _MAX_NAME:
+        raise bad(f"name has at most {_MAX_NAME} characters")
+    conversation.name = name
+    conversation.updated_at = int(time.time())
+    return call.reply(call.dialect.conversation(conversation))
+
+
 async def retrieve_conversation(call: Call) -> Response:
     """GET /v1/conversation/retrieve."""
     conversation = call.store.conversation(call.query("conversation_id"), call.identity)

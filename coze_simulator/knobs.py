@@ -65,6 +65,7 @@ class Knobs:
     requires_action: str | None = None  # function | reply_message
     rounds: int = 1  # how many times outputs are asked for
     tool_calls: int = 1
+    tool_name: str = "f"  # of the function; those of further calls have their number behind it
     # The shape of the answer.
     text: str | None = None
     completed_text: str | None = None  # what message.completed says after the deltas of `text`
@@ -191,7 +192,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "fail_shape": _choice("chat", "bare", "string"),
     "error_shape": _choice("code", "empty"),
     "requires_action": _action,
-    **dict.fromkeys(["text", "completed_text", "stored_text"], _text),
+    **dict.fromkeys(["text", "completed_text", "stored_text", "tool_name"], _text),
     "verbose": _choice("finish", "knowledge", "none", _0="none", _1="finish"),
 }
 KNOB_NAMES = frozenset(item.name for item in fields(Knobs))

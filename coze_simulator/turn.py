@@ -80,7 +80,8 @@ class Turn:
                 }
             else:
                 arguments = json.dumps({"question": chat.question, "number": number}, ensure_ascii=False)
-                function = {"name": "f" if number == 1 else f"f{number}", "arguments": arguments}
+                name = self._knobs.tool_name
+                function = {"name": name if number == 1 else f"{name}{number}", "arguments": arguments}
             opaque = base64.b64encode(f"{chat.id}:{chat.rounds_left}:{number}".encode()).decode()
             calls.append({"id": opaque, "type": kind, "function": function})
         chat.required_action = {"type": "submit_tool_outputs", "submit_tool_outputs": {"tool_calls": calls}}

@@ -10,6 +10,7 @@ from typing import Any
 
 from coze_simulator.errors import ApiError
 from coze_simulator.knobs import strip_directives
+from coze_simulator.state import Store
 
 MAX_ADDITIONAL_MESSAGES = 100
 MAX_META_PAIRS = 16
@@ -182,6 +183,15 @@ def _check_lone_images(messages: list[EnterMessage]) -> None:
     kinds = {item.get("type") for item in _objects(messages[-1].content)}
     if kinds == {"image"} and not any(message.text for message in messages[:-1]):
         raise bad("an image needs a text message beside it")
+
+
+def check_files(store: Store, identity: str, messages: list[EnterMessage]) -> None:
+    """Files that messages name are the identity's own."""
+    for file_id in (file_id for message in messages for file_id in message.file_ids):
+        try:
+            store.file(file_id, identity)
+        except ApiError as error:
+            raise bad("file_id is not a file of this identity") from error
 
 
 def last_user_text(body: object) -> str:

@@ -13,8 +13,8 @@ from loguru import logger
 from app.config import parse_api_keys
 from app.models import Identity
 
-Door = Literal["all", "openai"]
-"""What somebody wants to get in at: the routes for OpenAI's clients, or any other."""
+Door = Literal["all", "openai", "coze"]
+"""What somebody wants to get in at: the routes for OpenAI's or Coze's clients, or any other."""
 
 _ROOT: Final = "api_key:"
 """No host holds a colon, so no root of the organisation can be taken for a key's."""
@@ -105,6 +105,7 @@ class ApiKeys:
         self._names: dict[Door, dict[bytes, str]] = {
             "openai": _union(everywhere, self._openai.names),
             "all": everywhere,
+            "coze": everywhere,
         }
 
 

@@ -231,6 +231,9 @@ class Settings(BaseSettings):
     openai_api_keys_file: Path | None = _env("COZE_OPENAI_API_KEYS_FILE", None)
     openai_max_message_length: int = _env("COZE_OPENAI_MAX_MESSAGE_LENGTH", 100_000, ge=1, le=1_000_000)
 
+    # Coze's own clients
+    coze_max_body_bytes: int = _env("COZE_API_MAX_BODY_BYTES", 16 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+
     # Files
     max_file_bytes: int = _env("MAX_FILE_BYTES", 20 * 1024 * 1024, ge=1024, le=512 * 1024 * 1024)
     file_days: float = _env("COZE_FILE_DAYS", 90.0, gt=0, le=365, allow_inf_nan=False)

@@ -76,6 +76,10 @@ class CozeClient:
         """Whose a conversation is that was made through this client."""
         return self._credentials.name
 
+    def credential_of(self, owner: str) -> str:
+        """The credential that all of an owner's uploads and conversations share."""
+        return self._credentials.name_for(owner)
+
     def answer_failed(self, error: UpstreamError) -> None:
         """An answer that had begun failed with ``error``: that may be the credential's limit, too."""
         self._credentials.call_failed(error)
@@ -310,6 +314,30 @@ class CozeClient:
             if error.coze_code in NOT_FOUND:
                 return None
             raise
+
+    # --- for Coze's own clients --------------------------------------------------------------------------
+
+    async def pass_on(
+        self,
+        method: str,
+        path: str,
+        *,
+        conversation_id: str | None = None,
+        params: Mapping[str, str] | None = None,
+        body: object = None,
+    ) -> Reply:
+        """A call of Coze's API as somebody else made it, and what Coze answers. Sent again where nothing can
+        have come of it; where it changes nothing (GET, and a list that is asked for by POST) whatever became
+        of it."""
+        call = ApiCall(
+            method=method,
+            url=self._endpoints.url(path),
+            params=dict(params) if params else None,
+            content=None if body is None else msgspec.json.encode(body),
+            conversation_id=conversation_id,
+            safe=method == "GET" or path.endswith("/list"),
+        )
+        return await self._api.json(call, self._credentials)
 
     # --- bots, files -------------------------------------------------------------------------------------
 

@@ -11,12 +11,14 @@ its readers in the same way.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple, TypedDict
+from typing import Final, TypedDict
 
 import msgspec
 
+from app.coze.answer_message import AnswerMessage, join
 from app.coze.codes import coze_error
 from app.coze.loose_json import whole
+from app.coze.marks import as_ours, hide
 from app.coze.reading import EventReader
 from app.coze.stream import STREAM_ENDS, SSEEvent, frame
 from app.coze.wire import (
@@ -57,56 +59,6 @@ _CHAT_ENDS: Final[dict[str, Status]] = {
 _DELTA_FRAME: Final = b"event: conversation.message.delta\ndata: %b\n\n"
 
 
-class _Text(NamedTuple):
-    """What readers have of one message."""
-
-    content: str = ""
-    reasoning: str = ""
-    content_type: str = "text"
-
-
-class _AnswerMessage:
-    """One message of the answer, as the parts that came. ``complete``: readers were told that it is."""
-
-    __slots__ = ("complete", "content", "content_type", "id", "reasoning")
-
-    def __init__(self, message_id: str) -> None:
-        self.id = message_id
-        self.content: list[str] = []
-        self.reasoning: list[str] = []
-        self.content_type = "text"
-        self.complete = False
-
-    @property
-    def text(self) -> _Text:
-        return _Text(_join(self.content), _join(self.reasoning), self.content_type)
-
-    def put(self, content: str | None, reasoning: str | None, content_type: str | None) -> None:
-        """The whole of it. What is empty takes nothing back of what was there."""
-        if content:
-            self.content = [content]
-        if reasoning:
-            self.reasoning = [reasoning]
-        if content_type:
-            self.content_type = content_type
-
-    def view(self) -> dict[str, str]:
-        return {
-            "id": self.id,
-            "type": "answer",
-            "content": _join(self.content),
-            "content_type": self.content_type,
-            "reasoning_content": _join(self.reasoning),
-        }
-
-
-def _join(parts: list[str]) -> str:
-    # What was joined once stays joined, so that reading the answer now and then stays cheap.
-    if len(parts) > 1:
-        parts[:] = ["".join(parts)]
-    return parts[0] if parts else ""
-
-
 class Snapshot(TypedDict):
     """Replaces what a reader has. A message is what ``Fold.answers`` gives."""
 
@@ -122,9 +74,12 @@ class Fold:
     ``final_data``: Coze's data of the terminal chat event, for completed, canceled and requires_action.
     ``logid``: Coze's, for errors. Where ``reader`` could not read what may have been text, the answer never
     counts as completed by the stream alone: Coze's stored one has to be asked for (``adopt``).
+    ``keeps_all``: for clients of Coze's own API: what readers are not shown becomes hidden frames, and what
+    we add for them is marked (``app.coze.marks``).
     """
 
-    def __init__(self, *, logid: str | None = None) -> None:
+    def __init__(self, *, logid: str | None = None, keeps_all: bool = False) -> None:
+        self.keeps_all = keeps_all
         self.coze_chat_id: str | None = None
         self.conversation_id: str | None = None
         self.status: Status = "in_progress"
@@ -134,8 +89,10 @@ class Fold:
         self.done = False
         self.final_data: bytes | None = None
         self.logid = logid
-        self._answers: dict[str, _AnswerMessage] = {}
+        self._answers: dict[str, AnswerMessage] = {}
         self._follow_ups: list[str] = []
+        self._kept: set[str] = set()
+        """Ids of hidden messages that were kept."""
         self.reader = EventReader()
 
     @property
@@ -150,9 +107,9 @@ class Fold:
         return self.done or self.error is not None
 
     def feed(self, event: SSEEvent) -> list[bytes]:
-        """Takes one event; returns the frames for readers: mostly one, and none for what they do not get:
-        verbose messages, errors, the ends of chat and stream (whose frames the caller writes), unreadable
-        data."""
+        """Takes one event; returns the frames for readers: mostly one, and none (or a hidden one) for what
+        they do not get: verbose messages, errors, the ends of chat and stream (whose frames the caller
+        writes), unreadable data."""
         name = event.name
         if name == DELTA:
             shown = self._delta(event)
@@ -165,8 +122,7 @@ class Fold:
             self.done = True
             return []
         if name == ERROR:
-            self._upstream_error(event.data)
-            return []
+            return self._upstream_error(event.data)
         return [frame(name, self.reader.passed_on(event.data))]
 
     def reopen(self) -> None:
@@ -178,10 +134,10 @@ class Fold:
 
     def content(self) -> str:
         """The text of all answers in order of first appearance."""
-        return ANSWER_SEPARATOR.join(filter(None, (_join(item.content) for item in self._answers.values())))
+        return ANSWER_SEPARATOR.join(filter(None, (join(item.content) for item in self._answers.values())))
 
     def reasoning(self) -> str:
-        return ANSWER_SEPARATOR.join(filter(None, (_join(item.reasoning) for item in self._answers.values())))
+        return ANSWER_SEPARATOR.join(filter(None, (join(item.reasoning) for item in self._answers.values())))
 
     def follow_ups(self) -> list[str]:
         return list(self._follow_ups)
@@ -236,6 +192,11 @@ class Fold:
             if not answer.complete:
                 answer.complete = True
                 news.append(self._frame(MESSAGE_COMPLETED, answer.view()))
+        for message in messages if self.keeps_all else ():
+            if message.type in _HIDDEN and message.id not in self._kept:
+                self._kept.add(message.id)
+                machinery = {name: getattr(message, name) for name in ("id", "type", "content")}
+                news.append(hide(self._frame(MESSAGE_COMPLETED, {**machinery, "content_type": "text"})))
         for question in self._follow_ups[len(asked) :]:
             follow_up = {"type": "follow_up", "content": question, "content_type": "text"}
             news.append(self._frame(MESSAGE_COMPLETED, follow_up))
@@ -296,7 +257,7 @@ class Fold:
         elif chat.status in _CHAT_ENDS.values():
             self.status = chat.status
 
-    def _answer(self, message_id: str) -> _AnswerMessage | None:
+    def _answer(self, message_id: str) -> AnswerMessage | None:
         answer = self._answers.get(message_id)
         if answer is None:
             if len(self._answers) >= MAX_ANSWERS:
@@ -306,7 +267,7 @@ class Fold:
                     )
                 )
                 return None
-            answer = self._answers[message_id] = _AnswerMessage(message_id)
+            answer = self._answers[message_id] = AnswerMessage(message_id)
         return answer
 
     def feed_all(self, events: Iterable[SSEEvent]) -> list[bytes]:
@@ -318,9 +279,8 @@ class Fold:
                 if shown is not None:
                     frames.append(shown)
                     continue
-            elif more := self.feed(event):
-                frames += more
-                continue
+            else:
+                frames += self.feed(event)
             if self.settled:
                 break
         return frames
@@ -342,6 +302,8 @@ class Fold:
         if read is None:
             return None
         wire, data = read
+        if self.keeps_all:
+            data = data.lstrip(b" ")  # a blank in front is our mark
         kind = wire.type or "answer"
         if kind == "answer":
             answer = self._answers.get(wire.id) or self._answer(wire.id)
@@ -354,7 +316,7 @@ class Fold:
             if wire.content_type:
                 answer.content_type = wire.content_type
         elif kind in _HIDDEN:
-            return None
+            return hide(frame(DELTA, data)) if self.keeps_all else None
         return frame(DELTA, data) if b"\n" in data else _DELTA_FRAME % data
 
     def _message(self, event: SSEEvent) -> list[bytes]:
@@ -362,8 +324,11 @@ class Fold:
         if read is None:
             return []
         wire, data = read
+        if self.keeps_all:
+            data = data.lstrip(b" ")
         if wire.type in _HIDDEN:
-            return []
+            self._kept.add(wire.id)
+            return self._hidden(event.name, data)
         news: list[bytes] = []
         if wire.type == "answer":
             # The whole text has the other half, too; a half of what it does not tell again ends here.
@@ -372,6 +337,8 @@ class Fold:
                 self.reader.halves.pop((wire.id, name), None)
             news = self._end_halves(wire.id) if self.reader.halves else []
             rest = self._put(wire.id, wire.content, wire.reasoning_content, wire.content_type)
+            if rest is not None and self.keeps_all:
+                rest = [as_ours(each) for each in rest]
             news = [self.snapshot_frame()] if rest is None else news + rest
             answer = self._answers.get(wire.id)
             if answer is not None:
@@ -398,21 +365,42 @@ class Fold:
         news = self._end_halves()
         if end == "failed" or (end == "completed" and chat.error_code is not None):
             bare = integer((data or {}).get("code")) or None
-            self._fail(coze_error(chat.error_code or bare, logid=self.logid, maybe_started=True))
+            news += self._failure(
+                event.name, data, coze_error(chat.error_code or bare, logid=self.logid, maybe_started=True)
+            )
         elif end == "completed" and self.reader.has_gap:
             self.done = True  # of the stream; what the chat has said in full is stored
         elif self.error is None:
             self.status = end
             self.required_action = chat.required_action if end == "requires_action" else None
             self.final_data = told if data is not None else None
+            if data is not None:
+                news += self._hidden(event.name, told)
         return news
 
-    def _upstream_error(self, data: bytes) -> None:
+    def _hidden(self, name: str, data: bytes) -> list[bytes]:
+        return [hide(frame(name, data.lstrip(b" ")))] if self.keeps_all else []
+
+    def _failure(self, name: str, data: dict[str, object] | None, error: UpstreamError) -> list[bytes]:
+        """The first failure counts, and is kept with a text of ours: Coze's may hold what is not for
+        callers."""
+        if self.error is not None:
+            return []
+        self._fail(error)
+        told = dict(data or {})
+        if "msg" in told:
+            told["msg"] = error.message
+        if isinstance(last := told.get("last_error"), dict):
+            told["last_error"] = {**last, "msg": error.message}
+        return self._hidden(name, msgspec.json.encode(told))
+
+    def _upstream_error(self, data: bytes) -> list[bytes]:
         found = json_object(data) or {}
         detail = found.get("detail")
         logid = log_id(detail.get("logid")) if isinstance(detail, dict) else ""
         code = integer(found.get("code")) or None
-        self._fail(coze_error(code, logid=logid or self.logid, maybe_started=True))
+        told: dict[str, object] = {name: found[name] for name in ("code", "msg", "detail") if name in found}
+        return self._failure(ERROR, told, coze_error(code, logid=logid or self.logid, maybe_started=True))
 
     def _fail(self, error: UpstreamError) -> None:
         # The first error is the cause; what follows it is its echo.

@@ -92,7 +92,8 @@ class EnterMessage(msgspec.Struct, frozen=True):
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """POST /v3/chat. ``auto_save_history`` must be true when the answer is not streamed (4007)."""
+    """POST /v3/chat. ``auto_save_history`` must be true when the answer is not streamed (4007). ``passed``: a
+    body that is sent as it is, in place of all other fields but the conversation."""
 
     bot_id: str
     user_id: str
@@ -102,6 +103,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     custom_variables: dict[str, str] | None = None
     meta_data: dict[str, str] | None = None
     parameters: dict[str, object] | None = None
+    passed: dict[str, object] | None = None
 
     @property
     def query(self) -> dict[str, str]:
@@ -110,6 +112,8 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def body(self, *, stream: bool) -> bytes:
         """JSON. ``stream`` is always written out: the defaults of Coze and coze-studio differ."""
+        if self.passed is not None:
+            return msgspec.json.encode({**self.passed, "stream": stream})
         wire: dict[str, object] = {
             "bot_id": self.bot_id,
             "user_id": self.user_id,

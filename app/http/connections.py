@@ -14,6 +14,9 @@ from typing import Final, Protocol, TypeVar
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
+BREAK_OFF: Final = "break_off"
+"""Key in a scope's ``state``: a function that ends the connection behind what was sent, so that its client
+can tell that this is not the end of the answer."""
 MOST_HEAD_BYTES: Final = 128 * 1024
 """Of a request line with its headers; and of anything else that is no body, such as trailers."""
 MOST_HEADERS: Final = 256

@@ -98,11 +98,12 @@ class _Caller(SecurityBase):
     twice is refused; where there is no HtySudoerToken, by ``Authorization: Bearer`` and an API key. Proxies
     put bearers of their own in there, so it never counts beside the former.
 
-    ``door``: for OpenAI's clients, which have no other header, the bearer may be an HTY token, too.
+    ``door``: for clients of a foreign API, which have no other header, the bearer may be an HTY token, too.
     """
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._is_foreign = door != "all"
         self.model = HTTPBearer()  # FastAPI wants one; ``ways_in`` has the right ones
         self.scheme_name = door
 
@@ -128,9 +129,9 @@ class _Caller(SecurityBase):
         if len(bearers) == 1 and (known := resources.api_keys.identify(bearers[0], self._door)) is not None:
             return known
         try:
-            return await resources.verifier.identify(bearers if self._door == "openai" else [], hosts)
+            return await resources.verifier.identify(bearers if self._is_foreign else [], hosts)
         except AuthMissing:
-            if self._door == "openai" or resources.api_keys.any:
+            if self._is_foreign or resources.api_keys.any:
                 raise AuthInvalid(_NO_KEY) from None
             raise
 
@@ -138,7 +139,7 @@ class _Caller(SecurityBase):
         try:
             return await resources.verifier.identify(tokens, hosts)
         except AuthMissing:
-            if self._door == "openai" and not tokens:
+            if self._is_foreign and not tokens:
                 raise AuthMissing(_SEND_A_KEY) from None
             raise
 
@@ -149,6 +150,8 @@ _SEND_A_KEY: Final = "Send `Authorization: Bearer <API key>`, or an HTY token th
 ContextDep = Annotated[RequestContext, Depends(_Caller("all"))]
 OpenAIContextDep = Annotated[RequestContext, Depends(_Caller("openai"))]
 """For OpenAI's clients."""
+CozeContextDep = Annotated[RequestContext, Depends(_Caller("coze"))]
+"""For Coze's own clients."""
 
 
 def _bearers(values: list[str]) -> list[str]:

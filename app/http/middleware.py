@@ -42,6 +42,7 @@ _EXPOSED_HEADERS: Final = [
     "X-Coze-Chat-Id",
     "X-Request-Id",
     "X-Coze-Logid",
+    "X-Tt-Logid",
     "Location",
     "Retry-After",
     "RateLimit-Limit",

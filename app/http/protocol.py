@@ -6,6 +6,7 @@ uvicorn's own choice for these is h11, which costs more CPU for each piece of a 
 
 import asyncio
 import contextvars
+from functools import partial
 from typing import Any, Final, cast
 
 import httptools
@@ -21,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from app.exceptions import HeadersTooLarge, ServiceError, TargetTooLong, ValidationFailed
 from app.http.connections import (
+    BREAK_OFF,
     HEAD_SECONDS,
     LINGER_BYTES,
     MOST_HEAD_BYTES,
@@ -355,10 +357,16 @@ class HttpProtocol(HttpToolsProtocol):
     # -- HTTP/1.0: its clients do not know chunks (RFC 9112, 6.1) -------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        cycle.scope["state"][BREAK_OFF] = partial(self._break_off, cycle)
         if cycle.scope["http_version"] != "1.1":
             cycle.waiting_for_100_continue = False
             app = _without_chunks(cycle, app)
         super()._start_asgi_task(cycle, _told_of_half_close(app))
+
+    def _break_off(self, cycle: RequestResponseCycle) -> None:
+        cycle.disconnected = True  # so that uvicorn does not take it for a fault
+        cycle.keep_alive = False
+        self._close()
 
     # -- what cannot be parsed: answered by the app, so that it has an id, a log line and all headers -------
 

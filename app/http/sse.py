@@ -6,7 +6,7 @@ has read all there is.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import orjson
@@ -15,7 +15,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.error_handlers import error_body, error_response
-from app.exceptions import ServiceError
+from app.exceptions import ServiceError, ShuttingDown
+from app.http.connections import BREAK_OFF
 from app.http.middleware import SERVER_SEND, STRAIGHT_BYTES
 from app.http.protocol import HALF_CLOSED
 from app.models import Cursor, success_json, task_status_of
@@ -28,6 +29,7 @@ _RETRY: Final = b"retry: 1000\n\n"
 _HEARTBEAT: Final = b": keep-alive\n\n"
 _DOUBTFUL_SECONDS: Final = 1.0
 """Heartbeat for a client that sends nothing more: it reads, or it is gone and only writing finds that out."""
+_COLON: Final = 0x3A
 _RECONNECT: Final = b'event: reconnect\ndata: "come back with your last id"\n\n'
 STREAM_HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -51,9 +53,14 @@ def without_separators(piece: bytes) -> bytes:
 
 
 def render(batch: Batch) -> bytes:
-    """The frames with their ids, in one piece: what arrived together is written together."""
+    """The frames with their ids, in one piece: what arrived together is written together. What is hidden
+    (``app.coze.marks``: it begins with a colon) is for readers of another dialect."""
     epoch = batch.epoch
-    return b"".join(b"id: %d-%d\n%s" % (epoch, n, frame) for n, frame in enumerate(batch.frames, batch.first))
+    return b"".join(
+        b"id: %d-%d\n%s" % (epoch, n, frame)
+        for n, frame in enumerate(batch.frames, batch.first)
+        if frame[0] != _COLON
+    )
 
 
 def result_json(found: Ending) -> bytes:
@@ -85,7 +92,8 @@ class Dialect(Protocol):
     """How frames are written for one client. It may keep what that has, so each stream has its own.
 
     ``opening`` is written first, ``heartbeat`` in silence, ``ending`` or ``error`` last, or ``reconnect``
-    where this process leaves.
+    where this process leaves. None as the last word: there is none that a client would understand, and the
+    connection is broken off.
     ``batch``, ``ending`` and ``reconnect`` may raise ``ServiceError``: then the stream ends with ``error``,
     or is refused where nothing of it was sent yet.
     """
@@ -96,8 +104,8 @@ class Dialect(Protocol):
     def heartbeat(self) -> bytes: ...
     def batch(self, batch: Batch) -> bytes: ...
     def ending(self, ending: Ending, last: Cursor) -> bytes: ...
-    def error(self, error: ServiceError, request_id: str) -> bytes: ...
-    def reconnect(self) -> bytes: ...
+    def error(self, error: ServiceError, request_id: str) -> bytes | None: ...
+    def reconnect(self) -> bytes | None: ...
 
 
 class CozeEvents:
@@ -120,6 +128,10 @@ class CozeEvents:
 _COZE_EVENTS: Final = CozeEvents()
 
 
+def _nothing() -> None:
+    pass
+
+
 class EventStream(Response):
     """Writes what a reader brings until the chat's end, the client's departure, or that of this process.
 
@@ -134,6 +146,7 @@ class EventStream(Response):
         dialect: how frames are written.
         patience: seconds for which the head is held back until the dialect has something to say beyond its
             opening. Until then a failure is an answer with a status of its own.
+        headers: that go along.
     """
 
     def __init__(
@@ -146,8 +159,9 @@ class EventStream(Response):
         on_close: Callable[[], None],
         dialect: Dialect = _COZE_EVENTS,
         patience: float = 0.0,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(headers={**STREAM_HEADERS, "X-Coze-Chat-Id": chat_id})
+        super().__init__(headers={**STREAM_HEADERS, "X-Coze-Chat-Id": chat_id, **(headers or {})})
         del self.headers["content-length"]
         self._reader = reader
         self._dialect = dialect
@@ -185,7 +199,11 @@ class EventStream(Response):
             error.headers["X-Coze-Chat-Id"] = self.headers["X-Coze-Chat-Id"]
             await error_response(error, scope)(scope, receive, send)
             return
-        if not self._gone:
+        if last is None and not self._begun:
+            await error_response(ShuttingDown(), scope)(scope, receive, send)
+        elif last is None:
+            scope["state"].get(BREAK_OFF, _nothing)()  # without it a server does so by itself, and complains
+        elif not self._gone:
             await self._send(send, last, more=False)
         elif not self._begun:
             raise ClientDisconnect
@@ -197,9 +215,10 @@ class EventStream(Response):
         body = without_separators(piece)
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
-    async def _follow(self, send: Send, straight: Send, silence: IdleTimer, request_id: str) -> bytes:
-        """Writes what there is, all at once, as often as there is something; returns the last words. Behind
-        the first piece ``straight`` takes it to the server, past the middleware, which has seen the head.
+    async def _follow(self, send: Send, straight: Send, silence: IdleTimer, request_id: str) -> bytes | None:
+        """Writes what there is, all at once, as often as there is something; returns the last words, None
+        where there are none. Behind the first piece ``straight`` takes it to the server, past the middleware,
+        which has seen the head.
 
         Raises ``ServiceError`` where there was none before.
         """
@@ -217,7 +236,7 @@ class EventStream(Response):
                 if self._gone:
                     return b""
                 if self._shutdown.streams_end and not found.frames:
-                    return piece + dialect.reconnect()
+                    return await self._last(send, piece, dialect.reconnect())
                 if not (news or self._begun or loop.time() >= held_until):
                     continue
                 if not piece and silence.due:
@@ -235,10 +254,15 @@ class EventStream(Response):
             if not self._begun and self._patience:
                 raise
             # The status is out already: what goes wrong now is told by an event, behind what was said.
-            return piece + dialect.error(error, request_id)
+            return await self._last(send, piece, dialect.error(error, request_id))
         finally:
             first.cancel()
         return b""
+
+    async def _last(self, send: Send, piece: bytes, word: bytes | None) -> bytes | None:
+        if word is None and piece:
+            await self._send(send, piece)
+        return None if word is None else piece + word
 
     async def _watch_client(self, receive: Receive, silence: IdleTimer) -> None:
         while (message := await receive())["type"] != "http.disconnect":

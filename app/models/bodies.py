@@ -80,7 +80,7 @@ class EnterMessage(_WithMetaData):
         return self
 
 
-def _check_json(value: JsonValue | dict[str, JsonValue]) -> None:
+def check_json(value: JsonValue | dict[str, JsonValue]) -> None:
     """What every reader of JSON takes: 64-bit integers, finite numbers, nesting within bounds."""
     level: list[Any] = [value]
     for _ in range(_MAX_DEPTH):
@@ -217,7 +217,7 @@ class SendMessage(_WithMetaData):
             {attachment.type for attachment in self.attachments or []}
         ):
             raise ValueError("message must not be blank")
-        _check_json(self.parameters)
+        check_json(self.parameters)
         return self
 
     def says_it_without_words(self, types: Collection[FileType | None]) -> bool:
@@ -244,7 +244,7 @@ class Regenerate(_Body):
 
     @model_validator(mode="after")
     def _parameters_are_json(self) -> "Regenerate":
-        _check_json(self.parameters)
+        check_json(self.parameters)
         return self
 
 

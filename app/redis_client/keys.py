@@ -172,6 +172,19 @@ class Keys:
         that is to be added."""
         return Key(f"{self.prefix}{{{name}}}:listed:{user}")
 
+    def owned(self, owner: str, digest: str) -> Key:
+        """A conversation that an owner has, by whatever user. ``owner``: his digest."""
+        return Key(f"{self.prefix}{{{owner}}}:owned:{digest}")
+
+    def owned_lists(self, owner: str) -> Key:
+        """An owner's conversations by expiry; a bot's id completes it."""
+        return Key(f"{self.prefix}{{{owner}}}:owned_by:")
+
+    def labelled(self, name: str) -> Key:
+        """Conversations of owners that users of one name in one root have begun, so that they can be
+        erased."""
+        return Key(f"{self.prefix}{{{name}}}:labelled")
+
     def usage(self, shard: int, owner: str = "", root: str = "") -> UsageKeys:
         """What an owner has used in this shard's chats, and who of his root has used anything. A day's number
         is to be added; where they are not given ``owner`` and ``root``, too."""

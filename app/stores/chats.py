@@ -191,6 +191,12 @@ class ChatStore:
         if done == b"running":
             raise ChatState("The chat is not over yet")
 
+    async def by_coze_id(self, session_id: str, coze_chat_id: str) -> str | None:
+        """Our id of a chat of a session that serves a conversation; None where it is not kept (any more)."""
+        key = self._keys.chats(session_id)
+        found = await self._redis.run(Text("HGET", key, f"coze:{coze_chat_id}"))
+        return found.decode() if found is not None else None
+
     async def continuation(self, chat_id: str, session_id: str, key: IdempotencyKey) -> Continuation | None:
         """What the tool outputs that came with this key led to; None where it is new.
 

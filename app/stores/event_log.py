@@ -91,6 +91,7 @@ class LogWriter:
     def commit_ids(self, log: OpenLog, coze_chat_id: str, conversation_id: str, credential: str = "") -> None:
         """Not on the tick but at once: a takeover without them would have to search."""
         log.ids = log.known_ids = (coze_chat_id, conversation_id, credential)
+        log.ids_stored = False
         self._mark(log, urgent=True)
 
     def finish(self, log: OpenLog, frames: Iterable[bytes], end: ChatEnd) -> None:
@@ -272,8 +273,11 @@ class LogWriter:
             self._not_written(log, kind, reply)
         elif kind == "end":
             await self._handle_end(log, cast("tuple[bytes, bytes, bytes, int]", reply))
-        if kind == "ids":
+        if kind == "ids" and not isinstance(reply, Exception):
             log.ids = None
+            if reply:
+                log.ids_stored = True
+                log.grown.notify()
 
     def _not_written(self, log: OpenLog, kind: str, reply: Exception) -> None:
         """Tried again at the next tick; but readers do not wait for an end that Redis refuses."""

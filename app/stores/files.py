@@ -28,6 +28,13 @@ def image_file_id(owner: str, user_id: str, credential: str, data: bytes) -> str
     return f"coze_file_{0:013d}_{token[:21]}"
 
 
+def coze_file_id(owner: str, coze_id: str) -> str:
+    """The id of a file that its owner knows by Coze's id."""
+    digest = hashlib.sha256("\0".join((owner, "coze", coze_id)).encode()).digest()
+    token = base64.b32encode(digest).decode().lower()
+    return f"coze_file_{0:013d}_{token[:21]}"
+
+
 @dataclass(frozen=True, slots=True)
 class FileRecord:
     """``user``: the user's name in the indexes. ``user_id`` is empty for a file of the owner's own.

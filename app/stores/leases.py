@@ -189,6 +189,14 @@ class LeaseStore:
         )
         return int(epoch or 0), (coze_chat_id or b"").decode()
 
+    async def ids_at_coze(self, chat_id: str) -> tuple[str, str, str]:
+        """Coze's chat and conversation id of a chat that is not over, and whose they are there; empty where
+        they are not known yet."""
+        names = ("coze_chat_id", "conversation_id", "credential")
+        found = await self._redis.run(Fields("HMGET", self._keys.run(chat_id), *names))
+        chat, conversation, credential = ((value or b"").decode() for value in found)
+        return chat, conversation, credential
+
     async def queued(self) -> int:
         """How many chats wait in their sessions' queues."""
         return sum(

@@ -74,6 +74,8 @@ class OpenLog:
     """Coze's chat and conversation id and whose they are there, waiting to be committed."""
     known_ids: tuple[str, str, str] | None = None
     """The same for as long as the chat runs: what Redis has lost is committed again."""
+    ids_stored: bool = False
+    """They are in Redis."""
     sent: tuple[int, bytes] | None = None
     """A batch (last frame, frames) whose reply is not known: it is sent again unchanged."""
     outages: int | None = None

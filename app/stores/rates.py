@@ -38,17 +38,19 @@ class RateStore:
         self._per_minute = per_minute
         self._payers: OrderedDict[str, Payer] = OrderedDict()
 
-    async def take(self, kind: RateKind, owner: str, user: str) -> None:
+    async def take(self, kind: RateKind, owner: str, user: str | None) -> None:
         """One token of the user's, his owner's, its root's and the service's bucket; none where one of them
-        has none. ``user``: as the indexes name him.
+        has none. ``user``: as the indexes name him; None: the call is nobody's in particular.
 
         Raises ``RateLimited`` with the layer, ``Retry-After`` and ``RateLimit-*``.
         """
         limits = self._per_minute[kind]
         rates = limits.numbers(owner)
+        if user is None:
+            rates = [0, *rates[1:]]
         if not any(rates):
             return
-        names = whose(owner, user)
+        names = whose(owner, user or "")
         wait_ms, layer = await self._redis.run(
             rate_take(buckets=self._keys.rate(kind, names.user, names.owner, names.root), per_minute=[*rates])
         )

@@ -211,6 +211,34 @@ def conversation_forget(*, conversations: Key, records: Key, lists: Key, user: s
     many went."""
 
 @Script
+def owned_remember(*, record: Key, lists: Key, ttl: int, bot: str, fields: list[Arg]) -> list[bytes]:
+    """Writes down that an owner has a conversation. ``lists``: what the names of his lists begin with, one
+    for each bot. -> its fields and values, which are those of whoever came first."""
+
+@Script
+def owned_use(*, record: Key, lists: Key, ttl: int) -> list[bytes]:
+    """-> its fields and values, none where the owner has no such conversation."""
+
+@Script
+def owned_serve(
+    *, record: Key, lists: Key, ttl: int, ended: str, session_id: str, user_id: str, bot: str
+) -> list[bytes]:
+    """Puts ``session_id`` in the place of the session that has ``ended`` ('' where there was none). The first
+    chat says whose the conversation is, and with which bot. -> as ``owned_use``."""
+
+@Script
+def owned_label(*, labelled: Key, member: str, ttl: int) -> None:
+    """A user has begun a conversation: whoever erases him finds it."""
+
+@Script
+def owned_change(*, record: Key, fields: list[Arg]) -> int:
+    """-> 0 where the owner has no such conversation any more."""
+
+@Script
+def owned_forget(*, record: Key, lists: Key) -> int:
+    """-> 0 where there was nothing to forget."""
+
+@Script
 def rate_take(*, buckets: RateKeys, per_minute: list[Arg]) -> tuple[int, int]:
     """``per_minute``: the rates of all layers, 0 = none.
 

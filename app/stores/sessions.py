@@ -86,8 +86,14 @@ class SessionRecord:
 
     @property
     def single(self) -> bool:
-        """It is there for one chat alone: neither listed nor counted, and soon forgotten."""
+        """It is there for one chat alone, or for Coze's clients: neither listed nor counted, and soon
+        forgotten."""
         return b"single" in self._fields
+
+    @property
+    def serves_conversation(self) -> bool:
+        """It is there for a conversation of Coze's own clients, who know their chats by Coze's ids."""
+        return self._fields.get(b"single") == b"conversation"
 
     @property
     def opening_messages(self) -> list[JsonObject]:
@@ -181,18 +187,20 @@ class SessionStore:
         metadata: dict[str, str],
         idempotency: str = "",
         single: bool = False,
+        serves_conversation: bool = False,
         conversation: tuple[str, str] | None = None,
         title: str = "",
     ) -> SessionRecord:
         """Creates a session; repeated with the same id it answers the same. ``idempotency``: digest of the
         Idempotency-Key, to be erased with it. ``single``: for one chat alone, within no limit.
+        ``serves_conversation``: within none either, for any number of chats of one conversation.
         ``conversation``: id and credential of the one that it goes on with. ``title``: '' for that of its
         first message.
 
         The index is written first: what is forgotten there expires by itself, whereas a session that
         no index knows would escape the limits. Raises ``SessionLimitReached``.
         """
-        if single:
+        if single or serves_conversation:
             await self.index.enter_single(session_id, identity.owner, user_id)
         else:
             await self._eviction.make_room(session_id, identity.owner, user_id)
@@ -207,8 +215,8 @@ class SessionStore:
         }
         if title:
             fields["title"] = title
-        if single:
-            fields["single"] = "1"
+        if single or serves_conversation:
+            fields["single"] = "conversation" if serves_conversation else "1"
         if conversation is not None:
             conversation_id, credential = conversation
             fields |= {"conversation_id": conversation_id, "credential": credential, "kept": now_ms()}

@@ -11,11 +11,18 @@ from app.coze.client import CozeClient
 from app.coze.replies import Reply
 from app.coze.wire import text
 from app.exceptions import BotNotFound, UpstreamError
+from app.tasks.passed import Passed
 
 _KEPT_SECONDS: Final = 600.0
 _FAILURE_SECONDS: Final = 10.0
 """So long Coze is not asked again after it has failed, however many callers want to know."""
 _MOST_QUESTIONS: Final = 20
+_OF_COZE: Final = (
+    *("bot_id", "name", "description", "icon_url", "create_time", "update_time", "version"),
+    *("onboarding_info", "bot_mode", "background_image_info", "default_user_input_type", "voice_info_list"),
+    *("shortcut_commands", "media_config"),
+)
+"""What an app needs to show a bot. The rest is how it is made: prompt, knowledge, plug-ins, model."""
 
 
 @dataclass(slots=True)
@@ -64,6 +71,13 @@ class BotService:
         if known.reply is None:
             raise known.failure or BotNotFound
         return known.reply
+
+    async def for_coze_clients(self, bot_id: str) -> Passed:
+        """What clients of Coze's own API may know of the bot, in its shape: not how it is made. Raises as
+        ``described``."""
+        reply = await self.described(bot_id)
+        bot = reply.data if isinstance(reply.data, dict) else {}
+        return Passed({name: bot[name] for name in _OF_COZE if name in bot}, reply.logid, {})
 
     async def _view_or_id(self, bot_id: str) -> dict[str, object]:
         try:

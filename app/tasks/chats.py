@@ -29,7 +29,7 @@ from app.models import (
     SubmitToolOutputs,
 )
 from app.models.bodies import Regenerate
-from app.stores.chats import ANY_CHAT, ChatStore, status_of
+from app.stores.chats import ANY_CHAT, BusyPolicy, ChatStore, status_of
 from app.stores.index import user_key
 from app.stores.leases import LeaseStore, SubmittedOutputs
 from app.stores.log_reader import LogReader
@@ -37,7 +37,7 @@ from app.stores.open_log import OpenLog
 from app.stores.rates import Payer, RateStore
 from app.stores.sessions import IdempotencyKey
 from app.stores.usage import UsageStore
-from app.tasks.drafts import NO_NOTES, Drafts, carries_files
+from app.tasks.drafts import NO_NOTES, Draft, Drafts, carries_files
 from app.tasks.frames import tool_call_ids
 from app.tasks.job import Fresh
 from app.tasks.places import Place, Places
@@ -183,6 +183,24 @@ class ChatService:
         await self._usage.check_quota(*payer)
         await self._sessions.conversation_made(session_id)
         draft = await self._drafts.of(identity, session_id, body, notes)
+        key = idempotency_of(idempotency_key, body)
+        return await self.enter(
+            identity, place, draft, request_id, on_busy=body.on_busy, key=key, after=after
+        )
+
+    async def enter(
+        self,
+        identity: Identity,
+        place: Place,
+        draft: Draft,
+        request_id: str,
+        *,
+        on_busy: BusyPolicy = "reject",
+        key: IdempotencyKey | None = None,
+        after: str = "",
+    ) -> Started:
+        """Creates the chat in Redis and starts it, or leaves it in its session's queue."""
+        session_id = draft.new.session_id
         place.has(len(draft.new.request))
         if self._chats.away:
             raise RedisUnavailable
@@ -190,22 +208,22 @@ class ChatService:
             created = await self._chats.create(
                 draft.new,
                 identity,
-                on_busy=body.on_busy,
+                on_busy=on_busy,
                 max_queued=self._max_queued,
-                idempotency=idempotency_of(idempotency_key, body),
+                idempotency=key,
                 after=after,
             )
         except RedisUnavailable:
             # Redis may have done it and only its answer be lost: then nobody would own the chat.
             chat_id = draft.chat.chat_id
-            adopt = partial(self._adopt, chat_id, session_id, wanted=idempotency_key is not None)
+            adopt = partial(self._adopt, chat_id, session_id, wanted=key is not None)
             self._in_background(adopt, f"adopt:{chat_id}")
             raise
         if created.index_due:
             self._running.move_in_indexes(created.session)
         if created.kind == "started":
             self._running.start_new(created.session, draft, request_id)
-        for other in (created.displaced, created.in_the_way if body.on_busy == "interrupt" else None):
+        for other in (created.displaced, created.in_the_way if on_busy == "interrupt" else None):
             if other is not None:
                 self._in_background(partial(self._running.cancel, other, session_id), f"cancel:{other}")
         return Started(created.chat_id, Cursor(0, 0))

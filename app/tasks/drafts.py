@@ -24,7 +24,8 @@ NO_NOTES: Final[Mapping[str, str]] = MappingProxyType({})
 
 class Prompt(msgspec.Struct, omit_defaults=True):
     """A message as it is kept with the chat's run. ``content``: with attachments, the message as Coze's
-    object_string, which then counts instead. ``credential``: whose the attachments are at Coze."""
+    object_string, which then counts instead. ``credential``: whose the attachments are at Coze. ``passed``: a
+    body of Coze's own API, which is sent as it is instead of all else."""
 
     message: str
     content: str = ""
@@ -33,6 +34,7 @@ class Prompt(msgspec.Struct, omit_defaults=True):
     custom_variables: dict[str, str] | None = None
     meta_data: dict[str, str] = {}
     parameters: dict[str, object] | None = None
+    passed: dict[str, object] | None = None
 
     @property
     def messages(self) -> list[EnterMessage]:
@@ -49,9 +51,13 @@ class Draft(NamedTuple):
     new: NewChat
 
 
-def _draft(
-    session_id: str, prompt: Prompt, attachments: list[SentAttachment], notes: Mapping[str, str]
+def draft_of(
+    session_id: str,
+    prompt: Prompt,
+    attachments: Sequence[SentAttachment] = (),
+    notes: Mapping[str, str] = NO_NOTES,
 ) -> Draft:
+    """A chat of the session that asks for what the prompt says."""
     moment, chat_id = iso(), new_chat_id(session_id)
     chat = Chat(
         chat_id=chat_id,
@@ -62,11 +68,11 @@ def _draft(
             timestamp=moment,
             message_id=f"msg_{chat_id[-20:]}",
             metadata=prompt.meta_data,
-            attachments=attachments or None,
+            attachments=list(attachments) or None,
         ),
         created_at=moment,
         updated_at=moment,
-        metadata=dict(notes),
+        metadata={**notes, **_passed_metadata(prompt.passed)},
     )
     queued = chat.model_copy(update={"status": "pending"})
     record, frames = chat.model_dump_json().encode(), (chat_frame(chat), chat_frame(queued))
@@ -74,12 +80,20 @@ def _draft(
     return Draft(chat, prompt, NewChat(chat_id, session_id, record, *frames, request, title))
 
 
-def _title(message: str, attachments: list[SentAttachment]) -> str:
+def _title(message: str, attachments: Sequence[SentAttachment]) -> str:
     """What a session is called by its first message: the begin of it, as one line of plain characters."""
     names = (each.file_name or each.type for each in attachments)
     shown = "".join(c if c.isprintable() else " " for c in message[:_TITLE_SOURCE] or next(names, ""))
     line = " ".join(shown.split())
     return line if len(line) <= _TITLE_CHARS else line[: _TITLE_CHARS - 1].rstrip() + "…"
+
+
+def _passed_metadata(body: dict[str, object] | None) -> dict[str, str]:
+    """What has to be known of a body that is passed on once the chat is over."""
+    if body is None:
+        return {}
+    unsaved = {"auto_save_history": "false"} if body.get("auto_save_history") is False else {}
+    return {"bot_id": str(body.get("bot_id", "")), **unsaved}
 
 
 class Drafts:
@@ -113,7 +127,7 @@ class Drafts:
             parameters=dict(body.parameters) if body.parameters is not None else None,
         )
         sent = await self._attach(identity, session_id, body, prompt) if carries_files(body) else []
-        return _draft(session_id, prompt, sent, notes)
+        return draft_of(session_id, prompt, sent, notes)
 
     async def _attach(
         self, identity: Identity, session_id: str, body: SendMessage, prompt: Prompt

@@ -20,7 +20,7 @@ from app.exceptions import (
     wrong_field,
 )
 from app.models import Identity
-from app.stores.files import FileRecord, FileStore, image_file_id
+from app.stores.files import FileRecord, FileStore, coze_file_id, image_file_id
 from app.stores.index import user_key
 from app.stores.rates import RateStore
 from app.tasks.file_types import HEAD_BYTES, clean_name, sniff
@@ -104,6 +104,17 @@ class FileService:
         with self._streams.taken(identity.owner):  # it keeps a connection for as long as it takes
             return await self._pass_on(file, owner, user_id or "", credential, new_id("file"))
 
+    async def upload_for_owner(self, identity: Identity, file: ArrivingFile) -> FileRecord:
+        """A file of the owner's own, in the name at Coze that all of his conversations there have; he knows
+        it by Coze's id. Raises as ``upload``."""
+        owner = identity.owner
+        with self._streams.taken(owner):
+            return await self._pass_on(file, owner, "", self._coze.credential_of(owner), None)
+
+    async def get_of_owner(self, identity: Identity, coze_id: str) -> FileRecord:
+        """Raises ``FileNotFound``."""
+        return await self.get(identity, coze_file_id(identity.owner, coze_id))
+
     async def enclosed(
         self, identity: Identity, files: Sequence[FileInMemory], *, session_id: str | None, user_id: str
     ) -> list[FileRecord]:
@@ -140,11 +151,12 @@ class FileService:
         return record
 
     async def _pass_on(
-        self, source: ArrivingFile, owner: str, user_id: str, credential: str, file_id: str
+        self, source: ArrivingFile, owner: str, user_id: str, credential: str, file_id: str | None
     ) -> FileRecord:
+        """``file_id`` None: it is made of Coze's."""
         self._shutdown.refuse_if_begun()
         user = user_key(owner, user_id)
-        await self._rates.take("files", owner, user)
+        await self._rates.take("files", owner, user if file_id is not None else None)
         coze, begun = self._coze.using(credential), time.monotonic()
         upload = await self._begin(source)
         left = max(1.0, self._seconds - (time.monotonic() - begun))
@@ -158,7 +170,7 @@ class FileService:
             raise CozeApiError("Coze has another number of bytes than was sent", logid=file.logid)
         now = now_ms()
         record = FileRecord(
-            file_id=file_id,
+            file_id=file_id or coze_file_id(owner, file.id),
             owner=owner,
             user=user,
             user_id=user_id,
@@ -199,6 +211,16 @@ def file_view(record: FileRecord) -> dict[str, object]:
         "mime": record.mime,
         "created_at": iso(record.created),
         "expires_at": iso(record.expires),
+    }
+
+
+def coze_file_view(record: FileRecord) -> dict[str, object]:
+    """The same as Coze has it, under its id."""
+    return {
+        "id": record.coze_id,
+        "bytes": record.size,
+        "created_at": record.created // 1000,
+        "file_name": record.name,
     }
 
 

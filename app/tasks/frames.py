@@ -66,10 +66,10 @@ def chat_frame(chat: Chat) -> bytes:
     return frame("chat", orjson.dumps(data))
 
 
-def fold_frames(frames: Iterable[bytes]) -> Fold:
+def fold_frames(frames: Iterable[bytes], *, keeps_all: bool = False) -> Fold:
     """The answer as far as a log tells it: Coze's events, and snapshots in place of what was trimmed. What
-    the fold returns is in the log already."""
-    fold, decoder = Fold(), SSEDecoder()
+    the fold returns is in the log already. ``keeps_all``: for what comes then, see ``Fold``."""
+    fold, decoder = Fold(keeps_all=keeps_all), SSEDecoder()
     for each in frames:
         for event in decoder.feed(each):
             if event.name == "snapshot":

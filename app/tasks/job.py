@@ -110,6 +110,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.at_coze = self.start.at_coze
+        self.fold.keeps_all = self.session.serves_conversation
 
     def cancel(self) -> None:
         """Asks its task to end the chat as cancelled."""
@@ -138,6 +139,14 @@ class Job:
     @property
     def tool_outputs(self) -> list[dict[str, str]] | None:
         return self.start.outputs if isinstance(self.start, ToolOutputs) else None
+
+    @property
+    def keeps_history(self) -> bool:
+        """Coze stores the chat, so that it can be asked for."""
+        passed = self.prompt.passed
+        return (
+            self.session.auto_save_history if passed is None else passed.get("auto_save_history") is not False
+        )
 
     @property
     def conversation_id(self) -> str | None:

@@ -38,6 +38,8 @@ _AFTER_END_SECONDS: Final = 2.0
 _CANCEL_SECONDS: Final = 5.0
 _SEARCH_TRIES: Final = 3
 _SUBMIT_AGAIN: Final = 3
+_MOST_META: Final = 16
+"""Pairs of meta_data that Coze takes. Who has as many is not given ours."""
 _CLOCK_MARGIN: Final = 300
 """Seconds by which Coze's clock and ours may differ."""
 _REPAIR_PAUSE: Final = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -55,10 +57,10 @@ class Runner:
     _user_id_scope: Literal["root", "owner", "none"]
     _metrics: Metrics
 
-    def _user_at_coze(self, session: SessionRecord) -> str:
-        root, _, person = session.owner.partition("|")
+    def _user_at_coze(self, owner: str, user_id: str) -> str:
+        root, _, person = owner.partition("|")
         scopes = {"root": f"{root}:", "owner": f"{root}|{person}:", "none": ""}
-        return scopes[self._user_id_scope] + session.user_id
+        return scopes[self._user_id_scope] + user_id
 
     async def run(self, job: Job) -> None:
         """Ends when the chat has an end, in whatever way; the end is then on its way to Redis.
@@ -205,7 +207,7 @@ class Runner:
         pause = _BUSY_PAUSE
         while True:
             try:
-                if job.tool_outputs is not None or self._use_stream or not job.session.auto_save_history:
+                if job.tool_outputs is not None or self._use_stream or not job.keeps_history:
                     await self._stream(job)
                 else:
                     chat = await self._coze_of(job).create_chat(self._request(job))
@@ -248,16 +250,33 @@ class Runner:
         two persons where the setting says so.
         """
         session, prompt = job.session, job.prompt
+        if prompt.passed is not None:
+            return self._passed_on(job, prompt.passed)
         opening = msgspec.convert(session.opening_messages, list[EnterMessage])
         return ChatRequest(
             bot_id=session.bot_id,
-            user_id=self._user_at_coze(session),
+            user_id=self._user_at_coze(session.owner, session.user_id),
             messages=[*opening, *prompt.messages],
             conversation_id=session.conversation_id,
             auto_save_history=session.auto_save_history,
             custom_variables=prompt.custom_variables,
             meta_data={**prompt.meta_data, OUR_META_KEY: job.chat.chat_id},
             parameters=prompt.parameters,
+        )
+
+    def _passed_on(self, job: Job, body: dict[str, object]) -> ChatRequest:
+        """A body of Coze's own API, unread but for whom and what it names."""
+        user_id, meta = str(body.get("user_id") or ""), body.get("meta_data")
+        passed = {**body, "user_id": self._user_at_coze(job.session.owner, user_id) if user_id else user_id}
+        if meta is None or (isinstance(meta, dict) and len(meta) < _MOST_META):
+            passed["meta_data"] = {**(meta or {}), OUR_META_KEY: job.chat.chat_id}
+        return ChatRequest(
+            bot_id=job.session.bot_id,
+            user_id=user_id,
+            messages=[],
+            conversation_id=job.session.conversation_id,
+            auto_save_history=job.keeps_history,
+            passed=passed,
         )
 
     def _open_stream(self, job: Job) -> AbstractAsyncContextManager[CozeStream]:
@@ -308,7 +327,7 @@ class Runner:
 
         Goes on until the chat's deadline: only when Coze itself has failed does the chat fail.
         """
-        if not job.session.auto_save_history:
+        if not job.keeps_history:
             raise cause or CozeApiError(
                 "The stream from Coze was cut, and with auto_save_history=false Coze keeps no answer",
                 logid=job.fold.logid,

@@ -111,7 +111,8 @@ class RunningChats:
         job = claimed_job(claim, start or start_of(claim), request_id)
         if not claim.unowned:
             job.log.earlier = await self._logs.whole(claim.chat_id)
-            job.resume_from(fold_frames(f for entry in job.log.earlier for f in entry.frames))
+            frames = (f for entry in job.log.earlier for f in entry.frames)
+            job.resume_from(fold_frames(frames, keeps_all=job.session.serves_conversation))
             self._writer.append(job.log, [job.fold.snapshot_frame()])
         self.start(job)
         return job

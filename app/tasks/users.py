@@ -13,6 +13,7 @@ from app.models import Identity
 from app.stores.conversations import ConversationStore
 from app.stores.files import FileStore
 from app.stores.index import user_key
+from app.stores.owned import Owned, OwnedStore
 from app.stores.rates import RateStore
 from app.stores.sessions import SessionRecord
 from app.stores.usage import UsageStore
@@ -32,6 +33,7 @@ class UserService:
     _usage: UsageStore
     _rates: RateStore
     _conversations: ConversationStore
+    _owned: OwnedStore
     _sessions: SessionService
     _shutdown: Shutdown
     _coze: CozeClient
@@ -55,13 +57,14 @@ class UserService:
             # Nobody is left who could add to them.
             await self._usage.erase(identity, user_id)
             await self._conversations.forget(identity, user_id)
+        more_owned = await self._erase_owned(identity, user_id)
         files, more_files = await self._files.erase(identity, user_id)
         return {
             "user_id": user_id,
             "erased_sessions": len(done),
             "erased_chats": sum(done),
-            # More files than one call erases count as one that is left: call again.
-            "remaining_sessions": left.found - len(done) + left.more_users + more_files,
+            # More than one call erases of what is no session counts as one that is left, too: call again.
+            "remaining_sessions": left.found - len(done) + left.more_users + more_files + bool(more_owned),
             "erased_files": files,
         }
 
@@ -76,6 +79,19 @@ class UserService:
                 async with asyncio.timeout(_CLEAR_SECONDS):
                     await self._coze.using(session.credential).clear_conversation(session.conversation_id)
         return await self._users.erase(session)
+
+    async def _erase_owned(self, identity: Identity, user_id: str) -> int:
+        """Conversations of Coze's own clients; returns how many more there are. What was said in one whose
+        session is over is still known to the bot."""
+        owned, more = await self._owned.of_user(identity, user_id, _ERASED_PER_CALL)
+        await asyncio.gather(*(self._forget(each) for each in owned))
+        return more
+
+    async def _forget(self, owned: Owned) -> None:
+        with contextlib.suppress(ServiceError, TimeoutError):
+            async with asyncio.timeout(_CLEAR_SECONDS):
+                await self._coze.using(owned.credential).clear_conversation(owned.conversation_id)
+        await self._owned.erase(owned)
 
     async def stats(self, identity: Identity) -> dict[str, object]:
         """Numbers of the whole service, no ids: an operator's view."""

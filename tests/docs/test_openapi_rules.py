@@ -146,7 +146,7 @@ def streams(document: JsonObject) -> Iterator[str]:
                 if content["schema"]["type"] != "string":
                     yield f"{place}: a stream is a text"
                 lines = content.get("example", "").split("\n")
-                if not any(line.startswith("data: ") for line in lines) or lines[-2:] != ["", ""]:
+                if not any(line.startswith("data:") for line in lines) or lines[-2:] != ["", ""]:
                     yield f"{place}: the stream's example is none"
                 yield from (f"{place}: {line!r} is no event" for line in lines if not BY_TEXT.match(line))
 

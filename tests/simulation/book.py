@@ -68,6 +68,10 @@ class ChatNote:
     """The first is that of whoever sent it."""
     openai: list[tuple[str, str]] = field(default_factory=list)
     """(finish reason, content) as the OpenAI door gave them."""
+    of_coze: bool = False
+    """It was begun by a client of Coze's own API: its log holds what our readers are not shown."""
+    coze: list[tuple[str, str]] = field(default_factory=list)
+    """(status, content) as Coze's own door gave them."""
     seen: list[SeenChat] = field(default_factory=list)
 
     def see(self, door: str, record: dict[str, Any], *, resumable: bool = True) -> None:

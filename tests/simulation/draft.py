@@ -152,13 +152,28 @@ class Draft:
         self.add(at, "openai", **args)
         return label
 
+    def coze(self, at: float) -> str:
+        label, who = self.label("z"), self.dice.choice(_PEOPLE)
+        args: dict[str, Any] = {
+            "label": label,
+            "user": f"u{self.dice.randrange(4)}",
+            "who": who,
+            "message": self.knobs() + f"tell me of {self.topic}{label}",
+            "stream": self.maybe(0.7),
+            "replica": self.slot(),
+        }
+        if self.maybe(0.3):
+            args["hang_up"] = round(self.dice.uniform(0.1, 4.0), 2)
+        self.add(at, "coze", **args)
+        return label
+
     def chats(self, count: int, begin: float, end: float) -> list[str]:
         """And what people do with them."""
         labels = []
         for _ in range(count):
             at = self.dice.uniform(begin, end)
-            if self.maybe(0.15):
-                self.openai(at)
+            if self.maybe(0.2):
+                (self.openai if self.maybe(0.6) else self.coze)(at)
                 continue
             label = self.send(at)
             labels.append(label)

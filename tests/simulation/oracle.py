@@ -35,6 +35,7 @@ RULES: Final = {
     "folding": "deltas appended and snapshots that replace give the whole answer before the end",
     "frames": "frames come in order, without gap or repetition, and end once",
     "openai": "the OpenAI door tells the same answer",
+    "coze": "Coze's own door tells the same answer, in Coze's bytes, and finds it by Coze's ids",
     "foreign": "nobody sees what is somebody else's",
     "usage": "usage is what Coze told, each chat counted once",
     "limits": "limits hold, and refuse only what is over them",
@@ -103,7 +104,7 @@ class Oracle:
                 return
         if chat.last is not None and chat.last.status not in SETTLED and self._may_be_gone(chat):
             await self._come_back(chat, replicas[0])
-        reading = Reading()
+        reading = Reading(leaves_out=chat.of_coze)
         chat.readings.append(reading)
         if chat.last is not None and chat.last.status in SETTLED:
             await self._caller.follow(chat, reading, 0, CLOCK.now + 120.0)
@@ -251,10 +252,11 @@ class Oracle:
             return
         answers = [m.content for c in found for m in c.messages if m.type == "answer"]
         said = "\n".join(text for text in answers if text)
-        if last.record["content"] != said:
-            self._book.violated(
-                "text", f"{chat.label}: {last.record['content'][:80]!r} is not {said[:80]!r} ({len(said)})"
-            )
+        if (told := last.record["content"]) != said:
+            self._book.violated("text", f"{chat.label}: {told[:80]!r} is not {said[:80]!r} ({len(said)})")
+        for status, content in chat.coze:
+            if status == "completed" and not self._alike(content, said):
+                self._book.violated("coze", f"{chat.label}: {content[:80]!r} is not {said[:80]!r}")
         kinds = {m.content_type for c in found for m in c.messages if m.type == "answer"} - {"text"}
         for kind in kinds:  # OpenAI's clients are told of it, who would take it for text
             said = f"[{kind}: data for Coze's own apps, no text]\n{said}"

@@ -9,6 +9,7 @@ from typing import Any
 from tests.simulation.book import ChatNote, SessionNote
 from tests.simulation.client import CALL_SECONDS, Answer
 from tests.simulation.clock import CLOCK, outside
+from tests.simulation.coze_client import ask as ask_coze
 from tests.simulation.doing import PATIENCE, Doing
 from tests.simulation.exchange import Broken, Exchange
 from tests.simulation.openai_client import ask
@@ -211,4 +212,21 @@ class Senders(Doing):
         chat.bound = not session and not key
         headers = {"Idempotency-Key": key} if key else {}
         await ask(self._caller, self._book, chat, body, headers, replica, hang_up, PATIENCE)
+        await self._stay(chat, replica + 1)
+
+    async def coze(
+        self,
+        label: str,
+        user: str,
+        who: str,
+        message: str,
+        stream: bool = True,
+        replica: int = 0,
+        hang_up: float | None = None,
+    ) -> None:
+        """The same through the door of Coze's own clients, in a new conversation. Hanging up stops
+        nothing."""
+        note = SessionNote(label, who, user, single=True, opened_at=CLOCK.now)
+        chat = ChatNote(label, note, message, "reject", None)
+        await ask_coze(self._caller, self._book, chat, stream, replica, hang_up, PATIENCE)
         await self._stay(chat, replica + 1)

@@ -74,6 +74,8 @@ class Shares:
         session_id = (body.get("metadata") or {}).get("session_id", "")
         if path.endswith("/messages"):
             session_id = path.split("/")[3]
+        elif path == "/coze/api/v3/chat":
+            return Asked(CLOCK.now, "messages", who, body["user_id"])
         elif not path.endswith("/chat/completions"):
             return None
         users = (note.user for note in self._book.sessions.values() if note.id == session_id)

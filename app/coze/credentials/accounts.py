@@ -62,6 +62,13 @@ class Accounts:
         """Those of the conversation that ``name`` was stored with; ``""``: of one still to be made."""
         return Credentials(self, self._find(name) if name else None)
 
+    def name_for(self, owner: str) -> str:
+        """Always the same one for an owner, as long as there are as many. By its place, since a token that is
+        replaced keeps that; where one is added, only those who get it change."""
+        places = range(len(self._accounts))
+        chosen = max(places, key=lambda place: hashlib.sha256(f"{place}\0{owner}".encode()).digest())
+        return self._accounts[chosen].name
+
     async def aclose(self) -> None:
         """Ends what is under way; before the client that it goes through is closed."""
         for account in self._accounts:
@@ -148,6 +155,9 @@ class Credentials:
     def named(self, name: str) -> "Credentials":
         """Those of the conversation that ``name`` was stored with; ``""``: of one still to be made."""
         return self._accounts.named(name)
+
+    def name_for(self, owner: str) -> str:
+        return self._accounts.name_for(owner)
 
     async def bearer(self, conversation_id: str | None) -> str:
         """The token alone, without ``Bearer``, for a call about this conversation."""

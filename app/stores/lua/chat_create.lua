@@ -23,7 +23,7 @@ end
 -- A single session is within no limit, so it takes no second chat: to callers there is none. Only whoever names the
 -- chat that is the newest goes on in it: what Coze remembers of a conversation cannot branch.
 if after ~= '' and after ~= '*' and redis.call('LINDEX', order, 0) ~= after then return refused('moved') end
-if s.single and after == '' and redis.call('EXISTS', order) == 1 then return refused('none') end
+if s.single == '1' and after == '' and redis.call('EXISTS', order) == 1 then return refused('none') end
 
 -- Places that are taken in the queue, and by this chat: a long one takes several.
 local function places(size) return math.max(1, math.ceil(size / place_bytes)) end
@@ -59,6 +59,8 @@ local old = redis.call('LRANGE', order, max_records, -1)
 if #old > 0 then
   redis.call('HDEL', chats, unpack(old))
   for _, id in ipairs(old) do
+    local coze_chat = s.single and redis.call('HGET', chats, 'of:' .. id)
+    if coze_chat then redis.call('HDEL', chats, 'of:' .. id, 'coze:' .. coze_chat) end
     redis.call('DEL', runs .. id, logs .. id)
   end
   redis.call('LTRIM', order, 0, max_records - 1)

@@ -147,6 +147,17 @@ local function renew_session(session, chats, s, now, ttl, hold)
   end
 end
 
+-- A conversation that an owner has: remembered from its last use on, and found by that in the list of its bot.
+local function renew_owned(record, lists, ttl, now)
+  local conversation, bot = unpack(redis.call('HMGET', record, 'conversation', 'bot'))
+  local list = lists .. bot
+  redis.call('HSET', record, 'used', int(now))
+  redis.call('PEXPIRE', record, ttl)
+  redis.call('ZREMRANGEBYSCORE', list, '-inf', int(now))
+  redis.call('ZADD', list, int(now + ttl), conversation)
+  redis.call('PEXPIRE', list, ttl)
+end
+
 -- A conversation is remembered for its full time from now on. What is told of it in lists lies beside the proof of
 -- ownership, under a name that the version before finds as a record of its own when it erases the user.
 local function renew_conversation(record, conversations, listed, user, now, ttl)

@@ -1,0 +1,1 @@
+"""Coze's own API, for its official SDKs: its bodies, errors, streams and routes."""

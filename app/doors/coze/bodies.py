@@ -1,0 +1,169 @@
+"""What Coze's clients send. Read is what decides about access and what we have to do; all else is passed on
+as it came, known or not, and Coze says what it thinks of it."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Final
+
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+from app.exceptions import wrong_field
+from app.models.bodies import BotId, UserId, check_json
+from app.models.documented import Documented
+
+_MOST_MESSAGES: Final = 100
+_SHOWN_CHARS: Final = 4000
+_TEXT: Final = "text"
+
+Passed = dict[str, JsonValue]
+
+
+class PassedOn(Documented):
+    """A body that is passed on: ``values`` is all of it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    MOST_VALUES: ClassVar[int] = 50_000
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> "PassedOn":
+        check_json(self.values)
+        return self
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The fields that came, as they came."""
+        return self.model_dump(exclude_unset=True)
+
+
+class ChatBody(PassedOn):
+    """Body of POST /v3/chat."""
+
+    bot_id: BotId
+    """The bot that answers."""
+    user_id: UserId
+    """The app's user; the first one's of a conversation labels its usage."""
+    stream: bool | None = None
+    """Whether the answer comes as Coze's events."""
+    auto_save_history: bool | None = None
+    """False: Coze keeps nothing of it; only with ``stream``."""
+    additional_messages: Annotated[list[Passed], Field(max_length=_MOST_MESSAGES)] | None = None
+    """The messages so far and the question, as Coze takes them."""
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """Without what belongs to this connection, and without a conversation: in the body Coze takes no
+        notice of it, and whose it is is only looked at in the query."""
+        return {
+            name: value
+            for name, value in self.values.items()
+            if name not in ("stream", "conversation_id") and value is not None
+        }
+
+    @property
+    def question(self) -> str:
+        """What our record shows as the question: the last that the user says in words."""
+        for message in reversed(self.additional_messages or []):
+            if message.get("role") == "user" and isinstance(content := message.get("content"), str):
+                return _words(content, message)[:_SHOWN_CHARS]
+        return ""
+
+    @property
+    def file_ids(self) -> list[str]:
+        found = list(files_in(self.additional_messages or []))
+        command = (self.model_extra or {}).get("shortcut_command")
+        values = command.get("parameters") if isinstance(command, dict) else None
+        for value in values.values() if isinstance(values, dict) else ():
+            if isinstance(value, str):
+                found += _file_ids(value)
+        return found
+
+
+class ToolOutputsBody(PassedOn):
+    """Body of POST /v3/chat/submit_tool_outputs."""
+
+    tool_outputs: Annotated[list[Passed], Field(min_length=1, max_length=100)]
+    """``tool_call_id`` and ``output`` of each call that the chat asks for."""
+    stream: bool | None = None
+    """Whether the rest of the answer comes as Coze's events."""
+
+
+class CancelBody(PassedOn):
+    """Body of POST /v3/chat/cancel."""
+
+    conversation_id: str
+    """Coze's id of the conversation."""
+    chat_id: str
+    """Coze's id of the chat."""
+
+
+class ConversationBody(PassedOn):
+    """Body of POST /v1/conversation/create."""
+
+    bot_id: BotId | None = None
+    """The bot in whose list it is."""
+    name: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    """What lists call it."""
+    messages: Annotated[list[Passed], Field(max_length=_MOST_MESSAGES)] | None = None
+    """What it begins with, as Coze takes it."""
+
+
+class MessageBody(PassedOn):
+    """Body of POST /v1/conversation/message/create."""
+
+
+class ListMessagesBody(PassedOn):
+    """Body of POST /v1/conversation/message/list."""
+
+
+class RenameBody(PassedOn):
+    """Body of PUT /v1/conversations/{conversation_id}."""
+
+    name: Annotated[str, StringConstraints(max_length=1000)] | None = None
+    """What lists call it from now on."""
+
+
+class FeedbackBody(PassedOn):
+    """Body of POST .../messages/{message_id}/feedback."""
+
+
+# -- files that messages name ------------------------------------------------------------------------------
+
+
+def files_in(messages: list[Passed]) -> Iterator[str]:
+    """The ids of uploaded files that messages name. Plain text is not looked into.
+
+    Names are compared as Go's JSON decoder does it, without regard to case: whoever writes ``File_ID`` must
+    not get at a file that is not his.
+    """
+    for message in messages:
+        kinds = [value for name, value in message.items() if name.lower() == "content_type"]
+        if kinds == [_TEXT]:
+            continue
+        for name, value in message.items():
+            if name.lower() == "content" and isinstance(value, str):
+                yield from _file_ids(value)
+
+
+def _file_ids(content: str) -> Iterator[str]:
+    if "file_id" not in content.lower() and "\\u" not in content:
+        return
+    try:
+        # The most lenient reader there is: nothing may be JSON to Coze that is none here.
+        items = json.loads(content)
+    except (ValueError, RecursionError):
+        raise wrong_field("content", "is no JSON, as content that names files has to be") from None
+    for item in items if isinstance(items, list) else [items]:
+        for name, value in item.items() if isinstance(item, dict) else ():
+            if name.lower() == "file_id" and value is not None and value != "":
+                yield str(value)
+
+
+def _words(content: str, message: Passed) -> str:
+    if message.get("content_type") != "object_string":
+        return content
+    try:
+        items = json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+    texts = [item.get("text") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+    return "".join(text for text in texts if isinstance(text, str))

@@ -1,0 +1,274 @@
+"""Coze's conversations and their messages: /v1/conversation... Each is looked for among the caller's own
+before Coze is asked."""
+
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from fastapi import APIRouter, Path, Query, Response
+
+from app.doors.coze.answers import CozeAnswer, errors_of
+from app.doors.coze.bodies import (
+    ConversationBody,
+    FeedbackBody,
+    ListMessagesBody,
+    MessageBody,
+    PassedOn,
+    RenameBody,
+    files_in,
+)
+from app.doors.coze.errors import CozeRefusal
+from app.doors.coze.views import answer, passed
+from app.exceptions import BEGINS, COZE, ConversationNotFound, SessionBusy
+from app.http.dependencies import CozeContextDep, RequestContext
+from app.http.openapi import JsonBody
+from app.tasks.owned import COZE_ID, Owned, conversation_view
+
+router = APIRouter(prefix="/coze/api/v1", tags=["coze"])
+
+ConversationId = Annotated[
+    str, Query(min_length=1, max_length=128, description="Coze's id of the conversation")
+]
+MessageId = Annotated[str, Query(min_length=1, max_length=128, description="Coze's id of the message")]
+ConversationPath = Annotated[str, Path(description="Coze's id of the conversation")]
+MessagePath = Annotated[str, Path(description="Coze's id of the message")]
+_ABOUT: Final = (*COZE, ConversationNotFound)
+_UNKNOWN_MESSAGE: Final = 4005
+_PAGE_KEYS: Final = ("first_id", "last_id", "has_more")
+_LIST_PARAMS: Final = ("order", "chat_id", "before_id", "after_id", "limit")
+_M = TypeVar("_M", bound=PassedOn)
+
+
+@router.post(
+    "/conversation/create",
+    summary="A new conversation of the caller's",
+    response_model=CozeAnswer,
+    responses=errors_of(*BEGINS, *COZE),
+    openapi_extra=JsonBody(ConversationBody),
+)
+async def create_conversation(context: CozeContextDep) -> Response:
+    body = await _body(context, ConversationBody)
+    bot_id = body.bot_id or context.resources.settings.bot_id
+    reply = await context.resources.owned.create(
+        context.identity,
+        {name: value for name, value in body.values.items() if value is not None},
+        bot_id=bot_id,
+        name=body.name or "",
+        file_ids=list(files_in(body.messages or [])),
+    )
+    return passed(reply, context.request_id)
+
+
+@router.get(
+    "/conversation/retrieve",
+    summary="A conversation of the caller's, as Coze has it",
+    response_model=CozeAnswer,
+    responses=errors_of(*_ABOUT),
+)
+async def retrieve_conversation(context: CozeContextDep, conversation_id: ConversationId) -> Response:
+    owned = await _owned(context, conversation_id)
+    params = {"conversation_id": conversation_id}
+    reply = await context.resources.owned.pass_on(owned, "GET", "/v1/conversation/retrieve", params=params)
+    return passed(reply, context.request_id)
+
+
+@router.get(
+    "/conversations",
+    summary="The caller's conversations with a bot, in the order of their last use",
+    response_model=CozeAnswer,
+    responses=errors_of(),
+)
+async def list_conversations(
+    context: CozeContextDep,
+    bot_id: Annotated[str, Query(pattern=r"^[0-9A-Za-z_-]{1,64}$", description="Whose conversations")],
+    page_num: Annotated[int, Query(ge=1, le=10_000, description="From 1")] = 1,
+    page_size: Annotated[int, Query(ge=1, le=50, description="Conversations of a page")] = 50,
+    sort_order: Annotated[Literal["ASC", "DESC", "asc", "desc"], Query(description="By last use")] = "DESC",
+) -> Response:
+    page = await context.resources.owned.page(
+        context.identity,
+        bot_id,
+        first=(page_num - 1) * page_size,
+        size=page_size,
+        newest_first=sort_order.upper() == "DESC",
+    )
+    data = {"conversations": list(map(conversation_view, page.conversations)), "has_more": page.has_more}
+    return answer(data, context.request_id)
+
+
+@router.put(
+    "/conversations/{conversation_id}",
+    summary="Names a conversation",
+    response_model=CozeAnswer,
+    responses=errors_of(*_ABOUT),
+    openapi_extra=JsonBody(RenameBody),
+)
+async def rename_conversation(context: CozeContextDep, conversation_id: ConversationPath) -> Response:
+    body = await _body(context, RenameBody)
+    owned = await _owned(context, conversation_id)
+    return passed(await context.resources.owned.rename(owned, body.values), context.request_id)
+
+
+@router.delete(
+    "/conversations/{conversation_id}",
+    summary="Deletes a conversation at Coze",
+    response_model=CozeAnswer,
+    responses=errors_of(*_ABOUT),
+)
+async def delete_conversation(context: CozeContextDep, conversation_id: ConversationPath) -> Response:
+    owned = await _owned(context, conversation_id)
+    return passed(await context.resources.owned.delete(context.identity, owned), context.request_id)
+
+
+@router.post(
+    "/conversations/{conversation_id}/clear",
+    summary="A new context: the bot forgets what was said",
+    response_model=CozeAnswer,
+    responses=errors_of(*_ABOUT, SessionBusy),
+)
+async def clear_conversation(context: CozeContextDep, conversation_id: ConversationPath) -> Response:
+    owned = await _owned(context, conversation_id)
+    return passed(await context.resources.owned.clear(context.identity, owned), context.request_id)
+
+
+# -- messages ------------------------------------------------------------------------------------------------
+
+
+@router.post(
+    "/conversation/message/list",
+    summary="A page of a conversation's messages",
+    response_model=CozeAnswer,
+    responses=errors_of(*_ABOUT),
+    openapi_extra=JsonBody(ListMessagesBody),
+)
+async def list_messages(context: CozeContextDep, conversation_id: ConversationId) -> Response:
+    body = await _body(context, ListMessagesBody)
+    return await _page(context, conversation_id, body.values)
+
+
+@router.get(
+    "/conversation/message/list",
+    summary="The same with all in the query",
+    response_model=CozeAnswer,
+    responses=errors_of(*_ABOUT),
+)
+async def list_messages_by_query(
+    context: CozeContextDep,
+    conversation_id: ConversationId,
+    order: Annotated[Literal["asc", "desc"] | None, Query(description="By time")] = None,
+    chat_id: Annotated[str | None, Query(max_length=128, description="Of this chat alone")] = None,
+    before_id: Annotated[str | None, Query(max_length=128, description="Up to this message")] = None,
+    after_id: Annotated[str | None, Query(max_length=128, description="Behind this message")] = None,
+    limit: Annotated[int | None, Query(ge=1, le=50, description="Messages of a page")] = None,
+) -> Response:
+    given = {"order": order, "chat_id": chat_id, "before_id": before_id, "after_id": after_id, "limit": limit}
+    return await _page(context, conversation_id, given)
+
+
+async def _page(context: RequestContext, conversation_id: str, given: dict[str, Any]) -> Response:
+    owned = await _owned(context, conversation_id)
+    # coze-studio lists nothing without a limit.
+    body = {"limit": 50} | {name: value for name, value in given.items() if value is not None}
+    reply = await context.resources.owned.pass_on(
+        owned,
+        "POST",
+        "/v1/conversation/message/list",
+        params={"conversation_id": conversation_id},
+        body=body,
+    )
+    empty = reply._replace(data=[]) if reply.data is None else reply
+    return passed(empty, context.request_id, *_PAGE_KEYS)
+
+
+@router.post(
+    "/conversation/message/create",
+    summary="Adds a message to a conversation",
+    response_model=CozeAnswer,
+    responses=errors_of(*BEGINS, *_ABOUT),
+    openapi_extra=JsonBody(MessageBody),
+)
+async def create_message(context: CozeContextDep, conversation_id: ConversationId) -> Response:
+    body = await _body(context, MessageBody)
+    owned = await _owned(context, conversation_id)
+    service = context.resources.owned
+    await service.check_files(context.identity, list(files_in([body.values])), owned.credential)
+    await service.take_token(context.identity, owned)
+    path, params = "/v1/conversation/message/create", {"conversation_id": conversation_id}
+    return passed(
+        await service.pass_on(owned, "POST", path, params=params, body=body.values), context.request_id
+    )
+
+
+@router.get(
+    "/conversation/message/retrieve",
+    summary="One message of a conversation",
+    response_model=CozeAnswer,
+    responses=errors_of(*_ABOUT),
+)
+async def retrieve_message(
+    context: CozeContextDep, conversation_id: ConversationId, message_id: MessageId
+) -> Response:
+    owned = await _owned(context, conversation_id)
+    path, params = (
+        "/v1/conversation/message/retrieve",
+        {"conversation_id": conversation_id, "message_id": _message(message_id)},
+    )
+    reply = await context.resources.owned.pass_on(owned, "GET", path, params=params)
+    told = reply.data if isinstance(reply.data, dict) else {}
+    if str(told.get("conversation_id") or conversation_id) != conversation_id:
+        raise CozeRefusal(_UNKNOWN_MESSAGE, "There is no such message in this conversation")
+    return passed(reply, context.request_id)
+
+
+_FEEDBACK: Final = "/conversations/{conversation_id}/messages/{message_id}/feedback"
+
+
+@router.post(
+    _FEEDBACK,
+    summary="What a user thinks of a message",
+    response_model=CozeAnswer,
+    responses=errors_of(*BEGINS, *_ABOUT),
+    openapi_extra=JsonBody(FeedbackBody),
+)
+async def give_feedback(
+    context: CozeContextDep, conversation_id: ConversationPath, message_id: MessagePath
+) -> Response:
+    body = await _body(context, FeedbackBody)
+    owned = await _owned(context, conversation_id)
+    await context.resources.owned.take_token(context.identity, owned)
+    return await _feedback(context, owned, "POST", message_id, body.values)
+
+
+@router.delete(
+    _FEEDBACK,
+    summary="Takes it back",
+    response_model=CozeAnswer,
+    responses=errors_of(*_ABOUT),
+)
+async def take_feedback_back(
+    context: CozeContextDep, conversation_id: ConversationPath, message_id: MessagePath
+) -> Response:
+    return await _feedback(context, await _owned(context, conversation_id), "DELETE", message_id, None)
+
+
+async def _feedback(
+    context: RequestContext, owned: Owned, method: str, message_id: str, body: dict[str, Any] | None
+) -> Response:
+    path = f"/v1/conversations/{owned.conversation_id}/messages/{_message(message_id)}/feedback"
+    reply = await context.resources.owned.pass_on(owned, method, path, body=body)
+    return passed(reply, context.request_id)
+
+
+# -- what they share -----------------------------------------------------------------------------------------
+
+
+async def _body(context: RequestContext, model: type[_M]) -> _M:
+    return await context.json(model, context.resources.settings.coze_max_body_bytes)
+
+
+async def _owned(context: RequestContext, conversation_id: str) -> Owned:
+    return await context.resources.owned.find(context.identity, conversation_id)
+
+
+def _message(message_id: str) -> str:
+    if not COZE_ID.fullmatch(message_id):
+        raise CozeRefusal(_UNKNOWN_MESSAGE, "There is no such message in this conversation")
+    return message_id

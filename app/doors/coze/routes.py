@@ -1,0 +1,5 @@
+"""Coze's routes under /coze/api, the busiest first."""
+
+from app.doors.coze import chats, conversations, things
+
+ROUTES = (*chats.router.routes, *conversations.router.routes, *things.router.routes)

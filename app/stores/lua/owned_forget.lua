@@ -1,0 +1,5 @@
+local conversation, bot = unpack(redis.call('HMGET', record, 'conversation', 'bot'))
+if not conversation then return 0 end
+redis.call('DEL', record)
+redis.call('ZREM', lists .. bot, conversation)
+return 1

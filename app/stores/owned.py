@@ -1,0 +1,202 @@
+"""The conversations of an owner, for clients of Coze's own API: an owner alone decides who gets in.
+
+A record says by whom, with which bot and in whose name at Coze a conversation is held, and which session
+serves it; it is there for as long as the conversation is remembered, while sessions come and go. The first
+chat gives it a user, under whom usage is counted and by whom it can be erased; until then it has none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from app.exceptions import ConversationNotFound
+from app.models import Identity
+from app.redis_client import Arg, Key, Keys, Number, RedisGate, Texts, pairs
+from app.stores.index import digest_of, name_key, owner_key
+from app.stores.scripts import (
+    owned_change,
+    owned_forget,
+    owned_label,
+    owned_remember,
+    owned_serve,
+    owned_use,
+)
+from app.utils import now_ms
+
+_DAY_MS: Final = 86_400_000
+_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """``user_id`` and ``session_id`` are empty before the first chat. ``view``: the conversation as Coze told
+    of it, as JSON; empty where it was made with a chat. ``created``: unix milliseconds."""
+
+    owner: str
+    conversation_id: str
+    bot_id: str
+    credential: str
+    user_id: str = ""
+    session_id: str = ""
+    name: str = ""
+    section_id: str = ""
+    view: str = ""
+    created: int = 0
+
+    @classmethod
+    def parse(cls, flat: Sequence[bytes]) -> "Owned":
+        """Of a hash as Redis returned it (flat)."""
+        found = {name.decode(): value.decode() for name, value in pairs(flat)}
+        return cls(
+            owner=found.get("owner", ""),
+            conversation_id=found.get("conversation", ""),
+            bot_id=found.get("bot", ""),
+            credential=found.get("credential", ""),
+            user_id=found.get("user_id", ""),
+            session_id=found.get("session", ""),
+            name=found.get("name", ""),
+            section_id=found.get("section", ""),
+            view=found.get("view", ""),
+            created=int(found.get("created") or 0),
+        )
+
+    def fields(self) -> list[Arg]:
+        return [
+            *("owner", self.owner, "conversation", self.conversation_id, "credential", self.credential),
+            *("user_id", self.user_id, "session", self.session_id, "name", self.name),
+            *("section", self.section_id, "view", self.view, "created", self.created),
+        ]
+
+
+class OwnedPage(NamedTuple):
+    conversations: list[Owned]
+    has_more: bool
+
+
+class OwnedStore:
+    """``days``: how long a conversation is remembered after it was last used. Raises ``ConversationNotFound``
+    for one that the caller does not have, and ``RedisUnavailable``."""
+
+    def __init__(self, redis: RedisGate, keys: Keys, *, days: int) -> None:
+        self._redis = redis
+        self._keys = keys
+        self._ttl = days * _DAY_MS
+
+    async def remember(self, owned: Owned) -> Owned:
+        """Writes down a new conversation, and first by whom it can be erased; returns what is written."""
+        if owned.user_id:
+            await self._label(owned.owner, owned.conversation_id, owned.user_id)
+        record, lists = self._places(owned.owner, owned.conversation_id)
+        return Owned.parse(
+            await self._redis.run(
+                owned_remember(
+                    record=record, lists=lists, ttl=self._ttl, bot=owned.bot_id, fields=owned.fields()
+                )
+            )
+        )
+
+    async def use(self, identity: Identity, conversation_id: str) -> Owned:
+        """The conversation, remembered for its full time from now on."""
+        record, lists = self._places(identity.owner, conversation_id)
+        return _found(await self._redis.run(owned_use(record=record, lists=lists, ttl=self._ttl)))
+
+    async def serve(self, owned: Owned, *, ended: str, session_id: str, user_id: str, bot_id: str) -> Owned:
+        """The conversation with the session that serves it: ``session_id`` in the place of the one that has
+        ``ended``, unless another call was first. ``user_id`` and ``bot_id`` count where it has no user
+        yet."""
+        if not owned.user_id:
+            await self._label(owned.owner, owned.conversation_id, user_id)
+        record, lists = self._places(owned.owner, owned.conversation_id)
+        return _found(
+            await self._redis.run(
+                owned_serve(
+                    record=record,
+                    lists=lists,
+                    ttl=self._ttl,
+                    ended=ended,
+                    session_id=session_id,
+                    user_id=user_id,
+                    bot=bot_id,
+                )
+            )
+        )
+
+    async def change(self, owned: Owned, fields: Mapping[Literal["name", "section", "view"], str]) -> None:
+        """Notes what was changed at Coze."""
+        record, _ = self._places(owned.owner, owned.conversation_id)
+        flat: list[Arg] = [part for pair in fields.items() for part in pair]
+        await self._redis.run(owned_change(record=record, fields=flat))
+
+    async def page(
+        self, identity: Identity, bot_id: str, *, first: int, size: int, newest_first: bool
+    ) -> OwnedPage:
+        """Conversations with a bot in the order of their last use, without the ``first`` of them."""
+        lists, now = self._keys.owned_lists(owner_key(identity.owner)), now_ms()
+        key = Key(lists + bot_id)
+        limit = ("LIMIT", first, size + 1)
+        if newest_first:
+            command = Texts("ZREVRANGEBYSCORE", key, "+inf", now, *limit)
+        else:
+            command = Texts("ZRANGEBYSCORE", key, now, "+inf", *limit)
+        ids = [each.decode() for each in await self._redis.run(command)]
+        records = await self._redis.pipeline(
+            [Texts("HGETALL", self._places(identity.owner, each)[0]) for each in ids[:size]]
+        )
+        return OwnedPage([Owned.parse(flat) for flat in records if flat], len(ids) > size)
+
+    async def forget(self, owned: Owned) -> None:
+        record, lists = self._places(owned.owner, owned.conversation_id)
+        await self._redis.run(owned_forget(record=record, lists=lists))
+
+    # -- erasing a user -----------------------------------------------------------------------------------
+
+    async def of_user(self, identity: Identity, user_id: str, limit: int) -> tuple[list[Owned], int]:
+        """Conversations that the user has begun, of all owners whom the caller may see; and how many more
+        there are."""
+        key = self._keys.labelled(name_key(identity.owner, user_id))
+        members = await self._redis.run(Texts("ZRANGEBYSCORE", key, now_ms(), "+inf"))
+        places = [_split(member) for member in members]
+        mine = [place for place in places if identity.may_see(place[0])]
+        found: list[tuple[tuple[str, str], Owned]] = []
+        gone: list[tuple[tuple[str, str], Owned]] = []
+        for begin in range(0, min(len(mine), limit), _AT_ONCE):
+            some = mine[begin : min(begin + _AT_ONCE, limit)]
+            records = await self._redis.pipeline([Texts("HGETALL", self._places(*each)[0]) for each in some])
+            for place, flat in zip(some, records, strict=True):
+                owned = Owned.parse(flat)
+                (found if flat and owned.user_id == user_id else gone).append((place, owned))
+        if gone:
+            await self._redis.run(Number("ZREM", key, *(_member(*place) for place, _ in gone)))
+        return [owned for _, owned in found], len(mine) - len(found) - len(gone)
+
+    async def erase(self, owned: Owned) -> None:
+        """Forgets the conversation, and then that it was the user's."""
+        await self.forget(owned)
+        key = self._keys.labelled(name_key(owned.owner, owned.user_id))
+        await self._redis.run(Number("ZREM", key, _member(owned.owner, owned.conversation_id)))
+
+    async def _label(self, owner: str, conversation_id: str, user_id: str) -> None:
+        """Before the record names the user: what is in Redis can always be found to be erased."""
+        key = self._keys.labelled(name_key(owner, user_id))
+        await self._redis.run(
+            owned_label(labelled=key, member=_member(owner, conversation_id), ttl=self._ttl)
+        )
+
+    def _places(self, owner: str, conversation_id: str) -> tuple[Key, Key]:
+        whose = owner_key(owner)
+        return self._keys.owned(whose, digest_of(conversation_id)), self._keys.owned_lists(whose)
+
+
+def _found(flat: Sequence[bytes]) -> Owned:
+    if not flat:
+        raise ConversationNotFound
+    return Owned.parse(flat)
+
+
+def _member(owner: str, conversation_id: str) -> str:
+    return f"{owner}\0{conversation_id}"
+
+
+def _split(member: bytes) -> tuple[str, str]:
+    owner, _, conversation_id = member.decode().partition("\0")
+    return owner, conversation_id

@@ -1,0 +1,71 @@
+"""The stores, from the settings: what all services of a process share."""
+
+import math
+from dataclasses import dataclass
+
+from app.config import Settings
+from app.redis_client import Keys, RedisGate
+from app.stores.chats import ChatStore
+from app.stores.conversations import ConversationStore
+from app.stores.files import FileStore
+from app.stores.leases import LeaseStore
+from app.stores.limits import LogPolicy, SessionLimits
+from app.stores.owned import OwnedStore
+from app.stores.rates import RateStore
+from app.stores.sessions import SessionStore
+from app.stores.usage import UsageStore
+from app.stores.users import UserStore
+from app.tasks.limits import ServiceLimits
+from app.utils import SHARDS
+
+
+def _log_policy(settings: Settings, limits: ServiceLimits) -> LogPolicy:
+    return LogPolicy(
+        lease=int(settings.lease_seconds * 1000),
+        session_ttl=settings.session_expire * 1000,
+        log_ttl=settings.result_expire * 1000,
+        hold=int(settings.chat_timeout * 1000) + 60_000,
+        usage_ttl=settings.usage_retention_days * 86_400_000,
+        quota=limits.tokens.exists,
+        usage_rows=math.ceil(settings.usage_rows_per_day / SHARDS),
+    )
+
+
+def _session_limits(settings: Settings, limits: ServiceLimits) -> SessionLimits:
+    return SessionLimits(
+        expire=settings.session_expire,
+        inactive=settings.user_inactive_timeout,
+        sessions=limits.sessions,
+        users=limits.users,
+        hold=_log_policy(settings, limits).hold,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    sessions: SessionStore
+    chats: ChatStore
+    leases: LeaseStore
+    rates: RateStore
+    usage: UsageStore
+    conversations: ConversationStore
+    files: FileStore
+    users: UserStore
+    owned: OwnedStore
+
+
+def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits) -> Stores:
+    keys, policy = Keys(settings.redis_prefix), _log_policy(settings, limits)
+    leases = LeaseStore(redis, keys, policy)
+    sessions = SessionStore(redis, keys, _session_limits(settings, limits))
+    return Stores(
+        sessions=sessions,
+        chats=ChatStore(redis, keys, policy, leases.process),
+        leases=leases,
+        rates=RateStore(redis, keys, limits.rates),
+        usage=UsageStore(redis, keys, days=settings.usage_retention_days, daily_tokens=limits.tokens),
+        conversations=ConversationStore(redis, keys, days=settings.conversation_days),
+        files=FileStore(redis, keys, days=settings.file_days),
+        users=UserStore(redis, keys, sessions),
+        owned=OwnedStore(redis, keys, days=settings.conversation_days),
+    )

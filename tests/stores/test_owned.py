@@ -1,0 +1,178 @@
+"""Conversations of Coze's own clients: whose they are, what serves them, and their chats by Coze's ids."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from app.exceptions import ConversationNotFound
+from app.stores.owned import Owned, OwnedStore
+from app.stores.scripts import chat_ids
+
+from .place import ADMIN, DAY, ELSEWHERE, ME, MINUTE, STRANGER, Clock, Place
+
+MINE = Owned(
+    owner=ME.owner,
+    conversation_id="71",
+    bot_id="bot",
+    credential="0-aa",
+    name="first",
+    section_id="s-1",
+    view='{"id":"71"}',
+    created=1,
+)
+LIFE = 90 * DAY
+
+
+def store(at: Place) -> OwnedStore:
+    return OwnedStore(at.redis, at.keys, days=90)
+
+
+async def test_a_conversation_is_its_owners_for_days_from_its_last_use(at: Place, clock: Clock) -> None:
+    owned = store(at)
+    assert await owned.remember(MINE) == MINE
+    for other in (STRANGER, ELSEWHERE, ADMIN):
+        with pytest.raises(ConversationNotFound):
+            await owned.use(other, "71")
+    await at.age(LIFE - DAY)
+    assert await owned.use(ME, "71") == MINE
+    await at.age(LIFE - DAY)
+    assert await owned.use(ME, "71") == MINE
+    await at.age(LIFE + 1)
+    with pytest.raises(ConversationNotFound):
+        await owned.use(ME, "71")
+    assert await at.names() == []
+
+
+async def test_remembering_it_again_changes_nothing_but_its_time(at: Place) -> None:
+    owned = store(at)
+    await owned.remember(MINE)
+    assert await owned.remember(replace(MINE, name="second", bot_id="other")) == MINE
+    assert (await owned.page(ME, "other", first=0, size=5, newest_first=True)).conversations == []
+
+
+async def test_the_first_chat_says_whose_it_is_and_one_session_serves_it(at: Place) -> None:
+    owned = store(at)
+    await owned.remember(MINE)
+    first = await owned.serve(MINE, ended="", session_id="s-a", user_id="u", bot_id="real")
+    assert (first.session_id, first.user_id, first.bot_id) == ("s-a", "u", "real")
+    # Of two that found none, the second gets the first one's; and so does who found an older one over.
+    again = await owned.serve(MINE, ended="", session_id="s-b", user_id="v", bot_id="z")
+    assert (again.session_id, again.user_id, again.bot_id) == ("s-a", "u", "real")
+    assert (
+        await owned.serve(first, ended="s-a", session_id="s-c", user_id="u", bot_id="b")
+    ).session_id == "s-c"
+    assert (
+        await owned.serve(first, ended="s-a", session_id="s-d", user_id="u", bot_id="b")
+    ).session_id == "s-c"
+    for bot, listed in (("bot", []), ("real", ["71"])):
+        page = await owned.page(ME, bot, first=0, size=5, newest_first=True)
+        assert [each.conversation_id for each in page.conversations] == listed
+    await owned.forget(first)
+    with pytest.raises(ConversationNotFound):
+        await owned.serve(first, ended="s-c", session_id="s-e", user_id="u", bot_id="b")
+
+
+async def test_lists_are_in_the_order_of_use_by_pages_and_forget_what_is_over(
+    at: Place, clock: Clock
+) -> None:
+    owned = store(at)
+    for number in range(5):
+        await owned.remember(replace(MINE, conversation_id=f"7{number}"))
+        await at.age(MINUTE)
+    await owned.use(ME, "71")
+    for first, size, newest_first, listed, has_more in (
+        (0, 3, True, ["71", "74", "73"], True),
+        (3, 3, True, ["72", "70"], False),
+        (0, 2, False, ["70", "72"], True),
+    ):
+        page = await owned.page(ME, "bot", first=first, size=size, newest_first=newest_first)
+        assert [each.conversation_id for each in page.conversations] == listed
+        assert page.has_more is has_more
+    assert (await owned.page(STRANGER, "bot", first=0, size=3, newest_first=True)).conversations == []
+    await at.age(LIFE - 5 * MINUTE)
+    await owned.use(ME, "71")
+    list_of_mine = [name for name in await at.names() if b"owned_by" in name]
+    assert await at.do("ZCARD", list_of_mine[0]) == 4, "what is over stays in the list"
+
+
+async def test_a_change_is_noted_and_nothing_is_made_of_one_that_is_gone(at: Place) -> None:
+    owned = store(at)
+    await owned.remember(MINE)
+    await owned.change(MINE, {"name": "second", "section": "s-2"})
+    assert await owned.use(ME, "71") == replace(MINE, name="second", section_id="s-2")
+    await owned.forget(MINE)
+    await owned.change(MINE, {"name": "third"})
+    await owned.forget(MINE)
+    assert await at.names() == []
+
+
+async def test_erasing_a_user_finds_what_he_began_and_nothing_else(at: Place) -> None:
+    owned = store(at)
+    await owned.remember(MINE)
+    await owned.serve(MINE, ended="", session_id="s-a", user_id="u", bot_id="bot")
+    theirs = replace(MINE, owner=STRANGER.owner, conversation_id="72", user_id="u")
+    await owned.remember(theirs)
+    later = await owned.serve(MINE, ended="s-a", session_id="s-b", user_id="v", bot_id="bot")
+    assert later.user_id == "u"
+    assert await owned.of_user(ME, "v", 5) == ([], 0)
+    found, more = await owned.of_user(ME, "u", 5)
+    assert ([each.conversation_id for each in found], more) == (["71"], 0)
+    everybodys, more = await owned.of_user(ADMIN, "u", 1)
+    assert (len(everybodys), more) == (1, 1)
+    for each in (await owned.of_user(ADMIN, "u", 5))[0]:
+        await owned.erase(each)
+    assert await owned.of_user(ADMIN, "u", 5) == ([], 0)
+    with pytest.raises(ConversationNotFound):
+        await owned.use(STRANGER, "72")
+    assert await at.names() == []
+
+
+# -- the session that serves a conversation, and its chats --------------------------------------------------
+
+
+async def committed(at: Place, chat: str, coze_chat: str, epoch: str = "1") -> int:
+    command = chat_ids(
+        at=at.keys.of_session(at.sid("S")),
+        chat=at.cid(chat),
+        epoch=epoch,
+        coze_chat=coze_chat,
+        conversation="71",
+        credential="0-aa",
+    )
+    return await at.redis.run(command)
+
+
+async def test_it_takes_any_number_of_chats_is_in_no_list_and_counts_in_no_limit(at: Place) -> None:
+    await at.open(serves_conversation=True, conversation=("71", "0-aa"))
+    assert (await at.sessions.read(at.sid("S"), ME, history=0))[0].serves_conversation
+    assert await at.index.live([at.readable("x")]) == []
+    assert await at.index.counts() == (0, 0)
+    assert (await at.say("A")).kind == "started"
+    await at.end("A")
+    assert (await at.say("B")).kind == "started"
+    assert (await at.held("session:S"))["session:S.single"] == "conversation"
+
+
+async def test_cozes_chat_id_is_kept_beside_the_records_and_goes_with_them(at: Place) -> None:
+    await at.open(serves_conversation=True, conversation=("71", "0-aa"))
+    await at.say("A")
+    assert await at.chats.by_coze_id(at.sid("S"), "81") is None
+    assert await committed(at, "A", "81", epoch="2") == 0
+    assert await at.chats.by_coze_id(at.sid("S"), "81") is None
+    assert await committed(at, "A", "81") == 1
+    assert await at.chats.by_coze_id(at.sid("S"), "81") == at.cid("A")
+    await at.end("A")
+    for number in range(100):
+        await at.say(f"B{number}")
+        await at.end(f"B{number}")
+    assert await at.chats.by_coze_id(at.sid("S"), "81") is None
+    assert not [name for name in await at.held("chats:") if "coze:" in name or "of:" in name]
+
+
+async def test_chats_of_other_sessions_keep_no_such_thing(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    assert await committed(at, "A", "81") == 1
+    assert await at.chats.by_coze_id(at.sid("S"), "81") is None
