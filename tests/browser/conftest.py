@@ -39,6 +39,7 @@ def _replicas(shared_redis: RedisServer, shared_simulator: SimControl) -> Iterat
         "REDIS_URL": shared_redis.url,
         "COZE_API_URL": shared_simulator.chat_url,
         "ENABLE_PLAYGROUND": "true",
+        "ENABLE_DOCS": "true",
         "LEASE_SECONDS": "1",
         "COZE_IDLE_TIMEOUT": "1.5",
         "RATE_LIMIT_MESSAGES_PER_MINUTE": "0",

@@ -185,7 +185,10 @@ class Tab:
 
     async def ask(self, text: str) -> None:
         await self.page.fill("#message", text)
-        await self.page.press("#message", "Enter")
+        if await self.page.evaluate("matchMedia('(hover: none) and (pointer: coarse)').matches"):
+            await self.page.tap("#send")  # Enter is a line break there
+        else:
+            await self.page.press("#message", "Enter")
 
     async def ended(self, status: str = "completed") -> None:
         """The newest answer is over, and how."""

@@ -28,7 +28,8 @@ export class Api {
   /** `data.task_result.data` of a success. @throws {CozeError} also where there was no answer (status 0) */
   async call(method, path, body, headers = {}) {
     const init = { method, headers: { ...this.headers, ...headers }, cache: "no-store" };
-    if (body !== undefined) {
+    if (body instanceof FormData) init.body = body;
+    else if (body !== undefined) {
       init.headers["Content-Type"] = "application/json";
       init.body = JSON.stringify(body);
     }
@@ -51,7 +52,46 @@ export class Api {
   }
 
   session(sessionId) {
-    return this.call("GET", `/coze/sessions/${encodeURIComponent(sessionId)}?history_limit=100`);
+    return this.call("GET", `/coze/sessions/${encodeURIComponent(sessionId)}?history_limit=30`);
+  }
+
+  /** A page of chats that are older than `before`. */
+  chats(sessionId, before) {
+    return this.call("GET", `/coze/sessions/${encodeURIComponent(sessionId)}/chats?limit=30&before=${before}`);
+  }
+
+  /** The newest messages of the session's conversation, as Coze keeps them; oldest first. */
+  async history(sessionId) {
+    const page = await this.call("GET", `/coze/sessions/${encodeURIComponent(sessionId)}/history?limit=50`);
+    return page.messages.reverse();
+  }
+
+  renameSession(sessionId, title) {
+    return this.call("PATCH", `/coze/sessions/${encodeURIComponent(sessionId)}`, { title });
+  }
+
+  conversationsOf(userId) {
+    return this.call("GET", `/coze/users/${encodeURIComponent(userId)}/conversations?limit=100`);
+  }
+
+  deleteConversation(userId, conversationId) {
+    return this.call("DELETE", `/coze/users/${encodeURIComponent(userId)}/conversations/${encodeURIComponent(conversationId)}`);
+  }
+
+  async bots() {
+    return (await this.call("GET", "/coze/bots")).bots;
+  }
+
+  /** `like`, `unlike`, or "" to take it back. */
+  feedback(chatId, type) {
+    const path = `/coze/chats/${encodeURIComponent(chatId)}/feedback`;
+    return type ? this.call("POST", path, { feedback_type: type }) : this.call("DELETE", path);
+  }
+
+  upload(sessionId, file) {
+    const form = new FormData();
+    form.append("file", file, file.name || "image.png");
+    return this.call("POST", `/coze/files?session_id=${encodeURIComponent(sessionId)}`, form);
   }
 
   endSession(sessionId) {

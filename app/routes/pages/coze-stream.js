@@ -250,7 +250,7 @@ const textOf = (/** @type {unknown} */ value) => (typeof value === "string" ? va
  */
 export function streamChat(options) {
   return new Reading(options).run({
-    path: `/coze/sessions/${encodeURIComponent(options.sessionId)}/messages`,
+    path: options.again ? `/coze/chats/${encodeURIComponent(options.again)}/regenerate` : `/coze/sessions/${encodeURIComponent(options.sessionId)}/messages`,
     headers: { "Idempotency-Key": options.idempotencyKey ?? randomKey() },
     body: JSON.stringify({ ...options.body, stream: true }),
   });

@@ -6,9 +6,11 @@
 import "./vendor/purify.min.js";
 import { Marked } from "./vendor/marked.esm.js";
 import { h, icon, t } from "./dom.js";
+import { paintCode } from "./code.js";
+import { mathExtensions, paintMath } from "./math.js";
 
 const PLAIN_TAG = /^<\/?(?:br|sub|sup|kbd|mark|u|b|i|ins|del)\s*\/?>$/i;
-const LANGUAGE = /^language-[\w+#.-]{1,30}$/;
+const CLASSES = /^(?:language-[\w+#.-]{1,30}|math-inline|math-block)$/;
 const PURIFY = {
   ALLOWED_TAGS: [
     ...["p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code"],
@@ -19,6 +21,7 @@ const PURIFY = {
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
+  ADD_URI_SAFE_ATTR: ["start", "align"], // else their values are taken for addresses, and go
   RETURN_DOM_FRAGMENT: true,
 };
 
@@ -33,12 +36,13 @@ const marked = new Marked({
     image: ({ href, text }) => `<a href="${escape(href)}">🖼 ${escape(text || t("image"))}</a>`,
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
   },
+  extensions: mathExtensions(escape),
 });
 
 const purify = globalThis.DOMPurify;
 purify.addHook("uponSanitizeAttribute", (element, data) => {
   // Classes are the page's own language: an answer could dress up as a button of ours.
-  if (data.attrName === "class") data.keepAttr = element.nodeName === "CODE" && LANGUAGE.test(data.attrValue);
+  if (data.attrName === "class") data.keepAttr = element.nodeName === "CODE" && CLASSES.test(data.attrValue);
 });
 purify.addHook("afterSanitizeAttributes", (element) => {
   if (element.nodeName !== "A" || !element.hasAttribute("href")) return;
@@ -49,6 +53,7 @@ purify.addHook("afterSanitizeAttributes", (element) => {
 /** Clean nodes of a piece of Markdown. */
 function nodesOf(tokens) {
   const fragment = purify.sanitize(marked.parser(tokens), PURIFY);
+  for (const code of fragment.querySelectorAll("code[class^=math-]")) void paintMath(code);
   for (const pre of fragment.querySelectorAll("pre")) dressCode(pre);
   for (const table of fragment.querySelectorAll("table")) {
     const frame = h("div", { class: "table", role: "region", tabindex: "0", label: "table" });
@@ -59,7 +64,9 @@ function nodesOf(tokens) {
 }
 
 function dressCode(pre) {
-  const language = pre.querySelector("code")?.className.replace("language-", "") ?? "";
+  const code = pre.querySelector("code");
+  const language = code?.className.replace("language-", "") ?? "";
+  if (code && language) void paintCode(code, language);
   const button = h("button", { type: "button", class: "quiet", label: "copyCode", "data-copy": "code" }, icon("copy"));
   const frame = h("div", { class: "code" }, h("div", { class: "code-head" }, h("span", {}, language), button));
   pre.replaceWith(frame);

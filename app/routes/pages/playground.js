@@ -1,13 +1,18 @@
 /** The page: sessions, credentials, panels and dialogs, and how all is wired. */
 import { Api } from "./api.js";
+import { Attachments } from "./attachments.js";
 import { Conversation } from "./conversation.js";
 import { randomKey } from "./coze-stream.js";
 import { curl } from "./curl.js";
-import { $, copyText, currentLanguage, h, moment, say, setLanguage, t } from "./dom.js";
+import { $, copyText, currentLanguage, setLanguage, t } from "./dom.js";
+import { errorText, explain, isGone } from "./errors.js";
 import { EventsPanel } from "./events.js";
+import { pairsOf, SessionList, showBot } from "./sessions.js";
 
 const STATE = "coze-playground";
 const NARROW = matchMedia("(max-width: 800px)");
+/** A finger has no Shift: there Enter is a line break, and the button sends. */
+const TOUCH = matchMedia("(hover: none) and (pointer: coarse)");
 
 /**
  * What a reload of this tab needs, and no more: `{user, session, language, pending}`. Never credentials.
@@ -40,6 +45,17 @@ export class Playground {
     /** @type {{session_id: string, user_id: string, context: any, metadata: any} | null} */
     this.session = null;
     this.chats = new Conversation(this);
+    this.list = new SessionList(this);
+    this.files = new Attachments($("files"), async (file) => {
+      const session = await this.withSession();
+      if (!session) throw { code: "AUTH_MISSING", message: "" };
+      return this.api.upload(session.session_id, file);
+    });
+    this.bots = [];
+  }
+
+  get user() {
+    return $("user").value.trim() || "demo";
   }
 
   async start() {
@@ -47,6 +63,8 @@ export class Playground {
     setLanguage(language ?? (navigator.languages[0]?.toLowerCase().startsWith("zh") ? "zh" : "en"));
     $("user").value = user ?? "demo";
     this.listen();
+    if (TOUCH.matches) $("message").dataset.tHint = "messageHintTouch";
+    setLanguage(currentLanguage());
     await this.withCredentials(() => this.resume(), 30);
   }
 
@@ -54,16 +72,29 @@ export class Playground {
   async resume() {
     const { session, pending } = this.memory.values;
     await this.listSessions();
+    void this.loadBots();
     if (!session) return;
     if (pending?.session === session) await this.sendAgain(pending);
     await this.openSession(session);
   }
 
+  /** Who answers: shown while nothing was said yet. Without it the page has words of its own. */
+  async loadBots() {
+    this.bots = await this.api.bots().catch(() => []);
+    $("bots").replaceChildren(...this.bots.map((bot) => new Option(bot.name ?? bot.bot_id, bot.bot_id)));
+    this.showBot();
+  }
+
+  showBot() {
+    const id = this.session?.context.bot_id;
+    showBot(id ? this.bots.find((bot) => bot.bot_id === id) : this.bots[0]);
+  }
+
   /** The reload came before the chat had an id; its key leads to it, or begins it. */
-  async sendAgain({ session, body, key }) {
+  async sendAgain({ session, body, key, again }) {
+    const path = again ? `/coze/chats/${encodeURIComponent(again)}/regenerate` : `/coze/sessions/${encodeURIComponent(session)}/messages`;
     try {
-      const path = `/coze/sessions/${encodeURIComponent(session)}/messages`;
-      await this.api.call("POST", path, body, { "Idempotency-Key": key, Prefer: "respond-async" });
+      await this.api.call("POST", path, again ? {} : body, { "Idempotency-Key": key, Prefer: "respond-async" });
     } catch (error) {
       if (error.status === 401 || error.retryable) throw error;
       $("message").value = body.message; // refused: not lost either
@@ -87,16 +118,18 @@ export class Playground {
           continue;
         }
         if (error.status !== 401) return undefined;
-        if (!(await this.askCredentials(true))) return undefined;
+        if (!(await this.askCredentials(error))) return undefined;
       }
     }
   }
 
   complain(error) {
-    const gone = error.status === 410 || error.code === "COZE_SESSION_NOT_FOUND";
-    const text = error.code === "NETWORK" ? t("network") : gone ? t("gone") : `${error.code ?? ""} ${error.message}`;
-    if (gone) this.leaveSession();
-    this.chats.status("bad", text);
+    if (isGone(error)) this.leaveSession();
+    const [key, values] = errorText(error);
+    const { fields, extra } = explain(error);
+    const more = [...fields, ...extra].join(" · ");
+    if (key === "plainText" || more) this.chats.status("bad", "plainText", { text: [error.code, t(key, values), more].filter(Boolean).join(" ") });
+    else this.chats.status("bad", key, values);
   }
 
   // -- sessions ------------------------------------------------------------------------------------------
@@ -105,43 +138,66 @@ export class Playground {
     const user = $("user").value.trim();
     if (!user) return;
     this.memory.set({ user });
-    const { sessions } = await this.api.sessionsOf(user);
-    $("session-list").replaceChildren(...sessions.map((session) => this.sessionItem(session)));
-    if (sessions.length) [$("session-note").textContent, $("session-note").dataset.t] = ["", ""];
-    else say($("session-note"), "noSessions");
-  }
-
-  sessionItem(session) {
-    const { session_id: id, chat_count: count, last_activity_at: at, metadata } = session;
-    const pairs = Object.entries(metadata ?? {}).map(([key, value]) => `${key}=${value}`).join(" ");
-    return h(
-      "li",
-      {},
-      h(
-        "button",
-        { type: "button", class: "session", "data-session": id, "aria-current": id === this.session?.session_id && "true", onclick: () => void this.withCredentials(() => this.openSession(id)) },
-        h("span", { class: "session-title" }, shortId(id), pairs ? h("span", { class: "pairs" }, pairs) : null),
-        h("span", { class: "note", t: "sessionMeta", values: { count, time: moment(at) } }),
-      ),
-    );
+    await this.list.load(user);
+    const current = this.list.sessions.find((each) => each.session_id === this.session?.session_id);
+    if (current) (this.session.title = current.title), this.nameSession();
   }
 
   async openSession(id) {
     this.closeNav();
     const session = await this.api.session(id);
     this.enterSession(session);
-    this.chats.show(session.chat_history);
+    this.chats.show(session.chat_history, session.chat_count);
+  }
+
+  /** A conversation whose session is gone goes on in a new one; what was said is fetched from Coze. */
+  async openPast({ conversation_id: id, bot_id: bot }) {
+    this.closeNav();
+    await this.createSession({ user_id: this.user, conversation_id: id, ...(bot ? { bot_id: bot } : {}) });
+    this.chats.showHistory(await this.api.history(this.session.session_id));
+  }
+
+  askDelete(conversation) {
+    this.doomed = conversation;
+    $("delete-name").textContent = conversation.title ?? conversation.conversation_id;
+    $("delete-dialog").showModal();
+  }
+
+  async deletePast() {
+    await this.api.deleteConversation(this.user, this.doomed.conversation_id);
+    await this.listSessions();
+  }
+
+  /** The session to send in; opens one where there is none. Undefined where that is not to be had. */
+  async withSession() {
+    this.opening ??= (async () => {
+      if (!this.session) await this.withCredentials(() => this.createSession({ user_id: this.user }, true));
+      return this.session ?? undefined;
+    })().finally(() => (this.opening = undefined));
+    return this.opening;
   }
 
   enterSession(session) {
     this.session = session;
     this.memory.set({ session: session.session_id });
     $("session-bar").hidden = false;
-    $("session-name").textContent = shortId(session.session_id);
-    $("session-name").title = session.session_id;
-    const pairs = Object.entries(session.metadata ?? {}).map(([key, value]) => `${key}=${value}`);
-    $("session-facts").textContent = [session.user_id, session.context.bot_id, ...pairs].join(" · ");
-    this.markCurrent();
+    this.nameSession();
+    $("session-facts").textContent = [session.user_id, session.context.bot_id, pairsOf(session)].filter(Boolean).join(" · ");
+    this.list.markCurrent();
+    this.showBot();
+  }
+
+  nameSession() {
+    const { session_id: id, title } = this.session;
+    $("session-name").textContent = title || `…${id.slice(-8)}`;
+    $("session-name").title = id;
+  }
+
+  async rename() {
+    const { title } = await this.api.renameSession(this.session.session_id, $("rename-title").value.trim());
+    this.session.title = title;
+    this.nameSession();
+    await this.listSessions();
   }
 
   leaveSession() {
@@ -149,21 +205,15 @@ export class Playground {
     this.memory.set({ session: "", pending: null });
     this.chats.show([]);
     $("session-bar").hidden = true;
-    this.markCurrent();
+    this.list.markCurrent();
   }
 
-  markCurrent() {
-    for (const button of $("session-list").querySelectorAll("button")) {
-      if (button.dataset.session === this.session?.session_id) button.setAttribute("aria-current", "true");
-      else button.removeAttribute("aria-current");
-    }
-  }
-
-  async createSession(body) {
+  /** `quietly`: what is shown, a message that is about to be sent, stays. */
+  async createSession(body, quietly = false) {
     const session = await this.api.createSession(body, randomKey());
     $("user").value = body.user_id;
     this.enterSession(session);
-    this.chats.show([]);
+    if (!quietly) this.chats.show([]);
     void this.listSessions().catch(() => {}); // it is open; the list may come when it can
   }
 
@@ -211,6 +261,7 @@ export class Playground {
   /** @returns {Promise<boolean>} Whether headers were given. */
   askCredentials(needed) {
     $("credentials-needed").hidden = !needed;
+    $("credentials-said").textContent = needed?.message ? `${needed.code}: ${needed.message}` : "";
     $("host").value = this.api.host || location.hostname;
     const dialog = $("credentials-dialog");
     if (!dialog.open) dialog.showModal();
@@ -244,8 +295,11 @@ export class Playground {
     try {
       await this.createSession(body);
     } catch (error) {
-      if (error.status !== 401) return this.newProblem(`${error.code}: ${error.message}`);
-      if (await this.askCredentials(true)) return this.submitNew();
+      if (error.status !== 401) {
+        const { code, text, fields } = explain(error);
+        return this.newProblem([code, text, ...fields].join(" · "));
+      }
+      if (await this.askCredentials(error)) return this.submitNew();
       return undefined;
     }
     $("new-dialog").close();
@@ -268,8 +322,19 @@ export class Playground {
     form("composer", () => this.chats.ask($("message").value));
     form("new-form", () => this.submitNew());
     form("credentials-form", () => this.saveCredentials());
+    form("rename-form", () => ($("rename-dialog").close(), this.withCredentials(() => this.rename())));
+    form("delete-form", () => ($("delete-dialog").close(), this.withCredentials(() => this.deletePast())));
     form("end-form", () => ($("end-dialog").close(), this.withCredentials(() => this.endSession())));
     on("open-new", "click", () => this.openNew());
+    on("rename-session", "click", () => (($("rename-title").value = this.session.title ?? ""), $("rename-dialog").showModal()));
+    on("earlier", "click", () => this.withCredentials(() => this.chats.showEarlier()));
+    on("attach", "click", () => $("file").click());
+    on("file", "change", (event) => (void this.files.add(event.target.files), (event.target.value = "")));
+    on("message", "paste", (event) => this.take(event, event.clipboardData));
+    on("main", "dragover", (event) => event.preventDefault());
+    on("main", "drop", (event) => this.take(event, event.dataTransfer));
+    new ResizeObserver(() => this.chats.resized()).observe($("scroller"));
+    new ResizeObserver(() => this.chats.scroll()).observe($("turns")); // formulas and colours come later
     on("end-session", "click", () => $("end-dialog").showModal());
     on("show-credentials", "click", async () => (await this.askCredentials(false)) && this.withCredentials(() => this.resume()));
     on("forget", "click", () => ($("token").value = "", this.saveCredentials()));
@@ -296,9 +361,16 @@ export class Playground {
 
   messageKey(event) {
     // While an input method composes, Enter chooses characters.
-    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229 || TOUCH.matches) return;
     event.preventDefault();
     void this.chats.ask($("message").value);
+  }
+
+  /** Files that were pasted or dropped go along with the message; text is the browser's affair. */
+  take(event, data) {
+    if (!data?.files.length) return;
+    event.preventDefault();
+    void this.files.add(data.files);
   }
 
   key(event) {
@@ -313,11 +385,9 @@ export class Playground {
     this.memory.set({ language });
     setLanguage(language);
     for (const turn of this.chats.turns) turn.paint();
+    this.list.paint();
+    this.files.paint();
   }
-}
-
-function shortId(id) {
-  return `…${id.slice(-8)}`;
 }
 
 void new Playground().start();

@@ -1,6 +1,8 @@
 /** One message and its answer, as the page shows it. */
 import { AnswerFold } from "./coze-stream.js";
+import { chip } from "./attachments.js";
 import { duration, h, icon, iconButton, moment, say, t } from "./dom.js";
+import { explain, isGone } from "./errors.js";
 import { MarkdownView, readable } from "./markdown.js";
 
 const PAINT_MS = 50;
@@ -12,6 +14,9 @@ const MOST_EVENTS = 20_000;
  * @property {(turn: Turn, outputs: {tool_call_id: string, output: string}[]) => void} submit
  * @property {(turn: Turn) => void} cancel
  * @property {(turn: Turn) => void} retry
+ * @property {(turn: Turn) => void} again  Asks the same once more.
+ * @property {(turn: Turn) => void} sendInNew  Where the session is over.
+ * @property {(turn: Turn, type: "like" | "unlike") => void} feedback
  * @property {(turn: Turn) => void} events
  * @property {(turn: Turn, button: HTMLElement) => void} curl
  * @property {(turn: Turn, button: HTMLElement) => void} copy
@@ -34,6 +39,10 @@ export class Turn {
     /** What was POSTed, for a repeat and for curl. @type {{body: object, key: string} | null} */
     this.request = null;
     this.failure = null;
+    /** What went along with the question. @type {{file_id?: string, name: string, url?: string, preview?: string}[]} */
+    this.attachments = [];
+    /** What was said of the answer here: "like", "unlike" or "". */
+    this.feedback = "";
     this.build(number, sentAt);
   }
 
@@ -43,8 +52,19 @@ export class Turn {
     turn.answer = AnswerFold.fromChat(chat);
     turn.lastId = chat.metadata?.last_event_id ?? "";
     turn.request = { body: { message: question, stream: true }, key: "" };
+    turn.attach(
+      (chat.user_message.attachments ?? []).map(({ file_id, file_url, file_name, type }) => ({ file_id, url: file_url, name: file_name ?? file_url ?? type })),
+    );
     turn.paint();
     return turn;
+  }
+
+  /** Shows what goes along with the question. */
+  attach(attachments) {
+    this.attachments = attachments;
+    this.fileList.hidden = !attachments.length;
+    this.fileList.replaceChildren(...attachments.map((each) => chip(each)));
+    this.words.hidden = !this.question.trim();
   }
 
   build(number, sentAt) {
@@ -62,6 +82,9 @@ export class Turn {
     this.tools = h(
       "span",
       { class: "tools" },
+      (this.like = iconButton("like", "like", () => this.actions.feedback(this, "like"), { "aria-pressed": "false" })),
+      (this.unlike = iconButton("unlike", "unlike", () => this.actions.feedback(this, "unlike"), { "aria-pressed": "false" })),
+      (this.againButton = iconButton("refresh", "again", () => this.actions.again(this), { class: "quiet again" })),
       iconButton("copy", "copyAnswer", (event) => this.actions.copy(this, event.currentTarget)),
       iconButton("terminal", "copyCurl", (event) => this.actions.curl(this, event.currentTarget)),
       iconButton("events", "showEvents", () => this.actions.events(this)),
@@ -71,7 +94,7 @@ export class Turn {
     this.root = h(
       "article",
       { class: "turn", label: "turn", values: { number } },
-      h("div", { class: "question" }, h("span", { class: "offscreen", t: "you" }), h("p", {}, this.question), h("time", { datetime: sentAt }, moment(sentAt))),
+      h("div", { class: "question" }, h("span", { class: "offscreen", t: "you" }), (this.words = h("p", {}, this.question)), (this.fileList = h("ul", { class: "files", label: "files", hidden: true })), h("time", { datetime: sentAt }, moment(sentAt))),
       this.reply,
     );
   }
@@ -177,21 +200,19 @@ export class Turn {
     this.problem.replaceChildren();
     const error = this.running ? null : this.failure ?? (this.answer.status === "failed" ? this.answer.error : null);
     if (!error) return;
-    const details = error.details ?? {};
-    const extra = [
-      details.coze_code ?? error.coze_code ? `Coze ${details.coze_code ?? error.coze_code}` : "",
-      details.logid ?? error.logid ? `logid ${details.logid ?? error.logid}` : "",
-      error.requestId ? t("requestId", { id: error.requestId }) : "",
-    ].filter(Boolean);
-    const hint = details.hint ?? error.hint;
+    const { code, text, said, fields, hint, extra } = explain(error);
+    const gone = isGone(error);
+    const retry = gone ? ["sendInNew", () => this.actions.sendInNew(this)] : ["tryAgain", () => this.actions.retry(this)];
     this.problem.append(
       h(
         "div",
         { class: "problem" },
-        h("p", {}, h("strong", {}, error.code ?? "ERROR"), " ", error.message ?? ""),
+        h("p", {}, h("strong", {}, code), " ", text),
+        fields.length ? h("ul", { class: "fields" }, ...fields.map((field) => h("li", {}, field))) : null,
+        said ? h("p", { class: "small", lang: "en" }, said) : null,
         hint ? h("p", { t: "hint", values: { hint } }) : null,
         extra.length ? h("p", { class: "small" }, extra.join(" · ")) : null,
-        h("button", { type: "button", class: "plain", t: "tryAgain", onclick: () => this.actions.retry(this) }),
+        h("button", { type: "button", class: "plain", t: retry[0], onclick: retry[1] }),
       ),
     );
   }
@@ -207,6 +228,12 @@ export class Turn {
   paintFacts() {
     const { answer } = this;
     this.footer.hidden = this.running && !this.firstTokenMs;
+    const kept = !this.running && answer.status === "completed" && answer.chatId && answer.text !== "";
+    for (const [button, type] of [[this.like, "like"], [this.unlike, "unlike"]]) {
+      button.hidden = !kept;
+      button.setAttribute("aria-pressed", String(this.feedback === type));
+    }
+    this.againButton.hidden = this.running || !answer.chatId || !OVER.has(answer.status);
     const facts = [];
     if (!this.running && answer.status !== "completed" && STATES.has(answer.status)) {
       facts.push(h("span", { class: `tag ${answer.status}`, t: `status_${answer.status}` }));
@@ -226,6 +253,7 @@ export class Turn {
   }
 }
 
+const OVER = new Set(["completed", "failed", "cancelled"]);
 const STATES = new Set(["failed", "cancelled", "requires_action"]);
 
 function toolRow(call, suffix) {
