@@ -270,18 +270,14 @@ class OwnedConversations:
         params: Mapping[str, str] | None = None,
         body: object = None,
     ) -> Passed:
-        """A call about the conversation, as the caller made it."""
+        """A call about the conversation, as the caller made it. Each takes a token: ``RateLimited``."""
+        user = user_key(owned.owner, owned.user_id) if owned.user_id else None
+        await self._rates.take("calls", owned.owner, user)
         coze = self._coze.using(owned.credential)
         conversation_id = owned.conversation_id
         return Passed.of(
             await coze.pass_on(method, path, conversation_id=conversation_id, params=params, body=body)
         )
-
-    async def take_token(self, identity: Identity, owned: Owned) -> None:
-        """For what is written into a conversation besides chats. Raises ``RateLimited``."""
-        self._shutdown.refuse_if_begun()
-        user = user_key(identity.owner, owned.user_id) if owned.user_id else None
-        await self._rates.take("messages", identity.owner, user)
 
     async def check_files(self, identity: Identity, file_ids: Sequence[str], credential: str) -> None:
         """Raises ``ValidationFailed`` where one of them is not the caller's, or was uploaded in another name

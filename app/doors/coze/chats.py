@@ -29,6 +29,7 @@ from app.exceptions import (
     ChatState,
     ConversationNotFound,
     QuotaExceeded,
+    RateLimited,
     SessionBusy,
 )
 from app.http.dependencies import CozeContextDep, RequestContext
@@ -44,7 +45,7 @@ ConversationId = Annotated[
     str, Query(min_length=1, max_length=128, description="Coze's id of the conversation")
 ]
 ChatId = Annotated[str, Query(min_length=1, max_length=128, description="Coze's id of the chat")]
-_ABOUT: Final = (*COZE, ConversationNotFound, ChatNotFound)
+_ABOUT: Final = (*COZE, ConversationNotFound, ChatNotFound, RateLimited)
 
 
 @router.post(

@@ -17,7 +17,7 @@ from app.doors.coze.bodies import (
 )
 from app.doors.coze.errors import CozeRefusal
 from app.doors.coze.views import answer, passed
-from app.exceptions import BEGINS, COZE, ConversationNotFound, SessionBusy
+from app.exceptions import BEGINS, COZE, ConversationNotFound, RateLimited, SessionBusy
 from app.http.dependencies import CozeContextDep, RequestContext
 from app.http.openapi import JsonBody
 from app.tasks.owned import COZE_ID, Owned, conversation_view
@@ -30,7 +30,7 @@ ConversationId = Annotated[
 MessageId = Annotated[str, Query(min_length=1, max_length=128, description="Coze's id of the message")]
 ConversationPath = Annotated[str, Path(description="Coze's id of the conversation")]
 MessagePath = Annotated[str, Path(description="Coze's id of the message")]
-_ABOUT: Final = (*COZE, ConversationNotFound)
+_ABOUT: Final = (*COZE, ConversationNotFound, RateLimited)
 _UNKNOWN_MESSAGE: Final = 4005
 _PAGE_KEYS: Final = ("first_id", "last_id", "has_more")
 _LIST_PARAMS: Final = ("order", "chat_id", "before_id", "after_id", "limit")
@@ -190,7 +190,6 @@ async def create_message(context: CozeContextDep, conversation_id: ConversationI
     owned = await _owned(context, conversation_id)
     service = context.resources.owned
     await service.check_files(context.identity, list(files_in([body.values])), owned.credential)
-    await service.take_token(context.identity, owned)
     path, params = "/v1/conversation/message/create", {"conversation_id": conversation_id}
     return passed(
         await service.pass_on(owned, "POST", path, params=params, body=body.values), context.request_id
@@ -233,7 +232,6 @@ async def give_feedback(
 ) -> Response:
     body = await _body(context, FeedbackBody)
     owned = await _owned(context, conversation_id)
-    await context.resources.owned.take_token(context.identity, owned)
     return await _feedback(context, owned, "POST", message_id, body.values)
 
 
