@@ -127,6 +127,8 @@ async def delete_conversation(call: Call) -> Response:
 
 async def message_feedback(call: Call) -> Response:
     """POST and DELETE /v1/conversations/{id}/messages/{id}/feedback: of an answer; the last one counts."""
+    if not call.core.options.has_feedback:
+        return call.unknown_path()
     path = call.request.path_params
     conversation = call.store.conversation(path["conversation_id"], call.identity)
     call.record.conversation_id = conversation.id

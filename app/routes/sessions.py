@@ -9,12 +9,14 @@ from app.exceptions import (
     BEGINS_ONCE,
     COZE,
     SESSION,
+    BodyTooLarge,
     ConversationNotFound,
     RateLimited,
     SessionBusy,
     SessionExpired,
     SessionLimitReached,
     SessionNotFound,
+    UnsupportedMediaType,
 )
 from app.http.dependencies import ContextDep, IdempotencyKeyHeader
 from app.http.openapi import JsonBody, errors
@@ -65,7 +67,7 @@ async def get_session(
     "/{session_id}",
     summary="Rename a session, or replace its metadata",
     response_model=SuccessEnvelope[Session],
-    responses=errors(*SESSION),
+    responses=errors(BodyTooLarge, UnsupportedMediaType, *SESSION),
     openapi_extra=JsonBody(UpdateSession),
 )
 async def update_session(session_id: str, context: ContextDep) -> Response:

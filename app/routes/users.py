@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.exceptions import COZE, ConversationNotFound, RateLimited
+from app.exceptions import COZE, BodyTooLarge, ConversationNotFound, RateLimited, UnsupportedMediaType
 from app.http.dependencies import ContextDep, OpenAIContextDep
 from app.http.openapi import JsonBody, errors
 from app.http.raw_path import RawPathRoute
@@ -62,7 +62,7 @@ async def list_conversations(
     "/{user_id}/conversations/{conversation_id}",
     summary="Rename a conversation",
     response_model=SuccessEnvelope[Conversation],
-    responses=errors(ConversationNotFound),
+    responses=errors(BodyTooLarge, UnsupportedMediaType, ConversationNotFound),
     openapi_extra=JsonBody(RenameConversation),
 )
 async def rename_conversation(

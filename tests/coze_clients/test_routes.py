@@ -385,7 +385,9 @@ async def test_each_call_that_goes_on_to_coze_takes_a_token(open_door: Callable[
     async with calling(base_of(open_door(RATE_LIMIT_MESSAGES_PER_MINUTE="3")), KEY) as caller:
         made = await caller.data("POST", "/v1/conversation/create", json={})
         where = {"conversation_id": made["id"]}
-        answers = [await caller.call("GET", "/v1/conversation/message/list", params=where) for _ in range(200)]
+        answers = [
+            await caller.call("GET", "/v1/conversation/message/list", params=where) for _ in range(200)
+        ]
     told = [(answer.status_code, answer.json()["code"]) for answer in answers]
     assert (told[0], told[-1]) == ((200, 0), (429, 4013))
 

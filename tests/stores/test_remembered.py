@@ -95,7 +95,7 @@ async def test_a_conversation_is_remembered_with_bot_and_credential_for_its_user
         "{name(u)}:conversations": NINETY,
         "{name(u)}:conversations.user(me):c-1": NINETY,
     }
-    assert await at.conversations.use(ME, "u", "c-1") == ("bot", "bot-a")
+    assert await at.conversations.use(ME, "u", "c-1") == ("bot", "bot-a", "")
     for who, user in ((STRANGER, "u"), (ME, "other")):
         with pytest.raises(ConversationNotFound):
             await at.conversations.use(who, user, "c-1")
@@ -157,7 +157,11 @@ async def test_forgetting_tells_how_many_went(at: Place) -> None:
     for number in (1, 2):
         await keep(at, f"c-{number}", session)
     name = name_key(ME.owner, "u")
-    keys = {"conversations": at.keys.conversations(name), "records": at.keys.conversation_prefix(name)}
+    keys = {
+        "conversations": at.keys.conversations(name),
+        "records": at.keys.conversation_prefix(name),
+        "lists": at.keys.conversation_list(name),
+    }
     assert await at.redis.run(conversation_forget(**keys, user="")) == 2
 
 
@@ -167,7 +171,7 @@ async def test_a_conversation_of_a_session_that_was_erased_meanwhile_is_not_kept
     async with at.seen() as seen:
         await at.conversations.remember_again(session, "c-1", "bot-a")
     assert seen["session:S.kept"] == 0
-    assert await at.conversations.use(ME, "u", "c-1") == ("bot", "bot-a")
+    assert await at.conversations.use(ME, "u", "c-1") == ("bot", "bot-a", "")
     await at.conversations.forget_one(session, "c-1")
     await at.do("DEL", at.keys.session(at.sid("S")))
     await at.conversations.remember_again(session, "c-1", "bot-a")
