@@ -215,7 +215,7 @@ async def test_the_page_of_the_first_page_opens_from_another_origin(
         page = await browser.new_page()
         try:
             await page.goto(origin)
-            await page.wait_for_function("whole => document.body.textContent.trim() === whole", arg=LONG)
+            await page.wait_for_function("whole => document.body.innerText.trim() === whole", arg=LONG)
         finally:
             await page.close()
             files.shutdown()
