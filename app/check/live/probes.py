@@ -10,9 +10,9 @@ from typing import Any, Final
 from attrs import define, field
 
 from app.check.live.findings import Finding, Verdict
-from app.check.live.raw import ENDED, META_KEY, Answer, Heard, RawCoze
+from app.check.live.raw import ENDED, META_KEY, Heard, RawCoze
 from app.coze.codes import NOT_FOUND
-from app.coze.wire import count, identifier, json_object, shown_text
+from app.coze.wire import count, identifier, integer, json_object, shown_text
 
 LONG: Final = "请从 1 数到 80，每行写一个数字和它的中文读法，不要省略，也不要使用工具。"
 SHORT: Final = "请只回复两个字：你好。"
@@ -404,7 +404,7 @@ def _code_of(heard: Heard) -> int | None:
     for name, data in heard.events:
         if name == "error":
             body = json_object(data) or {}
-            return Answer(200, count(body.get("code")) or None).code
+            return integer(body.get("code"))
     return None
 
 
