@@ -9,7 +9,15 @@ import orjson
 from app.exceptions import IdempotencyKeyReused
 from app.redis_client import Fields, Key, Keys, Number, RedisGate, Text, pairs
 from app.stores.limits import LogPolicy
-from app.stores.scripts import chat_cancel, chat_claim, lease_release, lease_renew, lease_scan, signal_send
+from app.stores.scripts import (
+    chat_cancel,
+    chat_claim,
+    lease_release,
+    lease_renew,
+    lease_scan,
+    run_restore,
+    signal_send,
+)
 from app.stores.sessions import IdempotencyKey, SessionRecord
 from app.utils import random_token
 
@@ -181,6 +189,25 @@ class LeaseStore:
         """The session of a chat that is not over."""
         session_id = await self._redis.run(Text("HGET", self._keys.run(chat_id), "sid"))
         return session_id.decode() if session_id else None
+
+    async def restore(self, chat_id: str, epoch: int) -> str | None:
+        """Makes a chat claimable whose run Redis has thrown away and whose owner is gone: what Coze has of it
+        can still be found. Returns its session; None where it is over, or lost with its record."""
+        record = await self._redis.run(Text("HGET", self._keys.chats(chat_id), chat_id))
+        session_id = orjson.loads(record).get("session_id") if record else None
+        if session_id is None:
+            return None
+        restored = await self._redis.run(
+            run_restore(
+                at=self._keys.of_session(session_id),
+                chat=chat_id,
+                epoch=str(epoch),
+                session_id=session_id,
+                request='{"message":""}',
+                hold=self._policy.hold,
+            )
+        )
+        return session_id if restored else None
 
     async def run_ids(self, chat_id: str) -> tuple[int, str]:
         """Epoch (0: the chat is over) and Coze's chat id, as the present owner committed them."""

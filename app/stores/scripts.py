@@ -127,6 +127,11 @@ def chat_forget(*, at: SessionKeys, chat: str, record: bytes, rest: bytes) -> by
     -> 'ok' | 'none' | 'running' | 'changed'."""
 
 @Script
+def run_restore(*, at: SessionKeys, chat: str, epoch: str, session_id: str, request: str, hold: int) -> int:
+    """Of a chat whose run was thrown away, and whose owner is gone: as much of it as the next owner needs to
+    ask Coze. -> 0 where the chat is over, or not to be claimed."""
+
+@Script
 def log_rewrite(
     *, at: SessionKeys, chat: str, epoch: str, first_frame: str, last_frame: str, frames: bytes,
     policy: LogPolicy, record: bytes, owner: str, session_fields: list[bytes], run_fields: list[bytes]

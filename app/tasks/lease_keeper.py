@@ -86,9 +86,9 @@ class LeaseKeeper:
                     raise outcome
 
     async def _claim_one(self, chat_id: str, epoch: int) -> None:
-        session_id = await self._leases.session_of(chat_id)
+        session_id = await self._leases.session_of(chat_id) or await self._leases.restore(chat_id, epoch)
         if session_id is None:
-            # The chat is over or Redis lost it: the lease is all that is left.
+            # The chat is over or Redis lost all of it: the lease is all that is left.
             await self._leases.drop(chat_id, epoch)
             return
         job = self._running.get(chat_id)

@@ -146,7 +146,8 @@ async def _poll(
         replica += 1
         try:
             told = await _get(caller, target, f"{_BASE}/retrieve", chat.session.who, query)
-            if told["code"] in (4001, 4002) and not (book.losses or book.troubled()):
+            gone = (chat.session.who, chat.session.user) in book.erased
+            if told["code"] in (4001, 4002) and not (gone or book.losses or book.troubled()):
                 book.violated("coze", f"{chat.label}: its chat is not found by Coze's ids: {told}")
                 return
             status = told["data"]["status"] if told["code"] == 0 else "in_progress"

@@ -142,13 +142,17 @@ class Senders(Doing):
         return True
 
     def _evicted(self, session: SessionNote) -> bool:
-        """An idle session may have made room for a newer one of the same user."""
-        later = [
-            other
-            for other in self._book.sessions.values()
-            if (other.who, other.user) == (session.who, session.user) and other.opened_at > session.opened_at
+        """An idle session may have made room for a newer one of the same user, however old it is: what counts
+        is which one was used last."""
+        same = [
+            each
+            for each in self._book.sessions.values()
+            if (each.who, each.user) == (session.who, session.user) and each.opened_at and not each.single
         ]
-        return len(later) + 1 >= self._most_sessions
+        newer = any(each.opened_at > session.opened_at for each in same)
+        # An answer that got lost may have opened one that nobody knows of.
+        unsure = self._book.troubled("redis", "odd", since=session.opened_at)
+        return newer and (unsure or len(same) > self._most_sessions)
 
     def _check_busy(self, chat: ChatNote, answer: Answer) -> None:
         """409: something of this session must be under way, or may be."""

@@ -104,3 +104,36 @@ async def test_a_chat_that_another_owner_had_claimed_is_not_taken_back(at: Place
     await throw_away(at, "run")
     await at.end("A", log=log)
     assert log.state == "fenced"
+
+
+async def test_a_chat_whose_owner_is_gone_too_can_be_claimed_by_what_its_record_tells(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    await throw_away(at, "run")
+    assert await at.leases.session_of(at.cid("A")) is None
+    assert await at.leases.restore(at.cid("A"), 1) == at.sid("S")
+    claim = await at.claim("A", force=True)
+    assert claim is not None
+    assert (claim.kind, claim.before, claim.epoch) == ("claimed", "started", 2)
+    await at.end("A", "failed", epoch=2)
+    assert await at.leases.restore(at.cid("A"), 2) is None, "it is over"
+    assert not any(name.startswith("run:") for name in await at.dump())
+
+
+@pytest.mark.parametrize("lost", [("run", "chats"), ("run", "leases")], ids="+".join)
+async def test_without_its_record_or_its_lease_nothing_of_it_is_made_again(
+    lost: tuple[str, ...], at: Place
+) -> None:
+    await at.open()
+    await at.say("A")
+    await throw_away(at, *lost)
+    assert await at.leases.restore(at.cid("A"), 1) is None
+    assert not any(name.startswith("run:") for name in await at.dump())
+
+
+async def test_a_run_that_its_owner_has_written_again_is_left_as_it_is(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    before = await at.run("A")
+    assert await at.leases.restore(at.cid("A"), 1) == at.sid("S")
+    assert await at.run("A") == before

@@ -5,11 +5,7 @@ local known, stored = redis.call('HGET', run, 'epoch'), redis.call('HGET', chats
 if known and known ~= epoch then return 'fenced' end
 if redis.call('EXISTS', erased) == 1 then return 'fenced' end
 if not known then
-  -- A chat that somebody has ended has no run, and its record says how it ended.
-  local status = stored and string.match(stored, '"status":"([%l_]+)"')
-  if status and status ~= 'processing' and status ~= 'pending' and status ~= 'requires_action' then return 'fenced' end
-  -- The record of an end can have expired before its owner heard of it; the session lives a day longer.
-  if redis.call('HGET', session, 'ended') == chat then return 'fenced' end
+  if has_ended(session, chat, stored) then return 'fenced' end
   -- Somebody else has claimed it, and only his run was lost.
   local newest = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
   if newest and tonumber(string.match(newest[1], '^%d+')) > tonumber(epoch) then return 'fenced' end

@@ -80,6 +80,14 @@ local function live_at_least(key, ms)
   if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, int(ms)) end
 end
 
+-- Whether somebody has ended a chat that has no run. The record of its end can have expired, the session lives a day
+-- longer.
+local function has_ended(session, chat, stored)
+  local status = stored and string.match(stored, '"status":"([%l_]+)"')
+  if status and status ~= 'processing' and status ~= 'pending' and status ~= 'requires_action' then return true end
+  return redis.call('HGET', session, 'ended') == chat
+end
+
 -- A day more than the entry needs: the key only has to go when its shard falls silent.
 local function set_lease(leases, member, expires_at)
   redis.call('ZADD', leases, int(expires_at), member)
