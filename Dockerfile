@@ -47,6 +47,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     PORT=6000 \
     DRAIN_SECONDS=3
 WORKDIR /coze-fastapi
+# The app reads its version there.
+COPY pyproject.toml .
 COPY app app
 RUN python -m compileall -q app
 USER coze

@@ -233,7 +233,9 @@ docs_line() {
 }
 
 playground_line() {
-    if [[ ${ENABLE_PLAYGROUND:-} == true ]]; then
+    if [[ ${ENABLE_PLAYGROUND:-} == true && $CFG_PORT == 6000 ]]; then
+        say "  playground browsers refuse port 6000: PORT=6001 ./run-service.sh restart"
+    elif [[ ${ENABLE_PLAYGROUND:-} == true ]]; then
         say "  playground $CFG_URL/coze/playground"
     else
         say "  playground off unless ENABLE_PLAYGROUND=true"
@@ -267,7 +269,6 @@ TEXT
     if [[ $MODE == deployment ]]; then live_line; fi
     if [[ $MODE == test ]]; then say "  simulator  http://127.0.0.1:$CFG_SIMULATOR_PORT/coze"; fi
     if [[ $USE_TMUX == yes ]]; then say "  tmux       tmux attach -t $SESSION"; fi
-    if [[ $CFG_PORT == 6000 ]]; then say "  (browsers refuse port 6000; for playground and API docs: PORT=6001 ./run-service.sh $MODE)"; fi
     cat <<TEXT
 
 Try it (copy the lines as they are):

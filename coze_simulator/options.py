@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import tomllib
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
 
-VERSION = "0.1.0"
+_PROJECT: Final = Path(__file__).resolve().parents[1] / "pyproject.toml"
+VERSION: Final[str] = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"]
 
 SIMULATOR_TOKEN = "pat_simulator"  # noqa: S105 - a public stand-in, no secret
 WRONG_TOKEN = "pat_wrong"  # noqa: S105 - the one personal token that is refused (4100)

@@ -20,7 +20,6 @@ WORDS = {
     "import asyncio": "import time",
     "asyncio.sleep": "time.sleep",
     "Tasks may share": "Threads may share",
-    "  # noqa: ASYNC109  # as blocking": "",
     "httpx.AsyncClient": "httpx.Client",
     "AsyncIterator": "Iterator",
     "StopAsyncIteration": "StopIteration",

@@ -179,3 +179,11 @@ async def each_client(each_service: RunningApp) -> AsyncIterator[Client]:
     """A client of ``each_service``."""
     async with open_client(each_service.base_url) as client:
         yield client
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have measured and put on record, also of those that ran in other processes."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "measured":
+                terminalreporter.write_line(str(value))

@@ -23,7 +23,14 @@ MAX_LINES = 450
 @pytest.mark.parametrize("values", [{}, {"ENABLE_PLAYGROUND": "false"}])
 async def test_switched_off_it_is_an_unknown_route(start_app: Start, values: dict[str, Any]) -> None:
     async with open_client(start_app(**values).base_url) as client:
-        for name in ("", "/", "/playground.js", "/vendor/purify.min.js", "/coze-stream.js"):
+        for name in (
+            "",
+            "/",
+            "/playground.js",
+            "/vendor/purify.min.js",
+            "/coze-stream.js",
+            "/coze-client.js",
+        ):
             response = await client.get(f"/coze/playground{name}")
             assert response.status_code == 404
             assert error_of(response)["code"] == "NOT_FOUND"

@@ -131,12 +131,11 @@ async def test_what_the_documentation_shows_can_be_pasted(
     assert shown.text.count("\n") <= 10
     simulator.knob(text=LONG)
     module, _, code = shown.text.partition("\n")
-    assert 'import { streamChat } from "./coze-stream.js";' in module
-    session = await session_of(tab)
+    assert module == 'import { CozeClient } from "./coze-client.js";'
     drawn = await tab.page.evaluate(
         f"""async () => {{
-          const {{ streamChat }} = await import('/coze/playground/coze-stream.js');
-          const sessionId = '{session}', token = 't', output = document.createElement('p'), notice = {{}};
+          const {{ CozeClient }} = await import('/coze/playground/coze-client.js');
+          const token = 't', output = document.createElement('p'), notice = {{}};
           {code}
           return [output.textContent, notice.hidden, answer.status];
         }}"""
@@ -204,7 +203,8 @@ async def test_the_page_of_the_first_page_opens_from_another_origin(
     browser: Browser, start_app: Callable[..., RunningApp], simulator: SimControl, tmp_path: Path, name: str
 ) -> None:
     simulator.knob(text=LONG)
-    (tmp_path / "coze-stream.js").write_bytes((ROOT / "app/routes/pages/coze-stream.js").read_bytes())
+    for module in ("coze-client.js", "coze-stream.js"):
+        (tmp_path / module).write_bytes((ROOT / "app/routes/pages" / module).read_bytes())
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietFiles, directory=str(tmp_path))) as files:
         threading.Thread(target=files.serve_forever, name="files of the page").start()
         origin = f"http://127.0.0.1:{files.server_port}"

@@ -140,6 +140,32 @@ def test_every_request_carries_who_asks() -> None:
     assert script.asked[0].url.raw_path == b"/prefix/coze/sessions/a%2Fb%3Fc?history_limit=20"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"token": "…"}, r"token has the character U\+2026.*placeholder"),
+        ({"token": "abc\n"}, r"token has white space around it.*strip"),
+        ({"token": "ab c"}, r"token has the character U\+0020"),
+        ({"token": b"secret"}, "token has to be a str, not bytes"),
+        ({"host": "音乐.example"}, r"host has the character U\+97F3"),
+    ],
+)
+def test_what_no_header_can_have_is_refused_at_once_and_never_quoted(
+    wrong: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said) as refused:
+        CozeClient("http://coze.test", **wrong)
+    assert "abc" not in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_function_that_gives_a_wrong_token_is_a_value_error_of_the_call() -> None:
+    script = Script(ok(SESSION))
+    with script.client(token=lambda: "…") as client, pytest.raises(ValueError, match="token"):
+        client.sessions.get("s-1")
+    assert script.asked == []
+
+
 def test_a_base_url_without_a_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="http://"):
         CozeClient("127.0.0.1:6000")

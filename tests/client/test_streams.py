@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from tests.support import RunningApp, SimControl, wait_until
 
 from .support import PATIENT, Proxy, make_client, proxy
 
+ROOT = Path(__file__).resolve().parents[2]
 MOSTLY_ASYNC = pytest.mark.parametrize("kind", ["async", pytest.param("blocking", marks=pytest.mark.full)])
 """Of what takes long: both clients are made from one source."""
 TYPING = "[[sim:deltas=24;gap=0.03;reasoning=0;followups=1]]"
@@ -310,3 +314,53 @@ async def test_a_reader_that_is_cancelled_in_the_middle_reads_on(service: Runnin
     in_a_row(seen)
     assert stream.chat is not None
     assert stream.text == stream.chat.content
+
+
+INTERRUPTED = """
+import os, signal, sys
+from coze_fastapi_client import CozeClient
+
+with CozeClient(os.environ["BASE_URL"]) as client:
+    session = client.sessions.create("u-1")
+    stream = client.chats.stream(session.session_id, "hello [[sim:deltas=24;gap=0.03;reasoning=0]]")
+    try:
+        with stream:
+            for piece in stream.text_deltas():
+                os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        print("left", stream.chat is None)
+    with client.chats.follow(stream.chat_id, after=stream.last_event_id) as rest:
+        rest.result()
+    print(rest.chat.status, (stream.text + rest.text) == rest.chat.content)
+"""
+
+
+async def test_ctrl_c_leaves_the_chat_going_on(service: RunningApp) -> None:
+    known = {"BASE_URL": service.base_url, "PYTHONPATH": str(ROOT / "client/src"), "NO_PROXY": "127.0.0.1"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", INTERRUPTED), env=os.environ | known, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert printed.decode().splitlines() == ["left True", "completed True"]
+
+
+async def test_a_cancelled_task_leaves_the_chat_going_on(service: RunningApp) -> None:
+    async with AsyncCozeClient(service.base_url) as client:
+        session = await client.sessions.create("u-1")
+        stream = client.chats.stream(session.session_id, f"hello {TYPING}")
+        reading = asyncio.Event()
+
+        async def read_on() -> None:
+            async with stream:
+                async for _ in stream.text_deltas():
+                    reading.set()
+
+        task = asyncio.create_task(read_on())
+        await reading.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert stream.chat_id
+        async with client.chats.follow(stream.chat_id, after=stream.last_event_id) as rest:
+            chat = await rest.result()
+        assert stream.text + rest.text == chat.content

@@ -64,6 +64,7 @@ def test_only_what_the_images_are_made_of_reaches_a_build() -> None:
         "app",
         "deploy/containers",
         "deploy/nginx",
+        "pyproject.toml",
         "requirements.lock",
     }
     assert "**/.env*" in lines

@@ -32,6 +32,9 @@ _BLOCK = re.compile(
 )
 
 
+_CLONE = ("<!-- 新克隆 -->\n", "<!-- fresh clone -->\n")
+
+
 @dataclass(frozen=True)
 class Block:
     """What stands between two fences."""
@@ -40,7 +43,9 @@ class Block:
     language: str
     text: str
     runs: bool
-    """False where the line before the block says why no test runs it."""
+    """False where the line before the block says why no test runs it, or that it belongs to a fresh clone."""
+    clone: bool
+    """Run by ``test_first_page`` in a clone of its own, in which the service is set up."""
 
 
 def name_of(page: Path) -> str:
@@ -50,7 +55,13 @@ def name_of(page: Path) -> str:
 def blocks(page: Path, *languages: str) -> list[Block]:
     """The blocks of a page in these languages (all: none given), in order."""
     found = (
-        Block(name_of(page), match["language"], match["text"], runs=match["mark"] is None)
+        Block(
+            name_of(page),
+            match["language"],
+            match["text"],
+            runs=match["mark"] is None,
+            clone=match["mark"] in _CLONE,
+        )
         for match in _BLOCK.finditer(page.read_text(encoding="utf-8"))
     )
     return [block for block in found if not languages or block.language in languages]

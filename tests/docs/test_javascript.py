@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import RunningApp
 
-from .pages import ROOT, SERVICE, blocks
+from .pages import PAGES, ROOT, SERVICE, blocks, name_of
 
 DOM = """
 const elements = new Map();
@@ -23,27 +23,11 @@ globalThis.document = { getElementById(id) {
 globalThis.location = { hostname: "localhost" };
 process.on("exit", () => { for (const each of elements.values()) console.log(each.textContent); });
 """
-WX = """
-import { request } from "node:http";
-const missing = ["TextDecoder", "TextEncoder", "AbortController", "fetch", "crypto", "document", "Buffer"];
-for (const name of missing) delete globalThis[name];      // a mini-program has none of these
-globalThis.wx = { request({ url, method, header, data, success, enableChunked }) {
-  const listeners = [];
-  const call = request(url, { method, headers: header }, (response) => {
-    const whole = [];
-    response.on("data", (chunk) => {
-      whole.push(chunk);
-      for (const byte of enableChunked ? chunk : [])      // cut inside characters and inside frames
-        for (const listener of listeners) listener({ data: Uint8Array.of(byte).buffer });
-    });
-    response.on("end", () => {
-      const text = whole.map((chunk) => chunk.toString("latin1")).join("");
-      if (!enableChunked) success({ statusCode: response.statusCode, data: JSON.parse(text) });
-    });
-  });
-  call.end(JSON.stringify(data));
-  return { onChunkReceived: (listener) => listeners.push(listener) };
-} };
+OPENED = """
+import { open } from "./wx.mjs";
+const page = await open("./pages/chat/chat.js");
+await page.loaded;
+console.log(page.data.answer);
 """
 
 
@@ -53,15 +37,17 @@ def node(folder: Path, files: dict[str, str]) -> str:
     if found is None:
         pytest.skip("no node on PATH (Debian: apt-get install nodejs)")
     for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     done = subprocess.run([found, "main.mjs"], cwd=folder, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def stream_module() -> dict[str, str]:
-    text = (ROOT / "app/routes/pages/coze-stream.js").read_text(encoding="utf-8")
-    return {"coze-stream.js": text, "package.json": '{"type": "module"}'}
+def modules(place: str = "") -> dict[str, str]:
+    names = ("coze-client.js", "coze-stream.js")
+    found = {place + name: (ROOT / "app/routes/pages" / name).read_text(encoding="utf-8") for name in names}
+    return found | {"package.json": '{"type": "module"}'}
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.en.md"])
@@ -73,7 +59,7 @@ def test_the_web_page_of_the_first_page_shows_the_answer(
     scripts = re.findall(r'<script type="module">\n(.*?)</script>', shown.text, re.DOTALL)
     assert len(scripts) == 1
     code = scripts[0].replace(SERVICE, open_service.base_url)
-    told = node(tmp_path, stream_module() | {"dom.js": DOM, "main.mjs": f'import "./dom.js";\n{code}'})
+    told = node(tmp_path, modules() | {"dom.js": DOM, "main.mjs": f'import "./dom.js";\n{code}'})
     assert told == f"{stored_answer(open_service)}\n"
 
 
@@ -82,10 +68,15 @@ def test_the_mini_program_of_the_first_page_shows_the_answer(
     name: str, open_service: RunningApp, tmp_path: Path
 ) -> None:
     [shown] = blocks(ROOT / name, "js")
-    assert shown.text.count("\n") <= 20
-    code = shown.text.replace(SERVICE, open_service.base_url)
-    told = node(tmp_path, {"wx.mjs": WX, "main.mjs": f'import "./wx.mjs";\n{code}'})
-    assert told.endswith(f"\n{stored_answer(open_service)}\n")
+    assert shown.text.count("\n") <= 15
+    tools = {
+        "wx.mjs": ROOT / "tests/examples/node/wx.mjs",
+        "coze/wx-adapter.js": ROOT / "examples/miniprogram/coze/wx-adapter.js",
+    }
+    files = modules("coze/") | {place: file.read_text(encoding="utf-8") for place, file in tools.items()}
+    files["pages/chat/chat.js"] = shown.text.replace(SERVICE, open_service.base_url)
+    told = node(tmp_path, files | {"main.mjs": OPENED})
+    assert told == f"{stored_answer(open_service)}\n"
 
 
 def stored_answer(service: RunningApp) -> str:
@@ -104,23 +95,30 @@ def test_the_code_for_an_app_shows_the_answer(
     language: str, open_service: RunningApp, tmp_path: Path
 ) -> None:
     [shown] = blocks(ROOT / f"docs/{language}/clients.md", "js")
-    assert 'baseUrl: ""' in shown.text
-    code = f"""
-      const made = await fetch("{open_service.base_url}/coze/sessions", {{ method: "POST",
-        headers: {{ "Content-Type": "application/json" }}, body: '{{"user_id": "u-1"}}' }});
-      const sessionId = (await made.json()).data.task_result.data.session_id, token = "t";
-      const output = document.getElementById("output"), notice = {{}};
-      {shown.text.partition(chr(10))[2].replace('baseUrl: ""', f'baseUrl: "{open_service.base_url}"')}
+    head, _, code = shown.text.partition("\n")
+    assert head == 'import { CozeClient } from "./coze-client.js";'
+    assert 'baseUrl: ""' in code
+    used = f"""{head}
+      const token = "t", output = document.getElementById("output"), notice = {{}};
+      {code.replace('baseUrl: ""', f'baseUrl: "{open_service.base_url}"')}
       if (notice.hidden !== true) throw new Error("the connection was lost");
     """
-    assert shown.text.startswith('import { streamChat } from "./coze-stream.js";\n')
-    told = node(
-        tmp_path,
-        stream_module()
-        | {
-            "dom.js": DOM,
-            "main.mjs": f'import "./dom.js";\nimport {{ streamChat }} from "./coze-stream.js";\n{code}',
-        },
-    )
+    told = node(tmp_path, modules() | {"dom.js": DOM, "main.mjs": f'import "./dom.js";\n{used}'})
     assert told.startswith("completed [")
     assert told.endswith(f"\n{stored_answer(open_service)}\n")
+
+
+def test_the_code_of_the_package_prints_the_answer(open_service: RunningApp, tmp_path: Path) -> None:
+    [shown] = blocks(ROOT / "client-js/README.md", "js")
+    place = "node_modules/coze-fastapi-client/"
+    package = {f"{place}package.json": (ROOT / "client-js/package.json").read_text(encoding="utf-8")}
+    main = {"main.mjs": shown.text.replace(SERVICE, open_service.base_url)}
+    told = node(tmp_path, modules(place) | package | main)
+    assert "7" in told.splitlines()[0]
+    assert told.splitlines()[-1].startswith("completed [")
+
+
+def test_no_block_of_javascript_is_run_nowhere() -> None:
+    found = {name_of(page) for page in PAGES for block in blocks(page, "js", "html") if block.runs}
+    ours = {"README.md", "README.en.md", "docs/zh/clients.md", "docs/en/clients.md", "client-js/README.md"}
+    assert found == ours

@@ -119,7 +119,7 @@ async def test_the_module_has_the_answer_before_the_terminal_frame(client: Clien
 
 MINI_PROGRAM = """
 import { streamChat } from "./coze-stream.mjs";
-import { miniProgram } from "./mini_program.mjs";
+import { miniProgram } from "./wx-adapter.mjs";
 const bytes = new TextEncoder().encode(process.argv[2]);
 const wx = {
   request({ success }) {
@@ -151,8 +151,8 @@ def test_a_mini_program_reads_a_stream_whose_characters_are_cut_anywhere(tmp_pat
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node on PATH (Debian: apt-get install nodejs)")
-    adapter = MODULE.parents[3] / "examples/mini_program.js"
-    for source, name in ((MODULE, "coze-stream.mjs"), (adapter, "mini_program.mjs")):
+    adapter = MODULE.parents[3] / "examples/miniprogram/coze/wx-adapter.js"
+    for source, name in ((MODULE, "coze-stream.mjs"), (adapter, "wx-adapter.mjs")):
         (tmp_path / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "run.mjs").write_text(MINI_PROGRAM, encoding="utf-8")
     text = "é中文😀 done"

@@ -1,11 +1,13 @@
-/** The service's JSON calls. Credentials are held here, in memory, and nowhere else. */
-import { CozeError } from "./coze-stream.js";
+/** The service's calls, as the page makes them. Credentials are held here, in memory, and nowhere else. */
+import { CozeClient } from "./coze-client.js";
 
 /** What stands before /coze: empty, or a proxy's prefix. */
 export const BASE = location.pathname.replace(/\/coze\/playground\/?$/, "");
 
 export class Api {
   #credentials = { token: "", host: "" };
+  /** Nothing is tried again by itself: who looks at the page decides. */
+  #client = new CozeClient({ baseUrl: BASE, headers: () => this.headers, retries: 0 });
 
   setCredentials(token, host) {
     this.#credentials = { token, host };
@@ -25,80 +27,64 @@ export class Api {
     return token ? { HtySudoerToken: token, HtyHost: host } : {};
   }
 
-  /** `data.task_result.data` of a success. @throws {CozeError} also where there was no answer (status 0) */
-  async call(method, path, body, headers = {}) {
-    const init = { method, headers: { ...this.headers, ...headers }, cache: "no-store" };
-    if (body instanceof FormData) init.body = body;
-    else if (body !== undefined) {
-      init.headers["Content-Type"] = "application/json";
-      init.body = JSON.stringify(body);
-    }
-    let response;
-    try {
-      response = await fetch(BASE + path, init);
-    } catch (error) {
-      throw new CozeError({ code: "NETWORK", message: String(error?.message ?? error), retryable: true });
-    }
-    if (!response.ok) throw await CozeError.from(response);
-    return (await response.json()).data.task_result.data;
-  }
-
   sessionsOf(userId) {
-    return this.call("GET", `/coze/users/${encodeURIComponent(userId)}/sessions?limit=100`);
+    return this.#client.sessions.list(userId);
   }
 
   createSession(body, key) {
-    return this.call("POST", "/coze/sessions", body, { "Idempotency-Key": key });
+    return this.#client.sessions.create(body, { idempotencyKey: key });
   }
 
   session(sessionId) {
-    return this.call("GET", `/coze/sessions/${encodeURIComponent(sessionId)}?history_limit=30`);
+    return this.#client.sessions.get(sessionId, { history_limit: 30 });
+  }
+
+  renameSession(sessionId, title) {
+    return this.#client.sessions.update(sessionId, { title });
+  }
+
+  endSession(sessionId) {
+    return this.#client.sessions.delete(sessionId);
   }
 
   /** A page of chats that are older than `before`. */
   chats(sessionId, before) {
-    return this.call("GET", `/coze/sessions/${encodeURIComponent(sessionId)}/chats?limit=30&before=${before}`);
+    return this.#client.chats.list(sessionId, { limit: 30, before });
   }
 
   /** The newest messages of the session's conversation, as Coze keeps them; oldest first. */
   async history(sessionId) {
-    const page = await this.call("GET", `/coze/sessions/${encodeURIComponent(sessionId)}/history?limit=50`);
-    return page.messages.reverse();
-  }
-
-  renameSession(sessionId, title) {
-    return this.call("PATCH", `/coze/sessions/${encodeURIComponent(sessionId)}`, { title });
+    return (await this.#client.sessions.history(sessionId, { limit: 50 })).messages.reverse();
   }
 
   conversationsOf(userId) {
-    return this.call("GET", `/coze/users/${encodeURIComponent(userId)}/conversations?limit=100`);
+    return this.#client.conversations.list(userId, { limit: 100 });
   }
 
   deleteConversation(userId, conversationId) {
-    return this.call("DELETE", `/coze/users/${encodeURIComponent(userId)}/conversations/${encodeURIComponent(conversationId)}`);
+    return this.#client.conversations.delete(userId, conversationId);
   }
 
-  async bots() {
-    return (await this.call("GET", "/coze/bots")).bots;
+  bots() {
+    return this.#client.bots.list();
+  }
+
+  /** Asks, or asks once more (`again`: the chat), and does not wait for the answer. */
+  ask(sessionId, body, again, key) {
+    const options = { idempotencyKey: key, wait: 0 };
+    return again ? this.#client.chats.regenerate(again, options) : this.#client.chats.send(sessionId, body, options);
   }
 
   /** `like`, `unlike`, or "" to take it back. */
   feedback(chatId, type) {
-    const path = `/coze/chats/${encodeURIComponent(chatId)}/feedback`;
-    return type ? this.call("POST", path, { feedback_type: type }) : this.call("DELETE", path);
-  }
-
-  upload(sessionId, file) {
-    const form = new FormData();
-    form.append("file", file, file.name || "image.png");
-    return this.call("POST", `/coze/files?session_id=${encodeURIComponent(sessionId)}`, form);
-  }
-
-  endSession(sessionId) {
-    return this.call("DELETE", `/coze/sessions/${encodeURIComponent(sessionId)}`);
+    return type ? this.#client.chats.giveFeedback(chatId, type) : this.#client.chats.takeFeedbackBack(chatId);
   }
 
   cancelChat(chatId) {
-    return this.call("POST", `/coze/chats/${encodeURIComponent(chatId)}/cancel`);
+    return this.#client.chats.cancel(chatId);
+  }
+
+  upload(sessionId, file) {
+    return this.#client.files.upload(file, { name: file.name || "image.png", session_id: sessionId });
   }
 }

@@ -1,6 +1,6 @@
 /** One session's chats: asking, reading, stopping, and what is seen of them. */
 import { BASE } from "./api.js";
-import { followChat, randomKey, streamChat, submitToolOutputs } from "./coze-stream.js";
+import { followChat, randomKey, regenerateChat, streamChat, submitToolOutputs } from "./coze-stream.js";
 import { curl } from "./curl.js";
 import { $, announce, copyText, duration, say, t } from "./dom.js";
 import { Turn } from "./turn.js";
@@ -165,8 +165,9 @@ export class Conversation {
     const { session_id: sessionId } = this.page.session;
     const { body, key, again } = turn.request;
     this.page.memory.set({ pending: { session: sessionId, body: { ...body, stream: false }, key, again } });
-    const sent = again ? {} : body;
-    await this.read(turn, (options) => streamChat({ ...options, sessionId, again, body: sent, idempotencyKey: key }), true);
+    const ask = again ? { chatId: again } : { sessionId, body };
+    const start = again ? regenerateChat : streamChat;
+    await this.read(turn, (options) => start({ ...options, ...ask, idempotencyKey: key }), true);
   }
 
   /** Tries again where it failed: goes on reading, repeats the POST with its key, or asks anew. */
@@ -206,6 +207,7 @@ export class Conversation {
       await start({
         baseUrl: BASE,
         headers: this.page.api.headers,
+        patienceMs: Infinity, // the page says that it waits, and has a button to stop
         signal: reading.abort.signal,
         answer: turn.answer,
         onChat: (chatId) => {
@@ -278,7 +280,7 @@ export class Conversation {
 
   // -- what is seen --------------------------------------------------------------------------------------
 
-  /** @param {import("./coze-stream.js").StreamState} state */
+  /** What `onState` tells of the connection. */
   connection(turn, { state, attempt, waitMs }) {
     const { reading } = this;
     if (!reading || reading.turn !== turn) return;

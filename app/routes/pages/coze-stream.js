@@ -13,32 +13,17 @@
  * What it takes care of: a POST whose answer never came is repeated with the same Idempotency-Key, so
  * nothing is asked twice; a connection that breaks, or says nothing for longer than heartbeats allow, is
  * opened again from the last event id; snapshots replace what was there. Not a character is lost or doubled.
- * @typedef {{id: string, event: string, data: string, json: any}} StreamEvent  `id`: where to resume
- * @typedef {{state: "connecting" | "open" | "lost" | "closed", attempt: number, waitMs: number, reason: string}} StreamState
- * @typedef {{id: string, type: string, content: string, reasoning: string, contentType: string}} AnswerMessage
- * @typedef {Object} StreamOptions
- * @property {string} [baseUrl]  What stands before `/coze`; empty for the page's own origin.
- * @property {Record<string, string>} [headers]  Sent with every request: HtySudoerToken, HtyHost.
- * @property {AbortSignal} [signal]  Ends the reading with its reason. The chat itself goes on.
- * @property {(event: StreamEvent, answer: AnswerFold) => void} [onEvent]  After each event.
- * @property {(state: StreamState) => void} [onState]  What becomes of the connection.
- * @property {(chatId: string) => void} [onChat]  As soon as the chat's id is known.
- * @property {AnswerFold} [answer]  An answer to go on with, together with `after`.
- * @property {number} [silenceMs]  No byte for so long means a dead connection: 2.5 heartbeats by default.
- * @property {number} [maxWaitMs]  The longest pause between two attempts.
- * @property {typeof fetch} [fetch]  This and the two below: for places that have none of their own, such as
- *   WeChat mini programs; examples/mini_program.js has all three.
- * @property {new () => {decode: (bytes?: any, options?: {stream?: boolean}) => string}} [TextDecoder]
- * @property {new () => AbortController} [AbortController]
+ * coze-client.js has the other calls of the service.
+ * Options and types are described in client-js/coze-stream.d.ts.
  */
 
-const HEARTBEAT_MS = 15_000; // SSE_HEARTBEAT_SECONDS of the service
+const SILENCE_MS = 2.5 * 15_000; // SSE_HEARTBEAT_SECONDS of the service
 const FIRST_WAIT_MS = 250;
-/** How often in a row a status is met with patience; the rest is final. 404: while the log is written again. */
+/** How often in a row a status is met with patience at most; the rest is final. 404: while the log is written again. */
 const PATIENCE = { 404: 3, 429: 8, 500: 3, 502: Infinity, 503: Infinity, 504: Infinity };
 const GATEWAY = new Set([502, 503, 504]);
 /** What the platform has to have, or the options have to bring. */
-const NEEDED = /** @type {const} */ (["fetch", "TextDecoder", "AbortController"]);
+const NEEDED = ["fetch", "TextDecoder", "AbortController"];
 const ENDS = {
   "conversation.chat.completed": "completed",
   "conversation.chat.failed": "failed",
@@ -48,7 +33,6 @@ const ENDS = {
 
 /** A refusal by the service; fields as in the error envelope. `status` 0: not a service that we know. */
 export class CozeError extends Error {
-  /** @param {{code?: string, message?: string, retryable?: boolean, details?: any, request_id?: string}} error */
   constructor(error, status = 0, retryAfterMs = 0) {
     super(error.message || `HTTP ${status}`);
     this.name = "CozeError";
@@ -60,7 +44,7 @@ export class CozeError extends Error {
     this.retryAfterMs = retryAfterMs;
   }
 
-  /** @param {Response} response  One that is not ok. */
+  /** Of a response that is not ok. */
   static async from(response) {
     const body = await response.json().catch(() => null);
     const wait = Number(response.headers.get("Retry-After")) * 1000 || 0;
@@ -74,21 +58,18 @@ export class CozeError extends Error {
  */
 export class SseParser {
   lastEventId = "";
-  /** @type {number | undefined} */
   retry = undefined;
   comments = 0;
   #rest = "";
   #afterCr = false;
   #id = "";
   #event = "";
-  /** @type {string[]} */
   #data = [];
 
   constructor(lastEventId = "") {
     this.lastEventId = this.#id = lastEventId;
   }
 
-  /** @param {string} text @returns {{id: string, event: string, data: string}[]} */
   push(text) {
     if (this.#afterCr && text[0] === "\n") text = text.slice(1); // the second half of a CRLF
     else if (!text) return [];
@@ -130,23 +111,19 @@ export class AnswerFold {
   sessionId = "";
   /** pending, processing, completed, failed, cancelled, requires_action */
   status = "processing";
-  /** By message id, in order of first appearance. @type {Map<string, AnswerMessage>} */
+  /** By message id, in order of first appearance. */
   messages = new Map();
-  /** @type {string[]} */
   followUps = [];
-  /** Plugin calls of the bot and what they returned. @type {Map<string, AnswerMessage>} */
+  /** Plugin calls of the bot and what they returned. */
   calls = new Map();
-  /** @type {any} */
   requiredAction = null;
-  /** @type {{token_count: number, input_count: number, output_count: number} | null} */
   usage = null;
-  /** @type {any} */
   error = null;
   recovered = false;
-  /** The whole chat, once the `result` event is here. @type {any} */
+  /** The whole chat, once the `result` event is here. */
   result = null;
 
-  /** An answer as it stands in a session's history or in `GET result`. @param {any} chat */
+  /** An answer as it stands in a session's history or in `GET result`. */
   static fromChat(chat) {
     const answer = new AnswerFold();
     answer.chatId = chat.chat_id;
@@ -163,10 +140,9 @@ export class AnswerFold {
   get text() { return this.#join("content"); }
   get reasoning() { return this.#join("reasoning"); }
 
-  /** Calls that wait for outputs: `{id, type, function: {name, arguments}}`. @returns {any[]} */
+  /** Calls that wait for outputs: `{id, type, function: {name, arguments}}`. */
   get toolCalls() { return this.requiredAction?.submit_tool_outputs?.tool_calls ?? []; }
 
-  /** @param {{event: string, json: any}} event */
   apply({ event, json }) {
     if (event === "conversation.message.delta") this.#delta(json);
     else if (event === "conversation.message.completed") this.#completed(json);
@@ -181,7 +157,6 @@ export class AnswerFold {
     return [...this.messages.values()].map((message) => message[part]).filter(Boolean).join("\n");
   }
 
-  /** @param {string} id @returns {AnswerMessage} */
   #message(id, into = this.messages, type = "answer") {
     const made = into.get(id) ?? { id, type, content: "", reasoning: "", contentType: "text" };
     into.set(id, made);
@@ -223,7 +198,7 @@ export class AnswerFold {
   #chat(event, json) {
     this.usage = json.usage?.token_count ? json.usage : this.usage;
     this.recovered ||= json.recovered === true;
-    const end = ENDS[/** @type {keyof typeof ENDS} */ (event)];
+    const end = ENDS[event];
     this.status = end ?? "processing";
     this.requiredAction = end === "requires_action" ? json.required_action : null;
   }
@@ -239,43 +214,48 @@ export class AnswerFold {
   }
 }
 
-const idOf = (/** @type {any} */ json) => String(json.id ?? "");
-const textOf = (/** @type {unknown} */ value) => (typeof value === "string" ? value : "");
+const idOf = (json) => String(json.id ?? "");
+const textOf = (value) => (typeof value === "string" ? value : "");
 
 /**
- * Sends a message and reads its answer to the end, over as many connections as it takes.
- * @param {StreamOptions & {sessionId: string, body: {message: string, [field: string]: any}, idempotencyKey?: string}} options
- * @returns {Promise<AnswerFold>} Whatever its status: failed, cancelled and requires_action are answers, too.
- * @throws {CozeError} where the service refuses; the signal's reason where it was aborted.
+ * Sends a message and reads its answer to the end, over as many connections as it takes. Whatever its status:
+ * failed, cancelled and requires_action are answers, too.
+ * @throws {CozeError} where the service refuses or cannot be reached; the signal's reason where it was aborted.
  */
 export function streamChat(options) {
-  return new Reading(options).run({
-    path: options.again ? `/coze/chats/${encodeURIComponent(options.again)}/regenerate` : `/coze/sessions/${encodeURIComponent(options.sessionId)}/messages`,
-    headers: { "Idempotency-Key": options.idempotencyKey ?? randomKey() },
-    body: JSON.stringify({ ...options.body, stream: true }),
-  });
+  const path = `/coze/sessions/${encodeURIComponent(options.sessionId)}/messages`;
+  return new Reading(options).run(posting(path, options.body, options));
 }
 
-/**
- * Reads a chat from its start, or from `after` (an event id) on, to its end.
- * @param {StreamOptions & {chatId: string, after?: string}} options
- * @returns {Promise<AnswerFold>}
- */
+/** Asks the message of a session's newest chat once more, as a new chat, and reads its answer. */
+export function regenerateChat(options) {
+  const path = `/coze/chats/${encodeURIComponent(options.chatId)}/regenerate`;
+  return new Reading(options).run(posting(path, options.body ?? {}, options));
+}
+
+/** Reads a chat from its start, or from `after` (an event id) on, to its end. */
 export function followChat(options) {
   return new Reading(options, options.chatId, options.after).run(null);
 }
 
-/**
- * Answers a chat that `requires_action`, all its calls at once, and reads on. `after` is its last event id.
- * @param {StreamOptions & {chatId: string, after: string, toolOutputs: {tool_call_id: string, output: string}[], idempotencyKey?: string}} options
- * @returns {Promise<AnswerFold>}
- */
+/** Answers a chat that `requires_action`, all its calls at once, and reads on. `after` is its last event id. */
 export function submitToolOutputs(options) {
-  return new Reading(options, options.chatId, options.after).run({
-    path: `/coze/chats/${encodeURIComponent(options.chatId)}/tool_outputs`,
-    headers: { "Idempotency-Key": options.idempotencyKey ?? randomKey() },
-    body: JSON.stringify({ tool_outputs: options.toolOutputs, stream: true }),
-  });
+  const path = `/coze/chats/${encodeURIComponent(options.chatId)}/tool_outputs`;
+  const body = { tool_outputs: options.toolOutputs };
+  return new Reading(options, options.chatId, options.after).run(posting(path, body, options));
+}
+
+/** A POST that may be sent again: under its key it counts once. */
+function posting(path, body, { idempotencyKey = randomKey() }) {
+  return { path, headers: { "Idempotency-Key": idempotencyKey }, body: JSON.stringify({ ...body, stream: true }) };
+}
+
+/** What goes along with every request. @throws {TypeError} before anything is sent */
+export function headersOf({ headers = {} }) {
+  const found = typeof headers === "function" ? headers() : headers;
+  const wrong = Object.keys(found).find((name) => typeof found[name] !== "string" || /[^\t\x20-\x7e]/.test(found[name]));
+  if (wrong) throw new TypeError(`the header ${wrong} has to be text of printable ASCII: is it a placeholder, or has it a line end?`);
+  return found;
 }
 
 /** A key that nobody has used; also where the page is not a secure context, or there is no crypto at all. */
@@ -284,21 +264,20 @@ export function randomKey() {
   return Array.from(globalThis.crypto?.getRandomValues(bytes) ?? bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** The connection broke; `waitMs`: come back no sooner. */
+/** The connection broke, or the service refused for the moment: `refusal` says how long. */
 class Lost extends Error {
-  constructor(/** @type {string} */ reason, waitMs = 0) {
+  constructor(reason, refusal = null) {
     super(reason);
-    this.waitMs = waitMs;
+    this.refusal = refusal;
   }
 }
 
-const broken = (/** @type {any} */ error) => {
+const broken = (error) => {
   throw new Lost(String(error?.message ?? error));
 };
 
 /** One chat's reading: a POST until it is answered, then GETs until `done`. */
 class Reading {
-  /** @param {StreamOptions} options */
   constructor(options, chatId = "", after = "") {
     this.options = options;
     this.answer = options.answer ?? new AnswerFold();
@@ -306,16 +285,16 @@ class Reading {
     this.lastId = after;
     this.attempt = 0;
     this.retryMs = 1000;
-    /** @type {Map<number, number>} */
+    this.troubleMs = 0; // since something was heard, without the time that the device slept or was offline
+    this.heardAt = 0;
     this.refusals = new Map();
   }
 
-  /** @param {{path: string, headers: Record<string, string>, body: string} | null} post */
   async run(post) {
     const { signal } = this.options;
     const missing = NEEDED.filter((name) => typeof (this.options[name] ?? globalThis[name]) !== "function");
     if (missing.length) {
-      const message = `This place has no ${missing.join(", no ")}: give it as an option, as examples/mini_program.js does`;
+      const message = `This place has no ${missing.join(", no ")}: give it as an option, as examples/miniprogram does`;
       throw new CozeError({ code: "NOT_SUPPORTED_HERE", message });
     }
     for (;;) {
@@ -334,25 +313,25 @@ class Reading {
   }
 
   #request(post) {
-    const { baseUrl = "", headers = {} } = this.options;
-    const accept = { Accept: "text/event-stream" };
+    const { baseUrl = "" } = this.options;
+    const headers = { ...headersOf(this.options), Accept: "text/event-stream" };
     if (post) {
-      const all = { ...headers, ...accept, "Content-Type": "application/json", ...post.headers };
+      const all = { ...headers, "Content-Type": "application/json", ...post.headers };
       return [baseUrl + post.path, { method: "POST", headers: all, body: post.body }];
     }
     const resume = this.lastId ? { "Last-Event-ID": this.lastId } : {};
     const path = `/coze/chats/${encodeURIComponent(this.chatId)}/events`;
-    return [baseUrl + path, { headers: { ...headers, ...accept, ...resume } }];
+    return [baseUrl + path, { headers: { ...headers, ...resume } }];
   }
 
-  /** One connection. Returns once the answer is whole. @param {[string, RequestInit]} request @param {() => void} answered */
+  /** One connection. Returns once the answer is whole. */
   async #connect([url, init], answered) {
-    const { signal, silenceMs = 2.5 * HEARTBEAT_MS, fetch = globalThis.fetch } = this.options;
+    const { signal, silenceMs = SILENCE_MS, fetch = globalThis.fetch } = this.options;
     const connection = new (this.options.AbortController ?? globalThis.AbortController)();
     const hangUp = () => connection.abort();
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
     let alarm;
     const listen = () => {
+      this.heardAt = Date.now();
       clearTimeout(alarm);
       alarm = setTimeout(hangUp, silenceMs);
     };
@@ -382,7 +361,7 @@ class Reading {
   async #read(reader, heard) {
     const parser = new SseParser(this.lastId);
     const decoder = new (this.options.TextDecoder ?? globalThis.TextDecoder)(); // takes a BOM off, keeps half a character for the next piece
-    let whole = false;
+    let [whole, heartbeats] = [false, 0];
     for (;;) {
       const { done, value } = await reader.read().catch(broken);
       if (done) throw new Lost("the stream ended early");
@@ -392,17 +371,17 @@ class Reading {
         this.retryMs = parser.retry ?? this.retryMs;
         if (each.event === "reconnect") throw new Lost("the service asks to come back");
         whole ||= each.event === "result";
-        this.attempt = 0;
+        this.attempt = this.troubleMs = 0;
         this.refusals.clear();
         this.#take(each);
         // Without a result it was the reading that broke, not the chat that ended.
         if (each.event === "done" && whole) return;
         if (each.event === "done") throw new Lost("the reading was broken off");
       }
+      if (parser.comments > heartbeats) [heartbeats, this.troubleMs] = [parser.comments, 0]; // a bot that thinks long
     }
   }
 
-  /** @param {{id: string, event: string, data: string}} each */
   #take(each) {
     let json = null;
     try {
@@ -421,14 +400,17 @@ class Reading {
     this.refusals.set(status, times);
     // An unknown chat is final, unless it was there a moment ago.
     const hopeful = posting ? GATEWAY.has(status) && error.retryable : status !== 404 || this.lastId !== "";
-    const patience = PATIENCE[/** @type {keyof typeof PATIENCE} */ (status)] ?? 0;
-    throw hopeful && times <= patience ? new Lost(error.code, error.retryAfterMs) : error;
+    const patience = PATIENCE[status] ?? 0;
+    throw hopeful && times <= patience ? new Lost(error.code, error) : error;
   }
 
   async #pause(lost) {
-    const { maxWaitMs = 10_000, signal } = this.options;
+    const { maxWaitMs = 10_000, patienceMs = 60_000, silenceMs = SILENCE_MS, signal } = this.options;
     const backoff = this.attempt ? Math.min(this.retryMs * 2 ** (this.attempt - 1), maxWaitMs) : FIRST_WAIT_MS;
-    const waitMs = Math.max(lost.waitMs, backoff * (0.75 + Math.random() / 2));
+    const waitMs = Math.max(lost.refusal?.retryAfterMs ?? 0, backoff * (0.75 + Math.random() / 2));
+    const online = globalThis.navigator?.onLine !== false;
+    if (online) this.troubleMs += Math.min(Date.now() - this.heardAt, silenceMs) + waitMs;
+    if (this.troubleMs > patienceMs) throw this.#gaveUp(lost);
     this.attempt += 1;
     this.#say("lost", waitMs, lost.message);
     await new Promise((resolve) => {
@@ -442,6 +424,15 @@ class Reading {
       globalThis.addEventListener?.("online", wake);
       signal?.addEventListener("abort", wake);
     });
+  }
+
+  /** Patience is over. The chat may well go on: the details say where. */
+  #gaveUp(lost) {
+    const cors = this.chatId ? "" : "; from a web page also where CORS_ALLOW_ORIGINS lacks its origin";
+    const message = `nothing comes from ${this.options.baseUrl || "the service"}: ${lost.message}${cors}`;
+    const error = lost.refusal ?? new CozeError({ code: "NETWORK", message, retryable: true });
+    error.details = { ...error.details, chat_id: this.chatId, last_event_id: this.lastId };
+    return error;
   }
 
   #say(state, waitMs = 0, reason = "") {

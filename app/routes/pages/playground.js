@@ -92,9 +92,8 @@ export class Playground {
 
   /** The reload came before the chat had an id; its key leads to it, or begins it. */
   async sendAgain({ session, body, key, again }) {
-    const path = again ? `/coze/chats/${encodeURIComponent(again)}/regenerate` : `/coze/sessions/${encodeURIComponent(session)}/messages`;
     try {
-      await this.api.call("POST", path, again ? {} : body, { "Idempotency-Key": key, Prefer: "respond-async" });
+      await this.api.ask(session, body, again, key);
     } catch (error) {
       if (error.status === 401 || error.retryable) throw error;
       $("message").value = body.message; // refused: not lost either

@@ -11,7 +11,7 @@ export class SessionList {
   }
 
   async load(user) {
-    const [{ sessions }, past] = await Promise.all([
+    const [sessions, past] = await Promise.all([
       this.page.api.sessionsOf(user),
       this.page.api.conversationsOf(user).catch(() => ({ conversations: [] })), // a service of the version before
     ]);

@@ -4,6 +4,8 @@ The folding rule: deltas are appended by message id, a snapshot replaces what wa
 brings text.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 from ._models import Chat, Json

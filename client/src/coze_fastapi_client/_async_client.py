@@ -1,18 +1,20 @@
 """The asynchronous client (asyncio). ``_client.py`` is made from this file by ``scripts/sync_client.py``."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Final, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import httpx
 
 from ._calls import Calls
 from ._errors import ConnectionLost
 from ._flows import (
+    STEPS,
     Flow,
     Open,
     Opened,
-    Pause,
     Read,
     Reply,
     RunningFlow,
@@ -43,6 +45,9 @@ from ._sse import Event
 from ._stream import StreamState
 from ._view import StreamView
 
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
 T = TypeVar("T")
 _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """A stream is a connection for as long as it lasts."""
@@ -60,19 +65,24 @@ class AsyncStepRunner:
     async def perform(self, step: Step) -> Reply | bytes | None:
         """Raises ConnectionLost."""
         with connection_errors():
-            match step:
-                case Send(request):
-                    response = await self._http.send(
-                        self._http.build_request(**request.build(self._settings))
-                    )
-                    return Reply(response.status_code, response.headers, response.content)
-                case Open(request):
-                    return await self._open(self._http.build_request(**request.build(self._settings)))
-                case Read():
-                    return await anext(self._chunks, b"") if self._chunks is not None else b""
-                case Pause(seconds):
-                    await asyncio.sleep(seconds)
+            if isinstance(step, Send):
+                response = await self._http.send(self._build(step))
+                return Reply(response.status_code, response.headers, response.content)
+            if isinstance(step, Open):
+                return await self._open(self._build(step))
+            if isinstance(step, Read):
+                return await self._read()
+            await asyncio.sleep(step.seconds)
         return None
+
+    def _build(self, step: Send | Open) -> httpx.Request:
+        return self._http.build_request(**step.request.build(self._settings))
+
+    async def _read(self) -> bytes:
+        if self._chunks is not None:
+            async for chunk in self._chunks:
+                return chunk
+        return b""
 
     async def _open(self, request: httpx.Request) -> Reply:
         await self.close()
@@ -152,9 +162,9 @@ class AsyncStream(StreamView):
 
     async def _next(self) -> Event | Opened | None:
         running = self._running
-        if isinstance(running.step, Event | Opened):
+        if isinstance(running.step, (Event, Opened)):
             running.answer()
-        while isinstance(running.step, Step):
+        while isinstance(running.step, STEPS):
             try:
                 outcome = await self._steps.perform(running.step)
             except ConnectionLost as lost:
@@ -251,7 +261,7 @@ class AsyncChats:
         """The chat as it stands, or once it is settled, within ``wait`` seconds (at most 60)."""
         return await self._runner.run(self._calls.result(chat_id, wait))
 
-    async def wait(self, chat_id: str, *, timeout: float | None = None) -> Chat:  # noqa: ASYNC109  # as blocking
+    async def wait(self, chat_id: str, *, timeout: float | None = None) -> Chat:
         """The chat once it is settled. Raises WaitTimeout."""
         return await self._runner.run(self._calls.wait(chat_id, timeout))
 

@@ -1,5 +1,7 @@
 """The service's calls: which request each is, and what its answer means. No I/O."""
 
+from __future__ import annotations
+
 import math
 import time
 import uuid
@@ -37,7 +39,7 @@ _LONGEST_POLL: Final = 60.0
 
 
 def _known(
-    options: Mapping[str, Any], kind: type[SessionOptions] | type[MessageOptions] | type[RegenerateOptions]
+    options: Mapping[str, Any], kind: type[SessionOptions | MessageOptions | RegenerateOptions]
 ) -> dict[str, Any]:
     """Those given; a misspelt one would otherwise be ignored by the service."""
     unknown = options.keys() - kind.__annotations__.keys()

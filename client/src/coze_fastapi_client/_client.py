@@ -1,18 +1,20 @@
 """The blocking client. Made by ``scripts/sync_client.py`` from ``_async_client.py``: edit that."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import httpx
 
 from ._calls import Calls
 from ._errors import ConnectionLost
 from ._flows import (
+    STEPS,
     Flow,
     Open,
     Opened,
-    Pause,
     Read,
     Reply,
     RunningFlow,
@@ -43,6 +45,9 @@ from ._sse import Event
 from ._stream import StreamState
 from ._view import StreamView
 
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
 T = TypeVar("T")
 _LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """A stream is a connection for as long as it lasts."""
@@ -60,17 +65,24 @@ class StepRunner:
     def perform(self, step: Step) -> Reply | bytes | None:
         """Raises ConnectionLost."""
         with connection_errors():
-            match step:
-                case Send(request):
-                    response = self._http.send(self._http.build_request(**request.build(self._settings)))
-                    return Reply(response.status_code, response.headers, response.content)
-                case Open(request):
-                    return self._open(self._http.build_request(**request.build(self._settings)))
-                case Read():
-                    return next(self._chunks, b"") if self._chunks is not None else b""
-                case Pause(seconds):
-                    time.sleep(seconds)
+            if isinstance(step, Send):
+                response = self._http.send(self._build(step))
+                return Reply(response.status_code, response.headers, response.content)
+            if isinstance(step, Open):
+                return self._open(self._build(step))
+            if isinstance(step, Read):
+                return self._read()
+            time.sleep(step.seconds)
         return None
+
+    def _build(self, step: Send | Open) -> httpx.Request:
+        return self._http.build_request(**step.request.build(self._settings))
+
+    def _read(self) -> bytes:
+        if self._chunks is not None:
+            for chunk in self._chunks:
+                return chunk
+        return b""
 
     def _open(self, request: httpx.Request) -> Reply:
         self.close()
@@ -150,9 +162,9 @@ class Stream(StreamView):
 
     def _next(self) -> Event | Opened | None:
         running = self._running
-        if isinstance(running.step, Event | Opened):
+        if isinstance(running.step, (Event, Opened)):
             running.answer()
-        while isinstance(running.step, Step):
+        while isinstance(running.step, STEPS):
             try:
                 outcome = self._steps.perform(running.step)
             except ConnectionLost as lost:

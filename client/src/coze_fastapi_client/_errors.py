@@ -32,6 +32,8 @@ The tree::
 A code that this version does not know becomes the class of its status.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,7 +65,7 @@ class StreamBroken(ConnectionLost):
 class WaitTimeout(CozeError, TimeoutError):
     """``chat`` as it stands; it goes on."""
 
-    def __init__(self, chat: "Chat") -> None:
+    def __init__(self, chat: Chat) -> None:
         super().__init__(f"{chat.chat_id} is still {chat.status}")
         self.chat = chat
 

@@ -4,13 +4,15 @@ A ``Flow`` yields steps; the sync and the async client each have a few lines tha
 ``RunningFlow`` says which is next. So retries, waiting and resuming are written once.
 """
 
+from __future__ import annotations
+
 import json
 import random
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, Union
 from urllib.parse import quote
 
 import httpx
@@ -26,7 +28,23 @@ _TRANSIENT: Final = frozenset({429, 502, 503, 504})
 """Statuses of a service, or of the proxy before it, that may answer the same call a moment later."""
 
 
-@dataclass(frozen=True, slots=True)
+def _sendable(name: str, value: str | None) -> str | None:
+    """The value, fit for a header. Raises ValueError, which never quotes it: it may be a secret."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ValueError(f"{name} has to be a str, not {type(value).__name__}")  # noqa: TRY004  # one error for all
+    if value != value.strip():
+        raise ValueError(f"{name} has white space around it (from a file? use .strip())")
+    wrong = next((each for each in value if not "!" <= each <= "~"), "")
+    if wrong:
+        raise ValueError(
+            f"{name} has the character U+{ord(wrong):04X}, which no header can have: is it a placeholder?"
+        )
+    return value
+
+
+@dataclass(frozen=True)
 class Settings:
     """Of a client. ``token`` may be a function: it is asked for every request. Times in seconds."""
 
@@ -41,13 +59,16 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError("base_url begins with http:// or https://")
+        if not callable(self.token):
+            self.headers()  # what cannot be sent is said now, not by the first call
 
     def url(self, path: str) -> str:
         return self.base_url.rstrip("/") + path
 
     def headers(self) -> dict[str, str]:
+        """Raises ValueError for a token or host that cannot be sent."""
         token = self.token() if callable(self.token) else self.token
-        known = {"HtySudoerToken": token, "HtyHost": self.host}
+        known = {"HtySudoerToken": _sendable("token", token), "HtyHost": _sendable("host", self.host)}
         ours = {"User-Agent": f"coze-fastapi-client/{__version__}"}
         return ours | {name: value for name, value in known.items() if value}
 
@@ -57,7 +78,7 @@ class Settings:
         return self.heartbeat * 2.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
     """One request to the service.
 
@@ -99,7 +120,7 @@ def path(template: str, *ids: str) -> str:
 # -- steps ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reply:
     """``body`` is empty for a stream that has been opened."""
 
@@ -112,36 +133,37 @@ class Reply:
         return str(self.headers.get("content-type", "")).startswith("text/event-stream")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Send:
     """Reply: the whole ``Reply``."""
 
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Open:
     """Reply: a ``Reply`` without body where it is an event stream, to be read by ``Read``; else the whole."""
 
     request: Request
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Read:
     """Reply: bytes, empty at the end."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pause:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Opened:
     """Nothing to do: a stream says so once, when it was not refused."""
 
 
-Step = Send | Open | Read | Pause
+Step = Union[Send, Open, Read, Pause]
+STEPS: Final = (Send, Open, Read, Pause)
 Flow = Generator[Step, Any, T]
 
 
@@ -186,7 +208,7 @@ def connection_errors() -> Iterator[None]:
     except httpx.LocalProtocolError:
         raise
     except (httpx.TransportError, httpx.DecodingError, httpx.StreamError) as error:
-        unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        unsent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise ConnectionLost(text, request_sent=not unsent) from error
 

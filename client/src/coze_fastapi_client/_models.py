@@ -1,25 +1,33 @@
 """What the service answers, as frozen dataclasses. ``raw`` is the JSON, with what a newer service adds."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Literal, NotRequired, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._errors import service_error
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 ChatStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "requires_action"]
 SessionStatus = Literal["active", "inactive", "expired", "terminated"]
 Json = Mapping[str, Any]
 
 
-class EnterMessage(TypedDict):
-    """A message of the conversation so far."""
-
+class _SaidMessage(TypedDict):
     role: Literal["user", "assistant"]
     content: str
-    content_type: NotRequired[Literal["text", "object_string"]]
-    type: NotRequired[str]
-    meta_data: NotRequired[Mapping[str, str]]
+
+
+class EnterMessage(_SaidMessage, total=False):
+    """A message of the conversation so far."""
+
+    content_type: Literal["text", "object_string"]
+    type: str
+    meta_data: Mapping[str, str]
 
 
 class Attachment(TypedDict, total=False):
@@ -91,7 +99,7 @@ def _parse_all(model: type[Model]) -> Callable[[Any], Any]:
     return lambda items: tuple(model.parse(item) for item in items)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Usage(Model):
     """In tokens, as Coze counts them."""
 
@@ -100,7 +108,7 @@ class Usage(Model):
     output_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChatError(Model):
     """Why a chat failed."""
 
@@ -113,7 +121,7 @@ class ChatError(Model):
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ToolCall:
     """What a bot asks for. ``arguments`` is JSON, as the bot wrote it."""
 
@@ -122,7 +130,7 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chat(Model):
     """One message and its answer."""
 
@@ -193,7 +201,7 @@ class Chat(Model):
         raise service_error(body, retry_after=self.error.retry_after)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Session(Model):
     """A conversation of one user with one bot. ``chat_history``: its newest chats, newest last or first as
     the service sends them."""
@@ -222,7 +230,7 @@ class Session(Model):
         return str((self.raw.get("context") or {}).get("bot_id", ""))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ChatPage(Model):
     """Chats, newest first; ``chats.list(session_id, before=page.next_before)`` has the next page."""
 
@@ -235,7 +243,7 @@ class ChatPage(Model):
         return {"chats": _parse_all(Chat)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HistoryMessage(Model):
     """A message as Coze stored it. ``chat_id``: where the session still keeps its chat."""
 
@@ -254,7 +262,7 @@ class HistoryMessage(Model):
         return {"created_at": datetime.fromisoformat}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class HistoryPage(Model):
     """``after=page.last_id`` asks for the next page, ``before=page.first_id`` for the one before."""
 
@@ -269,7 +277,7 @@ class HistoryPage(Model):
         return {"messages": _parse_all(HistoryMessage)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ClearedContext(Model):
     """``section_id``: Coze's name of the new context; None where there was no conversation yet."""
 
@@ -278,7 +286,7 @@ class ClearedContext(Model):
     section_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Conversation(Model):
     """One that a user has had at Coze: ``sessions.create(user_id, conversation_id=...)`` goes on with it."""
 
@@ -293,7 +301,7 @@ class Conversation(Model):
         return dict.fromkeys(("created_at", "last_used_at"), datetime.fromisoformat)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ConversationPage(Model):
     """The last used first; ``conversations.list(user_id, before=page.next_before)`` has the next page."""
 
@@ -306,7 +314,7 @@ class ConversationPage(Model):
         return {"conversations": _parse_all(Conversation)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bot(Model):
     """``name`` is None while Coze does not describe the bot."""
 
@@ -322,7 +330,7 @@ class Bot(Model):
         return {"suggested_questions": tuple}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GivenFeedback(Model):
     """``feedback_type``: None once it was taken back."""
 
@@ -336,7 +344,7 @@ class GivenFeedback(Model):
         return {"reason_types": tuple}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StoredFile(Model):
     """``type`` and ``mime`` by its content."""
 
@@ -353,7 +361,7 @@ class StoredFile(Model):
         return dict.fromkeys(("created_at", "expires_at"), datetime.fromisoformat)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UsageRow(Model):
     """Chats and tokens; what it is not grouped by is None."""
 
@@ -367,7 +375,7 @@ class UsageRow(Model):
     root: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UsageReport(Model):
     """``since`` and ``to``: days (UTC), inclusive."""
 
@@ -382,7 +390,7 @@ class UsageReport(Model):
         return {"rows": _parse_all(UsageRow), "total": UsageRow.parse, "group_by": tuple}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Erased(Model):
     """What was erased of a user, over all calls that it took."""
 
@@ -393,7 +401,7 @@ class Erased(Model):
     erased_files: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Health(Model):
     status: str
     version: str = ""

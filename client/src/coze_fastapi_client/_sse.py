@@ -1,5 +1,7 @@
 """Bytes -> events (WHATWG HTML, 9.2.6). No I/O."""
 
+from __future__ import annotations
+
 import codecs
 import json
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ class Replacement(str):
     __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Event:
     """``data`` is JSON text. ``text``: what this event adds to the answer, usually nothing or a few words."""
 

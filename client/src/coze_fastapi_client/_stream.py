@@ -1,5 +1,7 @@
 """Reading a chat's events to their end, over as many connections as it takes. No I/O."""
 
+from __future__ import annotations
+
 from collections.abc import Generator
 from dataclasses import replace
 from typing import Any, Final

@@ -1,3 +1,3 @@
 """The client has the version of the service that it was made for."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

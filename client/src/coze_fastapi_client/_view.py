@@ -1,5 +1,7 @@
 """What a stream shows, however it is read."""
 
+from __future__ import annotations
+
 from ._flows import RunningFlow
 from ._models import Chat
 from ._stream import StreamState
