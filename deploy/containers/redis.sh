@@ -53,7 +53,7 @@ restore() {
     say "Restoring $DATA/restore.rdb; what was there before is kept in $DATA/before-$stamp"
     rm -rf -- "$work"
     mkdir "$work"
-    ln "$DATA/restore.rdb" "$work/dump.rdb"
+    ln -s "$DATA/restore.rdb" "$work/dump.rdb" # which may be the root user's: podman cp
     redis-server --port 0 --unixsocket "$work/socket" --dir "$work" --save "" --appendonly no &
     REDIS=$!
     await PONG ping

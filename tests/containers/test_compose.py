@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import statistics
 import subprocess
 import time
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN
+from tests.docs.pages import blocks
 from tests.support import Client, block_until, data_of, error_of, free_port, open_client, wait_until
 
 from .podman import ROOT, Leftovers, compose_command, env_file, inspect, ok, podman, run, unique
@@ -313,6 +315,40 @@ async def test_replicas_are_replaced_without_a_failed_request_or_a_lost_answer(
         now = identities()
         await asyncio.to_thread(stack.up)
         assert identities() == now
+
+
+async def test_a_snapshot_of_the_page_is_taken_while_it_runs_and_restored(
+    stack: Stack, tmp_path: Path
+) -> None:
+    backup, restore = (
+        block.text
+        for block in blocks(ROOT / "docs/en/backup.md", "bash")
+        if "coze-fastapi_redis_1" in block.text
+    )
+    redis, file = f"{stack.name}_redis_1", tmp_path / "backup.rdb"
+
+    def follow(commands: str) -> str:
+        """The page's commands, but for podman-compose's, which are about this stack."""
+        said = ""
+        for line in commands.replace("coze-fastapi_redis_1", redis).splitlines():
+            command = re.sub(r'"coze-[^"]*\.rdb"|\bcoze-\d+-\d+\.rdb', str(file), line)
+            if line.startswith("podman-compose"):
+                stack.compose(*line.split()[3:])
+            else:
+                said += ok("bash", "-euc", command)
+        return said
+
+    async with open_client(stack.url, timeout=60) as client:
+        session = await client.open_session("of yesterday")
+        answer = data_of(await client.send(session, "remember me [[sim:deltas=3]]"))
+        await asyncio.to_thread(follow, backup)
+        later = await client.open_session("of today")
+        assert "Restored." in await asyncio.to_thread(follow, restore)
+        await asyncio.to_thread(stack.up)
+        found = await client.session(session)
+        assert found["chat_history"][-1]["content"] == answer["content"]
+        assert (await client.get(f"/coze/sessions/{later}")).status_code == 404
+        assert (await client.send(session, "and go on [[sim:deltas=3]]")).status_code == 200
 
 
 def test_each_replica_can_be_scraped_by_its_own_address(stack: Stack) -> None:

@@ -7,15 +7,25 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 import redis
 
-from tests.support import block_until, free_port
+from tests.docs.pages import blocks
+from tests.support import (
+    ServiceProcess,
+    SimControl,
+    block_until,
+    data_of,
+    free_port,
+    open_client,
+    redis_server,
+    service_process,
+)
 
-from .podman import ROOT, clean_environment
+from .podman import ROOT, clean_environment, ok
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("redis-server") and shutil.which("redis-cli")),
@@ -141,3 +151,53 @@ def test_a_snapshot_that_cannot_be_read_stops_the_start_and_harms_nothing(tmp_pa
     (data / "restore.rdb").unlink()
     with running(data) as box, box.client() as one:
         assert one.get("session") == "there"
+
+
+# -- docs/en/backup.md, for a Redis that is not podman-compose.yml's ---------------------------------------
+
+
+@pytest.mark.full
+async def test_sessions_and_answers_are_there_after_the_restore_of_the_page(
+    simulator: SimControl, tmp_path: Path
+) -> None:
+    [commands] = [
+        block.text for block in blocks(ROOT / "docs/en/backup.md", "bash") if "--daemonize" in block.text
+    ]
+    backup, data, port = tmp_path / "backup.rdb", tmp_path / "data", free_port()
+
+    def service(url: str) -> AbstractContextManager[ServiceProcess]:
+        return service_process({"REDIS_URL": url, "COZE_API_URL": simulator.chat_url})
+
+    with redis_server(aof=True) as old, service(old.url) as process:
+        async with open_client(process.base_url) as client:
+            session = await client.open_session("of yesterday")
+            answer = data_of(await client.send(session, "remember me"))
+            ok("redis-cli", "-u", old.url, "--rdb", backup)
+    data.mkdir()
+    changes = {
+        "cp backup.rdb": f"cp {backup}",
+        "/var/lib/redis": str(data),
+        "--port 6379": f"--bind 127.0.0.1 --port {port}",
+        "redis-cli ": f"redis-cli -p {port} ",
+        "sleep 1": "sleep 0.1",
+    }
+    for written, here in changes.items():
+        assert written in commands, written
+        commands = commands.replace(written, here)
+    ok("bash", "-euc", commands)
+    os_redis = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data), *KEEPING]
+    as_always = subprocess.Popen(os_redis, stdout=subprocess.DEVNULL)
+    try:
+        with service(f"redis://127.0.0.1:{port}/0") as process:
+            async with open_client(process.base_url) as client:
+                found = await client.session(session)
+                assert found["user_id"] == "of yesterday"
+                assert found["chat_history"][-1]["content"] == answer["content"]
+                chat = data_of(await client.result(answer["chat_id"]))
+                assert (chat["status"], chat["content"]) == ("completed", answer["content"])
+                async with client.events(answer["chat_id"]) as reader:
+                    assert (await reader.all())[-1].event == "done"
+                assert (await client.send(session, "and go on")).status_code == 200
+    finally:
+        as_always.terminate()
+        as_always.wait(30)
