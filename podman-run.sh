@@ -170,7 +170,7 @@ prepare_development() {
 }
 
 prepare_production() {
-    COMMAND=()
+    COMMAND=(bash -c "$WITH_ENVIRONMENT" bash python -m app)
     local url token
     url=$(setting REDIS_URL)
     case $url in
@@ -256,7 +256,7 @@ restart() {
     launch
 }
 
-# Secrets cannot be read back, but the process that has them in its environment can be asked.
+# podman does not give secrets back, but the container that has them can be asked.
 recall_environment() {
     local name lacking=() line
     for name in $(label given); do
@@ -269,7 +269,7 @@ recall_environment() {
     while IFS= read -r -d '' line; do
         name=${line%%=*}
         if [[ " ${lacking[*]} " == *" $name "* ]]; then export "$name=${line#*=}"; fi
-    done < <(podman exec "$CONTAINER" cat /proc/self/environ)
+    done < <(podman exec "$CONTAINER" cat "$ENVIRONMENT")
 }
 
 enter() {

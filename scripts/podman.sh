@@ -1,10 +1,18 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # podman-run.sh and podman-replace.sh read what is set here
 # How a container of the service gets its settings; sourced after common.sh.
-# Nothing of a setting is on a command line or in what `podman inspect` shows: each goes in as a secret.
+# Nothing of a setting is on a command line or in what `podman inspect` shows: they go in as files that are
+# secrets. (It shows secrets of the type env like any variable, at least podman 4.3 does.)
 
 OPTIONS=() # of `podman run`: settings, user, mounts
 SECRETS=() # the names of those that OPTIONS uses
+ENVIRONMENT=/coze-fastapi/.environment # NAME=value of what the environment set, each with a NUL behind it
+# A program with that environment, as `bash -c`; its arguments are the program's.
+# shellcheck disable=SC2016
+WITH_ENVIRONMENT='if [[ -e .environment ]]; then
+    while IFS= read -r -d "" line; do export "${line?}"; done <.environment
+fi
+exec "$@"'
 
 check_podman() {
     command -v podman >/dev/null 2>&1 ||
@@ -87,13 +95,11 @@ pass_settings() {
         [[ -r $ROOT/.env ]] || die "cannot read $ROOT/.env"
         use_secret "$CONTAINER-env" "target=/coze-fastapi/.env,uid=10001,gid=10001,mode=0400" <"$ROOT/.env"
     fi
-    for name in $(given_settings); do
-        if [[ -z ${!name} ]]; then # podman takes no empty secret; for some settings "nothing" means something
-            OPTIONS+=(--env "$name=")
-        else
-            use_secret "$CONTAINER-$name" "type=env,target=$name" < <(printf '%s' "${!name}")
-        fi
-    done
+    if [[ -n $(given_settings) ]]; then
+        use_secret "$CONTAINER-environment" "target=$ENVIRONMENT,uid=10001,gid=10001,mode=0400" < <(
+            for name in $(given_settings); do printf '%s\0' "$name=${!name}"; done
+        )
+    fi
     while IFS= read -r path; do
         if [[ -z $path || -n ${seen[$path]:-} ]]; then continue; fi
         seen[$path]=yes
@@ -110,7 +116,7 @@ pass_settings() {
 remove_secrets() { # those of the container that are not in SECRETS
     local name
     while IFS= read -r name; do
-        if [[ $name =~ ^"$CONTAINER"-(env|file-[0-9]+|[A-Z][A-Z0-9_]*)$ && " ${SECRETS[*]} " != *" $name "* ]]; then
+        if [[ $name =~ ^"$CONTAINER"-(env|environment|file-[0-9]+|[A-Z][A-Z0-9_]*)$ && " ${SECRETS[*]} " != *" $name "* ]]; then
             podman secret rm "$name" >/dev/null 2>&1 || true
         fi
     done < <(podman secret ls --format '{{.Name}}')
@@ -124,7 +130,8 @@ rehearse_settings() {
 with exiting_if_wrong():
     from app.factory import check_parts
     check_parts(load_settings())'
-    text=$(podman run --rm --no-healthcheck --http-proxy=false "${OPTIONS[@]}" "$IMAGE" python -c "$code" 2>&1) ||
+    text=$(podman run --rm --no-healthcheck --http-proxy=false "${OPTIONS[@]}" "$IMAGE" \
+        bash -c "$WITH_ENVIRONMENT" bash python -c "$code" 2>&1) ||
         die "with these settings the service would not start: $text"
 }
 
