@@ -6,7 +6,8 @@
 FROM python:3.11-slim-bookworm AS packages
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-COPY requirements.lock /build/requirements.lock
+# With tracing: it is on where OTEL_EXPORTER_OTLP_ENDPOINT is set, and costs nothing where it is not.
+COPY requirements-otel.lock /build/requirements.lock
 # Nothing is compiled here: a package without a wheel would need a compiler, and fails with pip's sentence.
 RUN --mount=type=secret,id=pip_conf --mount=type=secret,id=ca_cert \
     for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL; do \
@@ -34,6 +35,7 @@ RUN apt-get update \
     && install -d -m 0755 /coze-fastapi
 COPY --from=packages /opt/venv /opt/venv
 COPY --chmod=0755 deploy/containers/idle.sh /usr/local/bin/coze-idle
+COPY --chmod=0755 deploy/containers/redis.sh /usr/local/bin/coze-redis
 # The environment is outside the project: a project mounted over /coze-fastapi may have its own .venv.
 # What the scripts write goes to /data, so that the project may be mounted read-only.
 # DRAIN_SECONDS: podman and docker kill what has not ended 10 seconds after they asked.

@@ -2,10 +2,13 @@
 # Runs coze-fastapi in a container, for development or as in production. See usage below, and docs/en/operation.md.
 set -euo pipefail
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+# shellcheck source=scripts/common.sh
+source "$ROOT/scripts/common.sh"
+# shellcheck source=scripts/podman.sh
+source "$ROOT/scripts/podman.sh"
 IMAGE=${COZE_IMAGE:-coze-fastapi:latest}
 CONTAINER=${COZE_CONTAINER:-coze-fastapi}
 VOLUME=$CONTAINER-data
-SECRET=$CONTAINER-env
 
 usage() {
     cat <<'TEXT'
@@ -19,7 +22,8 @@ Usage: ./podman-run.sh [start] [PORT] [--read-only] [--production] | stop | rest
     --production  the service of the image is the container's command; nothing is mounted. Settings:
                   .env as it is now, and the environment before it. It needs a REDIS_URL.
   stop          ends it (running chats are handed over) and removes it; the volume with Redis' data stays
-  restart       stop, then start as it was started
+  restart       stop, then start as it was started, with .env as it is now; what would not start is refused
+                while the old one still runs
   enter         a shell in it
   logs          what the service has written (-f: and writes)
   status        exit status 0: healthy, 1: runs, but the service does not or is not healthy, 3: not running
@@ -29,14 +33,6 @@ PODMAN_NETWORK the network that it joins.
 TEXT
 }
 
-say() { printf '%s\n' "$*"; }
-die() {
-    printf 'ERROR: %s\n' "$1" >&2
-    shift
-    local line
-    for line in "$@"; do printf '       %s\n' "$line" >&2; done
-    exit 1
-}
 bad_usage() {
     printf 'ERROR: %s\n\n' "$1" >&2
     usage >&2
@@ -73,12 +69,6 @@ parse_arguments() {
 
 # ---------------------------------------------------------------- what is there
 
-check_podman() {
-    command -v podman >/dev/null 2>&1 ||
-        die "podman is not installed" "Debian, Ubuntu: apt install podman. 请先安装 podman。"
-    podman info >/dev/null 2>&1 || die "podman is installed but does not work here" "See what it says: podman info"
-}
-
 state() { podman container inspect --format '{{.State.Status}}' "$CONTAINER" 2>/dev/null || true; }
 label() { podman container inspect --format "{{index .Config.Labels \"coze-fastapi.$1\"}}" "$CONTAINER"; }
 is_ours() { [[ $(label root) == "$ROOT" ]]; }
@@ -90,18 +80,6 @@ need_ours() { # what to do with it
 
 need_running() {
     [[ $(state) == running ]] || die "the container $CONTAINER does not run" "Start it: ./podman-run.sh"
-}
-
-setting() { # name: of the environment, else of .env (a plain NAME=value line)
-    local value=${!1:-}
-    if [[ -z $value && -r $ROOT/.env ]]; then
-        value=$(sed -n "s/^[[:space:]]*\(export[[:space:]]\{1,\}\)\{0,1\}$1[[:space:]]*=[[:space:]]*//p" "$ROOT/.env" | tail -n 1)
-        value=${value%%[[:space:]]#*}
-        value=${value%"${value##*[![:space:]]}"}
-        value=${value#[\'\"]}
-        value=${value%[\'\"]}
-    fi
-    printf '%s' "$value"
 }
 
 # ---------------------------------------------------------------- start
@@ -138,14 +116,32 @@ start() {
         "") ;;
         *) need_ours remove && podman rm --force "$CONTAINER" >/dev/null ;;
     esac
+    prepare
+    launch
+}
+
+# All that can be refused is refused here, before anything is changed.
+prepare() {
     podman image exists "$IMAGE" || die "there is no image $IMAGE" "Build it: ./podman-build.sh. 请先构建镜像：./podman-build.sh"
     choose_port
-    OPTIONS=(--detach --init --name "$CONTAINER" --publish "$PORT:6000" --http-proxy=false --stop-timeout 15
-        --label "coze-fastapi.root=$ROOT" --label "coze-fastapi.port=$PORT" --label "coze-fastapi.how=$HOW"
-        --label "coze-fastapi.access=$ACCESS")
+    choose_drain
     if [[ -n ${PODMAN_NETWORK:-} ]]; then OPTIONS+=("--network=$PODMAN_NETWORK"); fi
     if [[ $HOW == production ]]; then prepare_production; else prepare_development; fi
-    local text
+}
+
+launch() {
+    local text given=""
+    if [[ $HOW == production ]]; then given=$(given_settings); fi
+    OPTIONS+=(--detach --init --name "$CONTAINER" --publish "$PORT:6000" --http-proxy=false
+        --label "coze-fastapi.root=$ROOT" --label "coze-fastapi.port=$PORT" --label "coze-fastapi.how=$HOW"
+        --label "coze-fastapi.access=$ACCESS" --label "coze-fastapi.network=${PODMAN_NETWORK:-}"
+        --label "coze-fastapi.given=${given//$'\n'/ }")
+    if [[ $HOW == production ]]; then
+        # always: what podman-restart.service looks for after a start of the machine
+        OPTIONS+=(--read-only --cap-drop=all --security-opt=no-new-privileges --restart=always)
+    else
+        OPTIONS+=(--no-healthcheck --volume "$VOLUME:/data:U")
+    fi
     if ! text=$(podman run "${OPTIONS[@]}" "$IMAGE" "${COMMAND[@]}" 2>&1); then
         podman rm --force "$CONTAINER" >/dev/null 2>&1 || true
         if [[ $text == *"address already in use"* ]]; then
@@ -153,7 +149,8 @@ start() {
         fi
         die "podman could not start the container:" "$text"
     fi
-    if [[ $HOW == production ]]; then await_service; else check_mount; fi
+    remove_secrets
+    if [[ $HOW == production ]]; then await_service; fi
     say_next
 }
 
@@ -161,7 +158,7 @@ prepare_development() {
     COMMAND=(coze-idle)
     local mount="$ROOT:/coze-fastapi:Z" owner
     if [[ $ACCESS == ro ]]; then mount+=",ro"; fi
-    OPTIONS+=(--volume "$mount" --volume "$VOLUME:/data:U" --no-healthcheck)
+    OPTIONS+=(--volume "$mount")
     # As the project's owner, so that what is made in it belongs to who works on it; but never as root.
     owner=$(stat -c '%u:%g' "$ROOT")
     if [[ $(podman info --format '{{.Host.Security.Rootless}}') == true ]]; then
@@ -169,24 +166,12 @@ prepare_development() {
     elif [[ $owner != 0:* ]]; then
         OPTIONS+=(--user "$owner")
     fi
-}
-
-# A mount that the container's user cannot read would look like a broken project.
-check_mount() {
-    local who unreadable
-    unreadable=$(podman exec "$CONTAINER" bash -c \
-        'for f in run-service.sh app/__main__.py .env; do if [[ -e $f && ! -r $f || $f == app/* && ! -e $f ]]; then echo "$f"; fi; done' 2>&1) || true
-    [[ -n $unreadable ]] || return 0
-    who=$(podman exec "$CONTAINER" id -u 2>/dev/null) || who="an ordinary user"
-    podman rm --force "$CONTAINER" >/dev/null
-    die "the container's user (uid $who) cannot read these files of $ROOT: ${unreadable//$'\n'/, }" \
-        "For .env, without showing it to everyone: chgrp $who .env && chmod 640 .env" \
-        "Or run podman as the ordinary user that the project belongs to."
+    rehearse_mount
 }
 
 prepare_production() {
-    COMMAND=()
-    local url name
+    COMMAND=(bash -c "$WITH_ENVIRONMENT" bash python -m app)
+    local url token
     url=$(setting REDIS_URL)
     case $url in
         "") die "--production needs a REDIS_URL (in .env or in the environment)" \
@@ -196,40 +181,16 @@ prepare_production() {
                 die "REDIS_URL names this machine as localhost, which in a container is the container" \
                     "For a Redis on this machine: host.containers.internal in its place. Or: podman-compose -f podman-compose.yml up -d" ;;
     esac
-    local token
     token=$(setting COZE_API_TOKEN)$(setting COZE_AUTHORIZATION)$(setting COZE_API_TOKEN_FILE)
     token+=$(setting COZE_API_TOKENS)$(setting COZE_OAUTH_APP_ID)
     [[ -n $(setting COZE_BOT_ID) && -n $token ]] ||
         die "--production needs COZE_API_TOKEN and COZE_BOT_ID" \
             "Write them into .env, for example: cp .env.example .env, then edit it. 请在 .env 中设置。"
-    # .env goes in as a secret: readable by the service's user alone, and not part of `podman inspect`.
-    podman secret rm "$SECRET" >/dev/null 2>&1 || true
-    if [[ -f $ROOT/.env ]]; then
-        [[ -r $ROOT/.env ]] || die "cannot read $ROOT/.env"
-        podman secret create "$SECRET" "$ROOT/.env" >/dev/null
-        OPTIONS+=(--secret "$SECRET,target=/coze-fastapi/.env,uid=10001,gid=10001,mode=0400")
-    fi
-    # Of the environment, only the service's own settings; the value is never on a command line. What may be
-    # secret goes in as a secret, too: `podman inspect` shows what --env sets.
-    for name in $(compgen -e); do
-        case $name in
-            COZE_CONTAINER | COZE_IMAGE | COZE_RUN_DIR) ;;
-            COZE_API_TOKEN | COZE_API_TOKENS | COZE_AUTHORIZATION | COZE_OPENAI_API_KEYS | COZE_PROXY | HTY_JWT_KEY | REDIS_URL)
-                if [[ -z ${!name} ]]; then continue; fi
-                podman secret rm "$CONTAINER-$name" >/dev/null 2>&1 || true
-                printf '%s' "${!name}" | podman secret create "$CONTAINER-$name" - >/dev/null
-                OPTIONS+=(--secret "$CONTAINER-$name,type=env,target=$name")
-                ;;
-            COZE_* | HTY_* | AUTH_* | RATE_LIMIT_* | MAX_* | REDIS_* | APP_MODE | ENABLE_AUTH | ENABLE_DOCS | ENABLE_PLAYGROUND | \
-                HTTP_SCHEME | ALCHEMY_HOST | MOICEN_HOST | HUIWINGS_HOST | LOCAL_HOST | WORKERS | \
-                DRAIN_SECONDS | LEASE_SECONDS | SSE_HEARTBEAT_SECONDS | CORS_ALLOW_ORIGINS) OPTIONS+=(--env "$name") ;;
-        esac
-    done
-    OPTIONS+=(--read-only --cap-drop=all --security-opt=no-new-privileges --restart=unless-stopped)
+    pass_settings
 }
 
 await_service() {
-    local until=$((SECONDS + 30))
+    local until=$((SECONDS + 120)) # a busy machine takes its time
     while ((SECONDS < until)); do
         if [[ $(state) != running || $(podman container inspect --format '{{.RestartCount}}' "$CONTAINER") != 0 ]]; then
             podman logs "$CONTAINER" 2>&1 | tail -n 20 >&2
@@ -262,13 +223,6 @@ say_next() {
 
 # ---------------------------------------------------------------- the rest
 
-remove_secrets() {
-    local name
-    for name in "$SECRET" "$CONTAINER"-{COZE_API_TOKEN,COZE_API_TOKENS,COZE_AUTHORIZATION,COZE_OPENAI_API_KEYS,COZE_PROXY,HTY_JWT_KEY,REDIS_URL}; do
-        podman secret rm "$name" >/dev/null 2>&1 || true
-    done
-}
-
 stop() {
     if [[ -z $(state) ]]; then
         say "The container $CONTAINER does not exist; nothing to stop."
@@ -277,18 +231,45 @@ stop() {
     need_ours stop
     local kept=""
     if [[ $(label how) == development ]]; then kept=" Its volume $VOLUME stays (podman volume rm $VOLUME removes it)."; fi
-    podman stop "$CONTAINER" >/dev/null
-    podman rm --force "$CONTAINER" >/dev/null
+    end_container
     remove_secrets
     say "Stopped and removed: $CONTAINER.$kept"
 }
 
+end_container() {
+    podman stop "$CONTAINER" >/dev/null
+    podman rm --force "$CONTAINER" >/dev/null
+}
+
+# As it was started: its port, network, image and environment, unless this environment says otherwise.
 restart() {
     [[ -n $(state) ]] || die "the container $CONTAINER does not exist, so how to start it is not known" "Use: ./podman-run.sh start"
     need_ours restart
     PORT=$(label port) HOW=$(label how) ACCESS=$(label access)
-    stop
-    start
+    PODMAN_NETWORK=${PODMAN_NETWORK:-$(label network)}
+    if [[ -z ${COZE_IMAGE:-} ]]; then IMAGE=$(podman container inspect --format '{{.ImageName}}' "$CONTAINER"); fi
+    recall_environment
+    prepare # it refuses while the old one still runs
+    if [[ $HOW == production ]]; then rehearse_settings; fi
+    end_container
+    say "Stopped: $CONTAINER. Starting it anew ..."
+    launch
+}
+
+# podman does not give secrets back, but the container that has them can be asked.
+recall_environment() {
+    local name lacking=() line
+    for name in $(label given); do
+        if [[ -z ${!name+set} ]]; then lacking+=("$name"); fi
+    done
+    [[ ${#lacking[@]} != 0 ]] || return 0
+    [[ $(state) == running ]] ||
+        die "the container $CONTAINER does not run, so what its environment set cannot be read: ${lacking[*]}" \
+            "Set it again in the environment of this call, or write it into .env. Or, as it was: podman start $CONTAINER"
+    while IFS= read -r -d '' line; do
+        name=${line%%=*}
+        if [[ " ${lacking[*]} " == *" $name "* ]]; then export "$name=${line#*=}"; fi
+    done < <(podman exec "$CONTAINER" cat "$ENVIRONMENT")
 }
 
 enter() {

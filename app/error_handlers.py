@@ -18,6 +18,7 @@ from app.exceptions import (
     MethodNotAllowed,
     RouteNotFound,
     ServiceError,
+    ShuttingDown,
     UnsupportedMediaType,
     ValidationFailed,
 )
@@ -29,6 +30,10 @@ _BY_STATUS: dict[int, type[ServiceError]] = {
     413: BodyTooLarge,
     415: UnsupportedMediaType,
 }
+
+_ELSEWHERE: Final = (b"x-coze-elsewhere", b"1")
+"""A header of our nginx: it will ask another process where this one begins nothing new, whatever the method.
+By its own rules it repeats no POST, since it cannot tell that this one has not begun anything."""
 
 _MOST_TOLD: Final = 3
 """Wrong fields that an error's message names; ``details.fields`` has all."""
@@ -112,6 +117,8 @@ def error_response(error: ServiceError, scope: Scope) -> Response:
         headers["Retry-After"] = str(seconds)
     if logid := error.details.get("logid"):
         headers["X-Coze-Logid"] = str(logid)
+    if isinstance(error, ShuttingDown) and _ELSEWHERE in scope.get("headers", ()):
+        headers["X-Accel-Redirect"] = "@elsewhere"
     body = orjson.dumps(shape.body(error, request_id, iso()))
     return Response(body, status_code=status, headers=headers, media_type="application/json")
 

@@ -1,11 +1,12 @@
 """Become another program, with a pid file and a log.
 
     python scripts/launch.py save-env FILE
-    python scripts/launch.py detach|pane --pid FILE --log FILE [--env FILE] -- PROGRAM ARGS...
+    python scripts/launch.py detach|pane --pid FILE --log FILE [--rotate-mb N] [--env FILE] -- PROGRAM ARGS...
 
 ``detach`` leaves the terminal (own session, output to the log only) and returns as soon as the pid
 file is written. ``pane`` stays in the foreground of its terminal and shows the output there and in
-the log. In both the process of the pid file *is* the program (exec), and leads its own process group.
+the log. A log begins a new file past N megabytes (100). In both the process of the pid file *is* the
+program (exec), and leads its own process group.
 The pid file holds "<pid> <start time>", so that a pid used again later is never taken for ours.
 The environment file exists because a tmux server gives its own environment to new panes, not that of
 whoever asks: it is readable by the owner only and is removed as soon as it has been read.
@@ -22,7 +23,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-IGNORED_BY_TEE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+from rotating_log import keep
+
+IGNORED_BY_KEEPER = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def start_time(pid: int) -> str:
@@ -59,23 +62,27 @@ def write_pid(target: Path) -> None:
     draft.replace(target)
 
 
-def tee_to(log: Path) -> None:
-    """Puts a tee behind stdout and stderr. It outlives the program's last words, not more."""
+def write_through_keeper(log: Path, limit: int, *, shown: bool) -> None:
+    """Puts a process that keeps the log behind stdout and stderr. It outlives the program's last words, not
+    more."""
     reader, writer = os.pipe()
     if os.fork() == 0:
         if os.fork() > 0:  # not a child of the program: that one may count its children
             os._exit(0)
-        for number in IGNORED_BY_TEE:
+        for number in IGNORED_BY_KEEPER:
             signal.signal(number, signal.SIG_IGN)
         os.dup2(reader, 0)
         os.closerange(3, 256)
-        os.execvp("tee", ["tee", "-a", str(log)])
+        try:
+            keep(0, log, limit=limit, shown=shown)
+        finally:
+            os._exit(0)
     os.wait()
     os.dup2(writer, 1)
     os.dup2(writer, 2)
 
 
-def leave_terminal(log: Path) -> None:
+def leave_terminal() -> None:
     """Forks; only the detached child returns. The parent leaves when the child has a pid file."""
     reader, writer = os.pipe()
     if os.fork() > 0:
@@ -86,11 +93,9 @@ def leave_terminal(log: Path) -> None:
     if os.fork() > 0:
         os._exit(0)
     os.setpgid(0, 0)
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
 
 
 def main() -> None:
@@ -101,15 +106,15 @@ def main() -> None:
     parser.add_argument("how", choices=["detach", "pane"])
     parser.add_argument("--pid", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--rotate-mb", type=float, default=100.0)
     parser.add_argument("--env", type=Path)
     parser.add_argument("program", nargs="+")
     wanted = parser.parse_args()
     if wanted.env:
         load_env(wanted.env)
     if wanted.how == "detach":
-        leave_terminal(wanted.log)
-    else:
-        tee_to(wanted.log)
+        leave_terminal()
+    write_through_keeper(wanted.log, int(wanted.rotate_mb * 1e6), shown=wanted.how == "pane")
     write_pid(wanted.pid)
     os.closerange(3, 256)
     try:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes requirements.lock and requirements-dev.lock anew from pyproject.toml, without any index address,
-# so that every mirror works. Arguments go to `uv lock`, for example: scripts/lock.sh --upgrade
+# Writes the lock files anew from pyproject.toml, without any index address, so that every mirror works:
+# requirements.lock, requirements-otel.lock (with tracing: the image has it), requirements-dev.lock (everything). Arguments go to `uv lock`, for example: scripts/lock.sh --upgrade
 set -euo pipefail
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 # shellcheck source=scripts/common.sh
@@ -29,5 +29,6 @@ read_pip_settings
 find_uv || setup_failed
 "$UV" lock "$@"
 export_lock requirements.lock --no-dev
+export_lock requirements-otel.lock --no-dev --group otel
 export_lock requirements-dev.lock --all-groups
-say "Written: requirements.lock, requirements-dev.lock. Now: ./run-tests.sh"
+say "Written: requirements.lock, requirements-otel.lock, requirements-dev.lock. Now: ./run-tests.sh"

@@ -71,11 +71,16 @@ note_pane() { # title, text: a pane for a part that is not ours to run
 
 # ---------------------------------------------------------------- starting
 
-new_logs() { # the logs of the last start are kept as .1
-    local part log
+new_logs() { # those of the last start are kept as .1, and so on: as many as rotating_log.py keeps
+    local part log number
     for part in redis simulator service; do
         log="$RUN_DIR/$part.log"
-        if [[ -s $log ]]; then mv -f "$log" "$log.1"; fi
+        if [[ -s $log ]]; then
+            for number in 4 3 2 1; do
+                if [[ -e $log.$number ]]; then mv -f "$log.$number" "$log.$((number + 1))"; fi
+            done
+            mv -f "$log" "$log.1"
+        fi
         : >"$log"
         chmod 600 "$log"
     done
@@ -88,11 +93,12 @@ launch() { # part, program and arguments; in the environment of this shell
     STARTED=yes
     local run=("$PY" "$ROOT/scripts/launch.py")
     if [[ $USE_TMUX == no ]]; then
-        "${run[@]}" detach --pid "$RUN_DIR/$part.pid" --log "$RUN_DIR/$part.log" -- "$@"
+        "${run[@]}" detach --pid "$RUN_DIR/$part.pid" --log "$RUN_DIR/$part.log" \
+            --rotate-mb "$CFG_LOG_ROTATION_MB" -- "$@"
     else
         "${run[@]}" save-env "$RUN_DIR/$part.env"
         open_pane "$part" "${run[@]}" pane --env "$RUN_DIR/$part.env" \
-            --pid "$RUN_DIR/$part.pid" --log "$RUN_DIR/$part.log" -- "$@" ||
+            --pid "$RUN_DIR/$part.pid" --log "$RUN_DIR/$part.log" --rotate-mb "$CFG_LOG_ROTATION_MB" -- "$@" ||
             die "tmux could not open a pane for the $part" "Try: ./run-service.sh $MODE --no-tmux"
     fi
     while [[ ! -f $RUN_DIR/$part.pid ]] && ((wait-- > 0)); do sleep 0.1; done

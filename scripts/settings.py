@@ -78,6 +78,7 @@ def collect(env_file: Path) -> dict[str, str]:
         "WORKERS": str(settings.workers),
         "SIMULATOR_PORT": simulator_port(written),
         "DRAIN_SECONDS": str(int(settings.drain_seconds)),
+        "LOG_ROTATION_MB": str(settings.log_rotation_mb),
         "REDIS_URL": settings.redis_url.get_secret_value(),
         "APP_MODE": settings.app_mode,
         "AUTH": "on" if settings.enable_auth else "off",

@@ -17,9 +17,10 @@ end() { # part, twentieths of a second
     while runs "$pid" && ((left-- > 0)); do sleep 0.05; done
 }
 
+# Redis last: a service that drains still has answers to write.
 leave() {
     trap '' TERM INT
-    end service 200
+    end service $((${DRAIN_SECONDS:-3} * 20 + 200))
     end redis 40
     exit 0
 }

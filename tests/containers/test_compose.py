@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import statistics
+import subprocess
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +18,12 @@ import pytest
 import yaml
 
 from coze_simulator import SIMULATOR_BOT_ID, SIMULATOR_TOKEN
+from tests.docs.pages import blocks
 from tests.support import Client, block_until, data_of, error_of, free_port, open_client, wait_until
 
 from .podman import ROOT, Leftovers, compose_command, env_file, inspect, ok, podman, run, unique
 
-pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(1500)]
 
 SLOW = "[[sim:stall=2:{seconds};deltas=6;reasoning=0]]"
 
@@ -33,6 +37,7 @@ class Stack:
     environment: dict[str, str]
     port: int
     program: str
+    settings: Path
     removed: set[str] = field(default_factory=set)
 
     @property
@@ -45,7 +50,7 @@ class Stack:
 
     def up(self) -> None:
         self.compose("up", "-d")
-        block_until(lambda: len(names := self.replicas()) == 2 and all(map(self.health, names)), 60, 0.3)
+        block_until(lambda: len(names := self.replicas()) == 2 and all(map(self.health, names)), 240, 1)
 
     def replicas(self) -> list[str]:
         out = podman("ps", "--filter", f"name={self.name}_service_", "--format", "{{.Names}}")
@@ -77,6 +82,8 @@ def stack(image: str, made: Leftovers, simulator_network: str, tmp_path: Path) -
         "COZE_API_URL": "http://coze-sim:5000/coze/v3/chat",
         "ENABLE_AUTH": "false",
         "LEASE_SECONDS": "3",
+        "RATE_LIMIT_MESSAGES_PER_MINUTE": "0",
+        "RATE_LIMIT_SESSIONS_PER_MINUTE": "0",
         "COZE_LOG_LEVEL": "WARNING",
     }
     override = tmp_path / "coze.yml"  # only: where the Coze of this test is
@@ -89,12 +96,13 @@ def stack(image: str, made: Leftovers, simulator_network: str, tmp_path: Path) -
     }
     # Under a name of this test's own: the file has that of the machine's real settings.
     secret = f"{name}-settings"
-    podman("secret", "create", secret, str(env_file(tmp_path / "service.env", values)))
+    settings = env_file(tmp_path / "service.env", values)
+    podman("secret", "create", secret, str(settings))
     made.secrets.append(secret)
     compose = tmp_path / "podman-compose.yml"
     text = (ROOT / "podman-compose.yml").read_text()
     compose.write_text(text.replace("coze-fastapi-settings", secret))
-    stack = Stack(name, [compose, override], environment, port, program)
+    stack = Stack(name, [compose, override], environment, port, program, settings)
     parts = ["redis_1", "proxy_1", *[f"service_{number}" for number in (1, 2, 3)]]
     made.containers += [f"{name}_{part}" for part in parts]
     made.volumes.append(f"{name}_redis-data")
@@ -209,8 +217,8 @@ async def test_no_answer_is_lost_when_replicas_are_killed_and_stopped(stack: Sta
         async with client.stream(session, f"leaving {SLOW.format(seconds=8)}") as reader:
             await reader.until("conversation.message.delta")
             leaving = await asyncio.to_thread(stack.busiest)
-            await asyncio.to_thread(podman, "stop", leaving)
-            # 137: killed, after podman had waited ten seconds for it
+            await asyncio.to_thread(podman, "stop", "-t", "35", leaving)
+            # 137: killed, after podman had waited for it
             assert inspect("container", leaving)["State"]["ExitCode"] != 137
             running.append(reader.chat_id)
         for chat_id in running:
@@ -233,6 +241,126 @@ async def test_the_whole_is_restarted_and_sessions_and_running_chats_are_still_t
             found = await client.session(session)
             assert found["chat_history"][-1]["content"]
             assert (await client.send(session, "after [[sim:deltas=3]]")).status_code == 200
+
+
+async def test_down_waits_for_an_answer_that_coze_does_not_keep(stack: Stack) -> None:
+    """podman-compose stops all containers at once, and Coze would not tell this answer a second time."""
+    async with open_client(stack.url, timeout=60) as client:
+        session = await client.open_session("paid", auto_save_history=False)
+        chat_id = await client.start(session, f"paid for {SLOW.format(seconds=7)}")
+        await asyncio.to_thread(stack.compose, "down")
+        await asyncio.to_thread(stack.up)
+        chat = await client.ended(chat_id, timeout=60)
+        assert (chat["status"], chat["recovered"]) == ("completed", False)
+        assert "paid for" in chat["content"]
+
+
+async def test_replicas_are_replaced_without_a_failed_request_or_a_lost_answer(
+    stack: Stack, project: Path
+) -> None:
+    def replace(**environment: str) -> subprocess.CompletedProcess[str]:
+        files = [part for file in stack.files for part in ("-f", file)]
+        more = stack.environment | {"PODMAN_COMPOSE": stack.program} | environment
+        script = project / "podman-replace.sh"
+        return run(script, "-p", stack.name, *files, cwd=project, timeout=900, **more)
+
+    def identities() -> set[str]:
+        return {inspect("container", name)["Id"] for name in stack.replicas()}
+
+    values = dict(line.split("=", 1) for line in stack.settings.read_text().splitlines())
+    before = identities()
+    statuses: Counter[int | str] = Counter()
+    over = asyncio.Event()
+
+    async def probe(client: Client, number: int) -> None:
+        """A GET, two POSTs and a streamed answer, again and again."""
+        while not over.is_set():
+            try:
+                session = await client.open_session(f"probe-{number}")
+                got = await client.get(f"/coze/sessions/{session}")
+                sent = await client.send(session, "hello [[sim:deltas=2]]")
+                statuses.update([got.status_code, sent.status_code])
+            except (AssertionError, httpx.TransportError) as error:
+                statuses.update([repr(error)[:300]])
+            await asyncio.sleep(0.1)
+
+    async with open_client(stack.url, timeout=60) as client:
+        probes = [asyncio.create_task(probe(client, number)) for number in range(3)]
+        # Settings with which no service starts: nothing is replaced.
+        env_file(project / ".env", values | {"MAX_OPEN_STREAMS": "none of it"})
+        refused = await asyncio.to_thread(replace)
+        assert refused.returncode == 1
+        assert "MAX_OPEN_STREAMS" in refused.stderr
+        assert "Nothing was replaced" in refused.stderr
+        assert identities() == before
+
+        sessions = [await client.open_session(f"s-{n}", auto_save_history=False) for n in range(4)]
+        running = [await client.start(each, f"mine {SLOW.format(seconds=12)}") for each in sessions]
+        env_file(project / ".env", values | {"COZE_MAX_MESSAGE_LENGTH": "100"})
+        done = await asyncio.to_thread(replace)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "Replaced: 2 replicas. 2 run." in done.stdout
+        over.set()
+        await asyncio.gather(*probes)
+        assert set(statuses) == {200}, statuses
+        assert statuses[200] > 40
+        assert len(identities()) == 2
+        assert not identities() & before
+        for chat_id in running:
+            chat = await client.ended(chat_id, timeout=60)
+            assert (chat["status"], chat["recovered"]) == ("completed", False)
+        too_long = await client.send(sessions[0], "x" * 101)
+        assert too_long.status_code == 400, "the edited .env holds"
+        # What a plain `up` would do from here on: nothing.
+        now = identities()
+        await asyncio.to_thread(stack.up)
+        assert identities() == now
+
+
+async def test_a_snapshot_of_the_page_is_taken_while_it_runs_and_restored(
+    stack: Stack, tmp_path: Path
+) -> None:
+    backup, restore = (
+        block.text
+        for block in blocks(ROOT / "docs/en/backup.md", "bash")
+        if "coze-fastapi_redis_1" in block.text
+    )
+    redis, file = f"{stack.name}_redis_1", tmp_path / "backup.rdb"
+
+    def follow(commands: str) -> str:
+        """The page's commands, but for podman-compose's, which are about this stack."""
+        said = ""
+        for line in commands.replace("coze-fastapi_redis_1", redis).splitlines():
+            command = re.sub(r'"coze-[^"]*\.rdb"|\bcoze-\d+-\d+\.rdb', str(file), line)
+            if line.startswith("podman-compose"):
+                stack.compose(*line.split()[3:])
+            else:
+                said += ok("bash", "-euc", command)
+        return said
+
+    async with open_client(stack.url, timeout=60) as client:
+        session = await client.open_session("of yesterday")
+        answer = data_of(await client.send(session, "remember me [[sim:deltas=3]]"))
+        await asyncio.to_thread(follow, backup)
+        later = await client.open_session("of today")
+        assert "Restored." in await asyncio.to_thread(follow, restore)
+        await asyncio.to_thread(stack.up)
+        found = await client.session(session)
+        assert found["chat_history"][-1]["content"] == answer["content"]
+        assert (await client.get(f"/coze/sessions/{later}")).status_code == 404
+        assert (await client.send(session, "and go on [[sim:deltas=3]]")).status_code == 200
+
+
+def test_each_replica_can_be_scraped_by_its_own_address(stack: Stack) -> None:
+    """As Prometheus on the same network finds them: dns_sd_configs, names: [service], type: A, port: 6000."""
+    code = "import socket as s; print(*{each[4][0] for each in s.getaddrinfo('service', 6000, s.AF_INET)})"
+    looking = ["podman", "run", "--rm", "--no-healthcheck", "--network", f"{stack.name}_outside"]
+    image = f"{stack.environment['COZE_IMAGE']}:latest"
+    addresses = ok(*looking, image, "python", "-c", code).split()
+    assert len(addresses) == 2
+    for address in addresses:
+        text = ok(*looking, image, "curl", "-fsS", f"http://{address}:6000/coze/metrics")
+        assert "coze_running_chats" in text
 
 
 def test_health_checks_of_all_parts_pass(stack: Stack) -> None:

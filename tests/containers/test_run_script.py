@@ -15,7 +15,7 @@ from tests.support import data_of, free_port, open_client
 
 from .podman import Leftovers, env_file, ok, podman, run, unique
 
-pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.containers, pytest.mark.full, pytest.mark.timeout(1500)]
 
 LONG = "hold on [[sim:stall=2:30;deltas=6;reasoning=0]]"
 
@@ -65,7 +65,7 @@ def box(image: str, project: Path, made: Leftovers) -> Box:
     name = unique("box")
     made.containers.append(name)
     made.volumes.append(f"{name}-data")
-    made.secrets += [f"{name}-env", f"{name}-REDIS_URL"]
+    made.secrets += [f"{name}-{each}" for each in ("env", "environment", "file-1")]
     return Box(project, {"COZE_CONTAINER": name, "COZE_IMAGE": f"{image}:latest"})
 
 
@@ -159,6 +159,7 @@ async def test_the_service_as_the_command_is_stopped_in_time_and_its_chat_is_fin
         "COZE_API_URL": "http://coze-sim:5000/coze/v3/chat",
         "ENABLE_AUTH": "false",
         "LEASE_SECONDS": "2",
+        "DRAIN_SECONDS": "2",  # less than the chat takes
         "COZE_LOG_LEVEL": "DEBUG",
     }
     env_file(box.project / ".env", values).chmod(0o600)  # closed to the container's user; a secret is not
@@ -183,6 +184,112 @@ async def test_the_service_as_the_command_is_stopped_in_time_and_its_chat_is_fin
         assert "slow" in chat["content"]
 
 
+async def test_a_restart_in_production_keeps_what_it_was_started_with_or_leaves_it_running(
+    box: Box, image: str, made: Leftovers, simulator_network: str, tmp_path: Path
+) -> None:
+    redis = unique("redis")
+    made.containers.append(redis)
+    command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/tmp"]
+    podman(
+        *["run", "--detach", "--init", "--name", redis, "--network", simulator_network],
+        *["--network-alias", "the-redis", "--no-healthcheck", image, *command],
+    )
+    token = tmp_path / "the token"
+    token.write_text("pat_wrong")
+    token.chmod(0o600)  # closed to the container's user
+    values = {
+        "COZE_BOT_ID": SIMULATOR_BOT_ID,
+        "COZE_API_URL": "http://coze-sim:5000/coze/v3/chat",
+        "ENABLE_AUTH": "false",
+        "COZE_LOG_LEVEL": "WARNING",
+    }
+    settings = env_file(box.project / ".env", values)
+    given = {
+        "PODMAN_NETWORK": simulator_network,
+        "REDIS_URL": "redis://the-redis:6379/0",
+        "UPLOAD_TIMEOUT": "77",
+        "OTEL_SERVICE_NAME": "named",
+        "COZE_API_TOKEN_FILE": str(token),
+        "DRAIN_SECONDS": "17",
+    }
+
+    def identity() -> str:
+        return podman("container", "inspect", "--format", "{{.Id}} {{.State.Status}}", box.name).strip()
+
+    def environment() -> dict[str, str]:
+        """Of the service's process."""
+        look = "tr '\\0' '\\n' </proc/$(pgrep -f '^python -m app')/environ"
+        lines = podman("exec", box.name, "bash", "-c", look).splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    box.start("--production", **given)
+    shown = podman("container", "inspect", box.name)
+    assert "redis://the-redis" not in shown
+    assert '"always"' in shown
+    assert environment().items() >= {"UPLOAD_TIMEOUT": "77", "OTEL_SERVICE_NAME": "named"}.items()
+    async with open_client(box.url) as client:
+        session = await client.open_session("stays")
+        assert (await client.send(session, "with a wrong token")).status_code == 502
+
+    # What would not start: the one that runs goes on.
+    before = identity()
+    env_file(settings, values | {"MAX_OPEN_STREAMS": "none of it"})
+    refused = box.script("restart")
+    assert refused.returncode == 1
+    assert "MAX_OPEN_STREAMS" in refused.stderr
+    assert identity() == before
+    assert httpx.get(box.url + "/coze/health").status_code == 200
+
+    # A new token and an edited .env, from a shell that has nothing of the first one's environment.
+    token.write_text(SIMULATOR_TOKEN)
+    env_file(settings, values | {"COZE_MAX_MESSAGE_LENGTH": "30"})
+    box.ok("restart")
+    assert identity() != before
+    same = {name: given[name] for name in ("REDIS_URL", "UPLOAD_TIMEOUT", "OTEL_SERVICE_NAME")}
+    assert environment().items() >= same.items()
+    async with open_client(box.url) as client:
+        assert (await client.session(session))["user_id"] == "stays"
+        assert (await client.send(session, "the right one")).status_code == 200
+        assert (await client.send(session, "x" * 31)).status_code == 400
+
+    # One that has ended cannot be asked for its environment.
+    podman("stop", box.name)
+    refused = box.script("restart")
+    assert refused.returncode == 1
+    assert "cannot be read: " in refused.stderr
+    assert "REDIS_URL" in refused.stderr
+    assert run("podman", "container", "exists", box.name).returncode == 0, "it was left as it was"
+    box.stop()
+    left = podman("secret", "ls", "--format", "{{.Name}}").split()
+    assert [name for name in left if name.startswith(box.name)] == []
+
+
+def test_a_project_that_the_container_cannot_read_is_named_with_what_helps(box: Box) -> None:
+    def refusal() -> str:
+        done = box.script("start", f"127.0.0.1:{box.port}")
+        assert done.returncode == 1, done.stdout
+        assert run("podman", "container", "exists", box.name).returncode == 1, "nothing is left of a refusal"
+        return done.stderr
+
+    if box.project.stat().st_uid != 0:
+        pytest.skip("only what root owns is closed to the container's user")
+    closed = env_file(box.project / ".env", {"COZE_BOT_ID": "1"})
+    closed.chmod(0o600)
+    said = refusal()
+    assert f"cannot read {box.project}/.env" in said
+    subprocess.run("chgrp 10001 .env && chmod g+r .env", shell=True, check=True, cwd=box.project)
+    box.project.chmod(0o700)
+    (box.project / "app").chmod(0o700)
+    said = refusal()
+    assert "the directory itself" in said
+    assert ".env" not in said
+    [remedy] = [line.partition(": ")[2] for line in said.splitlines() if "chgrp" in line]
+    subprocess.run(remedy, shell=True, check=True)
+    box.start()
+    assert box.enter("cat .env") == "COZE_BOT_ID=1\n"
+    assert box.project.stat().st_mode & 0o007 == 0, "still closed to everybody else"
+
+
 def test_what_cannot_be_is_refused_with_a_sentence(box: Box, made: Leftovers) -> None:
     def refusal(*arguments: str, **environment: str) -> str:
         done = box.script(*arguments, **environment)
@@ -199,10 +306,8 @@ def test_what_cannot_be_is_refused_with_a_sentence(box: Box, made: Leftovers) ->
         "start", "--production", REDIS_URL="redis://localhost:6379/0"
     )
     assert "needs COZE_API_TOKEN and COZE_BOT_ID" in refusal("start", "--production", REDIS_URL="memory://")
-    closed = env_file(box.project / ".env", {"COZE_BOT_ID": "1"})
-    closed.chmod(0o000)
-    assert "cannot read these files" in refusal("start", f"127.0.0.1:{box.port}")
-    closed.unlink()
+    missing = {"COZE_API_TOKEN_FILE": "/nowhere/token", "COZE_BOT_ID": "1", "REDIS_URL": "memory://"}
+    assert "names the file /nowhere/token, which is not there" in refusal("start", "--production", **missing)
     assert run("podman", "container", "exists", box.name).returncode == 1, "nothing is left of a refusal"
 
     ok(

@@ -34,7 +34,10 @@ def test_commands_are_executable(name: str) -> None:
     assert (ROOT / name).stat().st_mode & 0o111 == 0o111
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
+LOCKS = ["requirements.lock", "requirements-otel.lock", "requirements-dev.lock"]
+
+
+@pytest.mark.parametrize("name", LOCKS)
 def test_locks_pin_every_package_by_hash_and_name_no_index(name: str) -> None:
     text = (ROOT / name).read_text()
     assert "://" not in text
@@ -42,12 +45,12 @@ def test_locks_pin_every_package_by_hash_and_name_no_index(name: str) -> None:
     assert all("--hash=sha256:" in pin for pin in pins if "==" in pin.splitlines()[0])
 
 
-def test_the_two_locks_pin_the_same_versions() -> None:
-    service, everything = (
-        set(re.findall(r"^([\w.-]+==[\w.]+)", (ROOT / name).read_text(), re.MULTILINE))
-        for name in ("requirements.lock", "requirements-dev.lock")
+def test_the_locks_pin_the_same_versions() -> None:
+    service, traced, everything = (
+        set(re.findall(r"^([\w.-]+==[\w.]+)", (ROOT / name).read_text(), re.MULTILINE)) for name in LOCKS
     )
-    assert service < everything
+    assert service < traced < everything
+    assert "opentelemetry-sdk" in {pin.partition("==")[0] for pin in traced - service}
 
 
 def check_env(lock: Path) -> subprocess.CompletedProcess[str]:
