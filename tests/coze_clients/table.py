@@ -57,15 +57,14 @@ def calls(ids: Ids) -> dict[str, dict[str, Any]]:
     }
 
 
-THREE_STATES = ("hello", "[[sim:requires_action=function]] weather", "[[sim:delay=100]] slow")
+OVER, WAITS, RUNS = "hello", "[[sim:requires_action=function]] weather", "[[sim:delay=100]] slow"
 
 
 async def settle_in(caller: CozeCaller, *texts: str) -> list[Ids]:
-    """A chat for each of these texts, with a message and a file; by default one that is over, one that waits
-    for tool outputs and one that runs."""
+    """A chat for each of these texts, with a message and a file."""
     file = await caller.data("POST", "/v1/files/upload", files={"file": ("a.png", PNG)})
     own = []
-    for text in texts or THREE_STATES:
+    for text in texts:
         chat = await caller.data("POST", "/v3/chat", json=asking(text, stream=False))
         ids = {"conversation_id": chat["conversation_id"], "chat_id": chat["id"]}
         if "delay" not in text:

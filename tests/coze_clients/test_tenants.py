@@ -9,7 +9,7 @@ from tests.security.helpers import contents
 from tests.support import RedisServer, SimControl, mask
 
 from .support import BOT, CozeCaller, asking, events_of
-from .table import UNKNOWN, Ids, calls, settle_in
+from .table import OVER, RUNS, UNKNOWN, WAITS, Ids, calls, settle_in
 
 ON_A_PICTURE = "POST /v3/chat with somebody else's picture"
 
@@ -43,7 +43,7 @@ def test_the_table_has_every_published_route_of_the_door() -> None:
 async def test_another_tenant_is_told_the_same_as_of_what_does_not_exist_and_changes_nothing(
     app: CozeCaller, other: CozeCaller, redis: RedisServer, simulator: SimControl
 ) -> None:
-    own = await settle_in(app)
+    own = await settle_in(app, OVER, WAITS, RUNS)
     running = {name: own[-1][name] for name in ("conversation_id", "chat_id")}
     try:
         await check_nothing_is_seen_or_changed(other, own, redis, simulator)
