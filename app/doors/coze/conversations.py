@@ -4,6 +4,7 @@ before Coze is asked."""
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query, Response
+from pydantic import BeforeValidator
 
 from app.doors.coze.answers import ConversationId, described
 from app.doors.coze.bodies import (
@@ -31,6 +32,12 @@ _UNKNOWN_MESSAGE: Final = 4005
 _PAGE_KEYS: Final = ("first_id", "last_id", "has_more")
 _LIST_PARAMS: Final = ("order", "chat_id", "before_id", "after_id", "limit")
 _M = TypeVar("_M", bound=PassedOn)
+
+
+def _in_capitals(value: object) -> object:
+    """Clients write both. In the document each stands once: generators make names of them, which would be the
+    same twice."""
+    return value.upper() if isinstance(value, str) else value
 
 
 @router.post(
@@ -66,14 +73,16 @@ async def list_conversations(
     bot_id: Annotated[str, Query(pattern=r"^[0-9A-Za-z_-]{1,64}$", description="Whose conversations")],
     page_num: Annotated[int, Query(ge=1, le=10_000, description="From 1")] = 1,
     page_size: Annotated[int, Query(ge=1, le=50, description="Conversations of a page")] = 50,
-    sort_order: Annotated[Literal["ASC", "DESC", "asc", "desc"], Query(description="By last use")] = "DESC",
+    sort_order: Annotated[
+        Literal["ASC", "DESC"], BeforeValidator(_in_capitals), Query(description="By last use")
+    ] = "DESC",
 ) -> Response:
     page = await context.resources.owned.page(
         context.identity,
         bot_id,
         first=(page_num - 1) * page_size,
         size=page_size,
-        newest_first=sort_order.upper() == "DESC",
+        newest_first=sort_order == "DESC",
     )
     data = {"conversations": list(map(conversation_view, page.conversations)), "has_more": page.has_more}
     return answer(data, context.request_id)
