@@ -132,6 +132,9 @@ async def retrieve_chat(call: Call) -> Response:
         if call.dialect.name == "studio":
             raise HttpFault(500, "text") from error
         raise
+    if chat.retrieves_refused < chat.knobs.not_found:
+        chat.retrieves_refused += 1
+        raise ApiError(4200)
     return call.reply(call.dialect.chat(chat))
 
 

@@ -93,11 +93,14 @@ class Core:
                 end_failed(self.store, chat, 5000)
                 self.store.drop_answers(chat)
 
+        headers = {**self.dialect.stream_headers, self.dialect.logid_header: call.logid}
+        if call.knobs.called is not None:
+            headers["content-type"] = call.knobs.called
         return StreamResponse(
             self,
             outbox,
             status=200,
-            headers={**self.dialect.stream_headers, self.dialect.logid_header: call.logid},
+            headers=headers,
             knobs=call.knobs,
             on_gone=gone,
         )

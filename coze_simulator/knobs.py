@@ -47,6 +47,7 @@ class Knobs:
     first_byte: float | None = None  # hold the response back after its work has begun
     cut: int | None = None  # close the connection after so many bytes of body
     chunk: int | None = None  # at most so many bytes per network write
+    called: str | None = None  # the stream's content type
     no_done: bool = False
     no_terminal: bool = False  # end cleanly without chat.completed and done
     done_after_error: bool = False
@@ -60,7 +61,7 @@ class Knobs:
     fail_shape: str = "chat"  # chat | bare | string
     error_at: int | None = None  # event:error after so many deltas
     error_code: int | None = None
-    error_shape: str = "code"  # code | empty
+    error_shape: str = "code"  # code | error_code | empty
     last_error: int | None = None  # the chat is created and then found failed
     requires_action: str | None = None  # function | reply_message
     rounds: int = 1  # how many times outputs are asked for
@@ -86,6 +87,7 @@ class Knobs:
     status_lag: float | None = None
     cancel_lag: float | None = None  # the conversation stays locked so long after a cancel
     empty_list: int = 0
+    not_found: int = 0  # so many retrieves do not know it yet
 
 
 def _integer(value: object) -> int:
@@ -166,6 +168,7 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
             "multi",
             "huge",
             "empty_list",
+            "not_found",
         ],
         _integer,
     ),
@@ -190,9 +193,9 @@ _PARSERS: dict[str, Callable[[object], Any]] = {
     "on_disconnect": _choice("continue", "stop"),
     "stall": _stall,
     "fail_shape": _choice("chat", "bare", "string"),
-    "error_shape": _choice("code", "empty"),
+    "error_shape": _choice("code", "error_code", "empty"),
     "requires_action": _action,
-    **dict.fromkeys(["text", "completed_text", "stored_text", "tool_name"], _text),
+    **dict.fromkeys(["called", "text", "completed_text", "stored_text", "tool_name"], _text),
     "verbose": _choice("finish", "knowledge", "none", _0="none", _1="finish"),
 }
 KNOB_NAMES = frozenset(item.name for item in fields(Knobs))

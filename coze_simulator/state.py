@@ -97,6 +97,7 @@ class Chat:
     outbox: Outbox | None = None
     ended: float = 0.0  # monotonic
     lists_served: int = 0
+    retrieves_refused: int = 0
 
     @property
     def running(self) -> bool:

@@ -201,12 +201,8 @@ class Turn:
         if chat.status != "canceled":
             end_failed(self._store, chat, failure.code)
         if failure.as_error:
-            shape = (
-                {}
-                if self._knobs.error_shape == "empty"
-                else {"code": failure.code, "msg": message_of(failure.code)}
-            )
-            self._emit("error", shape)
+            name, text = self._knobs.error_shape, message_of(failure.code)
+            self._emit("error", {} if name == "empty" else {name: failure.code, "msg": text})
             if self._dialect.completes_after_error:
                 self._emit_chat("completed")
                 self._emit_done()

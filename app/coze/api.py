@@ -249,22 +249,22 @@ def _request(options: CozeOptions, call: ApiCall, bearer: Bearer) -> httpx.Reque
 
 
 async def begin_stream(response: CozeResponse) -> CozeStream:
-    """Decides what an answer to ``stream=true`` is, after its headers.
-
-    By content type; where that does not tell, by the first byte. Raises the error of a JSON or HTML answer,
-    and of a stream that begins with one.
+    """Decides what an answer to ``stream=true`` is, after its headers: what is called an event stream is one,
+    of all else the first byte tells. Raises the error of a JSON or HTML answer, and of a stream that begins
+    with one.
     """
     head, first = response.head, b""
     if head.is_event_stream:
         return await CozeStream(response).begin()
-    if head.is_success and head.content_type != "application/json":
+    if head.is_success:
         async with deadline(response.late_at, response.no_first_byte):
             while looks_like(first) == "unknown" and len(first) <= _SNIFF_BYTES:
                 chunk = await response.read()
                 if chunk is None:
                     break
                 first += chunk
-        if looks_like(first) in ("stream", "unknown"):
+        kind = looks_like(first)
+        if kind == "stream" or (kind == "unknown" and head.content_type != "application/json"):
             return await CozeStream(response, first=first).begin()
     reply = await response.read_json(first)
     chat = ChatState.parse(reply.data, logid=reply.logid)

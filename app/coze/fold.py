@@ -26,7 +26,7 @@ from app.coze.wire import (
     Message,
     Status,
     TokenUsage,
-    integer,
+    code_of,
     json_object,
     log_id,
 )
@@ -364,10 +364,9 @@ class Fold:
             return [frame(event.name, told)] if data is not None else []
         news = self._end_halves()
         if end == "failed" or (end == "completed" and chat.error_code is not None):
-            bare = integer((data or {}).get("code")) or None
-            news += self._failure(
-                event.name, data, coze_error(chat.error_code or bare, logid=self.logid, maybe_started=True)
-            )
+            code = chat.error_code or code_of(data or {})
+            error = coze_error(code, logid=self.logid, maybe_started=True)
+            news += self._failure(event.name, data, error)
         elif end == "completed" and self.reader.has_gap:
             self.done = True  # of the stream; what the chat has said in full is stored
         elif self.error is None:
@@ -398,9 +397,9 @@ class Fold:
         found = json_object(data) or {}
         detail = found.get("detail")
         logid = log_id(detail.get("logid")) if isinstance(detail, dict) else ""
-        code = integer(found.get("code")) or None
         told: dict[str, object] = {name: found[name] for name in ("code", "msg", "detail") if name in found}
-        return self._failure(ERROR, told, coze_error(code, logid=logid or self.logid, maybe_started=True))
+        error = coze_error(code_of(found), logid=logid or self.logid, maybe_started=True)
+        return self._failure(ERROR, told, error)
 
     def _fail(self, error: UpstreamError) -> None:
         # The first error is the cause; what follows it is its echo.

@@ -15,12 +15,13 @@ import msgspec
 
 from app.coze.codes import coze_error, status_may_have_started
 from app.coze.loose_json import mended_object
-from app.coze.wire import integer, json_object, log_id, strict_object
+from app.coze.wire import code_of, integer, json_object, log_id, strict_object
 from app.exceptions import CozeApiError
 
 _BOM: Final = b"\xef\xbb\xbf"
 _MAX_RETRY_AFTER: Final = 86_400
 _BLANKS: Final = b" \t\r\n"
+_JSON_STARTS: Final = b'{["-0123456789ntf'
 
 ERROR_EVENT: Final = "error"
 FAILED_EVENT: Final = "conversation.chat.failed"
@@ -94,8 +95,10 @@ def read_reply(head: Head, body: bytes) -> Reply:
 
 def _raise_for_code(found: Mapping[str, object], head: Head) -> None:
     """Raises where the object says that the request failed. Coze has then not started anything."""
-    code = integer(found.get("code"))
-    older_form = code is None and "data" not in found and isinstance(found.get("error"), dict)
+    code = code_of(found)
+    older_form = (
+        integer(found.get("code")) is None and "data" not in found and isinstance(found.get("error"), dict)
+    )
     if code or (older_form and head.is_success):
         raise coze_error(
             code,
@@ -116,9 +119,7 @@ def raise_refusal(name: str, data: bytes, head: Head) -> bool:
     if name == FAILED_EVENT and found.get("id"):
         return True  # a chat that had begun
     last_error = found.get("last_error")
-    code = integer(found.get("code")) or (
-        integer(last_error.get("code")) if isinstance(last_error, dict) else None
-    )
+    code = code_of(found) or (code_of(last_error) if isinstance(last_error, dict) else None)
     if code:
         raise coze_error(code, logid=_logid(found, head), http_status=head.status, maybe_started=False)
     return name != "message"
@@ -130,16 +131,21 @@ def error_in_tail(tail: bytes, head: Head, *, started: bool) -> None:
     ``started``: events came before it.
     """
     found = json_object(tail.strip(_BLANKS)) if tail.lstrip(_BLANKS).startswith(b"{") else None
-    code = integer(found.get("code")) if found else None
+    code = code_of(found) if found else None
     if found and code:
         raise coze_error(code, logid=_logid(found, head), http_status=head.status, maybe_started=started)
 
 
 def looks_like(first: bytes) -> str:
-    """``json``, ``markup``, ``stream``, or ``unknown`` while only blanks came: by the first byte of a body
-    whose content type does not tell."""
+    """``json``, ``markup``, ``stream``, or ``unknown`` while only blanks came: by the first byte of a body,
+    since servers and what stands between label a stream as JSON, and the other way round. No field of a
+    stream begins as a value of JSON does."""
     start = first.removeprefix(_BOM).lstrip(_BLANKS)[:1]
-    return {b"": "unknown", b"{": "json", b"[": "json", b"<": "markup"}.get(start, "stream")
+    if start == b"":
+        return "unknown"
+    if start == b"<":
+        return "markup"
+    return "json" if start in _JSON_STARTS else "stream"
 
 
 def parse_retry_after(value: str) -> int | None:

@@ -5,6 +5,7 @@ accepted here: absent or null lists, usage and last_error; times and codes as st
 types and statuses; the shapes of coze-studio, the self-hosted server.
 """
 
+from collections.abc import Mapping
 from typing import Final, Literal, Self
 
 import msgspec
@@ -167,7 +168,7 @@ class ChatState(msgspec.Struct, frozen=True, kw_only=True):
         data = value if isinstance(value, dict) else {}
         status = normal_status(data.get("status"))
         last_error = data.get("last_error")
-        code = integer(last_error.get("code")) or None if isinstance(last_error, dict) else None
+        code = code_of(last_error) if isinstance(last_error, dict) else None
         if code is not None and status in ("completed", "unknown"):
             status = "failed"
         meta = data.get("meta_data")
@@ -279,6 +280,12 @@ def integer(value: object) -> int | None:
         except ValueError:
             return None
     return found if found is not None and abs(found) <= _MOST else None
+
+
+def code_of(found: Mapping[str, object]) -> int | None:
+    """The code of an error; None where it has none, or 0. Some gateways in front of Coze spell it
+    ``error_code``, as Coze's older API did."""
+    return integer(found.get("code")) or integer(found.get("error_code")) or None
 
 
 def unix_seconds(value: object) -> int | None:

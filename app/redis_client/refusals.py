@@ -84,6 +84,7 @@ _KNOWN_TEXTS: Final = {
     "max number of clients reached": "max number of clients reached",
     "Connection closed by server": _CLOSED,
     "Error while reading from socket": _CLOSED,
+    "Timeout connecting to server": "no connection in time; with rediss:// also of a port without TLS",
     "Cluster mode is not enabled": "it is no Redis Cluster",
     "No master found for": "no Sentinel knows a master of that name",
 }

@@ -7,9 +7,9 @@ from typing import Final, Literal, cast
 import orjson
 
 from app.exceptions import IdempotencyKeyReused
-from app.redis_client import Command, Fields, Key, Keys, Number, RedisGate, Text, pairs
+from app.redis_client import Fields, Key, Keys, Number, RedisGate, Text, pairs
 from app.stores.limits import LogPolicy
-from app.stores.scripts import chat_cancel, chat_claim, lease_release, lease_renew, lease_scan
+from app.stores.scripts import chat_cancel, chat_claim, lease_release, lease_renew, lease_scan, signal_send
 from app.stores.sessions import IdempotencyKey, SessionRecord
 from app.utils import random_token
 
@@ -218,11 +218,8 @@ class LeaseStore:
     async def ring(self, process: str, chat_id: str) -> None:
         """Asks the owner to look at the cancel flag."""
         key = self._keys.inbox(process)
-        await self._redis.pipeline(
-            [
-                Command[object]("XADD", key, "MAXLEN", "~", 1000, "*", "cancel", chat_id),
-                Command[object]("PEXPIRE", key, _INBOX_TTL_MS),
-            ]
+        await self._redis.run(
+            signal_send(signals=key, most=1000, ttl=_INBOX_TTL_MS, name="cancel", value=chat_id)
         )
 
     async def read_inbox(self, seconds: float) -> list[str]:

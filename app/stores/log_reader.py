@@ -12,6 +12,7 @@ from app.models import Cursor
 from app.redis_client import Command, Key, Keys, RedisGate
 from app.stores.log_entries import Entry, read_entry
 from app.stores.loops import forever
+from app.stores.scripts import signal_send
 from app.utils import shard_of
 from app.utils.stopping import end_tasks
 
@@ -106,12 +107,7 @@ class _ShardTail:
         """The read that is under way does not know the newcomer's log: it has to begin again."""
         await self._listeners_changed.wait()
         self._listeners_changed.clear()  # before the bell: what comes while it is rung rings it once more
-        await self._redis.pipeline(
-            [
-                Command[object]("XADD", self._bell, "MAXLEN", 1, "*", "", ""),
-                Command[object]("PEXPIRE", self._bell, _BELL_TTL_MS),
-            ]
-        )
+        await self._redis.run(signal_send(signals=self._bell, most=1, ttl=_BELL_TTL_MS, name="", value=""))
 
     async def _read(self) -> None:
         if self._interrupted:

@@ -11,6 +11,13 @@ Idempotency-Key the fingerprint is empty, and any key of the slot stands in its 
 from app.redis_client import Arg, HeldKeys, Key, RateKeys, Script, SessionKeys, UsageKeys
 from app.stores.limits import LogPolicy
 
+# -- between processes ---------------------------------------------------------------------------------
+
+@Script
+def signal_send(*, signals: Key, most: int, ttl: int, name: str, value: str) -> None:
+    """Appends to a stream of ``most`` entries that a process reads. In one step: whoever dies, or is cut off,
+    between two commands would leave a key that lives for ever."""
+
 # -- sessions ------------------------------------------------------------------------------------------
 
 @Script

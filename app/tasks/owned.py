@@ -7,7 +7,7 @@ is known to be the caller's.
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -111,10 +111,22 @@ class OwnedConversations:
 
     # -- chats ----------------------------------------------------------------------------------------------
 
-    async def send(self, identity: Identity, asked: Asked, request_id: str) -> Begun:
-        """Begins a chat, and returns once it can be found by Coze's ids. Raises what can be refused, and the
-        error of a chat that Coze has not begun: ``ValidationFailed``, ``SessionBusy``, ``RateLimited``,
-        ``QuotaExceeded``, ``Overloaded``, ``ShuttingDown``, ``UpstreamError``."""
+    async def send(
+        self, identity: Identity, asked: Asked, request_id: str, tell: Callable[[str], None]
+    ) -> Begun:
+        """Begins a chat, and returns once it can be found by Coze's ids.
+
+        Args:
+            identity: the caller.
+            asked: what is sent.
+            request_id: of the request, for the record.
+            tell: is called with our id of the chat as soon as it was created, whatever becomes of it then.
+
+        Raises:
+            ValidationFailed, SessionBusy, RateLimited, QuotaExceeded, Overloaded, ShuttingDown: it was not
+                created.
+            UpstreamError: Coze has not begun it.
+        """
         self._shutdown.refuse_if_begun()
         owned = None
         if asked.conversation_id is not None:
@@ -129,6 +141,7 @@ class OwnedConversations:
             await self._rates.take("messages", *payer)  # only what got one writes anything
             await self._usage.check_quota(*payer)
             started = await self._enter(identity, place, opener, _prompt(asked, credential), request_id)
+        tell(started.chat_id)
         at_coze = await self._at_coze.begun(identity, started.chat_id)
         if owned is None:
             await self._owned.remember(

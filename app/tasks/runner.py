@@ -13,6 +13,7 @@ from attrs import define
 from loguru import logger
 
 from app.coze.client import CozeClient
+from app.coze.codes import NOT_FOUND
 from app.coze.fold import DELTA
 from app.coze.stream import CozeStream
 from app.coze.wire import ENDED, ChatRequest, ChatState, EnterMessage
@@ -324,7 +325,8 @@ class Runner:
     async def _repair(self, job: Job, cause: UpstreamError | None) -> None:
         """A stream that ended without a terminal event is a cut stream: Coze's stored answer decides.
 
-        Goes on until the chat's deadline: only when Coze itself has failed does the chat fail.
+        Goes on until the chat's deadline: only when Coze itself has failed does the chat fail. One that Coze
+        does not know is asked for a few times more, since what its stream has named may not be stored yet.
         """
         if not job.keeps_history:
             raise cause or CozeApiError(
@@ -340,7 +342,8 @@ class Runner:
                     break
                 await self._poll(job)
             except UpstreamError as error:
-                if not error.retryable:
+                not_there_yet = error.coze_code in NOT_FOUND and attempt < _SEARCH_TRIES
+                if not error.retryable and not not_there_yet:
                     raise
                 await asyncio.sleep(_REPAIR_PAUSE[min(attempt, len(_REPAIR_PAUSE) - 1)])
             else:

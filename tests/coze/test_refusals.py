@@ -22,6 +22,9 @@ REFUSALS = [
     ("message", b'{"code":4100,"msg":"x"}', 4100),
     (FAILED, b'{"code":4016,"msg":"x"}', 4016),
     (FAILED, b'{"last_error":{"code":4013,"msg":"x"}}', 4013),
+    ("error", b'{"error_code":4016,"error_message":"x"}', 4016),
+    ("error", b'{"code":0,"error_code":"4013"}', 4013),
+    (FAILED, b'{"last_error":{"error_code":4100}}', 4100),
 ]
 
 

@@ -362,7 +362,14 @@ def test_retry_after_is_read_in_both_forms_and_bounded(value: str, seconds: int 
         (b"event:", "stream"),
         (b"\xef\xbb\xbfdata:", "stream"),
         (b": ping", "stream"),
+        (b"id: 7", "stream"),
+        (b"retry: 1", "stream"),
+        (b"[", "json"),
+        (b"null", "json"),
+        (b'"x"', "json"),
+        (b"-1", "json"),
+        (b" true", "json"),
     ],
 )
-def test_the_first_byte_tells_what_an_untyped_body_is(first: bytes, kind: str) -> None:
+def test_the_first_byte_tells_what_a_body_is(first: bytes, kind: str) -> None:
     assert looks_like(first) == kind

@@ -55,6 +55,24 @@ async def test_a_chat_that_is_not_streamed_is_retrieved_by_get_and_post_and_its_
     assert chat.keys() | {"section_id", "inserted_additional_messages"} == direct.keys()
 
 
+async def test_messages_that_coze_does_not_list_yet_come_from_our_record(app: CozeCaller) -> None:
+    text = "[[sim:empty_list=2;text=The whole of it.]] hello"
+    ids = await begin(app, text)
+    await ended(app, ids)
+    for _ in range(3):
+        listed = await app.data("GET", "/v3/chat/message/list", params=ids)
+        assert [each["content"] for each in listed if each["type"] == "answer"] == ["The whole of it."]
+
+
+async def test_what_coze_refuses_names_our_chat_which_counts_as_one_that_failed(app: CozeCaller) -> None:
+    refused = await app.call("POST", "/v3/chat", json=asking("[[sim:fail=4015]] hello", stream=False))
+    assert refused.json()["code"] == 4015
+    chat_id = refused.headers["X-Coze-Chat-Id"]
+    base = str(app.http.base_url).split("/coze/api")[0]
+    chat = await app.call("GET", f"{base}/coze/chats/{chat_id}/result")
+    assert chat.json()["data"]["task_result"]["data"]["status"] == "failed"
+
+
 async def test_a_chat_that_fails_later_says_so_when_it_is_retrieved(app: CozeCaller) -> None:
     chat = await ended(app, await begin(app, "[[sim:last_error=4028]] hello"))
     assert chat["status"] == "failed"

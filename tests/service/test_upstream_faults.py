@@ -69,6 +69,10 @@ FAILURES = {
     "a chat that runs out of money": ("fail_at=2;fail_code=4028", "COZE_QUOTA_EXHAUSTED"),
     "a chat that runs into the rate": ("fail_at=2;fail_code=4020", "COZE_RATE_LIMITED"),
     "an error event": ("error_at=2;error_code=5000", "COZE_API_ERROR"),
+    "an error event with a code by another name": (
+        "error_at=2;error_shape=error_code;error_code=4028",
+        "COZE_QUOTA_EXHAUSTED",
+    ),
     "an error event that says nothing": ("error_at=2;error_shape=empty", "COZE_API_ERROR"),
     "an error event and then a good end": ("error_at=2;error_code=5000;done_after_error", "COZE_API_ERROR"),
     "a chat found failed": ("last_error=4014", "COZE_API_ERROR"),
@@ -82,6 +86,7 @@ REPAIRED = {
     "a stream without its end": "no_terminal",
     "a silence longer than allowed": "stall=2:1.6;deltas=5",
     "a list that is empty at first": "cut=2500;empty_list=1",
+    "a chat that is not found at first": "cut=2500;not_found=2",
 }
 
 HARMLESS = {
@@ -89,6 +94,9 @@ HARMLESS = {
     "a byte at a time": "chunk=1;reasoning=0;deltas=5",
     "no usage": "no_usage",
     "an empty required_action": "shell_action",
+    "a stream that is called JSON": "called=application/json",
+    "a stream that is called JSON, in pieces": "called=application/json;chunk=1;reasoning=0;deltas=5",
+    "a stream that is called text": "called=text/plain",
     "a late first byte": "first_byte=0.4",
     "slow typing": "gap=0.1;deltas=5;reasoning=0",
 }

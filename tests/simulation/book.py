@@ -59,6 +59,8 @@ class ChatNote:
     id: str = ""
     sent_at: float = 0.0
     accepted_at: float | None = None
+    named_by_error: bool = False
+    """The first that its client heard of it was an error, so it may have been there long before."""
     unsure: bool = False
     cancel_at: float | None = None
     bound: bool = False

@@ -88,6 +88,7 @@ async def ask(
     try:
         exchange, status, got = await caller.begin(target, request, 900.0)
         if chat_id := got.get("x-coze-chat-id"):
+            chat.named_by_error = status >= 400
             chat.id, chat.unsure, chat.accepted_at = chat_id, False, CLOCK.now
         if not got["content-type"].startswith("text/event-stream"):
             ids = _taken(caller, book, chat, request.asked, status, json.loads(await exchange.read()))

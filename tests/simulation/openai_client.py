@@ -62,6 +62,7 @@ async def ask(
         try:
             exchange, status, got = await caller.begin(target, request, 900.0)
             if chat_id := got.get("x-coze-chat-id"):
+                chat.named_by_error |= chat.accepted_at is None and status >= 400
                 chat.id, chat.unsure = chat_id, False
                 chat.accepted_at = chat.accepted_at or CLOCK.now
             if status == 200 and body["stream"]:

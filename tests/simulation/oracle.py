@@ -148,7 +148,7 @@ class Oracle:
             if kind not in ("spoiled", "evicted")
         ):
             return True
-        accepted = chat.accepted_at or chat.sent_at
+        accepted = chat.sent_at if chat.named_by_error else chat.accepted_at or chat.sent_at
         for loss in self._book.losses:
             if accepted > loss.at:
                 continue
@@ -213,7 +213,8 @@ class Oracle:
             if chat.last is None or chat.last.status in TERMINAL:
                 continue
             answer = await self._get(replicas[0], chat.session.who, f"/coze/chats/{chat.id}/result")
-            if answer is not None and answer.status == 200 and answer.data["status"] not in TERMINAL:
+            ends = answer is None or answer.status != 200 or answer.data["status"] in TERMINAL
+            if not ends and not self._may_be_lost(chat):
                 self._book.violated("settles", f"{chat.label} {chat.id} outlives its session")
 
     def _asks_again(self, chat: ChatNote) -> bool:

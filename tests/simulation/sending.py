@@ -116,6 +116,7 @@ class Senders(Doing):
         """Whether that was definite."""
         chat_id = answer.headers.get("x-coze-chat-id", "")
         if chat_id:
+            chat.named_by_error |= chat.accepted_at is None and answer.status >= 400
             self._accepted(chat, chat_id)
             if answer.status in (200, 202) and answer.body.get("data"):
                 chat.see("answer", answer.data, resumable=answer.body["data"].get("resumable", True))

@@ -130,6 +130,7 @@ def test_fail_at_sends_failed_after_so_many_deltas(sim_cloud: SimClient) -> None
         ("fail_at=0;fail_shape=bare;fail_code=701231", ("conversation.chat.failed", 701231)),
         ("fail_at=0;fail_shape=string;fail_code=720702204", ("conversation.chat.failed", "720702204")),
         ("error_at=1;error_code=4105", ("error", 4105)),
+        ("error_at=1;error_shape=error_code", ("error", None)),
         ("error_at=1;error_shape=empty", ("error", None)),
     ],
 )
@@ -189,6 +190,17 @@ def test_status_and_list_may_lag_behind_the_end(sim_cloud: SimClient) -> None:
     assert sim_cloud.status(chat) == "in_progress"
     block_until(lambda: sim_cloud.status(chat) == "completed")
     assert [bool(sim_cloud.messages(chat)["data"]) for _ in range(3)] == [False, False, True]
+
+
+def test_a_chat_may_be_unknown_for_a_while(sim_cloud: SimClient) -> None:
+    chat = events_of(sim_cloud.chat("x[[sim:not_found=2]]").content)[-2][1]
+    assert [sim_cloud.retrieve(chat)["code"] for _ in range(3)] == [4200, 4200, 0]
+
+
+def test_a_stream_may_be_called_something_else(sim_cloud: SimClient) -> None:
+    response = sim_cloud.chat("x[[sim:called=application/json]]")
+    assert response.headers["content-type"] == "application/json"
+    assert events_of(response.content)[-1][0] == "done"
 
 
 def test_tool_outputs_may_be_asked_for_in_rounds(sim_cloud: SimClient) -> None:

@@ -20,6 +20,7 @@ from app.doors.coze.views import (
     chat_just_begun,
     chat_of_record,
     created_of,
+    has_answer,
     messages_of_record,
     passed,
 )
@@ -78,7 +79,7 @@ async def create_chat(
         file_ids=body.file_ids,
     )
     with resources.streams.taken_if(bool(body.stream), context.identity.owner) as place:
-        begun = await resources.owned.send(context.identity, asked, context.request_id)
+        begun = await resources.owned.send(context.identity, asked, context.request_id, context.began)
         if place is not None:
             return stream_of(context, begun, place)
     logid = begun.at_coze.logid or context.request_id
@@ -124,7 +125,11 @@ async def list_chat_messages(
         for each in (reply.data if isinstance(reply.data, list) else [])
         if isinstance(each, dict) and each.get("conversation_id", conversation_id) == conversation_id
     ]
-    return answer(None if reply.data is None else mine, reply.logid or context.request_id)
+    logid = reply.logid or context.request_id
+    if record is not None and has_answer(record) and not any(each.get("type") == "answer" for each in mine):
+        # Coze's list can lag behind its chat; who asks right behind the end would have an empty answer.
+        return answer(messages_of_record(record, conversation_id, chat_id), logid)
+    return answer(None if reply.data is None else mine, logid)
 
 
 @router.post("/cancel", **described("Cancels Coze's chat", *_ABOUT, body=CancelBody))

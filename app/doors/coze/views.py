@@ -85,8 +85,13 @@ def created_of(chat_id: str) -> int:
     return int(chat_id.split("_")[2]) // 1000
 
 
+def has_answer(record: Json) -> bool:
+    """Whether our record has one of a chat that is completed."""
+    return record["status"] == "completed" and record["assistant_message"] is not None
+
+
 def messages_of_record(record: Json, conversation_id: str, coze_chat_id: str) -> list[Json]:
-    """What a chat has said, where Coze keeps no history; several answers as one."""
+    """What a chat has said, where Coze does not tell it; several answers as one."""
     answer = record["assistant_message"]
     common = {
         "conversation_id": conversation_id,
