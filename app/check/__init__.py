@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from app.auth.options import build_auth_client
-from app.check.callers import check_auth
+from app.check.callers import check_auth, describe_coze_door
 from app.check.coze import REGIONS, CozeCheck
 from app.check.lines import Line, exit_code
 from app.check.live import reminder
@@ -65,4 +65,4 @@ async def check_settings(settings: Settings, *, regions: Mapping[str, str] = REG
             asking.lines(offsets),
             check_auth(auth, auth_http or http, settings.local_host),
         )
-    return [*store, *coze, callers, check_clock(offsets)]
+    return [*store, *coze, callers, describe_coze_door(settings), check_clock(offsets)]

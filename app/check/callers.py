@@ -1,4 +1,5 @@
-"""The HTY auth service: can it be asked, and does it refuse what is no token."""
+"""Who calls: can the HTY auth service be asked, does it refuse what is no token, and what opens the door for
+Coze's own SDKs."""
 
 from typing import Final
 
@@ -7,6 +8,8 @@ import httpx
 from app.auth.options import AuthOptions
 from app.auth.service import AuthService, CannotAsk
 from app.check.lines import Line
+from app.config import Settings
+from app.doors.coze.errors import COZE_ERRORS
 
 _NAME: Final = "auth service"
 _NO_TOKEN: Final = "not-a-token"  # noqa: S105  # that is the point of it
@@ -36,3 +39,17 @@ async def check_auth(options: AuthOptions | None, http: httpx.AsyncClient, local
     text = "; ".join(f"{options.url_of(root)} cannot be asked: {why}" for root, why in silent.items())
     fix = "check the network, HTTP_SCHEME and the *_HOST settings, or HTY_VERIFY_URL"
     return Line("fail" if len(silent) == len(roots) else "warn", _NAME, text, fix, "无法访问鉴权服务")
+
+
+def describe_coze_door(settings: Settings) -> Line:
+    """What to set in a program that calls Coze by an official SDK, so that it calls this service. Nothing
+    here can be wrong."""
+    base = f"http://localhost:{settings.port}{COZE_ERRORS.prefix}, or that path at your own host"
+    if not settings.enable_auth:
+        token = "any token opens it, since ENABLE_AUTH=false"  # noqa: S105
+    elif settings.api_keys or settings.api_keys_file:
+        token = "its token is a key of COZE_API_KEYS, or an HTY token with HtyHost beside it"  # noqa: S105
+    else:
+        token = "its token is an HTY token with HtyHost beside it; COZE_API_KEYS is not set"  # noqa: S105
+    text = f"cozepy, @coze/api and others take {base} as their base URL; {token}"
+    return Line("ok", "coze's sdks", text, "", "扣子官方 SDK 改用此地址即可")

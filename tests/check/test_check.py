@@ -45,7 +45,8 @@ async def test_where_all_is_in_place_every_line_is_fine(simulator: SimControl) -
         lines = await look(simulator, redis, ENABLE_AUTH="true", HTY_VERIFY_URL=auth.verify_url)
     names = [line.name for line in lines]
     assert names == [
-        *("redis", "persistence", "memory", "coze", "token", "permissions", "bot", "auth service", "clock")
+        *("redis", "persistence", "memory", "coze", "token", "permissions", "bot"),
+        *("auth service", "coze's sdks", "clock"),
     ]
     assert {line.severity for line in lines} == {"ok"}
     assert exit_code(lines) == 0
@@ -119,6 +120,26 @@ async def test_the_auth_service_has_to_answer(
         auth.app.mode = mode
         lines = await look(simulator, redis, ENABLE_AUTH="true", HTY_VERIFY_URL=auth.verify_url)
     assert of(lines, "auth service").severity == severity
+
+
+@pytest.mark.parametrize(
+    ("values", "opens"),
+    [
+        ({"ENABLE_AUTH": "false"}, "any token opens it"),
+        ({"ENABLE_AUTH": "true", "COZE_API_KEYS": f"app:{SECRET}-and-longer"}, "a key of COZE_API_KEYS, or"),
+        ({"ENABLE_AUTH": "true"}, "an HTY token with HtyHost beside it; COZE_API_KEYS is not set"),
+    ],
+)
+async def test_the_address_for_cozes_own_sdks_is_told_with_what_opens_it(
+    values: dict[str, str], opens: str, simulator: SimControl, redis: RedisServer
+) -> None:
+    with running_auth() as auth:
+        lines = await look(simulator, redis, PORT="6123", HTY_VERIFY_URL=auth.verify_url, **values)
+    line = of(lines, "coze's sdks")
+    assert line.severity == "ok"
+    assert "http://localhost:6123/coze/api" in line.text
+    assert opens in line.text
+    assert SECRET not in line.text
 
 
 async def test_nothing_that_answers_is_said_by_name(simulator: SimControl, redis: RedisServer) -> None:

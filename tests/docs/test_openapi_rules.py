@@ -257,3 +257,10 @@ def test_what_is_by_default_is_told_to_those_who_may_leave_it_out(document: Json
     assert message["required"] == ["message"]
     assert message["properties"]["on_busy"]["description"].endswith('By default `"reject"`.')
     assert "By default" not in json.dumps(document["components"]["schemas"]["Chat"])
+
+
+def test_the_values_of_a_choice_differ_in_more_than_case() -> None:
+    """Generators make names in capitals of them."""
+    for place, schema in schemas(create_app().openapi()):
+        values = [str(value).upper() for value in schema.get("enum", ())]
+        assert len(values) == len(set(values)), place

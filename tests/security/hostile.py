@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from typing import Any
 
 _TEXTS = [
     *(
@@ -135,3 +136,26 @@ def _value(chance: random.Random, depth: int) -> str:
                 for _ in range(chance.randrange(4))
             )
             return "{" + ",".join(pairs) + "}"
+
+
+# -- where they go -----------------------------------------------------------------------------------------
+
+_HOLE = "<<here>>"
+
+
+def split_at_each_place(body: Any) -> list[tuple[bytes, bytes]]:
+    """For the body itself and each part of it: the JSON in front of that place, and the JSON behind it."""
+    hole = json.dumps(_HOLE).encode()
+    return [tuple(json.dumps(shape).encode().split(hole)) for shape in _holes(body)]  # type: ignore[misc]
+
+
+def _holes(value: Any) -> Iterator[Any]:
+    """The value with a hole in the place of itself and of each part."""
+    yield _HOLE
+    if isinstance(value, dict):
+        for key in value:
+            for inner in _holes(value[key]):
+                yield {**value, key: inner}
+    elif isinstance(value, list):
+        for inner in _holes(value[0]):
+            yield [inner]

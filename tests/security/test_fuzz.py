@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from tests.support import Client, RedisServer, ServiceProcess, data_of, open_cli
 
 from .conftest import secured_values
 from .helpers import ALICE, contents, operations
-from .hostile import HUGE, fixed, grown
+from .hostile import HUGE, fixed, grown, split_at_each_place
 
 Start = Callable[..., ServiceProcess]
 ENTRY = {"role": "user", "content": "x", "content_type": "text", "type": "question", "meta_data": {"a": "b"}}
@@ -29,28 +28,13 @@ SESSION |= {"auto_save_history": True, "meta_data": {"a": "b"}}
 MESSAGE = {"message": "hi", "stream": False, "additional_messages": [ENTRY], "custom_variables": {"a": "b"}}
 MESSAGE |= {"meta_data": {"a": "b"}, "parameters": {"a": [1]}, "on_busy": "interrupt"}
 TOOLS = {"tool_outputs": [{"tool_call_id": "x", "output": "y"}], "stream": False}
-HOLE = "<<here>>"
-
-
-def holes(value: Any) -> Iterator[Any]:
-    """The value with a hole in the place of itself and of each part."""
-    yield HOLE
-    if isinstance(value, dict):
-        for key in value:
-            for inner in holes(value[key]):
-                yield {**value, key: inner}
-    elif isinstance(value, list):
-        for inner in holes(value[0]):
-            yield [inner]
 
 
 def fields() -> list[tuple[str, bytes, bytes]]:
     """(route, what stands before the field's value, what stands after)."""
     found = []
     for route, body in (("session", SESSION), ("message", MESSAGE), ("tools", TOOLS)):
-        for shape in holes(body):
-            before, after = json.dumps(shape).encode().split(json.dumps(HOLE).encode())
-            found.append((route, before, after))
+        found += [(route, before, after) for before, after in split_at_each_place(body)]
     return found
 
 

@@ -6,7 +6,7 @@ import orjson
 from fastapi import APIRouter, Query, Response
 from pydantic import ValidationError
 
-from app.doors.coze.answers import CozeAnswer, errors_of, stream_of
+from app.doors.coze.answers import ConversationId, described, stream_of
 from app.doors.coze.bodies import CancelBody, ChatBody, ToolOutputsBody
 from app.doors.coze.errors import (
     CANNOT_CANCEL,
@@ -15,6 +15,7 @@ from app.doors.coze.errors import (
     CozeRefusal,
 )
 from app.doors.coze.views import (
+    Json,
     answer,
     chat_just_begun,
     chat_of_record,
@@ -34,7 +35,6 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.http.dependencies import CozeContextDep, RequestContext
-from app.http.openapi import JsonBody
 from app.models import SubmitToolOutputs
 from app.tasks.at_coze import AtCoze
 from app.tasks.owned import Asked, Begun, Found
@@ -42,19 +42,22 @@ from app.tasks.sessions import key_of_itself
 
 router = APIRouter(prefix="/coze/api/v3/chat", tags=["coze"])
 
-ConversationId = Annotated[
-    str, Query(min_length=1, max_length=128, description="Coze's id of the conversation")
-]
 ChatId = Annotated[str, Query(min_length=1, max_length=128, description="Coze's id of the chat")]
 _ABOUT: Final = (*COZE, ConversationNotFound, ChatNotFound, RateLimited)
 
 
 @router.post(
     "",
-    summary="Coze's chat: begins one, in a conversation of the caller's or in a new one",
-    response_model=CozeAnswer,
-    responses=errors_of(*BEGINS, *COZE, ConversationNotFound, SessionBusy, QuotaExceeded, stream=True),
-    openapi_extra=JsonBody(ChatBody),
+    **described(
+        "Coze's chat: begins one, in a conversation of the caller's or in a new one",
+        *BEGINS,
+        *COZE,
+        ConversationNotFound,
+        SessionBusy,
+        QuotaExceeded,
+        body=ChatBody,
+        streams=True,
+    ),
 )
 async def create_chat(
     context: CozeContextDep,
@@ -83,24 +86,14 @@ async def create_chat(
     return _in_progress(begun, logid)
 
 
-@router.get(
-    "/retrieve",
-    summary="Coze's chat as it stands",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-)
+@router.get("/retrieve", **described("Coze's chat as it stands", *_ABOUT))
 async def retrieve_chat(
     context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
 ) -> Response:
     return await _retrieved(context, conversation_id, chat_id)
 
 
-@router.post(
-    "/retrieve",
-    summary="The same, as some SDKs ask for it",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-)
+@router.post("/retrieve", **described("The same, as some SDKs ask for it", *_ABOUT))
 async def retrieve_chat_by_post(
     context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
 ) -> Response:
@@ -109,29 +102,22 @@ async def retrieve_chat_by_post(
 
 async def _retrieved(context: RequestContext, conversation_id: str, chat_id: str) -> Response:
     found = await context.resources.owned.chat(context.identity, conversation_id, chat_id)
-    if found.record is not None:
-        logid = found.record["metadata"].get("logid") or context.request_id
-        return answer(chat_of_record(found.record, conversation_id, chat_id), logid)
+    if (record := found.record) is not None:
+        return answer(chat_of_record(record, conversation_id, chat_id), _logid(context, record))
     params = {"conversation_id": conversation_id, "chat_id": chat_id}
     reply = await context.resources.owned.pass_on(found.owned, "GET", "/v3/chat/retrieve", params=params)
     _check_is(reply.data, conversation_id, chat_id)
     return passed(reply, context.request_id)
 
 
-@router.get(
-    "/message/list",
-    summary="What Coze's chat has said",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-)
+@router.get("/message/list", **described("What Coze's chat has said", *_ABOUT))
 async def list_chat_messages(
     context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
 ) -> Response:
     found = await context.resources.owned.chat(context.identity, conversation_id, chat_id)
     record = found.record
     if record is not None and record["metadata"].get("auto_save_history") == "false":
-        logid = record["metadata"].get("logid") or context.request_id
-        return answer(messages_of_record(record, conversation_id, chat_id), logid)
+        return answer(messages_of_record(record, conversation_id, chat_id), _logid(context, record))
     params = {"conversation_id": conversation_id, "chat_id": chat_id}
     reply = await context.resources.owned.pass_on(found.owned, "GET", "/v3/chat/message/list", params=params)
     mine = [
@@ -146,13 +132,7 @@ async def list_chat_messages(
     return answer(None if reply.data is None else mine, logid)
 
 
-@router.post(
-    "/cancel",
-    summary="Cancels Coze's chat",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-    openapi_extra=JsonBody(CancelBody),
-)
+@router.post("/cancel", **described("Cancels Coze's chat", *_ABOUT, body=CancelBody))
 async def cancel_chat(context: CozeContextDep) -> Response:
     body = await context.json(CancelBody)
     resources = context.resources
@@ -166,17 +146,21 @@ async def cancel_chat(context: CozeContextDep) -> Response:
         ending = await resources.chats.cancel(context.identity, found.chat_id)
         record = orjson.loads(ending.record)
         if record["status"] == "cancelled":
-            logid = record["metadata"].get("logid") or context.request_id
-            return answer(chat_of_record(record, body.conversation_id, body.chat_id), logid)
+            view = chat_of_record(record, body.conversation_id, body.chat_id)
+            return answer(view, _logid(context, record))
     raise CozeRefusal(CANNOT_CANCEL, f"The chat cannot be cancelled: it is {record['status']}")
 
 
 @router.post(
     "/submit_tool_outputs",
-    summary="Hands in the outputs that Coze's chat asks for",
-    response_model=CozeAnswer,
-    responses=errors_of(*BEGINS, *_ABOUT, ChatState, stream=True),
-    openapi_extra=JsonBody(ToolOutputsBody),
+    **described(
+        "Hands in the outputs that Coze's chat asks for",
+        *BEGINS,
+        *_ABOUT,
+        ChatState,
+        body=ToolOutputsBody,
+        streams=True,
+    ),
 )
 async def submit_tool_outputs(
     context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
@@ -201,6 +185,11 @@ def _in_progress(begun: Begun, logid: str) -> Response:
     """Whatever it is by now: the SDKs poll what is in progress, and nothing else."""
     chat_id = begun.started.chat_id
     return answer(chat_just_begun(begun, "in_progress", created_of(chat_id)), logid, chat_id=chat_id)
+
+
+def _logid(context: RequestContext, record: Json) -> str:
+    logid: str = record["metadata"].get("logid") or context.request_id
+    return logid
 
 
 def _bot_of(found: Found) -> str:

@@ -4,8 +4,9 @@ before Coze is asked."""
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query, Response
+from pydantic import BeforeValidator
 
-from app.doors.coze.answers import CozeAnswer, errors_of
+from app.doors.coze.answers import ConversationId, described
 from app.doors.coze.bodies import (
     ConversationBody,
     FeedbackBody,
@@ -19,14 +20,10 @@ from app.doors.coze.errors import CozeRefusal
 from app.doors.coze.views import answer, passed
 from app.exceptions import BEGINS, COZE, ConversationNotFound, RateLimited, SessionBusy
 from app.http.dependencies import CozeContextDep, RequestContext
-from app.http.openapi import JsonBody
 from app.tasks.owned import COZE_ID, Owned, conversation_view
 
 router = APIRouter(prefix="/coze/api/v1", tags=["coze"])
 
-ConversationId = Annotated[
-    str, Query(min_length=1, max_length=128, description="Coze's id of the conversation")
-]
 MessageId = Annotated[str, Query(min_length=1, max_length=128, description="Coze's id of the message")]
 ConversationPath = Annotated[str, Path(description="Coze's id of the conversation")]
 MessagePath = Annotated[str, Path(description="Coze's id of the message")]
@@ -37,12 +34,15 @@ _LIST_PARAMS: Final = ("order", "chat_id", "before_id", "after_id", "limit")
 _M = TypeVar("_M", bound=PassedOn)
 
 
+def _in_capitals(value: object) -> object:
+    """Clients write both. In the document each stands once: generators make names of them, which would be the
+    same twice."""
+    return value.upper() if isinstance(value, str) else value
+
+
 @router.post(
     "/conversation/create",
-    summary="A new conversation of the caller's",
-    response_model=CozeAnswer,
-    responses=errors_of(*BEGINS, *COZE),
-    openapi_extra=JsonBody(ConversationBody),
+    **described("A new conversation of the caller's", *BEGINS, *COZE, body=ConversationBody),
 )
 async def create_conversation(context: CozeContextDep) -> Response:
     body = await _body(context, ConversationBody)
@@ -57,12 +57,7 @@ async def create_conversation(context: CozeContextDep) -> Response:
     return passed(reply, context.request_id)
 
 
-@router.get(
-    "/conversation/retrieve",
-    summary="A conversation of the caller's, as Coze has it",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-)
+@router.get("/conversation/retrieve", **described("A conversation of the caller's, as Coze has it", *_ABOUT))
 async def retrieve_conversation(context: CozeContextDep, conversation_id: ConversationId) -> Response:
     owned = await _owned(context, conversation_id)
     params = {"conversation_id": conversation_id}
@@ -71,48 +66,36 @@ async def retrieve_conversation(context: CozeContextDep, conversation_id: Conver
 
 
 @router.get(
-    "/conversations",
-    summary="The caller's conversations with a bot, in the order of their last use",
-    response_model=CozeAnswer,
-    responses=errors_of(),
+    "/conversations", **described("The caller's conversations with a bot, in the order of their last use")
 )
 async def list_conversations(
     context: CozeContextDep,
     bot_id: Annotated[str, Query(pattern=r"^[0-9A-Za-z_-]{1,64}$", description="Whose conversations")],
     page_num: Annotated[int, Query(ge=1, le=10_000, description="From 1")] = 1,
     page_size: Annotated[int, Query(ge=1, le=50, description="Conversations of a page")] = 50,
-    sort_order: Annotated[Literal["ASC", "DESC", "asc", "desc"], Query(description="By last use")] = "DESC",
+    sort_order: Annotated[
+        Literal["ASC", "DESC"], BeforeValidator(_in_capitals), Query(description="By last use")
+    ] = "DESC",
 ) -> Response:
     page = await context.resources.owned.page(
         context.identity,
         bot_id,
         first=(page_num - 1) * page_size,
         size=page_size,
-        newest_first=sort_order.upper() == "DESC",
+        newest_first=sort_order == "DESC",
     )
     data = {"conversations": list(map(conversation_view, page.conversations)), "has_more": page.has_more}
     return answer(data, context.request_id)
 
 
-@router.put(
-    "/conversations/{conversation_id}",
-    summary="Names a conversation",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-    openapi_extra=JsonBody(RenameBody),
-)
+@router.put("/conversations/{conversation_id}", **described("Names a conversation", *_ABOUT, body=RenameBody))
 async def rename_conversation(context: CozeContextDep, conversation_id: ConversationPath) -> Response:
     body = await _body(context, RenameBody)
     owned = await _owned(context, conversation_id)
     return passed(await context.resources.owned.rename(owned, body.values), context.request_id)
 
 
-@router.delete(
-    "/conversations/{conversation_id}",
-    summary="Deletes a conversation at Coze",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-)
+@router.delete("/conversations/{conversation_id}", **described("Deletes a conversation at Coze", *_ABOUT))
 async def delete_conversation(context: CozeContextDep, conversation_id: ConversationPath) -> Response:
     owned = await _owned(context, conversation_id)
     return passed(await context.resources.owned.delete(context.identity, owned), context.request_id)
@@ -120,9 +103,7 @@ async def delete_conversation(context: CozeContextDep, conversation_id: Conversa
 
 @router.post(
     "/conversations/{conversation_id}/clear",
-    summary="A new context: the bot forgets what was said",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT, SessionBusy),
+    **described("A new context: the bot forgets what was said", *_ABOUT, SessionBusy),
 )
 async def clear_conversation(context: CozeContextDep, conversation_id: ConversationPath) -> Response:
     owned = await _owned(context, conversation_id)
@@ -134,22 +115,14 @@ async def clear_conversation(context: CozeContextDep, conversation_id: Conversat
 
 @router.post(
     "/conversation/message/list",
-    summary="A page of a conversation's messages",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-    openapi_extra=JsonBody(ListMessagesBody),
+    **described("A page of a conversation's messages", *_ABOUT, body=ListMessagesBody),
 )
 async def list_messages(context: CozeContextDep, conversation_id: ConversationId) -> Response:
     body = await _body(context, ListMessagesBody)
     return await _page(context, conversation_id, body.values)
 
 
-@router.get(
-    "/conversation/message/list",
-    summary="The same with all in the query",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-)
+@router.get("/conversation/message/list", **described("The same with all in the query", *_ABOUT))
 async def list_messages_by_query(
     context: CozeContextDep,
     conversation_id: ConversationId,
@@ -180,10 +153,7 @@ async def _page(context: RequestContext, conversation_id: str, given: dict[str, 
 
 @router.post(
     "/conversation/message/create",
-    summary="Adds a message to a conversation",
-    response_model=CozeAnswer,
-    responses=errors_of(*BEGINS, *_ABOUT),
-    openapi_extra=JsonBody(MessageBody),
+    **described("Adds a message to a conversation", *BEGINS, *_ABOUT, body=MessageBody),
 )
 async def create_message(context: CozeContextDep, conversation_id: ConversationId) -> Response:
     body = await _body(context, MessageBody)
@@ -191,25 +161,17 @@ async def create_message(context: CozeContextDep, conversation_id: ConversationI
     service = context.resources.owned
     await service.check_files(context.identity, list(files_in([body.values])), owned.credential)
     path, params = "/v1/conversation/message/create", {"conversation_id": conversation_id}
-    return passed(
-        await service.pass_on(owned, "POST", path, params=params, body=body.values), context.request_id
-    )
+    reply = await service.pass_on(owned, "POST", path, params=params, body=body.values)
+    return passed(reply, context.request_id)
 
 
-@router.get(
-    "/conversation/message/retrieve",
-    summary="One message of a conversation",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-)
+@router.get("/conversation/message/retrieve", **described("One message of a conversation", *_ABOUT))
 async def retrieve_message(
     context: CozeContextDep, conversation_id: ConversationId, message_id: MessageId
 ) -> Response:
     owned = await _owned(context, conversation_id)
-    path, params = (
-        "/v1/conversation/message/retrieve",
-        {"conversation_id": conversation_id, "message_id": _message(message_id)},
-    )
+    path = "/v1/conversation/message/retrieve"
+    params = {"conversation_id": conversation_id, "message_id": _message(message_id)}
     reply = await context.resources.owned.pass_on(owned, "GET", path, params=params)
     told = reply.data if isinstance(reply.data, dict) else {}
     if str(told.get("conversation_id") or conversation_id) != conversation_id:
@@ -220,13 +182,7 @@ async def retrieve_message(
 _FEEDBACK: Final = "/conversations/{conversation_id}/messages/{message_id}/feedback"
 
 
-@router.post(
-    _FEEDBACK,
-    summary="What a user thinks of a message",
-    response_model=CozeAnswer,
-    responses=errors_of(*BEGINS, *_ABOUT),
-    openapi_extra=JsonBody(FeedbackBody),
-)
+@router.post(_FEEDBACK, **described("What a user thinks of a message", *BEGINS, *_ABOUT, body=FeedbackBody))
 async def give_feedback(
     context: CozeContextDep, conversation_id: ConversationPath, message_id: MessagePath
 ) -> Response:
@@ -235,12 +191,7 @@ async def give_feedback(
     return await _feedback(context, owned, "POST", message_id, body.values)
 
 
-@router.delete(
-    _FEEDBACK,
-    summary="Takes it back",
-    response_model=CozeAnswer,
-    responses=errors_of(*_ABOUT),
-)
+@router.delete(_FEEDBACK, **described("Takes it back", *_ABOUT))
 async def take_feedback_back(
     context: CozeContextDep, conversation_id: ConversationPath, message_id: MessagePath
 ) -> Response:

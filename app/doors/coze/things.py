@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from app.doors.coze.answers import CozeAnswer, errors_of
+from app.doors.coze.answers import described
 from app.doors.coze.views import answer, passed
 from app.exceptions import BEGINS, COZE, BodyTooLarge, BotNotFound, FileNotFound, UnsupportedMediaType
 from app.http.dependencies import CozeContextDep
@@ -19,10 +19,12 @@ _WRONG_KIND = 4303
 
 @router.post(
     "/files/upload",
-    summary="Upload a file for messages; it is passed on to Coze while it arrives",
-    response_model=CozeAnswer,
-    responses=errors_of(*BEGINS, *COZE),
-    openapi_extra=UPLOAD_BODY,
+    **described(
+        "Upload a file for messages; it is passed on to Coze while it arrives",
+        *BEGINS,
+        *COZE,
+        openapi_extra=UPLOAD_BODY,
+    ),
 )
 async def upload_file(context: CozeContextDep) -> Response:
     try:
@@ -36,10 +38,7 @@ async def upload_file(context: CozeContextDep) -> Response:
 
 
 @router.get(
-    "/files/retrieve",
-    summary="What is known of a file that the caller has uploaded",
-    response_model=CozeAnswer,
-    responses=errors_of(FileNotFound),
+    "/files/retrieve", **described("What is known of a file that the caller has uploaded", FileNotFound)
 )
 async def retrieve_file(
     context: CozeContextDep,
@@ -50,10 +49,7 @@ async def retrieve_file(
 
 
 @router.get(
-    "/bot/get_online_info",
-    summary="A bot of this service, as it was published",
-    response_model=CozeAnswer,
-    responses=errors_of(*COZE, BotNotFound),
+    "/bot/get_online_info", **described("A bot of this service, as it was published", *COZE, BotNotFound)
 )
 async def online_info(
     context: CozeContextDep,
@@ -62,12 +58,7 @@ async def online_info(
     return passed(await context.resources.bots.for_coze_clients(bot_id), context.request_id)
 
 
-@router.get(
-    "/bots/{bot_id}",
-    summary="A bot of this service",
-    response_model=CozeAnswer,
-    responses=errors_of(*COZE, BotNotFound),
-)
+@router.get("/bots/{bot_id}", **described("A bot of this service", *COZE, BotNotFound))
 async def get_bot(
     context: CozeContextDep, bot_id: Annotated[str, Path(description="A bot of this service")]
 ) -> Response:

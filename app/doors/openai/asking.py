@@ -1,14 +1,16 @@
-"""A question of OpenAI's clients as a message of ours, and the end of a chat, which they wait for."""
+"""A question of OpenAI's clients as a message of ours, and how a chat's answer ends for who waits for it."""
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 import orjson
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from app.doors.openai.chunks import refusal_of, unfinished
 from app.doors.openai.dialog import Enclosed, Question, Turn, checked, invalid, too_long
-from app.exceptions import UnsupportedMediaType
+from app.exceptions import CozeTimeout, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
 from app.models import Attachment, CreateSession, EnterMessage, FileType, SendMessage
 from app.tasks.files import FileInMemory
@@ -112,3 +114,41 @@ async def end_of(
 async def _client_gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def headers_of(chat: dict[str, Any]) -> dict[str, str]:
+    """Of a whole answer."""
+    logid = chat["metadata"].get("logid")
+    return {"X-Coze-Chat-Id": chat["chat_id"]} | ({"X-Coze-Logid": logid} if logid else {})
+
+
+def raise_unless_whole(context: RequestContext, chat: dict[str, Any], *, repeatable: bool) -> None:
+    """Raises why the chat has no whole answer: it failed, was cancelled, or is not over and goes on without
+    this call. ``repeatable``: the same call leads to this chat again."""
+    error = refusal_of(chat)
+    if error is None and chat["status"] in ("pending", "processing"):
+        leaving = context.resources.shutdown.streams_end
+        why: ServiceError = ShuttingDown() if leaving else CozeTimeout("The chat is not over yet")
+        error = unfinished(why, repeatable=repeatable)
+    if error is not None:
+        error.headers["X-Coze-Chat-Id"] = chat["chat_id"]
+        raise error
+
+
+class _Finishing(Protocol):
+    finished: bool
+
+
+def closing(
+    context: RequestContext, chat_id: str, place: Place, dialect: _Finishing, *, connection_bound: bool
+) -> Callable[[], None]:
+    """What is to be done when a stream's connection is gone. A client that leaves before we have ended the
+    stream has pressed its stop button: what nobody can come back for (``connection_bound``) is cancelled."""
+    give_back = place.keep()
+
+    def close() -> None:
+        give_back()
+        if connection_bound and not dialect.finished:
+            context.resources.chats.cancel_in_background(context.identity, chat_id)
+
+    return close

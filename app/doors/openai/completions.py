@@ -7,7 +7,16 @@ from typing import Any
 import orjson
 from fastapi import Response
 
-from app.doors.openai.asking import PATIENCE, asker_of, end_of, message_of, uploaded
+from app.doors.openai.asking import (
+    PATIENCE,
+    asker_of,
+    closing,
+    end_of,
+    headers_of,
+    message_of,
+    raise_unless_whole,
+    uploaded,
+)
 from app.doors.openai.bodies import SESSION_KEY, ChatCompletionRequest
 from app.doors.openai.chunks import (
     ID_PREFIX,
@@ -16,8 +25,6 @@ from app.doors.openai.chunks import (
     answer_of,
     created_of,
     reason_of,
-    refusal_of,
-    unfinished,
     usage_of,
 )
 from app.doors.openai.dialog import (
@@ -29,7 +36,7 @@ from app.doors.openai.dialog import (
 from app.doors.openai.folding import TextByKind, content_type_of, said_since
 from app.doors.openai.forms import Form, form_of
 from app.doors.openai.texts import notice_of
-from app.exceptions import CozeTimeout, ModelNotFound, ServiceError, ShuttingDown
+from app.exceptions import ModelNotFound
 from app.http.dependencies import RequestContext
 from app.http.sse import EventStream
 from app.models import SubmitToolOutputs
@@ -150,8 +157,7 @@ def _meta_data(body: ChatCompletionRequest) -> dict[str, str] | None:
 
 
 def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
-    """A client that leaves is the stop button: what nobody can come back for is cancelled."""
-    resources, identity, chat_id = call.context.resources, call.context.identity, started.chat.chat_id
+    resources, chat_id = call.context.resources, started.chat.chat_id
     dialect = ChunkStream(
         chat_id,
         call.body.model,
@@ -161,19 +167,13 @@ def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) ->
         form=started.form,
         repeatable=_is_repeatable(call, started),
     )
-    give_back = place.keep()
-
-    def close() -> None:
-        give_back()
-        if started.connection_bound and not dialect.finished:
-            resources.chats.cancel_in_background(identity, chat_id)
-
+    bound = started.connection_bound
     return EventStream(
-        resources.chats.read(identity, started.chat),
+        resources.chats.read(call.context.identity, started.chat),
         chat_id=chat_id,
         heartbeat=resources.settings.heartbeat_seconds,
         shutdown=resources.shutdown,
-        on_close=close,
+        on_close=closing(call.context, chat_id, place, dialect, connection_bound=bound),
         dialect=dialect,
         patience=PATIENCE,
     )
@@ -184,25 +184,9 @@ async def whole_answer(call: CompletionCall, started: StartedCompletion, place: 
     chat_id = started.chat.chat_id
     call.context.began(chat_id)
     chat = await end_of(call.context, chat_id, place, connection_bound=started.connection_bound)
-    headers = {"X-Coze-Chat-Id": chat_id}
-    if (error := refusal_of(chat) or _unfinished(call, started, chat)) is not None:
-        error.headers |= headers
-        raise error
-    if logid := chat["metadata"].get("logid"):
-        headers["X-Coze-Logid"] = logid
+    raise_unless_whole(call.context, chat, repeatable=_is_repeatable(call, started))
     completion = completion_of(chat, call.body.model, started.before, epoch=started.epoch, form=started.form)
-    return Response(orjson.dumps(completion), headers=headers, media_type="application/json")
-
-
-def _unfinished(
-    call: CompletionCall, started: StartedCompletion, chat: dict[str, Any]
-) -> ServiceError | None:
-    """The chat goes on without us."""
-    if chat["status"] not in ("pending", "processing"):
-        return None
-    leaving = call.context.resources.shutdown.streams_end
-    error: ServiceError = ShuttingDown() if leaving else CozeTimeout("The chat is not over yet")
-    return unfinished(error, repeatable=_is_repeatable(call, started))
+    return Response(orjson.dumps(completion), headers=headers_of(chat), media_type="application/json")
 
 
 def _is_repeatable(call: CompletionCall, started: StartedCompletion) -> bool:
