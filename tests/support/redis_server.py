@@ -33,7 +33,7 @@ def find_redis_server() -> str:
 
 
 def _allow_debug(program: str) -> list[str]:
-    """Options that let ``DEBUG SLEEP`` in, which is how a server hangs without working: Redis 7 asks for them,
+    """Options that let ``DEBUG SLEEP`` in, by which a server hangs without working; Redis 7 asks for it,
     6.2 does not know them."""
     told = subprocess.run([program, "--version"], stdout=subprocess.PIPE, check=True, text=True).stdout
     major = re.search(r"v=(\d+)", told)
