@@ -147,17 +147,21 @@ class Clients(Senders):
 
     async def erase(self, user: str, who: str, replica: int = 0) -> None:
         self._book.erased.setdefault((who, user), CLOCK.now)
+        self._over_for(user, who)
+        for number in range(40):
+            answer = await self._repeated("DELETE", f"/coze/users/{user}", who, None, replica + number)
+            self._over_for(user, who)  # what was opened meanwhile went as well, or may have
+            if answer is None or answer.status != 200 or not answer.data["remaining_sessions"]:
+                return
+            await asyncio.sleep(1.0)
+        self._book.violated("erase", f"{user} was not erased in 40 calls")
+
+    def _over_for(self, user: str, who: str) -> None:
         for note in [*self._book.sessions.values(), *(chat.session for chat in self._book.chats.values())]:
             if (note.who, note.user) == (who, user):
                 note.over = CLOCK.now if note.over is None else note.over
                 for chat in note.chats:
                     chat.cancel_at = CLOCK.now if chat.cancel_at is None else chat.cancel_at
-        for number in range(40):
-            answer = await self._repeated("DELETE", f"/coze/users/{user}", who, None, replica + number)
-            if answer is None or answer.status != 200 or not answer.data["remaining_sessions"]:
-                return
-            await asyncio.sleep(1.0)
-        self._book.violated("erase", f"{user} was not erased in 40 calls")
 
     async def upload(self, label: str, session: str, replica: int = 0, breaks: bool = False) -> None:
         """``breaks``: the client leaves in the middle."""
