@@ -204,9 +204,12 @@ class Reader:
         stand for it. Who had everything up to the end gets only what is missing of that, so that no id comes
         twice."""
         chat = Chat.model_validate_json(record)
-        end = Cursor.parse(chat.metadata.get("last_event_id", ""))
-        if self._at_end or end is None or self.last >= end:
-            self.last = end or self.last
+        end = Cursor.parse(chat.metadata.get("last_event_id", "")) or self.last
+        if not self._at_end and self.last.epoch > end.epoch:
+            # Redis has lost the claim that began this epoch, and the owner before has ended the chat.
+            end = Cursor(self.last.epoch, self.last.frame + len(stored_frames(chat)))
+        if self._at_end or self.last >= end:
+            self.last = max(end, self.last)
             return Ending(record)
         frames = stored_frames(chat)
         first = max(1, end.frame - len(frames) + 1)

@@ -273,7 +273,7 @@ async def test_a_lease_that_has_run_out_is_claimed_by_whoever_finds_it(at: Place
 async def test_the_lease_of_a_chat_that_is_over_is_taken_away(at: Place, owner: Owner) -> None:
     await at.open()
     await at.say("A")
-    await at.redis.run(Command[int]("DEL", at.keys.run(at.cid("A"))))
+    await at.end("A")
     await due(at, "A")
     owner.keeper.start()
 
