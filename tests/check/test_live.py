@@ -48,7 +48,15 @@ WORLDS: list[tuple[dict[str, Any], dict[str, str], bool, dict[str, str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("differs", "settings", "safe", "says"), WORLDS, ids=lambda value: repr(value)[:60])
+# Some twenty seconds each: the full run has all of them, the default run the first two.
+@pytest.mark.parametrize(
+    ("differs", "settings", "safe", "says"),
+    [
+        pytest.param(*world, marks=[pytest.mark.full] if number > 1 else [])
+        for number, world in enumerate(WORLDS)
+    ],
+    ids=lambda value: repr(value)[:60],
+)
 async def test_cozes_that_behave_differently_are_told_apart(
     differs: dict[str, Any], settings: dict[str, str], *, safe: bool, says: dict[str, str]
 ) -> None:

@@ -8,10 +8,14 @@ JSON text with the whole of it.
 from __future__ import annotations
 
 import json
+import re
 import selectors
 import socket
 import sys
 from collections import Counter
+
+_HEAD = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+"""Wherever it stands: the end of a body may come in one piece with the head behind it."""
 
 
 def main() -> None:
@@ -27,9 +31,10 @@ def main() -> None:
             for key, _ in selector.select(60):
                 link = key.fileobj  # type: ignore[assignment]  # sockets are all that was registered
                 answer = link.recv(65536)
-                if answer and not answer.startswith(b"HTTP/1.1 "):
+                statuses = _HEAD.findall(answer)
+                if answer and not statuses:
                     continue  # the body of one whose head was read before
-                found[answer[9:12].decode("latin-1") or "closed"] += 1
+                found.update(status.decode() for status in statuses or [b"closed"])
                 if waiting and answer:
                     link.sendall(waiting.pop())
                 else:

@@ -36,7 +36,9 @@ WAITS: dict[str, Wait] = {
 }
 
 
-@pytest.mark.parametrize("name", WAITS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.full] if name == "for a file" else []) for name in WAITS]
+)
 async def test_who_waits_has_a_place_and_is_refused_without_one(
     start_secured: Start, auth: RunningAuth, name: str
 ) -> None:
