@@ -117,7 +117,8 @@ def error_response(error: ServiceError, scope: Scope) -> Response:
         headers["Retry-After"] = str(seconds)
     if logid := error.details.get("logid"):
         headers["X-Coze-Logid"] = str(logid)
-    if isinstance(error, ShuttingDown) and _ELSEWHERE in scope.get("headers", ()):
+    has_begun = "X-Coze-Chat-Id" in headers  # sent elsewhere, it would be asked and paid for a second time
+    if isinstance(error, ShuttingDown) and not has_begun and _ELSEWHERE in scope.get("headers", ()):
         headers["X-Accel-Redirect"] = "@elsewhere"
     body = orjson.dumps(shape.body(error, request_id, iso()))
     return Response(body, status_code=status, headers=headers, media_type="application/json")

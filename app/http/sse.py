@@ -196,17 +196,20 @@ class EventStream(Response):
         try:
             last = await self._follow(send, straight, silence, state.get("request_id", ""))
         except ServiceError as error:
-            error.headers["X-Coze-Chat-Id"] = self.headers["X-Coze-Chat-Id"]
-            await error_response(error, scope)(scope, receive, send)
+            await self._refuse(error, scope, receive, send)
             return
         if last is None and not self._begun:
-            await error_response(ShuttingDown(), scope)(scope, receive, send)
+            await self._refuse(ShuttingDown(), scope, receive, send)
         elif last is None:
             scope["state"].get(BREAK_OFF, _nothing)()  # without it a server does so by itself, and complains
         elif not self._gone:
             await self._send(send, last, more=False)
         elif not self._begun:
             raise ClientDisconnect
+
+    async def _refuse(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+        error.headers["X-Coze-Chat-Id"] = self.headers["X-Coze-Chat-Id"]
+        await error_response(error, scope)(scope, receive, send)
 
     async def _send(self, send: Send, piece: bytes, *, more: bool = True) -> None:
         if not self._begun:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from coze_simulator import SIMULATOR_BOT_ID
 from tests.support import Client, ServiceProcess, error_of, open_client, service_process, wait_until
 
 from .folding import place_of
@@ -153,3 +154,54 @@ async def test_a_client_that_waits_for_a_whole_answer_gets_a_202_on_leaving(
         assert response.status_code == 202
         chat_id = response.headers["location"].split("/")[3]
         await check_completed(await other.ended(chat_id), pair.simulator, word)
+
+
+# -- behind a proxy that asks another replica --------------------------------------------------------------
+
+ELSEWHERE = {"X-Coze-Elsewhere": "1"}
+"""Our nginx sends it, and repeats the call elsewhere where the answer has X-Accel-Redirect."""
+SLOW = "[[sim:first_byte=40]] slow"
+
+
+def asked(door: str, *, stream: bool) -> tuple[str, dict[str, object]]:
+    """Path and body of a question that begins a chat."""
+    question = {"role": "user", "content": SLOW, "content_type": "text"}
+    bodies: dict[str, dict[str, object]] = {
+        "/coze/openai/v1/chat/completions": {"model": "coze", "messages": [question]},
+        "/coze/openai/v1/responses": {"model": "coze", "input": SLOW},
+        "/coze/api/v3/chat": {
+            "bot_id": SIMULATOR_BOT_ID,
+            "user_id": "u",
+            "additional_messages": [question],
+        },
+    }
+    return door, bodies[door] | {"stream": stream}
+
+
+DOORS = ("/coze/openai/v1/chat/completions", "/coze/openai/v1/responses", "/coze/api/v3/chat")
+
+
+async def test_what_has_begun_a_chat_is_never_sent_elsewhere_and_what_has_not_is(
+    pair: Cluster, leaving: ServiceProcess
+) -> None:
+    calls = [asked(door, stream=stream) for door in DOORS for stream in (False, True)]
+    async with open_client(leaving.base_url, timeout=60) as client:
+        session_id = await open_session(client)
+        before = len(pair.simulator.requests(path="/v3/chat"))
+        waiting = [
+            asyncio.create_task(client.post(path, json=body, headers=ELSEWHERE)) for path, body in calls
+        ]
+        await wait_until(lambda: len(pair.simulator.requests(path="/v3/chat")) == before + len(calls), 30)
+        leaving.terminate()
+        await wait_until(lambda: is_draining(client), DRAIN_SECONDS, pause=0.01)
+        for headers in (ELSEWHERE, {}):
+            refused = await client.post(
+                f"/coze/sessions/{session_id}/messages", json={"message": "more"}, headers=headers
+            )
+            assert refused.status_code == 503
+            assert refused.headers.get("X-Accel-Redirect") == ("@elsewhere" if headers else None)
+        for (path, _), answer in zip(calls, await asyncio.gather(*waiting), strict=True):
+            assert answer.status_code in (400, 503), (path, answer.text)
+            assert "X-Accel-Redirect" not in answer.headers, path
+            assert answer.headers["X-Coze-Chat-Id"], path
+        assert await asyncio.to_thread(leaving.wait, 60) in ENDED_BY_SIGTERM
