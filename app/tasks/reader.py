@@ -205,13 +205,13 @@ class Reader:
         twice."""
         chat = Chat.model_validate_json(record)
         end = Cursor.parse(chat.metadata.get("last_event_id", "")) or self.last
-        if not self._at_end and self.last.epoch > end.epoch:
-            # Redis has lost the claim that began this epoch, and the owner before has ended the chat.
-            end = Cursor(self.last.epoch, self.last.frame + len(stored_frames(chat)))
-        if self._at_end or self.last >= end:
-            self.last = max(end, self.last)
-            return Ending(record)
         frames = stored_frames(chat)
+        if self.last.epoch > end.epoch:
+            # Redis has lost the claim that began this epoch, and the owner before has ended the chat.
+            end = Cursor(self.last.epoch, self.last.frame + (0 if self._at_end else len(frames)))
+        if self._at_end or self.last >= end:
+            self.last = end
+            return Ending(record)
         first = max(1, end.frame - len(frames) + 1)
         if self.last.epoch == end.epoch and self.last.frame >= first:
             first, frames = self.last.frame + 1, frames[self.last.frame + 1 - first :]

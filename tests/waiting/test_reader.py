@@ -20,6 +20,14 @@ BOUND = 20.0
 """Seconds that nothing here takes unless it hangs."""
 KEYS = Keys("reader:")
 START = Cursor(0, 0)
+COMPLETED: dict[str, object] = {
+    "status": "completed",
+    "created_at": "t",
+    "updated_at": "t",
+    "user_message": {"content": "q", "timestamp": "t", "message_id": "m"},
+    "content": "answer",
+    "metadata": {"last_event_id": "1-9"},
+}
 
 
 def delta(text: str) -> bytes:
@@ -172,14 +180,7 @@ async def test_a_chat_that_begins_here_is_read_from_memory_and_its_end_needs_no_
 async def test_a_log_that_is_gone_with_its_chat_over_ends_the_reading_by_the_record(
     reading: Reading,
 ) -> None:
-    reading.ended = {
-        "status": "completed",
-        "created_at": "t",
-        "updated_at": "t",
-        "user_message": {"content": "q", "timestamp": "t", "message_id": "m"},
-        "content": "answer",
-        "metadata": {"last_event_id": "1-9"},
-    }
+    reading.ended = COMPLETED
     reader = reading.reader()
     stood_in = await next_of(reader)
     assert isinstance(stood_in, Batch)
@@ -190,3 +191,31 @@ async def test_a_log_that_is_gone_with_its_chat_over_ends_the_reading_by_the_rec
     assert (stood_in.epoch, stood_in.first) == (1, 8)
     assert isinstance(await next_of(reader), Ending)
     assert reader.last == Cursor(1, 9)
+
+
+@pytest.mark.parametrize("place", [Cursor(1, 9), Cursor(1, 11)], ids=["the end", "done"])
+async def test_who_had_the_end_gets_no_frame_of_the_record_and_its_ids_again(
+    place: Cursor, reading: Reading
+) -> None:
+    reading.ended = COMPLETED
+    reader = reading.reader(place)
+    assert isinstance(await next_of(reader), Ending)
+    assert reader.last == Cursor(1, 9)
+
+
+@pytest.mark.parametrize("place", [Cursor(2, 1), Cursor(3, 40)], ids=str)
+async def test_a_reader_of_an_epoch_that_redis_has_lost_gets_the_answer_and_the_end_under_ids_that_rise(
+    place: Cursor, reading: Reading
+) -> None:
+    """Redis came back without the claim that began it, and the owner before has ended the chat."""
+    reading.ended = COMPLETED
+    reader = reading.reader(place)
+    stood_in = await next_of(reader)
+    assert isinstance(stood_in, Batch)
+    assert [frame.split(b"\n")[0] for frame in stood_in.frames] == [
+        b"event: snapshot",
+        b"event: conversation.chat.completed",
+    ]
+    assert (stood_in.epoch, stood_in.first) == (place.epoch, place.frame + 1)
+    assert isinstance(await next_of(reader), Ending)
+    assert reader.last == Cursor(place.epoch, place.frame + 2)
