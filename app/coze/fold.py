@@ -27,6 +27,7 @@ from app.coze.wire import (
     Status,
     TokenUsage,
     code_of,
+    integer,
     json_object,
     log_id,
 )
@@ -397,8 +398,11 @@ class Fold:
         found = json_object(data) or {}
         detail = found.get("detail")
         logid = log_id(detail.get("logid")) if isinstance(detail, dict) else ""
+        code = code_of(found)
         told: dict[str, object] = {name: found[name] for name in ("code", "msg", "detail") if name in found}
-        error = coze_error(code_of(found), logid=logid or self.logid, maybe_started=True)
+        if code is not None and not integer(told.get("code")):
+            told["code"] = code  # it had another name, by which Coze's SDKs do not find it
+        error = coze_error(code, logid=logid or self.logid, maybe_started=True)
         return self._failure(ERROR, told, error)
 
     def _fail(self, error: UpstreamError) -> None:

@@ -284,7 +284,7 @@ def integer(value: object) -> int | None:
 
 def code_of(found: Mapping[str, object]) -> int | None:
     """The code of an error; None where it has none, or 0. Some gateways in front of Coze spell it
-    ``error_code``, as Coze's older API did."""
+    ``error_code``."""
     return integer(found.get("code")) or integer(found.get("error_code")) or None
 
 
