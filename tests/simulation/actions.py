@@ -36,8 +36,12 @@ class Clients(Senders):
             body["conversation_id"] = before.conversation
         headers = {"Idempotency-Key": key} if key else {}
         note = SessionNote(label, who, user)
+
+        def unsure() -> None:
+            self._book.maybe_opened[who, user] = self._book.maybe_opened.get((who, user), 0) + 1
+
         answer = await self._repeated(
-            "POST", "/coze/sessions", who, body, replica, headers=headers, again=bool(key)
+            "POST", "/coze/sessions", who, body, replica, headers=headers, again=bool(key), unsure=unsure
         )
         if answer is None:
             return

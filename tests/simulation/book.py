@@ -109,6 +109,8 @@ class Book:
         self.evicted: dict[str, float] = {}
         """Chats whose run Redis threw away while a process was at work on them, and when."""
         self.erased: dict[tuple[str, str], float] = {}
+        self.maybe_opened: dict[tuple[str, str], int] = {}
+        """Calls that may have opened a session of a user, and got no answer that says so."""
         self.trace = trace
         self.ignored: frozenset[str] = frozenset()
 

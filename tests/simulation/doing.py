@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from tests.simulation.book import Book, ChatNote, SessionNote
@@ -73,8 +74,10 @@ class Doing:
         *,
         headers: dict[str, str] | None = None,
         again: bool = True,
+        unsure: Callable[[], None] = lambda: None,
     ) -> Answer | None:
-        """The first answer that is no 5xx; None where there was none in time, or it may not be repeated."""
+        """The first answer that is no 5xx; None where there was none in time, or it may not be repeated.
+        ``unsure`` is called for each try of which nobody knows what it did."""
         until = CLOCK.now + PATIENCE
         while CLOCK.now < until:
             target = await self._caller.some_replica(replica, until)
@@ -86,7 +89,9 @@ class Doing:
                 answer = await self._caller.call(target, request)
                 if answer.status < 500:
                     return answer
+                unsure()
             except Broken:
+                unsure()
                 if not again:
                     return None
             await asyncio.sleep(1.0)

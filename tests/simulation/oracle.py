@@ -136,8 +136,8 @@ class Oracle:
 
     def _evicted(self, session: SessionNote) -> bool:
         others = [s for s in self._book.sessions.values() if (s.who, s.user) == (session.who, session.user)]
-        unsure = len(others) > 1 and self._book.troubled("redis", "odd", since=session.opened_at)
-        return unsure or len(others) > self._settings.max_sessions_per_user
+        maybe = self._book.maybe_opened.get((session.who, session.user), 0)
+        return len(others) + maybe > self._settings.max_sessions_per_user
 
     def _may_be_lost(self, chat: ChatNote) -> bool:
         """See the end of ``RULES``. A run that was thrown away comes back with the next renewal of its lease,
@@ -306,8 +306,10 @@ class Oracle:
         if self._book.troubled("odd", since=chat.sent_at, until=end):
             return
         unknown = chat.session.single  # its conversation may be: then nobody can look for it at Coze
-        if unknown and ("cut=" in chat.message or self._book.troubled("coze", since=chat.sent_at, until=end)):
+        if unknown and self._book.troubled("coze", since=chat.sent_at, until=end):
             return
+        if unknown and "cut=" in chat.message and "coze_chat_id" not in last.record["metadata"]:
+            return  # cut before Coze had told its ids
         if self._book.troubled("coze", since=chat.sent_at, until=end) and not any(
             c.status == "completed" for c in at_coze
         ):

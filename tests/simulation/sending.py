@@ -149,10 +149,9 @@ class Senders(Doing):
             for each in self._book.sessions.values()
             if (each.who, each.user) == (session.who, session.user) and each.opened_at and not each.single
         ]
-        newer = any(each.opened_at > session.opened_at for each in same)
-        # An answer that got lost may have opened one that nobody knows of.
-        unsure = self._book.troubled("redis", "odd", since=session.opened_at)
-        return newer and (unsure or len(same) > self._most_sessions)
+        maybe = self._book.maybe_opened.get((session.who, session.user), 0)
+        newer = maybe or any(each.opened_at > session.opened_at for each in same)
+        return bool(newer) and len(same) + maybe > self._most_sessions
 
     def _check_busy(self, chat: ChatNote, answer: Answer) -> None:
         """409: something of this session must be under way, or may be."""
