@@ -274,7 +274,8 @@ async def test_the_lease_of_a_chat_that_is_over_is_taken_away(at: Place, owner: 
     await at.open()
     await at.say("A")
     await at.end("A")
-    await due(at, "A")
+    await at.redis.run(Command[int]("ZADD", at.leases_key(), 1, f"{at.cid('A')}:1"))
+    await at.redis.run(Command[int]("PEXPIRE", at.leases_key(), 60_000))
     owner.keeper.start()
 
     async def gone() -> bool:  # not by a dump, whose keys may go while they are looked at
@@ -282,6 +283,16 @@ async def test_the_lease_of_a_chat_that_is_over_is_taken_away(at: Place, owner: 
 
     await wait_until(gone, BOUND)
     assert len(owner.chats) == 0
+
+
+async def test_a_chat_whose_run_redis_threw_away_is_taken_over_by_its_record(at: Place, owner: Owner) -> None:
+    await at.open()
+    await at.say("A")
+    await at.redis.run(Command[int]("DEL", at.keys.run(at.cid("A"))))
+    await due(at, "A")
+    owner.keeper.start()
+    job: Job = await wait_until(lambda: owner.job("A"), BOUND)
+    assert (job.log.epoch, job.start) == (2, Recover())
 
 
 async def test_a_chat_of_one_s_own_whose_lease_is_late_is_not_claimed(
