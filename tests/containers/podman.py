@@ -127,6 +127,14 @@ def copy_project(target: Path) -> Path:
     return target
 
 
+def adapted(text: str, changes: Mapping[str, str]) -> str:
+    """A file of the project as this machine can use it. Each of ``changes`` must be there to be made."""
+    for written, here in changes.items():
+        assert written in text, written
+        text = text.replace(written, here)
+    return text
+
+
 def env_file(path: Path, values: Mapping[str, str]) -> Path:
     path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
     path.chmod(0o644)

@@ -14,7 +14,7 @@ import yaml
 
 from tests.support import settings_names
 
-from .podman import ROOT, run
+from .podman import ROOT, adapted, run
 
 MANIFESTS = sorted(ROOT.glob("deploy/kubernetes/*.yaml"))
 DOCUMENTS: list[Any] = [each for path in MANIFESTS for each in yaml.safe_load_all(path.read_text())]
@@ -211,14 +211,12 @@ def unit_values() -> dict[str, str]:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_systemd_understands_the_unit_and_finds_it_well_closed(tmp_path: Path) -> None:
-    text = UNIT.read_text()
     # It looks for the program, and the machine has no such checkout.
-    for old, new in {
+    changes = {
         "ExecStart=/opt/coze-fastapi/.venv/bin/python": "ExecStart=/bin/sh",
         "Documentation=file:///opt/coze-fastapi/docs": "Documentation=file:///usr/share/docs",
-    }.items():
-        assert old in text
-        text = text.replace(old, new)
+    }
+    text = adapted(UNIT.read_text(), changes)
     unit = tmp_path / UNIT.name
     unit.write_text(text)
     done = run("systemd-analyze", "verify", unit)

@@ -29,7 +29,7 @@ from tests.support import (
     wait_until,
 )
 
-from .podman import ROOT
+from .podman import ROOT, adapted
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
@@ -52,9 +52,7 @@ class Proxy:
             "/tmp/nginx": f"{directory}/nginx",
             "worker_processes auto;": "worker_processes 1;",
         }
-        for old, new in changes.items():
-            assert old in text, old
-            text = text.replace(old, new)
+        text = adapted(text, changes)
         self.configuration = directory / "nginx.conf"
         self.configuration.write_text(("user root;\n" if os.geteuid() == 0 else "") + text)
         command = [str(NGINX), "-e", "stderr", "-c", str(self.configuration), "-g", "daemon off;"]

@@ -25,7 +25,7 @@ from tests.support import (
     service_process,
 )
 
-from .podman import ROOT, clean_environment, ok
+from .podman import ROOT, adapted, clean_environment, ok
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("redis-server") and shutil.which("redis-cli")),
@@ -181,10 +181,7 @@ async def test_sessions_and_answers_are_there_after_the_restore_of_the_page(
         "redis-cli ": f"redis-cli -p {port} ",
         "sleep 1": "sleep 0.1",
     }
-    for written, here in changes.items():
-        assert written in commands, written
-        commands = commands.replace(written, here)
-    ok("bash", "-euc", commands)
+    ok("bash", "-euc", adapted(commands, changes))
     os_redis = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data), *KEEPING]
     as_always = subprocess.Popen(os_redis, stdout=subprocess.DEVNULL)
     try:
