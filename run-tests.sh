@@ -11,8 +11,8 @@ usage() {
     cat <<'TEXT'
 Usage: ./run-tests.sh [--setup | --full | --ha | --chaos | --simulate | --replay S | --fuzz] [arguments for pytest]
 
-  (nothing)    ruff, mypy, bandit, the quick benchmark and all tests that do not take long: about five minutes
-  --full       also those marked "full" and "containers" (with podman): about 25 minutes
+  (nothing)    ruff, mypy, bandit, the quick benchmark and all tests that do not take long: about 20 minutes
+  --full       also those marked "full" and "containers" (with podman): more than an hour
   --ha         only those marked "ha": a real Redis Cluster and Sentinel with a forced failover
   --chaos      ten minutes of random faults under load; further arguments: --minutes N --seed N
   --simulate   scenarios in a simulated world, on all cores: --minutes N (1) --seed S; see tests/simulation/README.md
