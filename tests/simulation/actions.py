@@ -202,7 +202,7 @@ class Clients(Senders):
             "POST", f"/coze/chats/{note.id}/cancel", note.session.who, None, replica
         )
         if answer is not None and answer.status == 200:
-            note.see("cancel", answer.data)
+            note.see("cancel", answer.data, resumable=answer.resumable)
             calm = not self._book.troubled("redis", "replica", "odd", "coze")
             if answer.data["status"] == "requires_action" and calm and CLOCK.now < note.session.alive_until:
                 self._book.violated("cancel", f"{note.label} waits for tools even after it was cancelled")
@@ -222,7 +222,7 @@ class Clients(Senders):
         path = f"/coze/chats/{note.id}/result"
         answer = await self._once("GET", path, note.session.who, None, replica, f"wait={wait:g}")
         if answer is not None and answer.status == 200:
-            note.see("result", answer.data)
+            note.see("result", answer.data, resumable=answer.resumable)
 
     async def answer_tools(
         self, chat: str, replica: int = 0, mode: str = "wait", key: str = "", loses: bool = False
@@ -281,7 +281,7 @@ class Clients(Senders):
         else:
             answer = await self._caller.call(target, request, self._patience + CALL_SECONDS)
         if answer.status in (200, 202):
-            note.see("tool_outputs", answer.data)
+            note.see("tool_outputs", answer.data, resumable=answer.resumable)
             await self._caller.follow(note, Reading(), 1, self._until)
             return True
         if answer.headers.get("x-coze-chat-id"):
@@ -306,7 +306,7 @@ class Clients(Senders):
                 "GET", f"/coze/chats/{note.id}/result", note.session.who, None, replica, "wait=5"
             )
             if answer is not None and answer.status == 200:
-                note.see("result", answer.data)
+                note.see("result", answer.data, resumable=answer.resumable)
                 if answer.data["status"] == "requires_action":
                     asked: list[dict[str, Any]] = answer.data["required_action"]["submit_tool_outputs"][
                         "tool_calls"

@@ -52,6 +52,11 @@ class Answer:
         return self.body["data"]["task_result"]["data"]
 
     @property
+    def resumable(self) -> bool:
+        """False: Redis does not have yet what this tells of a chat, from its owner's memory."""
+        return bool(self.body["data"].get("resumable", True))
+
+    @property
     def code(self) -> str:
         error = self.body.get("error") or {}
         return str(error.get("code"))

@@ -137,3 +137,25 @@ async def test_a_run_that_its_owner_has_written_again_is_left_as_it_is(at: Place
     before = await at.run("A")
     assert await at.leases.restore(at.cid("A"), 1) == at.sid("S")
     assert await at.run("A") == before
+
+
+@pytest.mark.parametrize("state", ["queued", "ready"])
+async def test_a_chat_that_a_failover_put_back_into_its_queue_is_not_started_a_second_time(
+    state: str, at: Place
+) -> None:
+    await at.open()
+    await at.say("A")
+    await at.say("B", on_busy="enqueue")
+    await at.end("A")
+    assert await at.claim("B", force=True) is not None
+    log = await at.log("B")
+    queue = at.keys.of_session(at.sid("S")).queue
+    await at.do("HSET", at.keys.run(at.cid("B")), "state", state)
+    await at.do("RPUSH", queue, at.cid("B"))
+    await at.do("PEXPIRE", queue, 60_000)
+    at.writer.verify(log)
+    log.committed = 99  # it believes to have told more than Redis holds
+    await at.written()
+    assert log.state == "open"
+    assert (await at.run("B"))["state"] == "started"
+    assert await at.do("LLEN", queue) == 0

@@ -12,6 +12,14 @@ if not known then
   redis.call('HSET', run, unpack(run_fields))
   redis.call('HSET', run, 'epoch', epoch, 'state', 'started')
 end
+-- After a failover it may stand there as it did before its turn came: whoever ended the chat before it again would
+-- start it, and POST it, a second time.
+local state = redis.call('HGET', run, 'state')
+if state == 'queued' or state == 'ready' then
+  redis.call('HSET', run, 'state', 'started')
+  redis.call('LREM', queue, 0, chat)
+  count_out(leases, 'queued', chat)
+end
 local no_session = #session_fields > 0 and redis.call('EXISTS', session) == 0
 if no_session then redis.call('HSET', session, unpack(session_fields)) end
 local s = hash(session)
