@@ -141,13 +141,13 @@ class Caller:
         return exchange, status, headers
 
     async def _within(self, exchange: Exchange, work: Any, replica: Replica, seconds: float) -> Any:
-        trouble = replica.troubles
+        trouble, was_frozen = replica.troubles, replica.frozen
         try:
             async with asyncio.timeout(seconds):
                 return await work
         except TimeoutError:
             exchange.hang_up()
-            if replica.troubles == trouble and not replica.frozen:
+            if replica.troubles == trouble and not (was_frozen or replica.frozen):
                 self.book.violated(
                     "deadline", f"{exchange.name} {exchange.path}: no answer within {seconds:g} s"
                 )
