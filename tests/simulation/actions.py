@@ -107,15 +107,15 @@ class Clients(Senders):
             if answer is not None and answer.status == 200:
                 note.alive_until = CLOCK.now + self._expire - 1.0
                 note.conversation = answer.data["conversation_id"] or note.conversation
-                self._see_history(answer.data["chat_history"], "session")
+                self._see_history(answer.data["chat_history"], "session", answer.asked_at)
 
-    def _see_history(self, records: list[dict[str, Any]], door: str) -> None:
+    def _see_history(self, records: list[dict[str, Any]], door: str, asked_at: float) -> None:
         under_way = [record for record in records if record["status"] in ("processing", "requires_action")]
         if len(under_way) > 1 and not any(record["chat_id"] in self._book.evicted for record in under_way):
             self._book.violated("order", f"two at once: {[record['chat_id'] for record in under_way]}")
         for record in records:
             if (chat := self._book.note_of(record["chat_id"])) is not None:
-                chat.see(door, record)
+                chat.see(door, record, asked_at=asked_at)
 
     async def pages(self, session: str, replica: int = 0) -> None:
         note = await self._session(session)
@@ -129,7 +129,7 @@ class Clients(Senders):
             )
             if answer is None or answer.status != 200:
                 return
-            self._see_history(answer.data["chats"], "pages")
+            self._see_history(answer.data["chats"], "pages", answer.asked_at)
             before = answer.data["next_before"]
             if not before:
                 return
@@ -202,7 +202,7 @@ class Clients(Senders):
             "POST", f"/coze/chats/{note.id}/cancel", note.session.who, None, replica
         )
         if answer is not None and answer.status == 200:
-            note.see("cancel", answer.data, resumable=answer.resumable)
+            note.see("cancel", answer.data, resumable=answer.resumable, asked_at=answer.asked_at)
             calm = not self._book.troubled("redis", "replica", "odd", "coze")
             if answer.data["status"] == "requires_action" and calm and CLOCK.now < note.session.alive_until:
                 self._book.violated("cancel", f"{note.label} waits for tools even after it was cancelled")
@@ -222,7 +222,7 @@ class Clients(Senders):
         path = f"/coze/chats/{note.id}/result"
         answer = await self._once("GET", path, note.session.who, None, replica, f"wait={wait:g}")
         if answer is not None and answer.status == 200:
-            note.see("result", answer.data, resumable=answer.resumable)
+            note.see("result", answer.data, resumable=answer.resumable, asked_at=answer.asked_at)
 
     async def answer_tools(
         self, chat: str, replica: int = 0, mode: str = "wait", key: str = "", loses: bool = False
@@ -281,7 +281,7 @@ class Clients(Senders):
         else:
             answer = await self._caller.call(target, request, self._patience + CALL_SECONDS)
         if answer.status in (200, 202):
-            note.see("tool_outputs", answer.data, resumable=answer.resumable)
+            note.see("tool_outputs", answer.data, resumable=answer.resumable, asked_at=answer.asked_at)
             await self._caller.follow(note, Reading(), 1, self._until)
             return True
         if answer.headers.get("x-coze-chat-id"):
@@ -306,7 +306,7 @@ class Clients(Senders):
                 "GET", f"/coze/chats/{note.id}/result", note.session.who, None, replica, "wait=5"
             )
             if answer is not None and answer.status == 200:
-                note.see("result", answer.data, resumable=answer.resumable)
+                note.see("result", answer.data, resumable=answer.resumable, asked_at=answer.asked_at)
                 if answer.data["status"] == "requires_action":
                     asked: list[dict[str, Any]] = answer.data["required_action"]["submit_tool_outputs"][
                         "tool_calls"

@@ -18,12 +18,14 @@ _TROUBLE_LASTS = 60.0
 
 @dataclass
 class SeenChat:
-    """A chat's record as a door showed it. ``resumable`` False: Redis did not have it yet."""
+    """A chat's record as a door showed it. ``resumable`` False: Redis did not have it yet. ``asked_at``: the
+    record may be as old as that."""
 
     at: float
     door: str
     record: dict[str, Any]
-    resumable: bool = True
+    resumable: bool
+    asked_at: float
 
     @property
     def status(self) -> str:
@@ -76,8 +78,12 @@ class ChatNote:
     """(status, content) as Coze's own door gave them."""
     seen: list[SeenChat] = field(default_factory=list)
 
-    def see(self, door: str, record: dict[str, Any], *, resumable: bool = True) -> None:
-        self.seen.append(SeenChat(CLOCK.now, door, record, resumable))
+    def see(
+        self, door: str, record: dict[str, Any], *, resumable: bool = True, asked_at: float | None = None
+    ) -> None:
+        """``asked_at``: when the question was put (default: now)."""
+        asked_at = CLOCK.now if asked_at is None else asked_at
+        self.seen.append(SeenChat(CLOCK.now, door, record, resumable, asked_at))
 
     @property
     def last(self) -> SeenChat | None:

@@ -45,6 +45,8 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: dict[str, Any]
+    asked_at: float = 0.0
+    """What it tells may be as old as that."""
 
     @property
     def data(self) -> Any:
@@ -128,7 +130,7 @@ class Caller:
             self._check_status(status, request, body, begun)
         if status == 429:
             self.shares.refused(request.asked, body)
-        return Answer(status, headers, body)
+        return Answer(status, headers, body, begun)
 
     async def begin(
         self, replica: Replica, request: Request, seconds: float = CALL_SECONDS

@@ -233,10 +233,9 @@ class Oracle:
                 names = [name for name in after.record if before.record.get(name) != after.record[name]]
                 self._book.violated("same", f"{chat.label}: {before.door} and {after.door} differ in {names}")
                 return
-        for place, seen in enumerate(chat.seen):
+        for seen in chat.seen:
             if seen.status not in TERMINAL and any(
-                s.at < seen.at and s.resumable and s.status in TERMINAL and not self._lost_between(s, seen)
-                for s in chat.seen[:place]
+                before.at < seen.asked_at and not self._lost_between(before, seen) for before in over
             ):
                 self._book.violated("same", f"{chat.label}: {seen.door} says {seen.status} after its end")
                 return

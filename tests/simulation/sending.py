@@ -119,7 +119,7 @@ class Senders(Doing):
             chat.named_by_error |= chat.accepted_at is None and answer.status >= 400
             self._accepted(chat, chat_id)
             if answer.status in (200, 202) and answer.body.get("data"):
-                chat.see("answer", answer.data, resumable=answer.resumable)
+                chat.see("answer", answer.data, resumable=answer.resumable, asked_at=answer.asked_at)
             return True
         if answer.status in (500, 502, 503, 504):
             # 503 at a moment when Redis was lost says nothing of whether it was done.
