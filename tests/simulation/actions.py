@@ -7,7 +7,7 @@ import json
 from typing import Any, Final
 
 from tests.simulation.book import TERMINAL, ChatNote, SessionNote
-from tests.simulation.client import CALL_SECONDS, Answer
+from tests.simulation.client import CALL_SECONDS, COZE_SECONDS, Answer
 from tests.simulation.clock import CLOCK
 from tests.simulation.doing import PATIENCE
 from tests.simulation.exchange import Broken
@@ -17,8 +17,6 @@ from tests.simulation.sending import Senders
 
 _SHORT: Final = "[[sim:deltas=2;gap=0.02;reasoning=0;followups=0]]"
 _PNG: Final = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
-_COZE_SECONDS: Final = 350.0
-"""For what waits for an answer of Coze's: an upload, or a list that is asked for four times."""
 
 
 class Clients(Senders):
@@ -138,7 +136,7 @@ class Clients(Senders):
         note = await self._session(session)
         if note is not None:
             path = f"/coze/sessions/{note.id}/history"
-            await self._once("GET", path, note.who, None, replica, seconds=_COZE_SECONDS)
+            await self._once("GET", path, note.who, None, replica, seconds=COZE_SECONDS)
 
     async def delete(self, session: str, replica: int = 0) -> None:
         note = await self._session(session)
@@ -185,7 +183,7 @@ class Clients(Senders):
             raw=("multipart/form-data; boundary=b", pieces),
         )
         try:
-            answer = await self._caller.call(target, request, _COZE_SECONDS)
+            answer = await self._caller.call(target, request, COZE_SECONDS)
         except Broken:
             return
         if answer.status == 200:

@@ -24,6 +24,8 @@ JWT_KEY: Final = "a key of the simulated world, 32 bytes and more"
 CALL_SECONDS: Final = 45.0
 """Within this every call that waits for no answer of Coze's is answered: its longest waits are a cancel's (11
 s for the owner) and those for Redis (2 s each) and for a conversation that is being made (5 s)."""
+COZE_SECONDS: Final = 350.0
+"""For what waits for an answer of Coze's: an upload, or a list that is asked for four times."""
 
 
 def _b64(data: bytes) -> bytes:

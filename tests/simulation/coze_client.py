@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from tests.simulation.book import Book, ChatNote
-from tests.simulation.client import CALL_SECONDS, Caller
+from tests.simulation.client import COZE_SECONDS, Caller
 from tests.simulation.clock import CLOCK
 from tests.simulation.exchange import Broken, Exchange
 
@@ -165,6 +165,6 @@ async def _poll(
 
 async def _get(caller: Caller, target: Any, path: str, who: str, query: str) -> dict[str, Any]:
     request = caller.request("GET", path, who, query=query)
-    exchange, _, _ = await caller.begin(target, request, CALL_SECONDS)
+    exchange, _, _ = await caller.begin(target, request, COZE_SECONDS)
     answer: dict[str, Any] = json.loads(await exchange.read())
     return answer
