@@ -252,6 +252,10 @@ class Oracle:
             return
         if len(found) > 1 and self._forgotten(found):
             return  # the first answer was seen by some, the second by others
+        if self._book.losses and any(c.status == "canceled" for c in found):
+            # The end was lost with Redis, and its owner, who was cut off, has read the stream meanwhile: Coze
+            # sends that of a cancelled chat in full, though it keeps nothing of it.
+            return
         answers = [m.content for c in found for m in c.messages if m.type == "answer"]
         said = "\n".join(text for text in answers if text)
         if (told := last.record["content"]) != said:
