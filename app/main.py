@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -17,6 +18,7 @@ from app.doors.openai.responses import routes as openai_responses
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
+from app.http.connections import TURNS, Turns
 from app.http.document import add_openapi
 from app.http.middleware import Cors, Refusals, RequestMiddleware
 from app.http.open_door import OpenDoor
@@ -47,7 +49,7 @@ def create_app(
     """
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         chosen = settings or load_settings()
         _log_start(chosen)
         async with open_resources(chosen) as resources:
@@ -55,7 +57,7 @@ def create_app(
             if not await resources.redis.works(thorough=True):
                 logger.warning("{}", RedisUnavailable.default_message)
             on_start(resources)
-            yield
+            yield {TURNS: Turns()}
             await resources.shutdown.drain()
 
     app = FastAPI(

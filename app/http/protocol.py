@@ -31,6 +31,7 @@ from app.http.connections import (
     MOST_TARGET_BYTES,
     MOST_WAITING,
     SLOWEST_BYTES,
+    TURNS,
     UNSENT_SECONDS,
     HeldFlow,
     LingeringTransport,
@@ -96,6 +97,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = HeldFlow(transport)
         self._deadline = self.loop.call_later(HEAD_SECONDS, self._too_late)
+        if TURNS in self.app_state:
+            self.app_state[TURNS].connection_came()
         if len(self.connections) - len(self.tasks) > MOST_WAITING:
             self._make_room()
         elif len(self.connections) > most_connections() and not self._make_room():
