@@ -28,3 +28,6 @@ class AnswerAround(Answer):
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         if cls.__doc__ is None:
             cls.__doc__ = cls.__base__.__doc__
+        # The texts are read by now. What is made of this by a parameter inherits them; looking for its source
+        # again, through all frames and modules, took half the time of a start.
+        cls.model_config["use_attribute_docstrings"] = False
