@@ -22,7 +22,7 @@ Usage: ./run-tests.sh [--setup | --full | --ha | --chaos | --simulate | --replay
   other        goes to pytest: ./run-tests.sh -k health -x     (a leading -- is not needed)
 
 A run that takes longer than its time says so at the end, with the slowest tests; it does not fail for that.
-Tests that fail two at a time are looked at once more, alone; those that passed only then are named at the
+Tests that fail three at a time are looked at once more, alone; those that passed only then are named at the
 end ("needed a second try"), and so is what this machine lacks ("left out").
 TEXT
 }
@@ -59,7 +59,7 @@ pytest() { # file for what became of each test, arguments
 }
 
 run_pytest() {
-    local selection status=0 workers=(-n 2 --dist loadfile)
+    local selection status=0 workers=(-n 3 --dist loadfile)
     case $MODE in
         default) selection="not full and not ha and not fuzz and not containers" ;;
         full) selection="not ha and not fuzz" ;;
@@ -71,7 +71,7 @@ run_pytest() {
         ${PYTEST_ARGUMENTS[@]+"${PYTEST_ARGUMENTS[@]}"} || status=$?
     # 1: all was run, and something failed. Anything else would not be made good by a second look.
     ((status == 1 && ${#workers[@]})) || return "$status"
-    # Many of these tests race processes and clocks against each other: two at a time on a busy machine, one
+    # Many of these tests race processes and clocks against each other: three at a time on a busy machine, one
     # may be late. What is broken fails again when it has the machine to itself; what is only unsteady is named.
     outcomes failed "$WORK/first" >"$WORK/failed"
     [[ -s $WORK/failed ]] || return 1 # not a test: a warning as an error at the end, say

@@ -29,13 +29,15 @@ async def check_whole(caller: CozeCaller, text: str, at_once: asyncio.Semaphore)
     assert sorted(completed) == ["answer", "follow_up", "verbose"], (text, completed)
 
 
-async def test_a_stream_cut_at_every_tenth_byte_is_repaired_within_the_one_that_is_read(
-    app: CozeCaller, coze: CozeCaller, simulator: SimControl
+@pytest.mark.parametrize("step", [70, pytest.param(10, marks=pytest.mark.full)])
+async def test_a_stream_that_is_cut_is_repaired_within_the_one_that_is_read(
+    app: CozeCaller, coze: CozeCaller, simulator: SimControl, step: int
 ) -> None:
+    """``step``: bytes from one cut to the next."""
     whole = await coze.chat(f"[[sim:{SHORT}]] cut")
     simulator.reset()
     at_once = asyncio.Semaphore(8)
-    cuts = range(1, len(whole), 10)
+    cuts = range(1, len(whole), step)
     await asyncio.gather(
         *(check_whole(app, f"[[sim:{SHORT};cut={place}]] cut {place}", at_once) for place in cuts)
     )
