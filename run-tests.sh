@@ -115,8 +115,8 @@ say_what_was_left_out() {
 say_what_took_long() {
     local minutes=${TEST_MINUTES:-}
     case $MODE in
-        default) minutes=${minutes:-5} ;;
-        full) minutes=${minutes:-25} ;;
+        default) minutes=${minutes:-20} ;;
+        full) minutes=${minutes:-120} ;;
     esac
     if [[ -z $minutes ]] || ((${#PYTEST_ARGUMENTS[@]} || SECONDS <= minutes * 60)); then return 0; fi
     say "note: more than the $minutes minutes that this is meant to take. The slowest tests (what always takes" \

@@ -25,8 +25,8 @@ _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 _QUIET: Final = frozenset({"/coze/health", "/coze/health/live", "/coze/health/ready", "/coze/metrics"})
 """Routes that machines ask all day."""
-_FIRST: Final = "/coze/health/live"
-"""Whoever asks this decides by the time that it takes whether the process is to be killed."""
+_FIRST: Final = frozenset({"/coze/health/live", "/coze/health/ready"})
+"""Whoever asks these decides by the time that it takes whether the process is killed, or sent no more."""
 _MAX_SHOWN: Final = 200
 _CLIENT_GONE: Final = 499
 """Status, in logs and metrics, of a request that ended before it had an answer."""
@@ -190,7 +190,7 @@ class RequestMiddleware:
         watched = _Watched(scope, request_id)
         watched.state[SERVER_SEND] = send
         turns = watched.state.get(TURNS)
-        if turns is not None and scope["path"] != _FIRST and (turn := turns.taken()) is not None:
+        if turns is not None and scope["path"] not in _FIRST and (turn := turns.taken()) is not None:
             await turn
         extra = [(b"x-request-id", request_id.encode()), *_SECURITY_HEADERS]
         if scope["path"].startswith("/coze"):
