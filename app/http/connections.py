@@ -154,19 +154,19 @@ class Turns:
 
     def __init__(self) -> None:
         self._left = _BEGUN_AT_ONCE
-        self._taking = False
+        self._came = False
         self._passed = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_counting = False
 
     def connection_came(self) -> None:
-        self._taking = True
+        self._came = True
         self._count()
 
-    def taken(self) -> asyncio.Future[None] | None:
+    def for_request(self) -> asyncio.Future[None] | None:
         """None: the request may be begun now. Else what to await before."""
         self._count()
-        if self._left and not (self._waiting or self._taking):
+        if self._left and not (self._waiting or self._came):
             self._left -= 1
             return None
         turn = asyncio.get_running_loop().create_future()
@@ -179,7 +179,7 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
-        if self._taking:
+        if self._came:
             self._passed = (self._passed + 1) % _TURNS_FOR_ONE
             self._left = 0 if self._passed else 1
         else:
@@ -189,7 +189,7 @@ class Turns:
             if not turn.done():  # else whoever waited was cancelled
                 turn.set_result(None)
                 self._left -= 1
-        self._is_counting = self._taking or bool(self._waiting) or self._left < _BEGUN_AT_ONCE
-        self._taking = False
+        self._is_counting = self._came or bool(self._waiting) or self._left < _BEGUN_AT_ONCE
+        self._came = False
         if self._is_counting:
             asyncio.get_running_loop().call_soon(self._next)

@@ -190,7 +190,7 @@ class RequestMiddleware:
         watched = _Watched(scope, request_id)
         watched.state[SERVER_SEND] = send
         turns = watched.state.get(TURNS)
-        if turns is not None and scope["path"] not in _FIRST and (turn := turns.taken()) is not None:
+        if turns is not None and scope["path"] not in _FIRST and (turn := turns.for_request()) is not None:
             await turn
         extra = [(b"x-request-id", request_id.encode()), *_SECURITY_HEADERS]
         if scope["path"].startswith("/coze"):

@@ -60,7 +60,10 @@ async def test_a_conversation_of_a_killed_first_chat_is_written_down_by_whoever_
     sending = asyncio.create_task(
         reader.whole(session_id, "pineapple [[sim:deltas=20;gap=0.05;reasoning=0]]", timeout=40)
     )
-    await wait_until(lambda: len(reader.checked.frames) >= 4)
+    await wait_until(lambda: reader.checked.frames)
+    [begun] = (await clients[1].session(session_id))["chat_history"]
+    async with clients[1].events(begun["chat_id"]) as events:  # what the other replica tells, Redis has
+        await events.until("conversation.message.delta")
     await asyncio.to_thread(pair.replicas[0].kill)
     chat = await sending
     body = {"user_id": "the-one", "conversation_id": chat["metadata"]["conversation_id"]}
