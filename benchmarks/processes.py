@@ -126,14 +126,18 @@ class Process:
             time.sleep(0.05)
 
     def signal(self, number: int) -> None:
-        os.kill(self.pid, number)
+        self._process.send_signal(number)  # nothing where it was waited for: see stop
 
     def stop(self) -> None:
-        """SIGTERM, after a while SIGKILL for its whole group; returns when it is gone."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_STOP_SECONDS)
+        """SIGTERM, after a while SIGKILL for its whole group; returns when it is gone.
+
+        Nothing where it was gone before: its number may belong to another process by now.
+        """
+        if self._process.poll() is not None:
+            return
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_SECONDS)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(5)

@@ -251,7 +251,8 @@ class ServiceProcess:
             return False
 
     def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        assert self._process is not None, "the service does not run"
+        self._process.send_signal(number)  # nothing where it was waited for: see kill
 
     def terminate(self) -> None:
         """SIGTERM; does not wait."""
@@ -275,9 +276,12 @@ class ServiceProcess:
         return self.wait(timeout)
 
     def kill(self) -> None:
-        """SIGKILL, for its workers too, and waits."""
+        """SIGKILL, for its workers too, and waits.
+
+        Nothing where it was waited for before: its number may belong to another service by now.
+        """
         process = self._process
-        if process is None:
+        if process is None or process.poll() is not None:
             return
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
