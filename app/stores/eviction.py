@@ -14,9 +14,10 @@ from app.redis_client import Fields, Keys, RedisGate
 from app.stores.index import IndexedSessions, SessionIndex, may_be_opening
 
 _AT_ONCE: Final = 100
-_EVICTOR_MS: Final = 10_000
-"""How long an evicted session's place is left to whoever ended it."""
 _TIMEOUT_SECONDS: Final = 5.0
+_EVICTOR_MS: Final = 3_000
+"""How long an evicted session's place is left to whoever ended it: less than a newcomer waits, or the death
+of an evictor would have the next one refused."""
 _RETRY_SECONDS: Final = 0.01
 _FIELDS: Final = ("status", "reason", "updated", "expires", "running", "activity")
 

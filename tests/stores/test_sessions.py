@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -456,6 +457,21 @@ async def test_only_an_idle_session_gives_way(at: Place) -> None:
     async with at.seen() as seen:
         assert await at.sessions.end_idle(at.sid("I")) == b"terminated"
     assert seen == {}
+
+
+async def test_a_newcomer_outlasts_an_evictor_that_died_before_it_took_the_place(
+    at: Place, clock: Clock
+) -> None:
+    at.with_limits(user=1)
+    await at.open("S")
+    assert await at.sessions.end_idle(at.sid("S")) == b"active"
+    newcomer = asyncio.create_task(at.open("T"))
+    for _ in range(60):  # Redis' clock goes on like ours: six seconds
+        if newcomer.done():
+            break
+        await asyncio.sleep(0.1)
+        clock.now += 100
+    assert (await newcomer).session_id == at.sid("T")
 
 
 async def test_a_session_that_has_expired_needs_no_ending(at: Place) -> None:
