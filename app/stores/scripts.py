@@ -59,7 +59,8 @@ def session_erase(*, at: SessionKeys) -> int:
 def session_conversation(
     *, session: Key, conversation: str, credential: str, remembered_at: str
 ) -> bytes | None:
-    """-> the conversation that holds, which is the first; None where the session is gone."""
+    """-> the conversation that holds, which is the first, '' where a chat runs that brings its own; None
+    where the session is gone."""
 
 @Script
 def session_remembered(*, session: Key, conversation: str, remembered_at: str, listed: bool) -> int:

@@ -15,7 +15,7 @@ from app.exceptions import (
 )
 from app.models import Identity, SessionStatus
 from app.models.records import as_it_stands, with_waits_until
-from app.redis_client import Arg, Keys, Number, RedisGate, pairs
+from app.redis_client import Arg, Fields, Keys, Number, RedisGate, pairs
 from app.stores.eviction import Eviction
 from app.stores.index import SessionIndex, digest_of, user_key
 from app.stores.limits import SessionLimits
@@ -32,6 +32,7 @@ from app.utils import is_session_id, iso, now_ms
 
 JsonObject = dict[str, object]
 
+_AWAITING: Final = ("status", "auto_save", "single", "conversation_id", "running")
 _GONE: Final[dict[bytes, type[ServiceError]]] = {
     b"none": SessionNotFound,
     b"terminated": SessionTerminated,
@@ -336,17 +337,22 @@ class SessionStore:
         await self.index.remove(session_id, session.owner, session.text(b"user"))
         return SessionEnd(session, running.decode() or None, [chat.decode() for chat in queued])
 
+    async def awaits_conversation(self, session_id: str) -> bool:
+        """Whether some process may be making a conversation for it."""
+        fields = await self._redis.run(Fields("HMGET", self._keys.session(session_id), *_AWAITING))
+        return list(fields) == [b"active", b"1", None, b"", b""]
+
     async def set_conversation(
         self, session_id: str, conversation_id: str, credential: str, remembered_at: int
     ) -> str | None:
-        """The first conversation that is reported stays.
+        """The first conversation that is reported stays, and a chat that runs without one brings its own.
 
         Args:
             credential: whose it is at Coze.
             remembered_at: when its ownership was written down, in unix milliseconds.
 
         Returns:
-            The conversation that holds; None where the session is gone.
+            The conversation that holds, '' where it is still to come; None where the session is gone.
         """
         chosen = await self._redis.run(
             session_conversation(

@@ -126,6 +126,7 @@ class ChatService:
         with self._arrival(identity, body, max_length or self._max_length) as place:
             payer = await self._rates.payer_of(session_id, identity.may_see)
             await self._rates.take("messages", *payer)
+            await self._sessions.conversation_made(session_id)
             return await self._create(
                 identity, payer, place, session_id, body, request_id, idempotency_key, after, notes
             )
@@ -181,7 +182,6 @@ class ChatService:
         notes: Mapping[str, str],
     ) -> Started:
         await self._usage.check_quota(*payer)
-        await self._sessions.conversation_made(session_id)
         draft = await self._drafts.of(identity, session_id, body, notes)
         key = idempotency_of(idempotency_key, body)
         return await self.enter(

@@ -349,17 +349,17 @@ class Runner:
             else:
                 job.chat.recovered = True
                 return
-        raise cause or CozeApiError(
-            "Coze has not begun this chat" if job.start.at_coze else "Coze ended the stream without a word",
-            logid=job.fold.logid,
-            retryable=True,
-        )
+        text = "Coze has told nothing of this chat"
+        untold = cause or CozeApiError(text, logid=job.fold.logid, retryable=True)
+        if job.conversation_id is None:  # nowhere to look: it may have begun, and may have been paid for
+            untold.retryable = False
+        raise untold
 
     async def _find(self, job: Job) -> bool:
         """Looks for a chat at Coze whose id never reached us, by our own id in its ``meta_data``.
 
-        False only where Coze has said, several times, that there is none; while Coze cannot be asked it
-        raises ``UpstreamError``.
+        False where Coze has said, several times, that there is none, and at once where no conversation is
+        known in which to look. While Coze cannot be asked it raises ``UpstreamError``.
         """
         conversation = job.conversation_id
         for attempt in range(_SEARCH_TRIES if conversation else 0):

@@ -26,8 +26,9 @@ from app.stores.rates import RateStore
 from app.stores.sessions import IdempotencyKey, SessionEnd, SessionRecord, SessionStore
 from app.tasks.running import RunningChats
 from app.tasks.shutdown import Shutdown
-from app.utils import new_id, now_ms
+from app.utils import age_of, new_id, now_ms
 
+_LOOK_SECONDS: Final = 0.05
 _CONVERSATION_SECONDS: Final = 5.0
 """How long a session's first message waits for the conversation that is being made."""
 _ENDED_WITHIN: Final = 0.05
@@ -130,6 +131,7 @@ class SessionService:
             # Coze makes the conversation with the chat: one call less before the first word. With files it
             # does so, too: a conversation that is made beforehand may belong to another credential.
             self._make_conversation(session)
+            await self.conversation_made(session_id)
         return session_id
 
     async def get(
@@ -205,10 +207,16 @@ class SessionService:
         return session
 
     async def conversation_made(self, session_id: str) -> None:
-        """Returns once the conversation that is being made for the session here is there, or after a stated
-        time: the first message goes to it."""
+        """Returns once the conversation that is being made for the session is there, or after a stated time:
+        the first message goes to it. Where it is being made by another process, its age tells that."""
         if (making := self._making.get(session_id)) is not None:
             await asyncio.wait({making}, timeout=_CONVERSATION_SECONDS)
+            return
+        left = min(_CONVERSATION_SECONDS - age_of(session_id), _CONVERSATION_SECONDS)
+        for _ in range(int(left / _LOOK_SECONDS)):
+            if not await self._sessions.awaits_conversation(session_id):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _make_conversation(self, session: SessionRecord) -> None:
         """In the background, unless it is there or being made."""
@@ -232,7 +240,7 @@ class SessionService:
             held = await self._sessions.set_conversation(
                 session.session_id, conversation, coze.credential, now_ms()
             )
-            if held is None:
+            if held != conversation:
                 await self._conversations.forget_one(session, conversation)
         except ServiceError as error:
             logger.info("no conversation for {} yet: {}", session.session_id, error.code)

@@ -508,6 +508,23 @@ async def test_the_first_conversation_stays(at: Place) -> None:
     }
 
 
+async def test_no_conversation_is_put_beside_a_chat_that_brings_its_own(at: Place) -> None:
+    await at.open()
+    assert await at.sessions.awaits_conversation(at.sid("S"))
+    await at.say("A")
+    assert not await at.sessions.awaits_conversation(at.sid("S"))
+    async with at.seen() as seen:
+        assert await at.sessions.set_conversation(at.sid("S"), "c-1", "bot-a", 7) == ""
+    assert seen == {}
+
+
+@pytest.mark.parametrize("session", [{"single": True}, {"auto_save_history": False}])
+async def test_nobody_waits_for_a_conversation_that_nobody_makes(at: Place, session: dict[str, Any]) -> None:
+    await at.open(**session)
+    assert not await at.sessions.awaits_conversation(at.sid("S"))
+    assert not await at.sessions.awaits_conversation(at.sid("none"))
+
+
 async def test_a_conversation_makes_no_session(at: Place) -> None:
     assert await at.sessions.set_conversation(at.sid("S"), "c-1", "bot-a", 7) is None
     assert await at.dump() == {}
