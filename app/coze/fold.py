@@ -286,7 +286,7 @@ class Fold:
                 break
         return frames
 
-    def _end_halves(self, message_id: str | None = None) -> list[bytes]:
+    def end_halves(self, message_id: str | None = None) -> list[bytes]:
         """Halves whose rest never came, as U+FFFD: of one message, or of all."""
         news: list[bytes] = []
         for key in [key for key in self.reader.halves if message_id in (None, key[0])]:
@@ -336,7 +336,7 @@ class Fold:
             told = {"content": wire.content, "reasoning_content": wire.reasoning_content}
             for name in [name for name, part in told.items() if part]:
                 self.reader.halves.pop((wire.id, name), None)
-            news = self._end_halves(wire.id) if self.reader.halves else []
+            news = self.end_halves(wire.id) if self.reader.halves else []
             rest = self._put(wire.id, wire.content, wire.reasoning_content, wire.content_type)
             if rest is not None and self.keeps_all:
                 rest = [as_ours(each) for each in rest]
@@ -363,7 +363,7 @@ class Fold:
         end = _CHAT_ENDS.get(event.name)
         if end is None:
             return [frame(event.name, told)] if data is not None else []
-        news = self._end_halves()
+        news = self.end_halves()
         if end == "failed" or (end == "completed" and chat.error_code is not None):
             code = chat.error_code or code_of(data or {})
             error = coze_error(code, logid=self.logid, maybe_started=True)
@@ -403,7 +403,7 @@ class Fold:
         if code is not None and not integer(told.get("code")):
             told["code"] = code  # it had another name, by which Coze's SDKs do not find it
         error = coze_error(code, logid=logid or self.logid, maybe_started=True)
-        return self._failure(ERROR, told, error)
+        return [*self.end_halves(), *self._failure(ERROR, told, error)]
 
     def _fail(self, error: UpstreamError) -> None:
         # The first error is the cause; what follows it is its echo.

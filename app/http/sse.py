@@ -108,7 +108,7 @@ class Dialect(Protocol):
     def reconnect(self) -> bytes | None: ...
 
 
-class CozeEvents:
+class OurEvents:
     """The events as the log has them, then ``result`` and ``done``."""
 
     opening = _RETRY
@@ -125,7 +125,7 @@ class CozeEvents:
         return _RECONNECT
 
 
-_COZE_EVENTS: Final = CozeEvents()
+_OUR_EVENTS: Final = OurEvents()
 
 
 def _nothing() -> None:
@@ -157,7 +157,7 @@ class EventStream(Response):
         heartbeat: float,
         shutdown: Shutdown,
         on_close: Callable[[], None],
-        dialect: Dialect = _COZE_EVENTS,
+        dialect: Dialect = _OUR_EVENTS,
         patience: float = 0.0,
         headers: Mapping[str, str] | None = None,
     ) -> None:

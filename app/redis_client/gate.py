@@ -206,7 +206,8 @@ class RedisGate:
         return cast("Streams | None", reply) or []
 
     async def works(self, *, thorough: bool = False) -> bool:
-        """Whether Redis takes a script that writes in each slot, now; a failure closes the gate.
+        """Whether Redis takes a script in each slot as one that writes, now; a failure closes the gate. It
+        changes nothing unless ``thorough``.
 
         Args:
             thorough: with all that the service ever asks of it.

@@ -28,7 +28,7 @@ async def get_service() -> dict[str, str]:
     responses=only_errors(RedisUnavailable),
 )
 async def get_health(resources: ResourcesDep) -> Response:
-    """503 when Redis cannot be reached."""
+    """503 when Redis would refuse a message."""
     if not await resources.redis_works():
         raise RedisUnavailable(
             details={"status": "unhealthy", "service": "coze-api", "redis": "disconnected"}
@@ -59,7 +59,7 @@ async def get_liveness() -> Response:
     responses=only_errors(RedisUnavailable, ShuttingDown),
 )
 async def get_readiness(resources: ResourcesDep) -> Response:
-    """For a load balancer: 503 when Redis cannot be reached, and while the process ends."""
+    """For a load balancer: 503 when Redis would refuse a message, and while the process ends."""
     if resources.shutdown.begun:
         raise ShuttingDown
     if not await resources.redis_works():

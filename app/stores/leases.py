@@ -242,7 +242,7 @@ class LeaseStore:
         found = cast(Literal["gone", "ready", "started", "waiting"], state.decode())
         return CancelTicket(found, int(epoch or 0), process.decode())
 
-    async def ring(self, process: str, chat_id: str) -> None:
+    async def notify_owner(self, process: str, chat_id: str) -> None:
         """Asks the owner to look at the cancel flag."""
         key = self._keys.inbox(process)
         await self._redis.run(

@@ -216,8 +216,8 @@ class ChatService:
         except RedisUnavailable:
             # Redis may have done it and only its answer be lost: then nobody would own the chat.
             chat_id = draft.chat.chat_id
-            adopt = partial(self._adopt, chat_id, session_id, wanted=key is not None)
-            self._in_background(adopt, f"adopt:{chat_id}")
+            claim = partial(self._claim_unconfirmed, chat_id, session_id, wanted=key is not None)
+            self._in_background(claim, f"claim:{chat_id}")
             raise
         if created.index_due:
             self._running.move_in_indexes(created.session)
@@ -228,7 +228,7 @@ class ChatService:
                 self._in_background(partial(self._running.cancel, other, session_id), f"cancel:{other}")
         return Started(created.chat_id, Cursor(0, 0))
 
-    async def _adopt(self, chat_id: str, session_id: str, *, wanted: bool) -> None:
+    async def _claim_unconfirmed(self, chat_id: str, session_id: str, *, wanted: bool) -> None:
         """Nobody knows of it, so it is cancelled; but a caller with an Idempotency-Key repeats the call and
         is then led to this very chat, so it is begun (and if it was queued, it stays in the queue)."""
         await self._chats.wait_open()

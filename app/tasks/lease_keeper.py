@@ -1,4 +1,4 @@
-"""Keeps this process' leases, claims what others have lost, and answers those who ring."""
+"""Keeps this process' leases, claims what others have lost, and reads what they ask this process."""
 
 import asyncio
 import random

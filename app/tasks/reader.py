@@ -62,7 +62,7 @@ class Reader:
     _logs: LogReader = field(kw_only=True)
     _record: Callable[[], Awaitable[bytes]] = field(kw_only=True)
     _only_end: bool = field(kw_only=True, default=False)
-    _bell: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _wakeup: asyncio.Event = field(init=False, factory=asyncio.Event)
     _woken: bool = field(init=False, default=False)
     _over: bool = field(init=False, default=False)
     _log: OpenLog | None = field(init=False, default=None)
@@ -85,7 +85,7 @@ class Reader:
         if self._over:
             raise StopAsyncIteration
         while True:
-            self._bell.clear()  # before looking: what comes meanwhile rings again
+            self._wakeup.clear()  # before looking: what comes meanwhile rings again
             if self._log is None or self._log.state == "fenced":
                 self._attach()
             found = self._from_memory(self._log) if self._log is not None else await self._from_redis()
@@ -96,16 +96,16 @@ class Reader:
                 self._woken = False
                 return _NOTHING
             if self._log is not None:
-                await self._bell.wait()
+                await self._wakeup.wait()
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
-                        await self._bell.wait()
+                        await self._wakeup.wait()
 
     def wake(self) -> None:
         """Whoever iterates gets a batch soon, if one without frames."""
         self._woken = True
-        self._bell.set()
+        self._wakeup.set()
 
     def close(self) -> None:
         """Ends listening; iterate no further."""
@@ -126,7 +126,7 @@ class Reader:
         self._log, self._entries, self._at_end = log, [], False
         if log is not None:
             news = log.settled if self._only_end else log.grown
-            self._stop_listening = news.watch(self._bell.set)
+            self._stop_listening = news.watch(self._wakeup.set)
 
     def _from_memory(self, log: OpenLog) -> Batch | Ending | None:
         # A place in an earlier epoch is before the snapshot that opened this one.
@@ -154,7 +154,7 @@ class Reader:
                     return batch
         except (RedisUnavailable, Overloaded):
             await asyncio.sleep(_AWAY_SECONDS)
-            self._bell.set()
+            self._wakeup.set()
         return None
 
     def _unread(self, entry: Entry) -> Batch | None:
@@ -192,11 +192,11 @@ class Reader:
                 self._entries = [] if self._at_end else await self._logs.after(self._chat_id, self.last)
                 if not self._entries:
                     return self._end_of(record)
-                self._bell.set()
+                self._wakeup.set()
                 return None
         if self._stop_listening is None:
-            self._stop_listening = self._logs.listen(self._chat_id, self.last, self._bell.set)
-            self._bell.set()  # something may have come before it listened
+            self._stop_listening = self._logs.listen(self._chat_id, self.last, self._wakeup.set)
+            self._wakeup.set()  # something may have come before it listened
         return None
 
     def _end_of(self, record: bytes) -> Batch | Ending:

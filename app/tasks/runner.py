@@ -117,8 +117,11 @@ class Runner:
 
     async def finish(self, job: Job) -> None:
         """Hands the last frames and the final record to the writer; of one that is over, its packed log."""
+        halves = (
+            job.fold.end_halves()
+        )  # what was broken off or cancelled has no end of Coze's that tells them
         close_chat(job.chat, job.fold, "")
-        frames = end_frames(job.chat, job.fold, job.request_id)
+        frames = [*halves, *end_frames(job.chat, job.fold, job.request_id)]
         job.chat.metadata["last_event_id"] = f"{job.log.epoch}-{job.log.last + len(frames)}"
         record = job.chat.model_dump_json().encode()
         waiting = job.chat.status == "requires_action"

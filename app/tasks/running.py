@@ -268,7 +268,7 @@ class RunningChats:
                 return None
             if ticket.state == "started":
                 if ticket.process:
-                    await self._leases.ring(ticket.process, chat_id)
+                    await self._leases.notify_owner(ticket.process, chat_id)
                 if await self.ended_within(chat_id, _OWNER_ANSWERS_WITHIN):
                     return None
                 job = await self.take_over(chat_id, session_id, force=True)

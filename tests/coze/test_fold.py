@@ -313,6 +313,24 @@ def test_stored_answers_come_in_the_order_seen_live_and_then_of_time() -> None:
     assert [answer["content"] for answer in fold.answers()] == ["a", "b", "c", "d"]
 
 
+def test_a_half_character_is_told_before_an_error_that_ends_its_answer() -> None:
+    half = message("answer", "well ?").replace(b"?", rb"\ud83d")
+    fold, frames = fold_of(event(DELTA, half), event(b"error", b'{"code":5000,"msg":""}'))
+
+    assert fold.content() == "well \N{REPLACEMENT CHARACTER}"
+    assert [frame.split(b"\n")[0] for frame in frames] == [b"event: " + DELTA, b"event: " + DELTA]
+
+
+def test_a_half_character_of_an_answer_that_is_broken_off_is_told_once() -> None:
+    fold, _ = fold_of(event(DELTA, message("answer", "well ?").replace(b"?", rb"\ud83d")))
+    assert fold.content() == "well "
+
+    [told] = fold.end_halves()
+    assert "\N{REPLACEMENT CHARACTER}".encode() in told
+    assert fold.content() == "well \N{REPLACEMENT CHARACTER}"
+    assert fold.end_halves() == []
+
+
 def test_an_empty_list_does_not_wipe_what_was_heard() -> None:
     fold, _ = fold_of(event(DELTA, message("answer", "half")))
     fold.adopt([], state("completed"))

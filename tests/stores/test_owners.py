@@ -397,8 +397,8 @@ async def test_who_is_rung_cancels_the_chat_if_it_is_his(at: Place, owner: Owner
     await at.say("A")
     job = await owner.take_over("A")
     assert job is not None
-    await at.leases.ring(at.process, at.cid("not here"))
-    await at.leases.ring(at.process, at.cid("A"))
+    await at.leases.notify_owner(at.process, at.cid("not here"))
+    await at.leases.notify_owner(at.process, at.cid("A"))
     owner.keeper.start()
     async with asyncio.timeout(BOUND):
         await until(lambda: job.cancelled, job.changed)

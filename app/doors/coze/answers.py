@@ -6,7 +6,7 @@ from fastapi import Query, Response
 
 from app.doors.coze.bodies import PassedOn
 from app.doors.coze.errors import COZE_ERRORS, CozeDetail
-from app.doors.coze.events import CozeStream
+from app.doors.coze.events import CozeDialect
 from app.exceptions import ServiceError
 from app.http.dependencies import RequestContext
 from app.http.openapi import JsonBody, Responses, errors, event_stream
@@ -78,6 +78,6 @@ def stream_of(context: RequestContext, begun: Begun, place: Place, *, goes_on: b
         heartbeat=resources.settings.heartbeat_seconds,
         shutdown=resources.shutdown,
         on_close=place.keep(),
-        dialect=CozeStream(begun, goes_on=goes_on),
+        dialect=CozeDialect(begun, goes_on=goes_on),
         headers={"X-Tt-Logid": begun.at_coze.logid or context.request_id},
     )

@@ -45,7 +45,7 @@ class _Told:
         self.content = self.reasoning = ""
 
 
-class CozeStream:
+class CozeDialect:
     """One stream. ``goes_on``: it goes on after tool outputs, so that the chat is not told as created
     again."""
 

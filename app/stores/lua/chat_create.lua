@@ -39,9 +39,9 @@ local in_the_way, displaced = s.running, ''
 -- A chat whose run is gone (Redis had to make room) can never end: it must not keep the session busy for ever.
 if in_the_way ~= '' and redis.call('EXISTS', runs .. in_the_way) == 0 then in_the_way = '' end
 if in_the_way ~= '' then
-  if on_busy == 'reject' then return refused('busy', in_the_way) end
-  if on_busy == 'enqueue' and queued_places() > max_queued then return refused('full', in_the_way) end
-  if on_busy == 'interrupt' then
+  if on_busy == 'enqueue' then
+    if queued_places() > max_queued then return refused('full', in_the_way) end
+  elseif on_busy == 'interrupt' then
     -- Of two interrupts the later wins: the one that still waits at the head makes room.
     local head = redis.call('LINDEX', queue, 0)
     if head and redis.call('HGET', runs .. head, 'interrupt') == '1' then
@@ -50,6 +50,8 @@ if in_the_way ~= '' then
       redis.call('HSET', runs .. displaced, 'cancel', '1')
       set_lease(leases, displaced .. ':1', now + 2000)
     end
+  else
+    return refused('busy', in_the_way)
   end
 end
 
