@@ -40,7 +40,7 @@ RULES: Final = {
     "usage": "usage is what Coze told, each chat counted once",
     "limits": "limits hold, and refuse only what is over them",
     "shares": "no caller and no root takes more than its share, and who keeps within the rest is served",
-    "conversation": "a conversation can be gone on with",
+    "conversation": "a conversation can be gone on with, and all of a session is in one",
     "cursor": "an id that was sent is taken back",
     "refused": "refusals have a cause",
     "deadline": "no call waits longer than it says",
@@ -431,6 +431,9 @@ class Oracle:
         thrown = any(chat.id in self._book.evicted for chat in session.chats)  # so the next one went ahead
         if posted != sorted(posted) and not self._book.losses and not thrown:
             self._book.violated("order", f"{session.label}: {[label for _, label in posted]} at Coze")
+        spoken = {c.conversation_id for chat in session.chats for c in self._coze_chats(chat)}
+        if len(spoken) > 1 and not self._book.troubled(since=session.opened_at):
+            self._book.violated("conversation", f"{session.label}: spoken in {len(spoken)} conversations")
 
     # -- usage, limits -----------------------------------------------------------------------------------
 
