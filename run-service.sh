@@ -119,7 +119,7 @@ recall_settings() {
     [[ $ACTION == restart && -f $RUN_DIR/last ]] || return 0
     while IFS='=' read -r name value; do
         case $name in
-            HOST | PORT | WORKERS | SIMULATOR_PORT | REDIS_URL)
+            HOST | PORT | WORKERS | SIMULATOR_PORT | REDIS_URL | CORS_ALLOW_ORIGINS)
                 if [[ -n ${!name:-} ]]; then continue; fi
                 [[ $value != secret ]] || die "the last start had a REDIS_URL with a password in its environment" \
                     "Give it again (REDIS_URL=... ./run-service.sh restart), or write it into .env."
@@ -140,6 +140,9 @@ remember_settings() {
         if [[ $name == REDIS_URL && ${!value} == *@* ]]; then value=secret; else value=${!value}; fi
         printf '%s=%s\n' "$name" "$value" >>"$RUN_DIR/last"
     done
+    if [[ -n ${CORS_ALLOW_ORIGINS:-} ]]; then
+        printf '%s=%s\n' CORS_ALLOW_ORIGINS "${CORS_ALLOW_ORIGINS//$'\n'/}" >>"$RUN_DIR/last"
+    fi
 }
 
 # ---------------------------------------------------------------- start

@@ -79,13 +79,14 @@ def test_several_workers_are_refused_without_a_redis(checkout: Checkout) -> None
 
 def test_restart_keeps_mode_and_settings_of_the_last_start(checkout: Checkout) -> None:
     checkout.without("redis-server")
-    checkout.ok("test", "--no-tmux")
+    checkout.ok("test", "--no-tmux", CORS_ALLOW_ORIGINS="http://127.0.0.1:8000")
     before = checkout.pids()
     for name in ("PORT", "SIMULATOR_PORT", "REDIS_URL"):
         del checkout.env[name]
     assert "(test mode)" in checkout.ok("restart")
     after = checkout.pids()
     assert checkout.health()["env"]["PORT"] == str(checkout.ports["service"])
+    assert checkout.health()["env"]["CORS_ALLOW_ORIGINS"] == "http://127.0.0.1:8000"
     assert not {before["service"], before["simulator"]} & set(after.values())
     assert "Stopped: service,simulator" in checkout.ok("stop")
 

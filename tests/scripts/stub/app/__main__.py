@@ -7,7 +7,17 @@ import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-SHOWN = ("HOST", "PORT", "WORKERS", "REDIS_URL", "APP_MODE", "COZE_API_URL", "COZE_API_TOKEN", "ENABLE_AUTH")
+SHOWN = (
+    "CORS_ALLOW_ORIGINS",
+    "HOST",
+    "PORT",
+    "WORKERS",
+    "REDIS_URL",
+    "APP_MODE",
+    "COZE_API_URL",
+    "COZE_API_TOKEN",
+    "ENABLE_AUTH",
+)
 
 
 class Handler(BaseHTTPRequestHandler):
