@@ -25,6 +25,7 @@ _REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _CHAT_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600)
 _REDIS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 2.5)
 _ANSWER_BUCKETS: Final = (0, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+_KINDS_OF_UNREADABLE: Final = ("reply", "message", "event", "lost_event")
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -138,6 +139,8 @@ class Metrics:
         self.retries = counter("coze_upstream_retries", "Requests to Coze that were sent again")
         text = "What Coze sent and could not be read, or only in part"
         self.unreadable = counter("coze_upstream_unreadable", text, ["kind"])
+        for kind in _KINDS_OF_UNREADABLE:
+            self.unreadable.labels(kind)
         self.auth = counter("coze_auth", "Identifications by error code; OK: let in", ["outcome"])
         text = "Tokens looked up: hit, joined (another's call) or miss"
         self.auth_cache = counter("coze_auth_cache", text, ["result"])
