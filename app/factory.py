@@ -230,7 +230,7 @@ async def _open_coze(
     http = await stack.enter_async_context(coze_http(settings, transport))
     accounts = build_accounts(settings, http)
     stack.push_async_callback(accounts.aclose)
-    metrics.watch_credentials(accounts.expiry_times)
+    metrics.watch_credentials(accounts.expiry_times, accounts.cool_downs)
     options = CozeOptions(
         endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
         connect_timeout=settings.connect_timeout,
@@ -281,7 +281,7 @@ def _open_running(
         tracing=tracing,
         conversations=stores.conversations,
         sessions=stores.sessions,
-        places=Places(limits.chats),
+        places=Places(limits.chats, metrics=metrics),
     )
     stack.push_async_callback(running.stop)
     return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
@@ -377,14 +377,16 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         tracing = await stack.enter_async_context(tracing_of)
         redis = await _open_redis(settings, stack, metrics, tracing, world.servers)
         coze, accounts = await _open_coze(settings, stack, metrics, tracing, world.transport)
-        stores = open_stores(settings, redis, limits := ServiceLimits.of(settings))
+        limits = ServiceLimits.of(settings)
+        metrics.expect_refusals(limits.refusals())
+        stores = open_stores(settings, redis, limits, metrics)
         logs, running, shutdown = _open_running(
             settings, stack, redis, coze, stores, limits, metrics, tracing
         )
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
         sessions = _sessions(settings, stores, running, shutdown, coze)
         asking = CozeForCallers(coze, stores.rates)
-        streams = Places(limits.streams, metrics.open_streams.inc)
+        streams = Places(limits.streams, metrics.open_streams.inc, metrics=metrics)
         chats = ChatService(
             sessions=sessions,
             chats=stores.chats,

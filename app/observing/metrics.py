@@ -7,7 +7,7 @@ keeps its numbers in files of that directory, and whichever is scraped answers f
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ MAX_LABELS: Final = 100
 _REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _CHAT_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600)
 _REDIS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 2.5)
+_ANSWER_BUCKETS: Final = (0, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+_KINDS_OF_UNREADABLE: Final = ("reply", "message", "event", "lost_event")
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 
 
@@ -97,6 +99,7 @@ class Metrics:
         self._registry = prometheus_client.CollectorRegistry()
         self._bot, self._code = _BoundedLabel(), _BoundedLabel()
         self._expiry_times: Callable[[], Mapping[str, int | None]] = dict
+        self._cool_downs: Callable[[], Mapping[str, float]] = dict
         self._redis_latency: dict[str, Histogram] = {}
         self._request_series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if self._directory:
@@ -123,6 +126,8 @@ class Metrics:
         self.first_delta = histogram("coze_chat_first_delta_seconds", text, buckets=_CHAT_BUCKETS)
         text = "From a chat's start to its end"
         self._chat_seconds = histogram("coze_chat_duration_seconds", text, ["outcome"], buckets=_CHAT_BUCKETS)
+        text = "Characters of the answers of completed chats"
+        self._answer_characters = histogram("coze_answer_characters", text, buckets=_ANSWER_BUCKETS)
         self._tokens = counter("coze_tokens", "Tokens that Coze has counted", ["bot", "direction"])
         self._recoveries = counter("coze_recoveries", "Chats whose cut answer was fetched from Coze")
         self.takeovers = counter("coze_takeovers", "Chats taken over from a process that is gone")
@@ -134,14 +139,24 @@ class Metrics:
         self.retries = counter("coze_upstream_retries", "Requests to Coze that were sent again")
         text = "What Coze sent and could not be read, or only in part"
         self.unreadable = counter("coze_upstream_unreadable", text, ["kind"])
+        for kind in _KINDS_OF_UNREADABLE:
+            self.unreadable.labels(kind)
         self.auth = counter("coze_auth", "Identifications by error code; OK: let in", ["outcome"])
         text = "Tokens looked up: hit, joined (another's call) or miss"
         self.auth_cache = counter("coze_auth_cache", text, ["result"])
         text = "Redis round trips by script or command"
         self._redis = histogram("coze_redis_duration_seconds", text, ["command"], buckets=_REDIS_BUCKETS)
         self.redis_outages = counter("coze_redis_outages", "Times that Redis was found away")
+        text = "1 while Redis is away, else 0"
+        self.redis_away = gauge("coze_redis_away", text, multiprocess_mode="livemax")
+        text = "Calls refused because of a limit, by the layer that it holds for"
+        self._refusals = counter("coze_refusals", text, ["limit", "layer"])
+        text = "Idle sessions that were ended to make room for another one of their user"
+        self.evictions = counter("coze_session_evictions", text)
         name, text = "coze_credential_expiry_seconds", "Until the Coze credential expires, if known"
         self._expiry = gauge(name, text, ["credential"], multiprocess_mode="mostrecent")
+        name, text = "coze_credential_cooldown_seconds", "Until the Coze credential is used again; 0: it is"
+        self._cool_down = gauge(name, text, ["credential"], multiprocess_mode="mostrecent")
         self._build_info = gauge("coze_build_info", "1, by version", ["version"], multiprocess_mode="max")
 
     # -- what happens ------------------------------------------------------------------------------------
@@ -163,9 +178,12 @@ class Metrics:
         series[0].inc()
         series[1].observe(seconds)
 
-    def chat_ended(self, outcome: str, bot: str, seconds: float, *, recovered: bool) -> None:
+    def chat_ended(self, outcome: str, bot: str, seconds: float, *, recovered: bool, characters: int) -> None:
+        """``characters``: of the answer, which counts where the chat is completed."""
         self._chats.labels(outcome, self._bot(bot)).inc()
         self._chat_seconds.labels(outcome).observe(seconds)
+        if outcome == "completed":
+            self._answer_characters.observe(characters)
         if recovered:
             self._recoveries.inc()
 
@@ -179,9 +197,33 @@ class Metrics:
         code = error.code if error.coze_code is None else str(error.coze_code)
         self._upstream_errors.labels(self._code(code)).inc()
 
-    def watch_credentials(self, expiry_times: Callable[[], Mapping[str, int | None]]) -> None:
-        """Asked at each scrape: by a label for the credential unix seconds, None where they are unknown."""
-        self._expiry_times = expiry_times
+    def refused(self, limit: str, layer: str) -> None:
+        """Counts a call that a limit has refused.
+
+        Args:
+            limit: the name of what is limited.
+            layer: whom the limit holds for.
+        """
+        self._refusals.labels(limit, layer).inc()
+
+    def expect_refusals(self, limits: Iterable[tuple[str, str]]) -> None:
+        """Shows these pairs of limit and layer from the start: Prometheus sees no increase in a counter that
+        appears with its first event."""
+        for limit, layer in limits:
+            self._refusals.labels(limit, layer)
+
+    def watch_credentials(
+        self,
+        expiry_times: Callable[[], Mapping[str, int | None]],
+        cool_downs: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
+        """Both are asked at each scrape, and answer by a label for the credential.
+
+        Args:
+            expiry_times: unix seconds, None where they are unknown.
+            cool_downs: seconds until it is used again, 0 where it is.
+        """
+        self._expiry_times, self._cool_downs = expiry_times, cool_downs
 
     # -- what takes time ---------------------------------------------------------------------------------
 
@@ -221,6 +263,8 @@ class Metrics:
         for credential, moment in self._expiry_times().items():
             if moment is not None:
                 self._expiry.labels(credential).set(moment - time.time())
+        for credential, seconds in self._cool_downs().items():
+            self._cool_down.labels(credential).set(seconds)
         encode, content_type = choose_encoder(accept)
         registry = self._registry
         if self._directory:

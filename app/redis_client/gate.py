@@ -58,6 +58,7 @@ class RedisGate:
         tracing: Tracing | None = None,
     ) -> None:
         self._metrics = metrics or Metrics()
+        self._metrics.redis_away.set(0)
         self._tracing = tracing or Tracing()
         self._servers = servers
         self._probe_keys = probe_keys
@@ -256,6 +257,7 @@ class RedisGate:
             self._looked.clear()
             self.outages += 1
             self._metrics.redis_outages.inc()
+            self._metrics.redis_away.set(1)
             self.why = reason(exc)
             logger.warning("Redis is away: {}", self.why)
             self._start_probe()
@@ -310,6 +312,7 @@ class RedisGate:
             else:
                 break
         logger.warning("Redis is back")
+        self._metrics.redis_away.set(0)
         self._open.set()
         self._looked.set()
 

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
+from app.observing.metrics import Metrics
 from app.redis_client import Fields, Keys, RedisGate
 from app.stores.index import IndexedSessions, SessionIndex, may_be_opening
 
@@ -35,11 +36,13 @@ class Eviction:
         keys: Keys,
         index: SessionIndex,
         end_idle: Callable[[str], Awaitable[bytes]],
+        metrics: Metrics,
     ) -> None:
         self._redis = redis
         self._keys = keys
         self._index = index
         self._end_idle = end_idle
+        self._metrics = metrics
 
     async def make_room(self, session_id: str, owner: str, user_id: str) -> None:
         """Enters the session in the indexes. Only sessions of the same user can go for it: nobody can evict
@@ -50,6 +53,7 @@ class Eviction:
         while (indexed := await self._index.admit(session_id, owner, user_id, over)) is not None:
             over, contended = await self._free_one(indexed)
             if loop.time() >= give_up or not (over or contended):
+                self._metrics.refused(indexed.limit, indexed.refusal.details["layer"])
                 raise indexed.refusal
             if not over:
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -74,6 +78,7 @@ class Eviction:
             for _, session_id in sorted(idle):
                 before = await self._end_idle(session_id)
                 if before == b"active":
+                    self._metrics.evictions.inc()
                     return session_id, contended
                 contended |= before != b"busy"
         return "", contended

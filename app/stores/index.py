@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from app.exceptions import SessionLimitReached
+from app.observing.metrics import Metrics
 from app.redis_client import ALL, HeldKeys, Keys, Number, RedisGate, Texts, pairs
-from app.stores.layers import Limits
+from app.stores.layers import LAYERS, Limits
 from app.stores.limits import SessionLimits
 from app.stores.scripts import index_admit, index_drop, index_prune, index_single
 from app.utils import now_ms
@@ -22,11 +23,12 @@ _OPENING_MS: Final = 60_000
 class IndexedSessions(NamedTuple):
     """A user's sessions where the limits are reached: ids and when they were entered last (milliseconds by
     Redis' clock, as ``now``), least recently active first; activity of the last minute may not show.
-    ``refusal``: what to tell him if none of them can go."""
+    ``refusal``: what to tell him if none of them can go; ``limit``: the name of what is full."""
 
     now: int
     sessions: list[tuple[str, int]]
     refusal: SessionLimitReached
+    limit: str
 
 
 def may_be_opening(entered: int, now: int) -> bool:
@@ -72,10 +74,13 @@ _NO_LIMITS: Final = Limits("")
 
 
 class SessionIndex:
-    def __init__(self, redis: RedisGate, keys: Keys, limits: SessionLimits) -> None:
+    def __init__(
+        self, redis: RedisGate, keys: Keys, limits: SessionLimits, *, metrics: Metrics | None = None
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._limits = limits
+        self._metrics = metrics or Metrics()
 
     async def admit(
         self, session_id: str, owner: str, user_id: str, over: str = ""
@@ -96,7 +101,8 @@ class SessionIndex:
         message, details = full.refusal(owner, layer)
         refusal = SessionLimitReached(message, details=details)
         if verdict == b"evict":
-            return IndexedSessions(now, self._entered(mine), refusal)
+            return IndexedSessions(now, self._entered(mine), refusal, full.name)
+        self._metrics.refused(full.name, LAYERS[layer])
         raise refusal
 
     def _entered(self, scored: list[bytes]) -> list[tuple[str, int]]:

@@ -49,7 +49,8 @@ NO_LIMIT: Final = Limit()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of one thing. ``what``: the thing, behind a number, as in "5 ``active users``".
+    """The limits of one thing. ``what``: the thing, behind a number, as in "5 ``active users``"; ``name``: as
+    the metrics call it.
 
     ``apps_owner``: the owner's where he is the root itself.
     """
@@ -60,10 +61,18 @@ class Limits:
     root: Limit = NO_LIMIT
     service: Limit = NO_LIMIT
     apps_owner: Limit = NO_LIMIT
+    name: str = ""
 
     @classmethod
     def of(
-        cls, what: str, total: Limit, shares: Shares, *, user: Limit = NO_LIMIT, owner: Limit = NO_LIMIT
+        cls,
+        what: str,
+        total: Limit,
+        shares: Shares,
+        *,
+        user: Limit = NO_LIMIT,
+        owner: Limit = NO_LIMIT,
+        name: str = "",
     ) -> "Limits":
         """``owner``: a limit of its own for each owner, beside his share of the total; the smaller counts."""
         share = _share(total, shares.owner, "COZE_OWNER_SHARE")
@@ -75,12 +84,20 @@ class Limits:
             root=_share(total, shares.root, "COZE_ROOT_SHARE"),
             service=total,
             apps_owner=owner,
+            name=name,
         )
 
     @property
     def exists(self) -> bool:
         """Whether there is one in any layer."""
-        return any(limit.most for limit in (self.user, self.owner, self.root, self.service, self.apps_owner))
+        return bool(self.layers)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Those in which there is one."""
+        owner = self.owner if self.owner.most else self.apps_owner
+        limits = (self.user, owner, self.root, self.service)
+        return [layer for layer, limit in zip(LAYERS, limits, strict=True) if limit.most]
 
     def of_owner(self, owner: str) -> tuple[Limit, Limit, Limit, Limit]:
         """What holds for him and his users, layer by layer."""

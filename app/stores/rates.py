@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple
 
 from app.exceptions import RateLimited, SessionNotFound
+from app.observing.metrics import Metrics
 from app.redis_client import Fields, Keys, RedisGate
 from app.stores.index import whose
-from app.stores.layers import Limits
+from app.stores.layers import LAYERS, Limits
 from app.stores.scripts import rate_take
 from app.utils import is_session_id
 
@@ -32,10 +33,18 @@ class Payer(NamedTuple):
 class RateStore:
     """``per_minute``: tokens for each kind and layer."""
 
-    def __init__(self, redis: RedisGate, keys: Keys, per_minute: Mapping[RateKind, Limits]) -> None:
+    def __init__(
+        self,
+        redis: RedisGate,
+        keys: Keys,
+        per_minute: Mapping[RateKind, Limits],
+        *,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._per_minute = per_minute
+        self._metrics = metrics or Metrics()
         self._payers: OrderedDict[str, Payer] = OrderedDict()
 
     async def take(self, kind: RateKind, owner: str, user: str | None) -> None:
@@ -57,6 +66,7 @@ class RateStore:
         if wait_ms:
             seconds = max(1, math.ceil(wait_ms / 1000))
             message, details = limits.refusal(owner, layer)
+            self._metrics.refused(limits.name, LAYERS[layer])
             raise RateLimited(
                 message,
                 details=details,

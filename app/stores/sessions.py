@@ -15,6 +15,7 @@ from app.exceptions import (
 )
 from app.models import Identity, SessionStatus
 from app.models.records import as_it_stands, with_waits_until
+from app.observing.metrics import Metrics
 from app.redis_client import Arg, Fields, Keys, Number, RedisGate, pairs
 from app.stores.eviction import Eviction
 from app.stores.index import SessionIndex, digest_of, user_key
@@ -169,12 +170,15 @@ class SessionStore:
     """Raises ``SessionNotFound`` (also for what is somebody else's), ``SessionTerminated``,
     ``SessionExpired`` and ``RedisUnavailable`` everywhere."""
 
-    def __init__(self, redis: RedisGate, keys: Keys, limits: SessionLimits) -> None:
+    def __init__(
+        self, redis: RedisGate, keys: Keys, limits: SessionLimits, *, metrics: Metrics | None = None
+    ) -> None:
+        metrics = metrics or Metrics()
         self._redis = redis
         self._keys = keys
         self.limits = limits
-        self.index = SessionIndex(redis, keys, limits)
-        self._eviction = Eviction(redis, keys, self.index, self.end_idle)
+        self.index = SessionIndex(redis, keys, limits, metrics=metrics)
+        self._eviction = Eviction(redis, keys, self.index, self.end_idle, metrics)
 
     async def open(
         self,

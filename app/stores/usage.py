@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 
 from app.exceptions import QuotaExceeded
 from app.models import Identity, Usage
+from app.observing.metrics import Metrics
 from app.redis_client import Fields, Keys, RedisGate, pairs
 from app.stores.index import owner_key, whose
-from app.stores.layers import Limits
+from app.stores.layers import LAYERS, Limits
 from app.stores.scripts import usage_erase, usage_read
 from app.stores.sessions import SessionRecord
 from app.utils import iso, now_ms
@@ -68,11 +69,20 @@ def today() -> date:
 class UsageStore:
     """``days``: how long a day is kept after its end. ``daily_tokens``: the quotas."""
 
-    def __init__(self, redis: RedisGate, keys: Keys, *, days: int, daily_tokens: Limits = NO_QUOTA) -> None:
+    def __init__(
+        self,
+        redis: RedisGate,
+        keys: Keys,
+        *,
+        days: int,
+        daily_tokens: Limits = NO_QUOTA,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._redis = redis
         self._keys = keys
         self._days = days
         self._daily_tokens = daily_tokens
+        self._metrics = metrics or Metrics()
 
     async def check_quota(self, owner: str, user: str) -> None:
         """What still runs is not counted yet, so a user can go over it by the chats that run at once.
@@ -90,6 +100,7 @@ class UsageStore:
             spent = sum(int(number) for number in numbers if number is not None)
             if spent >= quotas[layer]:
                 message, details = self._daily_tokens.refusal(owner, layer)
+                self._metrics.refused(self._daily_tokens.name, LAYERS[layer])
                 raise QuotaExceeded(
                     f"The tokens of this day are used up: {message[0].lower()}{message[1:]}",
                     retry_after=(_DAY_MS - of_day) // 1000 + 1,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from app.config import Settings
-from app.stores.layers import Limit, Limits, Shares
+from app.stores.layers import Layer, Limit, Limits, Shares
 from app.stores.rates import RateKind
 
 _MESSAGES_TO_A_REPORT: Final = 6
@@ -37,13 +37,22 @@ class ServiceLimits(NamedTuple):
         return cls(
             rates=_rates(settings, shares),
             tokens=_tokens(settings, shares),
-            sessions=Limits.of("sessions", sessions, shares, user=of_user),
-            users=Limits.of("active users", users, shares),
-            chats=Limits.of("chats that run in one process", chats, shares),
+            sessions=Limits.of("sessions", sessions, shares, user=of_user, name="sessions"),
+            users=Limits.of("active users", users, shares, name="active_users"),
+            chats=Limits.of("chats that run in one process", chats, shares, name="running_chats"),
             streams=Limits.of(
-                "open streams, waits and uploads in one process", streams, shares, owner=of_caller
+                "open streams, waits and uploads in one process",
+                streams,
+                shares,
+                owner=of_caller,
+                name="open_streams",
             ),
         )
+
+    def refusals(self) -> list[tuple[str, Layer]]:
+        """What may be refused, by the limit's name and the layer that it holds for."""
+        every = (*self.rates.values(), self.tokens, self.sessions, self.users, self.chats, self.streams)
+        return [(limits.name, layer) for limits in every for layer in limits.layers]
 
 
 def _rates(settings: Settings, shares: Shares) -> dict[RateKind, Limits]:
@@ -51,11 +60,13 @@ def _rates(settings: Settings, shares: Shares) -> dict[RateKind, Limits]:
     total, total_sessions = settings.rate_total_messages_per_minute, settings.rate_total_sessions_per_minute
     reports = _for_reports(messages), None if total is None else _for_reports(total)
     return {
-        "messages": _rate("messages a minute", "MESSAGES", messages, total, shares),
-        "sessions": _rate("new sessions a minute", "SESSIONS", sessions, total_sessions, shares),
-        "files": _rate("files a minute", "MESSAGES", messages, total, shares),
-        "calls": _rate("further calls to Coze a minute", "MESSAGES", messages, total, shares),
-        "reports": _rate("reports and erasures a minute", "MESSAGES", *reports, shares),
+        "messages": _rate("messages a minute", "MESSAGES", messages, total, shares, "message_rate"),
+        "sessions": _rate(
+            "new sessions a minute", "SESSIONS", sessions, total_sessions, shares, "session_rate"
+        ),
+        "files": _rate("files a minute", "MESSAGES", messages, total, shares, "file_rate"),
+        "calls": _rate("further calls to Coze a minute", "MESSAGES", messages, total, shares, "call_rate"),
+        "reports": _rate("reports and erasures a minute", "MESSAGES", *reports, shares, "report_rate"),
     }
 
 
@@ -64,14 +75,15 @@ def _for_reports(messages: int) -> int:
     return math.ceil(messages / _MESSAGES_TO_A_REPORT)
 
 
-def _rate(what: str, name: str, of_user: int, total: int | None, shares: Shares) -> Limits:
+def _rate(what: str, setting: str, of_user: int, total: int | None, shares: Shares, name: str) -> Limits:
     """Switched off for users it is off in all layers."""
     if not of_user:
         return Limits(what)
-    user = Limit(of_user, f"RATE_LIMIT_{name}_PER_MINUTE")
+    user = Limit(of_user, f"RATE_LIMIT_{setting}_PER_MINUTE")
     if total is None:
         total = _USERS_AT_ONCE * of_user
-    return Limits.of(what, Limit(total, f"RATE_LIMIT_TOTAL_{name}_PER_MINUTE"), shares, user=user)
+    whole = Limit(total, f"RATE_LIMIT_TOTAL_{setting}_PER_MINUTE")
+    return Limits.of(what, whole, shares, user=user, name=name)
 
 
 def _tokens(settings: Settings, shares: Shares) -> Limits:
@@ -80,4 +92,5 @@ def _tokens(settings: Settings, shares: Shares) -> Limits:
     total = settings.total_daily_token_quota
     if total is None:
         total = user.most * settings.max_active_users
-    return Limits.of("tokens a day", Limit(total, "COZE_TOTAL_DAILY_TOKEN_QUOTA"), shares, user=user)
+    whole = Limit(total, "COZE_TOTAL_DAILY_TOKEN_QUOTA")
+    return Limits.of("tokens a day", whole, shares, user=user, name="daily_tokens")

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from app.config import Settings
+from app.observing.metrics import Metrics
 from app.redis_client import Keys, RedisGate
 from app.stores.chats import ChatStore
 from app.stores.conversations import ConversationStore
@@ -54,16 +55,17 @@ class Stores:
     owned: OwnedStore
 
 
-def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits) -> Stores:
+def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits, metrics: Metrics) -> Stores:
     keys, policy = Keys(settings.redis_prefix), _log_policy(settings, limits)
     leases = LeaseStore(redis, keys, policy)
-    sessions = SessionStore(redis, keys, _session_limits(settings, limits))
+    sessions = SessionStore(redis, keys, _session_limits(settings, limits), metrics=metrics)
+    usage_days = settings.usage_retention_days
     return Stores(
         sessions=sessions,
         chats=ChatStore(redis, keys, policy, leases.process),
         leases=leases,
-        rates=RateStore(redis, keys, limits.rates),
-        usage=UsageStore(redis, keys, days=settings.usage_retention_days, daily_tokens=limits.tokens),
+        rates=RateStore(redis, keys, limits.rates, metrics=metrics),
+        usage=UsageStore(redis, keys, days=usage_days, daily_tokens=limits.tokens, metrics=metrics),
         conversations=ConversationStore(redis, keys, days=settings.conversation_days),
         files=FileStore(redis, keys, days=settings.file_days),
         users=UserStore(redis, keys, sessions),

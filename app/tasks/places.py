@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from app.exceptions import Overloaded, RateLimited
+from app.observing.metrics import Metrics
 from app.stores.layers import LAYERS, Limits, places_of
 
 _RETRY_SECONDS: Final = 5
@@ -55,8 +56,15 @@ class Places:
     A place is taken before anything is begun: a burst must not slip through while each of it waits.
     """
 
-    def __init__(self, limits: Limits, kept_changed: Callable[[int], object] = lambda _: None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        kept_changed: Callable[[int], object] = lambda _: None,
+        *,
+        metrics: Metrics | None = None,
+    ) -> None:
         self._limits = limits
+        self._metrics = metrics or Metrics()
         self.kept_changed = kept_changed
         self._held: Counter[str] = Counter()
         """By owner, by root, and under "" all."""
@@ -94,6 +102,7 @@ class Places:
             held = self._held[whose]
             if held > own and held + more > most:
                 message, details = self._limits.refusal(owner, layer)
+                self._metrics.refused(self._limits.name, LAYERS[layer])
                 error = Overloaded if LAYERS[layer] == "service" else RateLimited
                 raise error(message, details=details, retry_after=_RETRY_SECONDS)
 

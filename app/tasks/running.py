@@ -225,7 +225,9 @@ class RunningChats:
             error=chat.error.code if chat.error else None,
             coze_code=chat.error.coze_code if chat.error else None,
         ).info("chat ended: {}", chat.status)
-        self._metrics.chat_ended(chat.status, bot, seconds, recovered=chat.recovered)
+        self._metrics.chat_ended(
+            chat.status, bot, seconds, recovered=chat.recovered, characters=len(chat.content)
+        )
         if job.first_delta is not None:
             self._metrics.first_delta.observe(job.first_delta)
         if chat.usage is not None and chat.status != "requires_action":  # counted when it is over

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from app.observing.metrics import MAX_LABELS, Metrics
 from coze_simulator import SIMULATOR_BOT_ID
 from coze_simulator.auth_server import running_auth
 from tests.support import RedisServer, RunningApp, SimControl, data_of, error_of, open_client, wait_until
+from tests.support.service import ROOT
 
 from .support import parse, scrape
 
@@ -25,19 +27,24 @@ StartApp = Callable[..., RunningApp]
 
 async def test_a_scripted_load_is_what_is_counted(redis: RedisServer, start_app: StartApp) -> None:
     service = start_app(REDIS_URL=redis.url, COZE_MAX_RETRIES="2")
-    usage = []
+    usage, characters = [], 0
     async with open_client(service.base_url) as client:
         session = await client.open_session()
-        usage += [data_of(await client.send(session, f"message {n}"))["usage"] for n in range(3)]
+        for n in range(3):
+            chat = data_of(await client.send(session, f"message {n}"))
+            usage.append(chat["usage"])
+            characters += len(chat["content"])
         for n in range(2):
             async with client.stream(session, f"stream {n}") as reader:
                 await reader.all()
             usage.append(reader.result()["usage"])
+            characters += len(reader.result()["content"])
         # Coze refuses: 4015 for good; the connection breaks and the answer is fetched.
         assert (await client.send(session, "[[sim:fail=4015]]")).status_code == 502
         cut = data_of(await client.send(session, "[[sim:no_terminal=1]] cut"))
         assert cut["recovered"] is True
         usage.append(cut["usage"])
+        characters += len(cut["content"])
         failed = error_of(await client.send(session, "[[sim:fail_at=2;fail_code=5000]]"))
         assert failed["code"] == "COZE_API_ERROR"
         usage.append(data_of(await client.result(failed["details"]["chat_id"]))["usage"])
@@ -69,6 +76,8 @@ async def test_a_scripted_load_is_what_is_counted(redis: RedisServer, start_app:
     assert counted("coze_chat_first_delta_seconds_count") == 7
     assert counted("coze_recoveries_total") == 1
     assert counted("coze_takeovers_total") == 0
+    assert counted("coze_answer_characters_count") == 6
+    assert counted("coze_answer_characters_sum") == characters
 
     for direction, name in (("input", "input_count"), ("output", "output_count")):
         known = sum(each[name] for each in usage if each)
@@ -178,18 +187,21 @@ async def test_two_apps_in_one_process_count_apart(start_app: StartApp) -> None:
 
 async def test_while_redis_is_away_the_rest_is_shown(own_redis: RedisServer, start_app: StartApp) -> None:
     service = start_app(REDIS_URL=own_redis.url)
+    assert scrape(service.base_url)("coze_redis_away") == 0
     own_redis.kill()
     async with open_client(service.base_url) as client:
         assert (await client.get("/coze/health")).status_code == 503
     counted = scrape(service.base_url)
     assert math.isnan(counted("coze_queued_chats"))
-    assert counted("coze_redis_outages_total") == 1
+    assert (counted("coze_redis_outages_total"), counted("coze_redis_away")) == (1, 1)
+    own_redis.start()
+    await wait_until(lambda: asyncio.to_thread(lambda: scrape(service.base_url)("coze_redis_away") == 0))
 
 
 def test_the_number_of_labels_is_bounded() -> None:
     metrics = Metrics()
     for n in range(MAX_LABELS + 50):
-        metrics.chat_ended("completed", f"bot-{n}", 1.0, recovered=False)
+        metrics.chat_ended("completed", f"bot-{n}", 1.0, recovered=False, characters=1)
         metrics.upstream_error(CozeApiError(coze_code=n))
         metrics.request(f"M{n}", "/", 200, 0.1)
     counted = parse(metrics.render()[0].decode())
@@ -209,3 +221,12 @@ def test_the_credential_is_shown_once_its_end_is_known() -> None:
     assert counted.labels("coze_credential_expiry_seconds", "credential") == {"1"}
     left = counted("coze_credential_expiry_seconds")
     assert left == pytest.approx(900, abs=5)
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_the_page_about_operation_lists_every_metric(language: str) -> None:
+    page = (ROOT / "docs" / language / "operation.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| `coze_")]
+    listed = {name for row in rows for name in re.findall(r"`(coze_\w+)`", row.split("|")[1])}
+    helped = re.findall(r"^# TYPE (coze_\w+)", Metrics().render()[0].decode(), re.MULTILINE)
+    assert set(helped) == listed

@@ -116,6 +116,13 @@ class Accounts:
         """By the credential's place in the settings, unix seconds at which it expires; None: not known."""
         return {str(place): account.source.expires_at for place, account in enumerate(self._accounts)}
 
+    def cool_downs(self) -> dict[str, float]:
+        """By the credential's place in the settings, seconds until it is used again; 0: it is in use."""
+        now = self._ticks()
+        return {
+            str(place): max(0.0, account.cool_until - now) for place, account in enumerate(self._accounts)
+        }
+
     def states(self) -> list[dict[str, object]]:
         """Of each credential its state, never its value. ``cool_down_seconds``: what is left of it.
         ``expires_at``: unix seconds, where it is known."""
