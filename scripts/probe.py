@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from process import all_pids, living
+from process import all_pids, living, process_group, read_pid
 
 Answer = tuple[int, str]
 OUR_NAME = "coze-api"
@@ -193,12 +193,23 @@ def health(url: str) -> Answer:
     return 3, f"/coze/health answered {json.dumps(body, ensure_ascii=False)[:200]}"
 
 
+def is_its_own(argument: str, pid_file: str) -> bool:
+    """Whether what listens there is the process of the pid file, or of its group. Somebody else's may have
+    taken the port meanwhile, and would answer for it. What cannot be seen from here is taken for its own."""
+    port = int(argument) if argument.isdigit() else urlsplit(argument).port
+    inodes, process = listening_inodes(port) if port else set(), read_pid(pid_file)
+    if process is None or not inodes:
+        return True
+    holders = [pid for pid in all_pids() if holds(pid, inodes)]
+    return not holders or any(process_group(pid) == process[0] for pid in holders)
+
+
 def wait(question: str, argument: str, seconds: str, pid_file: str) -> Answer:
     """Asks until the answer is 0, the time is over, or the process of the pid file is gone."""
     until = time.monotonic() + float(seconds)
     while living(pid_file):
         code, text = QUESTIONS[question](argument)
-        if code == 0:
+        if code == 0 and is_its_own(argument, pid_file):
             return code, text
         if time.monotonic() > until:
             return 1, f"it runs, but did not answer as it should within {seconds} seconds: {text}"

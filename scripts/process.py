@@ -58,6 +58,12 @@ def stat_fields(pid: int) -> list[str]:
     return stat.rpartition(")")[2].split()
 
 
+def process_group(pid: int) -> int:
+    """0 when the process is gone."""
+    fields = stat_fields(pid)
+    return int(fields[2]) if fields else 0
+
+
 def living(pid_file: str) -> int:
     """The pid, or 0 when it is gone, a zombie, or a number that meanwhile belongs to somebody else."""
     known = read_pid(pid_file)
