@@ -140,9 +140,21 @@ def test_every_request_carries_who_asks() -> None:
     assert script.asked[0].url.raw_path == b"/prefix/coze/sessions/a%2Fb%3Fc?history_limit=20"
 
 
+def test_a_caller_with_an_api_key_sends_it_alone() -> None:
+    keys = iter(["k-1", "k-2"])
+    script = Script(refusal(503, "OVERLOADED"), ok(SESSION))
+    with script.client(api_key=lambda: next(keys)) as client:
+        client.sessions.get("s-1")
+    assert [request.headers["Authorization"] for request in script.asked] == ["Bearer k-1", "Bearer k-2"]
+    assert "HtySudoerToken" not in script.asked[0].headers
+    with pytest.raises(ValueError, match="an api_key, or a token"):
+        script.client(api_key="k-1", token="t-1", host="music.moicen.com")
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
+        ({"api_key": "abc secret"}, r"api_key has the character U\+0020"),
         ({"token": "…"}, r"token has the character U\+2026.*placeholder"),
         ({"token": "abc\n"}, r"token has white space around it.*strip"),
         ({"token": "ab c"}, r"token has the character U\+0020"),

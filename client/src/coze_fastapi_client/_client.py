@@ -372,7 +372,8 @@ class Files:
 class CozeClient:
     """Talks to one coze-fastapi service (or to the balancer before its replicas).
 
-    ``token`` (or a function that returns it) and ``host`` go as HtySudoerToken and HtyHost. ``timeout``:
+    ``token`` (or a function that returns it) and ``host`` go as HtySudoerToken and HtyHost; a caller without
+    has an ``api_key`` (one of the service's COZE_API_KEYS, or a function that returns it). ``timeout``:
     seconds to connect, and to answer what needs no waiting. ``max_retries``: of a call. ``patience``:
     seconds that a call, or a stream without news, may go on failing. ``heartbeat``: the service's
     SSE_HEARTBEAT_SECONDS. ``http``: an httpx client of your own, which stays yours to close.
@@ -390,8 +391,9 @@ class CozeClient:
         patience: float = 60.0,
         heartbeat: float = 15.0,
         http: httpx.Client | None = None,
+        api_key: str | Callable[[], str] | None = None,
     ) -> None:
-        settings = Settings(base_url, token, host, timeout, max_retries, patience, heartbeat)
+        settings = Settings(base_url, token, host, timeout, max_retries, patience, heartbeat, api_key)
         self._own = http is None
         self._http = http or httpx.Client(limits=_LIMITS)
         self._runner = FlowRunner(self._http, settings)

@@ -46,7 +46,7 @@ def _sendable(name: str, value: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Settings:
-    """Of a client. ``token`` may be a function: it is asked for every request. Times in seconds."""
+    """Of a client. ``token`` and ``api_key`` may be functions: asked for every request. Times in seconds."""
 
     base_url: str
     token: str | Callable[[], str] | None = None
@@ -55,20 +55,26 @@ class Settings:
     max_retries: int = 4
     patience: float = 60.0
     heartbeat: float = 15.0
+    api_key: str | Callable[[], str] | None = None
 
     def __post_init__(self) -> None:
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError("base_url begins with http:// or https://")
-        if not callable(self.token):
+        if self.api_key is not None and (self.token is not None or self.host is not None):
+            raise ValueError("a caller has an api_key, or a token and its host")
+        if not callable(self.token) and not callable(self.api_key):
             self.headers()  # what cannot be sent is said now, not by the first call
 
     def url(self, path: str) -> str:
         return self.base_url.rstrip("/") + path
 
     def headers(self) -> dict[str, str]:
-        """Raises ValueError for a token or host that cannot be sent."""
+        """Raises ValueError for a token, host or key that cannot be sent."""
         token = self.token() if callable(self.token) else self.token
+        api_key = self.api_key() if callable(self.api_key) else self.api_key
         known = {"HtySudoerToken": _sendable("token", token), "HtyHost": _sendable("host", self.host)}
+        if api_key:
+            known["Authorization"] = f"Bearer {_sendable('api_key', api_key)}"
         ours = {"User-Agent": f"coze-fastapi-client/{__version__}"}
         return ours | {name: value for name, value in known.items() if value}
 
