@@ -41,6 +41,7 @@ from app.tasks.files import FileService
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
 from app.tasks.opened import Stores, open_stores
+from app.tasks.operators import OperatorService
 from app.tasks.owned import OwnedConversations
 from app.tasks.places import Places
 from app.tasks.runner import Runner
@@ -68,6 +69,7 @@ class Resources:
     chats: ChatService
     shutdown: Shutdown
     users: UserService
+    operators: OperatorService
     files: FileService
     usage: UsageService
     conversations: ConversationService
@@ -280,6 +282,7 @@ def _open_running(
         metrics=metrics,
         tracing=tracing,
         conversations=stores.conversations,
+        failures=stores.failures,
         sessions=stores.sessions,
         places=Places(limits.chats, metrics=metrics),
     )
@@ -322,9 +325,7 @@ def _files(
     )
 
 
-def _users(
-    stores: Stores, sessions: SessionService, shutdown: Shutdown, coze: CozeClient, accounts: Accounts
-) -> UserService:
+def _users(stores: Stores, sessions: SessionService, coze: CozeClient) -> UserService:
     return UserService(
         users=stores.users,
         files=stores.files,
@@ -332,11 +333,33 @@ def _users(
         rates=stores.rates,
         conversations=stores.conversations,
         owned=stores.owned,
+        failures=stores.failures,
         sessions=sessions,
-        shutdown=shutdown,
         coze=coze,
-        credentials=accounts.states,
     )
+
+
+def _operators(
+    stores: Stores,
+    redis: RedisGate,
+    streams: Places,
+    running: RunningChats,
+    shutdown: Shutdown,
+    accounts: Accounts,
+    started_ms: int,
+) -> OperatorService:
+    operators = OperatorService(
+        users=stores.users,
+        failures=stores.failures,
+        replicas=stores.replicas,
+        streams=streams,
+        running=running,
+        shutdown=shutdown,
+        credentials=accounts.states,
+        started_ms=started_ms,
+    )
+    operators.start(redis)
+    return operators
 
 
 def _owned(
@@ -401,13 +424,15 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             max_length=settings.max_message_length,
             max_queued=settings.max_queued_per_session,
         )
+        started_ms = now_ms()
         yield Resources(
             settings=settings,
             redis=redis,
             sessions=sessions,
             chats=chats,
             shutdown=shutdown,
-            users=_users(stores, sessions, shutdown, coze, accounts),
+            users=_users(stores, sessions, coze),
+            operators=_operators(stores, redis, streams, running, shutdown, accounts, started_ms),
             files=_files(settings, stores, sessions, shutdown, streams, coze),
             usage=UsageService(stores.usage, stores.rates),
             conversations=ConversationService(sessions=stores.sessions, coze=asking),
@@ -417,7 +442,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             feedback=FeedbackService(stores.chats, stores.sessions, asking),
             streams=streams,
             verifier=await _open_verifier(settings, stack, metrics, world.transport),
-            started_ms=now_ms(),
+            started_ms=started_ms,
             metrics=metrics,
             tracing=tracing,
             api_keys=api_keys(settings),

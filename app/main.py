@@ -26,6 +26,7 @@ from app.routes import (
     admin,
     bots,
     chats,
+    console,
     docs,
     files,
     health,
@@ -73,7 +74,7 @@ def create_app(
     # request look for its route twice.
     for module in (
         *(messages, chats, sessions, health, metrics, files, users, bots, usage, admin),
-        *(docs, playground),
+        *(docs, playground, console),
     ):
         app.router.routes.extend(module.router.routes)
     app.router.routes.extend([*openai_door.router.routes, *openai_responses.router.routes])

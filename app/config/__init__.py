@@ -220,6 +220,7 @@ class Settings(BaseSettings):
     allowed_hosts: str = _env("COZE_ALLOWED_HOSTS", "", max_length=10_000)
     enable_docs: bool = _env("ENABLE_DOCS", False)
     enable_playground: bool = _env("ENABLE_PLAYGROUND", False)
+    enable_console: bool = _env("ENABLE_CONSOLE", True)
     max_body_bytes: int = _env("MAX_BODY_BYTES", 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
 
     # OpenAI's clients

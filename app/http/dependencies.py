@@ -15,7 +15,7 @@ from fastapi.security.base import SecurityBase
 from pydantic import BaseModel
 
 from app.auth.api_keys import Door
-from app.exceptions import AuthInvalid, AuthMissing, wrong_field
+from app.exceptions import AuthForbidden, AuthInvalid, AuthMissing, wrong_field
 from app.factory import Resources
 from app.http.json_body import read_json
 from app.models import Cursor, Identity
@@ -99,10 +99,12 @@ class _Caller(SecurityBase):
     put bearers of their own in there, so it never counts beside the former.
 
     ``door``: for clients of a foreign API, which have no other header, the bearer may be an HTY token, too.
+    ``admins_only``: everybody else is refused here, before anything is looked at.
     """
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, *, admins_only: bool = False) -> None:
         self._door = door
+        self._admins_only = admins_only
         self._is_foreign = door != "all"
         self.model = HTTPBearer()  # FastAPI wants one; ``ways_in`` has the right ones
         self.scheme_name = door
@@ -123,6 +125,8 @@ class _Caller(SecurityBase):
         else:
             identity = await self._by_token(resources, tokens, hosts)
         request.state.caller.update(root=identity.root, user=identity.hty_id)  # for the log
+        if self._admins_only and not identity.admin:
+            raise AuthForbidden
         return RequestContext(request, identity, resources)
 
     async def _by_bearer(self, resources: Resources, bearers: list[str], hosts: list[str]) -> Identity:
@@ -148,6 +152,8 @@ _NO_KEY: Final = "The bearer token is no API key for this route; HTY tokens need
 _SEND_A_KEY: Final = "Send `Authorization: Bearer <API key>`, or an HTY token there and its host in HtyHost"
 
 ContextDep = Annotated[RequestContext, Depends(_Caller("all"))]
+AdminContextDep = Annotated[RequestContext, Depends(_Caller("all", admins_only=True))]
+"""For admins, who see what is their own root's. An API key is nobody's admin."""
 OpenAIContextDep = Annotated[RequestContext, Depends(_Caller("openai"))]
 """For OpenAI's clients."""
 CozeContextDep = Annotated[RequestContext, Depends(_Caller("coze"))]

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from app.models.answers import (
     ChatPage,
-    CleanedUp,
     ClearedContext,
     Erased,
     Health,
@@ -17,7 +16,6 @@ from app.models.answers import (
     Session,
     SessionList,
     SessionStatus,
-    Stats,
     StoredFile,
     UsageReport,
 )
@@ -51,6 +49,7 @@ from app.models.envelope import (
     success_json,
     task_status_of,
 )
+from app.models.operating import CleanedUp, FailureList, InspectedSession, Stats
 
 __all__ = [
     "OUR_META_KEY",
@@ -70,10 +69,12 @@ __all__ = [
     "Erased",
     "ErrorEnvelope",
     "ErrorInfo",
+    "FailureList",
     "FileType",
     "Health",
     "HistoryPage",
     "Identity",
+    "InspectedSession",
     "Liveness",
     "PlainEnvelope",
     "Readiness",

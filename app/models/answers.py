@@ -19,7 +19,7 @@ _FILE_EXAMPLE: Final[dict[str, Any]] = {
     "created_at": MOMENT,
     "expires_at": MOMENT,
 }
-_SESSION_EXAMPLE: Final[dict[str, Any]] = {
+SESSION_EXAMPLE: Final[dict[str, Any]] = {
     "session_id": SESSION_ID,
     "user_id": "u-1",
     "title": "周末去杭州",
@@ -52,7 +52,7 @@ class SessionContext(Answer):
 class Session(Answer):
     """One user with one bot; it ends after a time of silence."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_SESSION_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [SESSION_EXAMPLE]})
 
     session_id: str
     """Our id of the session."""
@@ -229,84 +229,7 @@ class UsageReport(Answer):
     """The sum of all rows."""
 
 
-# -- for operators -------------------------------------------------------------------------------------------
-
-
-class CleanedUp(Answer):
-    """What a clean-up has removed."""
-
-    expired_sessions: int
-    """Index entries of sessions whose time was up."""
-    expired_users: int
-    """Index entries of users without a session."""
-    orphaned_sessions: int
-    """Index entries whose session was gone."""
-    inactive_sessions: int
-    """Sessions that were ended since nothing had happened in them for long."""
-    more: bool
-    """Whether to call again."""
-
-
-class RedisMemory(Answer):
-    """Memory of all Redis servers together, in bytes; null where they do not say."""
-
-    used_memory: int | None
-    """What is used now."""
-    used_memory_peak: int | None
-    """The most that was ever used."""
-    maxmemory: int | None
-    """The most that may be used; 0: no limit."""
-
-
-class CredentialState(Answer):
-    """How one Coze credential is, never its value."""
-
-    name: str
-    """Its place in the settings and a fingerprint."""
-    kind: str
-    """`token`, `file` or `oauth`."""
-    state: Literal["ready", "cooling", "refused"]
-    """`cooling`: it rests for a while; `refused`: Coze does not take it."""
-    cool_down_seconds: int
-    """How long it still rests."""
-    last_code: int | None
-    """Coze's error code for which it rested last."""
-    opened: int
-    """Conversations that were opened with it."""
-    expires_at: int | None
-    """When it expires: unix seconds; null where that is not known."""
-
-
-class ProcessState(Answer):
-    """The process that answers."""
-
-    running_chats: int
-    """Chats that run in it."""
-    draining: bool
-    """Whether it is about to end."""
-
-
-class Stats(Answer):
-    """Counts of the whole service; `process` and `credentials` are about the process that answers."""
-
-    sessions: int
-    """Live sessions."""
-    users: int
-    """Users with live sessions."""
-    chats: dict[str, int]
-    """Chats that are not over, by status."""
-    leases: int
-    """Chats that some process owns or has to take over."""
-    redis: RedisMemory
-    """What Redis needs."""
-    credentials: list[CredentialState]
-    """One for each Coze credential."""
-    process: ProcessState
-    """The process that answers."""
-    version: str
-    """The service's version."""
-    uptime_seconds: int
-    """Seconds since the process started."""
+# -- the process that answers --------------------------------------------------------------------------------
 
 
 class ServiceInfo(Answer):

@@ -18,7 +18,7 @@ OUR_META_KEY: Final = "coze_fastapi_chat_id"
 
 MOMENT: Final = "2026-11-22T18:40:33.115908+00:00"
 SESSION_ID: Final = "coze_session_1795372833115_7l4mgyuf3lw2iispuvavf"
-_CHAT_ID: Final = "coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n"
+CHAT_ID: Final = "coze_chat_1795372834470_7gdps4qxt4cw5d2pknkytgwpw6mvfvekbqjatrh3n"
 
 
 def _message(role: str, content: str, message_id: str, **more: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def _message(role: str, content: str, message_id: str, **more: Any) -> dict[str,
 
 
 _CHAT_EXAMPLE: Final[dict[str, Any]] = {
-    "chat_id": _CHAT_ID,
+    "chat_id": CHAT_ID,
     "session_id": SESSION_ID,
     "status": "completed",
     "created_at": MOMENT,

@@ -121,6 +121,16 @@ class Keys:
         """Stream of what other processes ask this one to do."""
         return Key(f"{self.prefix}inbox:{process}")
 
+    @property
+    def replicas(self) -> Key:
+        """Hash of the processes that are there, by their names: when each was last heard of, and what it
+        says of itself."""
+        return Key(f"{self.prefix}{{index}}:replicas")
+
+    def failures(self, root: str) -> Key:
+        """List of the newest chats of a root that failed."""
+        return Key(f"{self.prefix}{{index}}:failures:{root}")
+
     def user_sessions(self, user: str) -> Key:
         return Key(f"{self.prefix}{{index}}:user:{user}")
 

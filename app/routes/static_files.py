@@ -1,13 +1,16 @@
 """Files of the service's own pages, with their types and a policy."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import RedirectResponse
 from fastapi.staticfiles import StaticFiles
 
+from app.config import Settings
 from app.exceptions import RouteNotFound
+from app.http.dependencies import ResourcesDep
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -41,3 +44,53 @@ class PageFiles:
         if "content-type" in response.headers:  # a 304 has none
             response.headers["content-type"] = media_type
         return response
+
+
+_PAGES: Final = PageFiles(
+    Path(__file__).resolve().parent / "pages",
+    {
+        "default-src": "'none'",
+        "script-src": "'self'",
+        "style-src": "'self'",
+        "font-src": "'self'",
+        "img-src": "'self' data:",
+        "connect-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "dompurify",
+    },
+)
+
+
+def page_router(name: str, index: str, enabled: Callable[[Settings], bool]) -> APIRouter:
+    """``/coze/<name>``: the file ``index`` of ``app/routes/pages``, and below it all files there, which pages
+    share.
+
+    A page holds nothing and needs no authentication; the calls that it makes do. The policy allows it to load
+    and to call this service alone, and no text to become a script.
+    """
+
+    async def only_if_enabled(resources: ResourcesDep) -> None:
+        if not enabled(resources.settings):
+            raise RouteNotFound
+
+    router = APIRouter(
+        prefix=f"/coze/{name}", include_in_schema=False, dependencies=[Depends(only_if_enabled)]
+    )
+
+    @router.get("")
+    async def page(request: Request) -> Response:
+        return await _PAGES.response(index, request)
+
+    @router.get("/")
+    async def page_with_a_slash() -> Response:
+        """Its files are found relative to the address without one."""
+        return RedirectResponse(f"../{name}")
+
+    @router.get("/{name:path}")
+    async def file(name: str, request: Request) -> Response:
+        return await _PAGES.response(name, request)
+
+    return router

@@ -13,6 +13,12 @@ from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/usage", tags=["usage"])
 
+SinceQuery = Annotated[
+    str, Query(alias="from", pattern=DATE_PATTERN, description="UTC; by default 30 days back")
+]
+ToQuery = Annotated[str, Query(pattern=DATE_PATTERN, description="UTC, inclusive; by default today")]
+GroupByQuery = Annotated[str, Query(pattern=GROUPS_PATTERN, description="With commas: day,bot,user,root")]
+
 
 @router.get(
     "",
@@ -21,14 +27,7 @@ router = APIRouter(prefix="/coze/usage", tags=["usage"])
     responses=errors(RateLimited),
 )
 async def get_usage(
-    context: ContextDep,
-    since: Annotated[
-        str, Query(alias="from", pattern=DATE_PATTERN, description="UTC; by default 30 days back")
-    ] = "",
-    to: Annotated[str, Query(pattern=DATE_PATTERN, description="UTC, inclusive; by default today")] = "",
-    group_by: Annotated[
-        str, Query(pattern=GROUPS_PATTERN, description="With commas: day,bot,user,root")
-    ] = "day",
+    context: ContextDep, since: SinceQuery = "", to: ToQuery = "", group_by: GroupByQuery = "day"
 ) -> Response:
     """Each chat counts on the day (UTC) on which it ended, with the tokens that Coze told."""
     report = await context.resources.usage.report(context.identity, since, to, group_by)

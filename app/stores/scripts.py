@@ -18,6 +18,14 @@ def signal_send(*, signals: Key, most: int, ttl: int, name: str, value: str) -> 
     """Appends to a stream of ``most`` entries that a process reads. In one step: whoever dies, or is cut off,
     between two commands would leave a key that lives for ever."""
 
+@Script
+def replica_seen(*, replicas: Key, process: str, about: str, ttl: int) -> None:
+    """Says that a process is there, and ``about`` it what it says of itself; forgets who is silent."""
+
+@Script
+def failure_note(*, failures: Key, most: int, ttl: int, entry: bytes) -> None:
+    """Puts an entry in front of the ``most`` newest."""
+
 # -- sessions ------------------------------------------------------------------------------------------
 
 @Script

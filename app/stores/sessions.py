@@ -286,6 +286,18 @@ class SessionStore:
         raise_unless_active(state)
         return SessionRecord(session_id, flat), _standing(records, runs), bool(index_due)
 
+    async def lifetimes(self, session_id: str, chat_ids: Sequence[str]) -> JsonObject:
+        """Until when Redis keeps what there is of a session, if nothing happens any more."""
+        keys = self._keys
+        named = [keys.session(session_id), keys.chats(session_id), *map(keys.log, chat_ids)]
+        lives = await self._redis.pipeline([Number("PTTL", key) for key in named])
+        now = now_ms()
+        session, chats, *logs = [iso(now + life) if life > 0 else None for life in lives]
+        events = [
+            {"chat_id": chat_id, "events_until": log} for chat_id, log in zip(chat_ids, logs, strict=True)
+        ]
+        return {"forgotten_at": session, "chats_until": chats, "events": events}
+
     async def change(
         self, session_id: str, identity: Identity, fields: dict[str, Arg]
     ) -> tuple[SessionRecord, bool]:

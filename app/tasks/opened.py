@@ -8,11 +8,13 @@ from app.observing.metrics import Metrics
 from app.redis_client import Keys, RedisGate
 from app.stores.chats import ChatStore
 from app.stores.conversations import ConversationStore
+from app.stores.failures import FailureStore
 from app.stores.files import FileStore
 from app.stores.leases import LeaseStore
 from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.owned import OwnedStore
 from app.stores.rates import RateStore
+from app.stores.replicas import ReplicaStore
 from app.stores.sessions import SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
@@ -53,6 +55,8 @@ class Stores:
     files: FileStore
     users: UserStore
     owned: OwnedStore
+    failures: FailureStore
+    replicas: ReplicaStore
 
 
 def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits, metrics: Metrics) -> Stores:
@@ -70,4 +74,6 @@ def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits, met
         files=FileStore(redis, keys, days=settings.file_days),
         users=UserStore(redis, keys, sessions),
         owned=OwnedStore(redis, keys, days=settings.conversation_days),
+        failures=FailureStore(redis, keys),
+        replicas=ReplicaStore(redis, keys, leases.process),
     )

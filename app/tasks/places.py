@@ -33,10 +33,10 @@ class Place:
     def keep(self) -> Callable[[], None]:
         """For whoever needs it for longer, and calls what is returned, once, when it is free again."""
         self.kept = True
-        self._places.kept_changed(1)
+        self._places.count_kept(1)
 
         def give_back() -> None:
-            self._places.kept_changed(-1)
+            self._places.count_kept(-1)
             self.give_back()
 
         return give_back
@@ -65,7 +65,9 @@ class Places:
     ) -> None:
         self._limits = limits
         self._metrics = metrics or Metrics()
-        self.kept_changed = kept_changed
+        self._kept_changed = kept_changed
+        self.kept = 0
+        """How many are kept for longer than a block."""
         self._held: Counter[str] = Counter()
         """By owner, by root, and under "" all."""
 
@@ -105,6 +107,10 @@ class Places:
                 self._metrics.refused(self._limits.name, LAYERS[layer])
                 error = Overloaded if LAYERS[layer] == "service" else RateLimited
                 raise error(message, details=details, retry_after=_RETRY_SECONDS)
+
+    def count_kept(self, change: int) -> None:
+        self.kept += change
+        self._kept_changed(change)
 
     def count(self, owner: str, change: int) -> None:
         for whose in _layers(owner):

@@ -14,6 +14,7 @@ from app.observing.metrics import Metrics
 from app.observing.tracing import Span, Tracing
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
+from app.stores.failures import FailureStore
 from app.stores.leases import Claim, LeaseStore, RunState
 from app.stores.log_reader import LogReader
 from app.stores.open_log import OpenLog, Origin
@@ -47,6 +48,7 @@ class RunningChats:
     _metrics: Metrics
     _tracing: Tracing
     _conversations: ConversationStore
+    _failures: FailureStore
     _sessions: SessionStore
     _jobs: dict[str, Job] = field(init=False, factory=dict)
     _chat_tasks: dict[str, asyncio.Task[None]] = field(init=False, factory=dict)
@@ -168,6 +170,8 @@ class RunningChats:
                     # A chat's end is always reached, by this process or by another one.
                     recording = self.record_conversation(job.session, job)
                     self.spawn(recording, f"conversation:{log.session_id}")
+                if log.state == "committed" and job.chat.status == "failed":
+                    self.spawn(self._note_failure(job), f"failure:{log.chat_id}")
             await self._start_follower(job)
         finally:
             if self._jobs.get(log.chat_id) is job:
@@ -212,6 +216,10 @@ class RunningChats:
         if conversation is not None:
             with contextlib.suppress(ServiceError):
                 await self._conversations.remember_again(session, conversation, credential)
+
+    async def _note_failure(self, job: Job) -> None:
+        with contextlib.suppress(ServiceError):
+            await self._failures.note(job.session, job.chat)
 
     def _report(self, job: Job, span: Span) -> None:
         """How the chat ended, for whoever watches."""

@@ -147,6 +147,13 @@ class SessionService:
             await self._running.record_conversation(session)
         return session.view(self._sessions.limits, records)
 
+    async def inspect(self, identity: Identity, session_id: str, history: int) -> dict[str, object]:
+        """The same with what is kept of it and until when. It is left as it is: looking is no activity."""
+        session, records, _ = await self._sessions.read(session_id, identity, history=history, touch=False)
+        chat_ids = [orjson.loads(record)["chat_id"] for record in records]
+        lifetimes = await self._sessions.lifetimes(session_id, chat_ids)
+        return session.view(self._sessions.limits, records) | {"lifetimes": lifetimes}
+
     async def change(self, identity: Identity, session_id: str, body: UpdateSession) -> dict[str, object]:
         """Renames the session, and with it its conversation, or gives it other metadata."""
         fields: dict[str, str | bytes | int] = {}

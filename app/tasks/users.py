@@ -1,16 +1,16 @@
-"""Operations on users as a whole, and for administrators."""
+"""Operations on users as a whole."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from typing import Final
 
 from attrs import define
 
 from app.coze.client import CozeClient
-from app.exceptions import AuthForbidden, ServiceError, SessionNotFound
+from app.exceptions import ServiceError, SessionNotFound
 from app.models import Identity
 from app.stores.conversations import ConversationStore
+from app.stores.failures import FailureStore
 from app.stores.files import FileStore
 from app.stores.index import user_key
 from app.stores.owned import Owned, OwnedStore
@@ -19,10 +19,8 @@ from app.stores.sessions import SessionRecord
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.tasks.sessions import SessionService
-from app.tasks.shutdown import Shutdown
 
 _ERASED_PER_CALL: Final = 20
-_CLEANED_PER_CALL: Final = 200
 _CLEAR_SECONDS: Final = 5.0
 
 
@@ -34,10 +32,9 @@ class UserService:
     _rates: RateStore
     _conversations: ConversationStore
     _owned: OwnedStore
+    _failures: FailureStore
     _sessions: SessionService
-    _shutdown: Shutdown
     _coze: CozeClient
-    _credentials: Callable[[], list[dict[str, object]]]
 
     async def sessions(self, identity: Identity, user_id: str, limit: int) -> list[dict[str, object]]:
         records = await self._users.sessions(identity, user_id, limit)
@@ -52,6 +49,8 @@ class UserService:
         left = await self._users.remaining(identity, user_id, _ERASED_PER_CALL)
         counts = await asyncio.gather(*(self._erase(identity, session) for session in left.sessions))
         done = [count for count in counts if count is not None]
+        if left.sessions:
+            await self._failures.forget(identity, {session.session_id for session in left.sessions})
         await self._users.forget_users(identity, user_id, left.users)
         if left.found == len(done) and not left.more_users:
             # Nobody is left who could add to them.
@@ -92,22 +91,3 @@ class UserService:
             async with asyncio.timeout(_CLEAR_SECONDS):
                 await self._coze.using(owned.credential).clear_conversation(owned.conversation_id)
         await self._owned.erase(owned)
-
-    async def stats(self, identity: Identity) -> dict[str, object]:
-        """Numbers of the whole service, no ids: an operator's view."""
-        _admins_only(identity)
-        return {
-            **await self._users.counts(),
-            "redis": await self._users.memory(),
-            "credentials": self._credentials(),
-            "process": self._shutdown.view(),
-        }
-
-    async def clean_up(self, identity: Identity) -> dict[str, object]:
-        _admins_only(identity)
-        return (await self._users.clean_up(_CLEANED_PER_CALL)).model_dump()
-
-
-def _admins_only(identity: Identity) -> None:
-    if not identity.admin:
-        raise AuthForbidden

@@ -73,13 +73,14 @@ async def proxy(replica: ServiceProcess) -> AsyncIterator[Proxy]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def open_tab(browser: Browser) -> AsyncIterator[OpenTab]:
-    """``open_tab(base_url, locale="zh-CN")``: a tab of its own; afterwards nothing must be wrong in it."""
+    """``open_tab(base_url, locale="zh-CN")``: a tab of its own; afterwards nothing must be wrong in it.
+    ``page``: another one than the playground."""
     tabs: list[Tab] = []
 
-    async def start(base_url: str, **options: Any) -> Tab:
+    async def start(base_url: str, page: str = "playground", **options: Any) -> Tab:
         context = await browser.new_context(**{"locale": "en-GB"} | options)
         context.set_default_timeout(10_000)
-        tab = Tab(await context.new_page(), context, f"{base_url}/coze/playground")
+        tab = Tab(await context.new_page(), context, f"{base_url}/coze/{page}")
         tabs.append(tab)
         await tab.open()
         return tab

@@ -1,4 +1,4 @@
-"""How the playground's files are served; needs no browser."""
+"""How the files of playground and console are served; needs no browser."""
 
 from __future__ import annotations
 
@@ -36,9 +36,22 @@ async def test_switched_off_it_is_an_unknown_route(start_app: Start, values: dic
             assert error_of(response)["code"] == "NOT_FOUND"
 
 
-async def test_each_file_comes_with_its_type_a_policy_and_an_etag(start_app: Start) -> None:
+async def test_the_console_is_there_unless_it_is_switched_off(start_app: Start) -> None:
+    async with open_client(start_app(ENABLE_AUTH="true").base_url) as client:
+        page = await client.get("/coze/console")
+        assert page.status_code == 200
+        for name in re.findall(r'(?:src|href)="(console/[^"]+)"', page.text):
+            assert (await client.get(f"/coze/{name}")).status_code == 200
+    async with open_client(start_app(ENABLE_CONSOLE="false", ENABLE_PLAYGROUND="true").base_url) as client:
+        for name in ("", "/", "/console.js", "/base.css"):
+            response = await client.get(f"/coze/console{name}")
+            assert (response.status_code, error_of(response)["code"]) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize("name", ["playground", "console"])
+async def test_each_file_comes_with_its_type_a_policy_and_an_etag(start_app: Start, name: str) -> None:
     async with open_client(start_app(ENABLE_PLAYGROUND="true", ENABLE_AUTH="true").base_url) as client:
-        page = await client.get("/coze/playground")
+        page = await client.get(f"/coze/{name}")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         policy = page.headers["content-security-policy"]
         for rule in (
@@ -53,7 +66,7 @@ async def test_each_file_comes_with_its_type_a_policy_and_an_etag(start_app: Sta
         assert "unsafe" not in policy
         assert page.headers["referrer-policy"] == "no-referrer"
         for path in SERVED:
-            url = f"/coze/playground/{path.relative_to(FILES).as_posix()}"
+            url = f"/coze/{name}/{path.relative_to(FILES).as_posix()}"
             response = await client.get(url)
             assert response.content == path.read_bytes()
             assert response.headers["x-content-type-options"] == "nosniff"
@@ -62,8 +75,8 @@ async def test_each_file_comes_with_its_type_a_policy_and_an_etag(start_app: Sta
             again = await client.get(url, headers={"If-None-Match": response.headers["etag"]})
             assert (again.status_code, again.content) == (304, b"")
             assert (await client.http.head(url)).status_code == 200
-        slash = await client.get("/coze/playground/")
-        assert slash.headers["location"] == "../playground"
+        slash = await client.get(f"/coze/{name}/")
+        assert slash.headers["location"] == f"../{name}"
 
 
 async def test_nothing_else_can_be_read(start_app: Start) -> None:
@@ -86,7 +99,7 @@ async def test_nothing_else_can_be_read(start_app: Start) -> None:
 
 
 def test_the_page_names_no_outside_address() -> None:
-    for path in [*SERVED, FILES / "index.html", DOCS / "index.html", DOCS / "docs.js"]:
+    for path in [*SERVED, *FILES.glob("*.html"), DOCS / "index.html", DOCS / "docs.js"]:
         if "vendor" in path.parts:
             continue
         text = path.read_text(encoding="utf-8")

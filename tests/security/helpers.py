@@ -33,7 +33,7 @@ PLAIN_QUERIES |= {"stream", "starting_after"}
 """Query parameters that name nothing of anybody's, and ``before`` and ``session_id``, which have tests of
 their own."""
 A_FILE = {"file": ("a.txt", b"a file of the test")}
-_VOLATILE = re.compile(r":leases$|:bell:|:inbox:|:rate:|^coze:rate:|:process")
+_VOLATILE = re.compile(r":leases$|:bell:|:inbox:|:rate:|^coze:rate:|:process|:replicas$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,11 @@ class Operation:
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
+
+    @property
+    def for_admins(self) -> bool:
+        """Everybody else is refused before the id is looked at."""
+        return self.path.startswith("/coze/admin/")
 
     def url(self, **values: str) -> str:
         return self.path.format(**values)

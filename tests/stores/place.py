@@ -25,6 +25,7 @@ from app.redis_client import Command, Keys, RedisGate, pairs
 from app.stores.chats import BusyPolicy, ChatStore, Created, NewChat
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
+from app.stores.failures import FailureStore
 from app.stores.files import FileStore
 from app.stores.index import SessionIndex, name_key, owner_key, user_key
 from app.stores.layers import Limit, Limits
@@ -32,6 +33,7 @@ from app.stores.leases import Claim, LeaseStore, RunState, SubmittedOutputs
 from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.open_log import ChatEnd, OpenLog, Origin
 from app.stores.rates import RateStore
+from app.stores.replicas import ReplicaStore
 from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore
 from app.stores.usage import UsageStore
 from app.stores.users import UserStore
@@ -126,6 +128,8 @@ class Place:
         self.leases = LeaseStore(gate, self.keys, self.policy)
         self.process = self.leases.process
         self.conversations = ConversationStore(gate, self.keys, days=90)
+        self.failures = FailureStore(gate, self.keys)
+        self.replicas = ReplicaStore(gate, self.keys, self.process)
         self.files = FileStore(gate, self.keys, days=7)
         self.usage = UsageStore(gate, self.keys, days=40)
         self.with_rates(user=2)

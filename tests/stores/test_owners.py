@@ -57,6 +57,7 @@ class Owner:
             metrics=self.metrics,
             tracing=Tracing(),
             conversations=at.conversations,
+            failures=at.failures,
             sessions=at.sessions,
             places=Places(layers("chats")),
         )

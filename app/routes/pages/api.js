@@ -1,30 +1,14 @@
-/** The service's calls, as the page makes them. Credentials are held here, in memory, and nowhere else. */
+/** The service's calls, as the playground makes them. */
 import { CozeClient } from "./coze-client.js";
-
-/** What stands before /coze: empty, or a proxy's prefix. */
-export const BASE = location.pathname.replace(/\/coze\/playground\/?$/, "");
+import { BASE } from "./credentials.js";
 
 export class Api {
-  #credentials = { token: "", host: "" };
-  /** Nothing is tried again by itself: who looks at the page decides. */
-  #client = new CozeClient({ baseUrl: BASE, headers: () => this.headers, retries: 0 });
+  #client;
 
-  setCredentials(token, host) {
-    this.#credentials = { token, host };
-  }
-
-  get hasCredentials() {
-    return this.#credentials.token !== "";
-  }
-
-  get host() {
-    return this.#credentials.host;
-  }
-
-  /** @returns {Record<string, string>} */
-  get headers() {
-    const { token, host } = this.#credentials;
-    return token ? { HtySudoerToken: token, HtyHost: host } : {};
+  /** @param {import("./credentials.js").Credentials} credentials */
+  constructor(credentials) {
+    // Nothing is tried again by itself: who looks at the page decides.
+    this.#client = new CozeClient({ baseUrl: BASE, headers: () => credentials.headers, retries: 0 });
   }
 
   sessionsOf(userId) {

@@ -1,5 +1,5 @@
 /** One session's chats: asking, reading, stopping, and what is seen of them. */
-import { BASE } from "./api.js";
+import { BASE } from "./credentials.js";
 import { followChat, randomKey, regenerateChat, streamChat, submitToolOutputs } from "./coze-stream.js";
 import { curl } from "./curl.js";
 import { $, announce, copyText, duration, say, t } from "./dom.js";
@@ -173,7 +173,7 @@ export class Conversation {
   /** Tries again where it failed: goes on reading, repeats the POST with its key, or asks anew. */
   async retry(turn) {
     if (this.reading) return;
-    if (turn.failure?.status === 401 && !(await this.page.askCredentials(turn.failure))) return;
+    if (turn.failure?.status === 401 && !(await this.page.credentials.ask(turn.failure))) return;
     const { chatId, result } = turn.answer;
     if (chatId && !result) await this.read(turn, (options) => followChat({ ...options, chatId, after: turn.lastId }));
     else if (turn.failure && turn.request?.key) await this.post(turn);
@@ -206,7 +206,7 @@ export class Conversation {
     try {
       await start({
         baseUrl: BASE,
-        headers: this.page.api.headers,
+        headers: this.page.credentials.headers,
         patienceMs: Infinity, // the page says that it waits, and has a button to stop
         signal: reading.abort.signal,
         answer: turn.answer,
@@ -364,13 +364,13 @@ export class Conversation {
     if (turn.events.length || turn.running || !turn.answer.chatId) return;
     const began = performance.now();
     const onEvent = (event) => turn.events.push({ ...event, at: performance.now() - began });
-    followChat({ baseUrl: BASE, headers: this.page.api.headers, chatId: turn.answer.chatId, onEvent })
+    followChat({ baseUrl: BASE, headers: this.page.credentials.headers, chatId: turn.answer.chatId, onEvent })
       .catch((error) => this.page.complain(error))
       .finally(() => this.page.events.update());
   }
 
   curlOf(turn) {
     const path = `/coze/sessions/${this.page.session.session_id}/messages`;
-    return curl({ method: "POST", path, body: turn.request.body, stream: true, host: this.page.api.host });
+    return curl({ method: "POST", path, body: turn.request.body, stream: true, host: this.page.credentials.host });
   }
 }

@@ -1,5 +1,5 @@
 /** Calls as curl lines for a POSIX shell. Credentials are never in them: `$HTY_TOKEN` stands for the token. */
-import { BASE } from "./api.js";
+import { BASE } from "./credentials.js";
 
 /** One word for the shell, whatever is in it. */
 export function quote(text) {

@@ -6,6 +6,11 @@ export const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 let language = "en";
 
+/** Texts of a page of its own, in both languages; they count before those that pages share. */
+export function addStrings(more) {
+  for (const name of Object.keys(STRINGS)) Object.assign(STRINGS[name], more[name]);
+}
+
 /** The text for `key` in the page's language; `{name}` is replaced by `values.name`. */
 export function t(key, values = {}) {
   const text = STRINGS[language][key] ?? key;
@@ -62,7 +67,7 @@ export function say(element, key, values = {}) {
   translate(element);
 }
 
-/** A symbol of index.html; decoration, its button has the name. */
+/** A symbol of the page's HTML; decoration, its button has the name. */
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   const use = document.createElementNS(SVG, "use");

@@ -3,6 +3,7 @@ import { Api } from "./api.js";
 import { Attachments } from "./attachments.js";
 import { Conversation } from "./conversation.js";
 import { randomKey } from "./coze-stream.js";
+import { Credentials } from "./credentials.js";
 import { curl } from "./curl.js";
 import { $, copyText, currentLanguage, setLanguage, t } from "./dom.js";
 import { errorText, explain, isGone } from "./errors.js";
@@ -39,7 +40,8 @@ class Memory {
 
 export class Playground {
   constructor() {
-    this.api = new Api();
+    this.credentials = new Credentials();
+    this.api = new Api(this.credentials);
     this.memory = new Memory();
     this.events = new EventsPanel($("events"));
     /** @type {{session_id: string, user_id: string, context: any, metadata: any} | null} */
@@ -117,7 +119,7 @@ export class Playground {
           continue;
         }
         if (error.status !== 401) return undefined;
-        if (!(await this.askCredentials(error))) return undefined;
+        if (!(await this.credentials.ask(error))) return undefined;
       }
     }
   }
@@ -246,37 +248,16 @@ export class Playground {
     const { turn } = this.events;
     if (!turn?.answer.chatId) return "";
     const headers = turn.lastId ? [`Last-Event-ID: ${turn.lastId}`] : [];
-    return curl({ path: `/coze/chats/${turn.answer.chatId}/events`, headers, stream: true, host: this.api.host });
+    return curl({ path: `/coze/chats/${turn.answer.chatId}/events`, headers, stream: true, host: this.credentials.host });
   }
 
   curlOfSession() {
     const { user_id, context, metadata } = this.session;
     const body = { user_id, bot_id: context.bot_id, ...(Object.keys(metadata ?? {}).length ? { meta_data: metadata } : {}) };
-    return curl({ method: "POST", path: "/coze/sessions", body, host: this.api.host });
+    return curl({ method: "POST", path: "/coze/sessions", body, host: this.credentials.host });
   }
 
   // -- dialogs -------------------------------------------------------------------------------------------
-
-  /** @returns {Promise<boolean>} Whether headers were given. */
-  askCredentials(needed) {
-    $("credentials-needed").hidden = !needed;
-    $("credentials-said").textContent = needed?.message ? `${needed.code}: ${needed.message}` : "";
-    $("host").value = this.api.host || location.hostname;
-    const dialog = $("credentials-dialog");
-    if (!dialog.open) dialog.showModal();
-    $("token").focus();
-    return new Promise((resolve) => {
-      dialog.addEventListener("close", () => resolve(dialog.returnValue === "saved"), { once: true });
-      dialog.returnValue = "";
-    });
-  }
-
-  saveCredentials() {
-    this.api.setCredentials($("token").value.trim(), $("host").value.trim());
-    $("token").value = ""; // from here on it is in one place
-    document.body.classList.toggle("signed", this.api.hasCredentials);
-    $("credentials-dialog").close("saved");
-  }
 
   openNew() {
     $("new-user").value = $("user").value;
@@ -298,7 +279,7 @@ export class Playground {
         const { code, text, fields } = explain(error);
         return this.newProblem([code, text, ...fields].join(" · "));
       }
-      if (await this.askCredentials(error)) return this.submitNew();
+      if (await this.credentials.ask(error)) return this.submitNew();
       return undefined;
     }
     $("new-dialog").close();
@@ -320,7 +301,6 @@ export class Playground {
     form("user-form", () => this.withCredentials(() => this.listSessions()));
     form("composer", () => this.chats.ask($("message").value));
     form("new-form", () => this.submitNew());
-    form("credentials-form", () => this.saveCredentials());
     form("rename-form", () => ($("rename-dialog").close(), this.withCredentials(() => this.rename())));
     form("delete-form", () => ($("delete-dialog").close(), this.withCredentials(() => this.deletePast())));
     form("end-form", () => ($("end-dialog").close(), this.withCredentials(() => this.endSession())));
@@ -335,8 +315,7 @@ export class Playground {
     new ResizeObserver(() => this.chats.resized()).observe($("scroller"));
     new ResizeObserver(() => this.chats.scroll()).observe($("turns")); // formulas and colours come later
     on("end-session", "click", () => $("end-dialog").showModal());
-    on("show-credentials", "click", async () => (await this.askCredentials(false)) && this.withCredentials(() => this.resume()));
-    on("forget", "click", () => ($("token").value = "", this.saveCredentials()));
+    on("show-credentials", "click", async () => (await this.credentials.ask(null)) && this.withCredentials(() => this.resume()));
     on("stop", "click", () => void this.chats.stop());
     on("show-sessions", "click", () => this.toggleNav(true));
     on("hide-sessions", "click", () => this.toggleNav(false));
