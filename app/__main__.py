@@ -60,7 +60,7 @@ def main() -> None:
     if settings.workers > 1:
         configure_logging(**settings.logging)  # for the parent: a worker that died is worth a line
     with shared_metrics(settings.workers):
-        from app.factory import check_parts  # it imports prometheus_client, see shared_metrics
+        from app.factory.parts import check_parts  # it imports prometheus_client, see shared_metrics
 
         with exiting_if_wrong():
             check_parts(settings)
@@ -100,7 +100,7 @@ def build_app() -> "FastAPI":
     Raises:
         SystemExit: a setting is missing or wrong. The status tells uvicorn not to start the worker again.
     """
-    from app.factory import check_parts
+    from app.factory.parts import check_parts
     from app.main import create_app
 
     try:

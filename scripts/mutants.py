@@ -246,6 +246,10 @@ class Copy:
     def close(self) -> None:
         self.kill()
         self._worker.wait()
+        for pipe in (self._worker.stdin, self._worker.stdout):
+            with suppress(BrokenPipeError):  # what was still to be written has no reader any more
+                if pipe is not None:
+                    pipe.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

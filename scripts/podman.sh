@@ -128,7 +128,7 @@ remove_secrets() { # those of the container that are not in SECRETS
 rehearse_settings() {
     local text code='from app.config import exiting_if_wrong, load_settings
 with exiting_if_wrong():
-    from app.factory import check_parts
+    from app.factory.parts import check_parts
     check_parts(load_settings())'
     text=$(podman run --rm --no-healthcheck --http-proxy=false "${OPTIONS[@]}" "$IMAGE" \
         bash -c "$WITH_ENVIRONMENT" bash python -c "$code" 2>&1) ||

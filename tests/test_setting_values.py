@@ -18,7 +18,7 @@ from app.config.faults import SettingsError, read_env_file
 from app.config.redis_url import parse_redis_url
 from app.config.values import checked_origins, checked_tokens, clean_token
 from app.coze.transport import TransportName, build_http_client
-from app.factory import check_parts
+from app.factory.parts import check_parts
 from app.http.listening import listen
 from app.logging_config import write_stdout
 from app.redis_client.servers import open_sentinel, open_single

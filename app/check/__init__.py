@@ -17,7 +17,7 @@ from app.config import Settings, load_settings
 from app.config.faults import SettingsError
 from app.coze.credentials import build_accounts
 from app.coze.wire import Endpoints
-from app.factory import auth_options, check_parts, coze_http, ssl_context
+from app.factory.parts import auth_options, check_parts, coze_http, ssl_context
 
 __all__ = ["Line", "check", "check_settings", "exit_code"]
 

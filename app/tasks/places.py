@@ -51,7 +51,8 @@ class Place:
 
 class Places:
     """Counts places by owner and root. ``limits``: those of one process; ``kept_changed`` is told how many
-    more or less are kept for longer than a block.
+    more or less are kept for longer than a block. ``refuse_first``: raises where a full process has a better
+    reason to refuse than that, such as that it is leaving: then another one may have room.
 
     A place is taken before anything is begun: a burst must not slip through while each of it waits.
     """
@@ -62,9 +63,11 @@ class Places:
         kept_changed: Callable[[int], object] = lambda _: None,
         *,
         metrics: Metrics | None = None,
+        refuse_first: Callable[[], None] = lambda: None,
     ) -> None:
         self._limits = limits
         self._metrics = metrics or Metrics()
+        self._refuse_first = refuse_first
         self._kept_changed = kept_changed
         self.kept = 0
         """How many are kept for longer than a block."""
@@ -103,6 +106,7 @@ class Places:
                 continue
             held = self._held[whose]
             if held > own and held + more > most:
+                self._refuse_first()
                 message, details = self._limits.refusal(owner, layer)
                 self._metrics.refused(self._limits.name, LAYERS[layer])
                 error = Overloaded if LAYERS[layer] == "service" else RateLimited

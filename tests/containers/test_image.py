@@ -36,6 +36,7 @@ def test_the_environment_is_outside_the_project_and_is_what_the_lock_pins(image:
         "/opt/venv",
         "/opt/venv/bin/python",
         "app",
+        "pyproject.toml",
     ]
     mounts = ["--volume", f"{ROOT}:/coze-fastapi:ro"]
     podman(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.exceptions import Overloaded, RateLimited
+from app.exceptions import Overloaded, RateLimited, ShuttingDown
 from app.stores.layers import PLACE_BYTES, Limit, Limits, Shares
 from app.tasks.places import Places
 
@@ -85,3 +85,14 @@ def test_only_what_is_kept_is_told() -> None:
     assert (told, free_of(shared, ALICE)) == ([1], 2)
     give_back()
     assert (told, free_of(shared, ALICE)) == ([1, -1], 4)
+
+
+def test_a_full_process_that_leaves_says_so_instead() -> None:
+    def leaving() -> None:
+        raise ShuttingDown
+
+    full = places(1, owner=1, root=1, refuse_first=leaving)
+    with ExitStack() as taken:
+        take(taken, full, ALICE)
+        with pytest.raises(ShuttingDown):
+            take(taken, full, BOB)

@@ -22,7 +22,7 @@ from app.config import Settings
 from app.coze.credentials import build_accounts
 from app.coze.options import Bearer
 from app.coze.wire import Endpoints
-from app.factory import coze_http
+from app.factory.parts import coze_http
 
 __all__ = ["COST", "REPORT_NAME", "Finding", "Report", "ask_coze", "keep", "reminder"]
 

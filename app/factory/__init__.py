@@ -1,29 +1,24 @@
 """Wiring: opens everything that lives as long as the process, in order, and closes it in reverse."""
 
-import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import httpx
-from pydantic import SecretStr
 
 from app import __version__
-from app.auth.api_keys import ApiKeys, KeySetting
-from app.auth.local import LocalCheck
-from app.auth.options import AuthOptions, build_auth_client
+from app.auth.api_keys import ApiKeys
+from app.auth.options import build_auth_client
 from app.auth.verifier import HtyVerifier, NoVerifier, Verifier
 from app.config import Settings
-from app.config.faults import SettingsError
-from app.config.redis_url import check_redis_files
 from app.coze.api import CozeApi
 from app.coze.client import CozeClient
-from app.coze.credentials import Accounts, build_accounts, secret_file_faults
+from app.coze.credentials import Accounts, build_accounts
 from app.coze.options import CozeOptions
-from app.coze.transport import PooledClient, build_http_client
 from app.coze.wire import Endpoints
+from app.factory.parts import api_keys, auth_options, coze_http, ssl_context
+from app.factory.stores import Stores, open_stores
 from app.observing.metrics import Metrics
 from app.observing.scrapes import MetricsPages
 from app.observing.tracing import Tracing, open_tracing
@@ -40,7 +35,6 @@ from app.tasks.feedback import FeedbackService
 from app.tasks.files import FileService
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
-from app.tasks.opened import Stores, open_stores
 from app.tasks.operators import OperatorService
 from app.tasks.owned import OwnedConversations
 from app.tasks.places import Places
@@ -98,66 +92,6 @@ class Resources:
         return (now_ms() - self.started_ms) // 1000
 
 
-def ssl_context() -> ssl.SSLContext:
-    """certifi's authorities and the machine's own, SSL_CERT_FILE among them: private ones are common."""
-    context = httpx.create_ssl_context(trust_env=False)
-    context.load_default_certs()
-    return context
-
-
-def auth_options(settings: Settings) -> AuthOptions:
-    """Raises ``ValueError`` naming the setting that cannot work."""
-    return AuthOptions(
-        scheme=settings.http_scheme,
-        roots=(settings.alchemy_host, settings.moicen_host, settings.huiwings_host, settings.local_host),
-        verify_url=settings.verify_url or None,
-        timeout=settings.auth_timeout,
-        cache_ttl=settings.auth_cache_ttl,
-        jwt_key=settings.jwt_key,
-        admin_roles=frozenset(role.strip() for role in settings.admin_roles.split(",") if role.strip()),
-    )
-
-
-def api_keys(settings: Settings) -> ApiKeys:
-    """Raises ``ValueError`` naming the setting that cannot work."""
-
-    def source(name: str, listed: SecretStr | None, file: Path | None) -> KeySetting:
-        return KeySetting(name, listed.get_secret_value() if listed is not None else "", file)
-
-    return ApiKeys(
-        source("COZE_API_KEYS", settings.api_keys, settings.api_keys_file),
-        source("COZE_OPENAI_API_KEYS", settings.openai_api_keys, settings.openai_api_keys_file),
-    )
-
-
-def check_parts(settings: Settings) -> None:
-    """What only the parts that use a setting can tell, before anything is opened.
-
-    Raises:
-        SettingsError: naming each setting that cannot work.
-    """
-    faults = secret_file_faults(settings)
-    for part in (api_keys, auth_options, _local_check, _redis_files):
-        try:
-            part(settings)
-        except ValueError as error:
-            faults.append(str(error))
-    if faults:
-        raise SettingsError(*faults)
-
-
-def _local_check(settings: Settings) -> None:
-    if settings.enable_auth and settings.jwt_key is not None:
-        LocalCheck(settings.jwt_key)
-
-
-def _redis_files(settings: Settings) -> None:
-    try:
-        check_redis_files(settings.redis_url.get_secret_value())
-    except ValueError as error:
-        raise ValueError(f"REDIS_URL: {error}") from None
-
-
 async def _open_verifier(
     settings: Settings,
     stack: AsyncExitStack,
@@ -206,19 +140,6 @@ async def _open_redis(
             tracing=tracing,
             servers=servers,
         )
-    )
-
-
-def coze_http(settings: Settings, transport: httpx.AsyncBaseTransport | None = None) -> PooledClient:
-    """The client for all calls to Coze; ``transport``: instead of the one that the settings name."""
-    if transport is not None:
-        return PooledClient(transport, settings.connect_timeout)
-    return build_http_client(
-        connect_timeout=settings.connect_timeout,
-        pool_size=settings.max_upstream_connections,
-        transport=settings.transport,
-        ssl_context=ssl_context(),
-        proxy=settings.proxy.get_secret_value() if settings.proxy else None,
     )
 
 
@@ -290,6 +211,12 @@ def _open_running(
     return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
 
 
+def _streams(limits: ServiceLimits, shutdown: Shutdown, metrics: Metrics) -> Places:
+    return Places(
+        limits.streams, metrics.open_streams.inc, metrics=metrics, refuse_first=shutdown.refuse_if_begun
+    )
+
+
 def _sessions(
     settings: Settings, stores: Stores, running: RunningChats, shutdown: Shutdown, coze: CozeClient
 ) -> SessionService:
@@ -302,6 +229,31 @@ def _sessions(
         coze=coze,
         default_bot_id=settings.bot_id,
         max_opening_bytes=settings.max_opening_bytes,
+    )
+
+
+def _chats(
+    settings: Settings,
+    stores: Stores,
+    sessions: SessionService,
+    logs: LogReader,
+    running: RunningChats,
+    streams: Places,
+    shutdown: Shutdown,
+) -> ChatService:
+    return ChatService(
+        sessions=sessions,
+        chats=stores.chats,
+        rates=stores.rates,
+        usage=stores.usage,
+        drafts=Drafts(stores.files, stores.sessions),
+        leases=stores.leases,
+        logs=logs,
+        running=running,
+        streams=streams,
+        shutdown=shutdown,
+        max_length=settings.max_message_length,
+        max_queued=settings.max_queued_per_session,
     )
 
 
@@ -409,21 +361,8 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
         sessions = _sessions(settings, stores, running, shutdown, coze)
         asking = CozeForCallers(coze, stores.rates)
-        streams = Places(limits.streams, metrics.open_streams.inc, metrics=metrics)
-        chats = ChatService(
-            sessions=sessions,
-            chats=stores.chats,
-            rates=stores.rates,
-            usage=stores.usage,
-            drafts=Drafts(stores.files, stores.sessions),
-            leases=stores.leases,
-            logs=logs,
-            running=running,
-            streams=streams,
-            shutdown=shutdown,
-            max_length=settings.max_message_length,
-            max_queued=settings.max_queued_per_session,
-        )
+        streams = _streams(limits, shutdown, metrics)
+        chats = _chats(settings, stores, sessions, logs, running, streams, shutdown)
         started_ms = now_ms()
         yield Resources(
             settings=settings,
