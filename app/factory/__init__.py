@@ -35,7 +35,7 @@ from app.tasks.feedback import FeedbackService
 from app.tasks.files import FileService
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.tasks.limits import ServiceLimits
-from app.tasks.operators import OperatorService
+from app.tasks.operators import SAYS_EVERY, OperatorService
 from app.tasks.owned import OwnedConversations
 from app.tasks.places import Places
 from app.tasks.runner import Runner
@@ -116,12 +116,14 @@ class World:
     """What a process has outside itself, for those who bring their own: tests, above all a simulated world.
 
     ``servers`` and ``transport``: Redis and all HTTP, instead of what the settings name. ``scan_seconds``:
-    says how long to wait between two looks for leases that have run out.
+    says how long to wait between two looks for leases that have run out. ``says_every``: seconds between two
+    times that a process says it is there.
     """
 
     servers: Servers | None = None
     transport: httpx.AsyncBaseTransport | None = None
     scan_seconds: Callable[[], float] = scan_seconds
+    says_every: float = SAYS_EVERY
 
 
 _REAL_WORLD: Final = World()
@@ -299,6 +301,7 @@ def _operators(
     shutdown: Shutdown,
     accounts: Accounts,
     started_ms: int,
+    says_every: float,
 ) -> OperatorService:
     operators = OperatorService(
         users=stores.users,
@@ -309,6 +312,7 @@ def _operators(
         shutdown=shutdown,
         credentials=accounts.states,
         started_ms=started_ms,
+        says_every=says_every,
     )
     operators.start(redis)
     return operators
@@ -371,7 +375,9 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             chats=chats,
             shutdown=shutdown,
             users=_users(stores, sessions, coze),
-            operators=_operators(stores, redis, streams, running, shutdown, accounts, started_ms),
+            operators=_operators(
+                stores, redis, streams, running, shutdown, accounts, started_ms, world.says_every
+            ),
             files=_files(settings, stores, sessions, shutdown, streams, coze),
             usage=UsageService(stores.usage, stores.rates),
             conversations=ConversationService(sessions=stores.sessions, coze=asking),

@@ -19,14 +19,14 @@ from app.tasks.shutdown import Shutdown
 from app.utils import iso
 
 _CLEANED_PER_CALL: Final = 200
-_SAYS_EVERY: Final = 20.0
+SAYS_EVERY: Final = 20.0
 """Seconds; three times in the life of what a process says of itself."""
 
 
 @define(eq=False, repr=False, kw_only=True)
 class OperatorService:
     """Whoever is an admin may ask; that he is one is looked at where he comes in. ``started_ms``: when this
-    process started."""
+    process started. ``says_every``: seconds."""
 
     _users: UserStore
     _failures: FailureStore
@@ -36,6 +36,7 @@ class OperatorService:
     _shutdown: Shutdown
     _credentials: Callable[[], list[dict[str, object]]]
     _started_ms: int
+    _says_every: float = SAYS_EVERY
 
     async def stats(self) -> dict[str, object]:
         """Numbers of the whole service, no ids of sessions, chats or users: they may cross roots."""
@@ -64,7 +65,7 @@ class OperatorService:
 
     async def _say(self) -> None:
         await self._replicas.say(self._about())
-        await asyncio.sleep(_SAYS_EVERY)
+        await asyncio.sleep(self._says_every)
 
     def _about(self) -> dict[str, object]:
         return {

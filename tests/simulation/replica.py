@@ -23,6 +23,9 @@ START_SECONDS = 30.0
 _STOP_SLACK = 40.0
 """What stopping may take beyond DRAIN_SECONDS: handing over (2 s), stores that answer late."""
 
+_SAYS_EVERY = 3600.0
+"""Seconds; each 20 would be half of all that happens in the hours in which nothing else does."""
+
 
 class Apps:
     """What the scenarios of a process share, since it is dear: applications, which keep no state but their
@@ -99,6 +102,7 @@ class Replica(Owner):
             ),
             transport=self._coze.transport(self),
             scan_seconds=self._scan_seconds,
+            says_every=_SAYS_EVERY,
         )
         async with open_resources(self.settings, world) as resources:
             self._app.state.resources = resources
