@@ -352,11 +352,12 @@ class Runner:
             else:
                 job.chat.recovered = True
                 return
-        text = "Coze has told nothing of this chat"
-        untold = cause or CozeApiError(text, logid=job.fold.logid, retryable=True)
-        if job.conversation_id is None:  # nowhere to look: it may have begun, and may have been paid for
-            untold.retryable = False
-        raise untold
+        # Where no conversation is known there is nowhere to look: it may have begun, and may be paid for.
+        raise cause or CozeApiError(
+            "Coze has told nothing of this chat",
+            logid=job.fold.logid,
+            retryable=job.conversation_id is not None,
+        )
 
     async def _find(self, job: Job) -> bool:
         """Looks for a chat at Coze whose id never reached us, by our own id in its ``meta_data``.

@@ -29,6 +29,7 @@ def test_starts_all_parts_twice_in_a_row_and_stop_leaves_nothing(checkout: Check
     assert f"playground http://127.0.0.1:{checkout.env['PORT']}/coze/playground" in out
     assert "Setting up" not in out
     assert checkout.health()["env"] == {
+        "CORS_ALLOW_ORIGINS": None,
         "HOST": "127.0.0.1",
         "PORT": checkout.env["PORT"],
         "WORKERS": "1",
