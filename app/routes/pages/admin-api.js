@@ -48,8 +48,10 @@ export class AdminApi {
   }
 
   async #call(method, path) {
+    const { signal } = this.credentials;
     const headers = headersOf({ headers: this.credentials.headers });
-    const response = await fetch(`${BASE}/coze/admin${path}`, { method, headers, cache: "no-store" }).catch((error) => {
+    const response = await fetch(`${BASE}/coze/admin${path}`, { method, headers, signal, cache: "no-store" }).catch((error) => {
+      if (signal.aborted) throw error;
       throw new CozeError({ code: "NETWORK", message: String(error?.message ?? error), retryable: true });
     });
     if (!response.ok) throw await CozeError.from(response);

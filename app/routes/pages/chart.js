@@ -30,7 +30,9 @@ export class UsageChart {
   paint() {
     this.#plot?.destroy();
     this.#plot = null;
-    if (!this.#report) return;
+    for (const name of ["legend", "usage-table"]) $(name).replaceChildren();
+    $("chart").hidden = $("legend").hidden = $("usage-details").hidden = true;
+    if (!this.#report) return say($("usage-note"), "plainText", { text: "" });
     const { from, to, total, rows } = this.#report;
     this.days = daysBetween(from, to);
     this.stacks = stacksOf(rows, this.#by, this.#measure, this.days);
@@ -40,10 +42,11 @@ export class UsageChart {
     $("chart").dataset.tValues = JSON.stringify(says);
     $("chart").setAttribute("aria-label", t("chartSays", says));
     $("chart").hidden = $("legend").hidden = $("usage-details").hidden = !rows.length;
-    if (!rows.length) return;
+    if (!rows.length) return undefined;
     this.#legend(null);
     this.#table();
     this.#draw();
+    return undefined;
   }
 
   #sayDays() {

@@ -34,6 +34,7 @@ class Console {
         this.refused = false;
         return result;
       } catch (error) {
+        if (error.name === "AbortError") return undefined; // somebody else sits here now
         this.refused = error.status === 401 || error.status === 403;
         if (error.status === 401 && (await this.credentials.ask(error))) continue;
         this.complain(error);

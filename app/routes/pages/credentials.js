@@ -6,7 +6,13 @@ export const BASE = location.pathname.replace(/\/coze\/(playground|console)\/?$/
 
 export class Credentials {
   #token = "";
+  #held = new AbortController();
   host = "";
+
+  /** Ends with these credentials: what was asked with them is nothing that the next ones may be shown. */
+  get signal() {
+    return this.#held.signal;
+  }
 
   get given() {
     return this.#token !== "";
@@ -59,6 +65,8 @@ export class Credentials {
   }
 
   #save() {
+    this.#held.abort();
+    this.#held = new AbortController();
     this.#token = $("token").value.trim();
     this.host = $("host").value.trim();
     $("token").value = ""; // from here on it is in one place
