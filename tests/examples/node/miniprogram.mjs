@@ -13,7 +13,7 @@ const until = async (condition) => {
 };
 
 cuts.push(2001, 1502); // the first connection breaks off, and the second
-await say("你好😀 [[sim:deltas=24;gap=0.02;reasoning=0]]");
+await say("你好😀 [[sim:deltas=24;gap=0.2;reasoning=0]]");
 told.first = page.data.turns[0];
 told.wrong = page.drawn.filter((text) => !told.first.answer.startsWith(text));
 told.pieces = page.drawn.length > 3;
