@@ -126,9 +126,10 @@ class ChatService:
         with self._arrival(identity, body, max_length or self._max_length) as place:
             payer = await self._rates.payer_of(session_id, identity.may_see)
             await self._rates.take("messages", *payer)
+            await self._usage.check_quota(*payer)
             await self._sessions.conversation_made(session_id)
             return await self._create(
-                identity, payer, place, session_id, body, request_id, idempotency_key, after, notes
+                identity, place, session_id, body, request_id, idempotency_key, after, notes
             )
 
     async def send_single(
@@ -152,11 +153,12 @@ class ChatService:
         with self._arrival(identity, body, max_length or self._max_length) as place:
             payer = Payer(identity.owner, user_key(identity.owner, who.user_id))
             await self._rates.take("messages", *payer)
+            await self._usage.check_quota(*payer)
             session_id = await self._sessions.create_single(
                 identity, who, idempotency_key, carries_files=carries_files(body), lasting=lasting
             )
             return await self._create(
-                identity, payer, place, session_id, body, request_id, idempotency_key, "", notes
+                identity, place, session_id, body, request_id, idempotency_key, "", notes
             )
 
     @contextlib.contextmanager
@@ -172,7 +174,6 @@ class ChatService:
     async def _create(
         self,
         identity: Identity,
-        payer: Payer,
         place: Place,
         session_id: str,
         body: SendMessage,
@@ -181,7 +182,6 @@ class ChatService:
         after: str,
         notes: Mapping[str, str],
     ) -> Started:
-        await self._usage.check_quota(*payer)
         draft = await self._drafts.of(identity, session_id, body, notes)
         key = idempotency_of(idempotency_key, body)
         return await self.enter(

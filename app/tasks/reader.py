@@ -85,7 +85,7 @@ class Reader:
         if self._over:
             raise StopAsyncIteration
         while True:
-            self._wakeup.clear()  # before looking: what comes meanwhile rings again
+            self._wakeup.clear()  # before looking: what comes meanwhile sets it again
             if self._log is None or self._log.state == "fenced":
                 self._attach()
             found = self._from_memory(self._log) if self._log is not None else await self._from_redis()

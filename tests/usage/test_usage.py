@@ -276,6 +276,18 @@ async def test_the_daily_quota_holds_over_replicas_and_says_when_it_begins_anew(
         assert (await report(one, group_by="user"))["rows"][0]["user_id"] == "saver"
 
 
+async def test_a_chat_without_a_session_that_the_quota_refuses_leaves_nothing(
+    redis: RedisServer, start_app: Callable[..., RunningApp]
+) -> None:
+    service = start_app(REDIS_URL=redis.url, COZE_DAILY_TOKEN_QUOTA="1")
+    body = {"model": "coze", "user": "spender", "messages": [{"role": "user", "content": "hello"}]}
+    async with open_client(service.base_url) as client:
+        assert (await client.post("/coze/openai/v1/chat/completions", json=body)).status_code == 200
+        before = {key for key in redis.key_names() if ":session:" in key}
+        assert (await client.post("/coze/openai/v1/chat/completions", json=body)).status_code == 429
+        assert {key for key in redis.key_names() if ":session:" in key} == before
+
+
 @pytest.mark.parametrize(("users", "status"), [(9000, 200), (11_000, 400)])
 async def test_a_report_has_as_many_rows_as_may_be_and_is_refused_with_more(
     redis: RedisServer, start_app: Callable[..., RunningApp], users: int, status: int
