@@ -111,7 +111,7 @@ class Book:
         self.violations: list[Violation] = []
         self.losses: list[Loss] = []
         self.troubles: list[tuple[float, float, str]] = []
-        """(from, until, kind): redis, replica, coze, odd; spoiled and evicted, which excuse nothing."""
+        """(from, until, kind): redis, replica, coze, odd; spoiled, evicted and late, which excuse nothing."""
         self.evicted: dict[str, float] = {}
         """Chats whose run Redis threw away while a process was at work on them, and when."""
         self.erased: dict[tuple[str, str], float] = {}

@@ -17,7 +17,7 @@ from tests.simulation.clock import Owner, later
 from tests.simulation.exchange import Broken, Exchange, Request
 from tests.simulation.spoiling import Spoiler
 
-FAULTS: Final = ("refuse", "lost", "cut", "stall", "bad_gateway", "slow", "refusal", "spoiled")
+FAULTS: Final = ("refuse", "lost", "cut", "stall", "bad_gateway", "slow", "late", "refusal", "spoiled")
 """refuse: no connection. lost: the request arrives, its answer breaks off before the first byte. cut: after
 some bytes. stall: silence after some bytes, for minutes. bad_gateway: a 502 that did not reach Coze. refusal:
 Coze says no and does nothing, where a stream was asked for by the first event of one. spoiled: see
@@ -95,8 +95,8 @@ class CozeNetwork:
         if fault == "lost":
             later(self.dice.uniform(0.0, 0.5), exchange.break_off)
         try:
-            if fault == "slow":
-                await asyncio.sleep(self.dice.uniform(0.5, 5.0))
+            if fault in ("slow", "late"):  # late: no call of ours has given up by then
+                await asyncio.sleep(self.dice.uniform(0.5, 5.0 if fault == "slow" else 3.5))
             status, answered = await asyncio.shield(exchange.head)
         except Broken:
             raise httpx.ReadError("the connection broke") from None

@@ -163,7 +163,7 @@ class Faults:
 
     async def coze_weather(self, kind: str, chance: float, seconds: float, path: str = "") -> None:
         weather = coze_network.Weather(kind, chance, path)
-        trouble = "spoiled" if kind == "spoiled" else "coze"  # that excuses nothing
+        trouble = kind if kind in ("spoiled", "late") else "coze"  # those two excuse nothing
         self._note(f"coze_{kind}", trouble, seconds + (120.0 if kind == "stall" else 0.0))
         self._coze.weather.append(weather)
         await self._pass(seconds)

@@ -217,6 +217,24 @@ def _hours_away(draft: Draft) -> Scenario:
     return draft.finish(seconds + 60.0)
 
 
+def _beginnings(draft: Draft) -> Scenario:
+    """First messages come while Coze is still making their session's conversation, at any replica."""
+    draft.configure()
+    draft.open_sessions(draft.dice.randrange(4, 7))
+    if draft.maybe(0.8):
+        kind = draft.dice.choice(("late", "late", "late", "slow", "lost", "bad_gateway"))
+        seconds = round(draft.dice.uniform(1.0, 4.0), 1)
+        draft.add(0.0, "coze_weather", kind=kind, chance=0.9, seconds=seconds, path="/v1/conversation")
+    for number, (session, _, _) in enumerate(draft.sessions):
+        opened = 0.1 + 0.2 * number
+        for _ in range(draft.dice.randint(1, 3)):
+            draft.send(opened + draft.dice.uniform(0.05, 3.0), session=session)
+        draft.send(draft.dice.uniform(12.0, 25.0), session=session, on_busy="enqueue")
+    if draft.maybe(0.4):
+        getattr(draft, f"{draft.dice.choice(('replica', 'redis'))}_fault")(draft.dice.uniform(0.1, 4.0))
+    return draft.finish(60.0)
+
+
 KINDS: Final[dict[str, tuple[int, Callable[[Draft], Scenario]]]] = {
     "calm": (10, _calm),
     "replicas": (18, _faulty("replica")),
@@ -232,6 +250,7 @@ KINDS: Final[dict[str, tuple[int, Callable[[Draft], Scenario]]]] = {
     "shutdown": (3, _shutdown),
     "refused_start": (2, _refused_start),
     "hours_away": (1, _hours_away),
+    "beginnings": (5, _beginnings),
 }
 
 

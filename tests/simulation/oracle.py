@@ -59,6 +59,7 @@ it was over by then, waited (in the queue or for tools), or if its owner was tro
 crash before the answer to the POST leaves the client unsure: it has no chat that could be lost."""
 
 _AFTER: Final = 2.0
+_TROUBLES: Final = ("redis", "replica", "coze", "odd")
 _ESSENCE: Final = ("chat_id", "session_id", "status", "content", "reasoning_content", "follow_up_questions")
 _NEXT: Final = "[[sim:deltas=2;gap=0.1;reasoning=0;followups=0]] and now?"
 
@@ -308,7 +309,12 @@ class Oracle:
             return  # its POST never arrived
         if self._book.troubled("odd", since=chat.sent_at, until=end):
             return
-        unknown = chat.session.single  # its conversation may be: then nobody can look for it at Coze
+        # Nobody can look for it at Coze while its conversation is not known: that of a single chat, and one
+        # that could not be made when its session was opened.
+        unknown = chat.session.single or (
+            "coze_chat_id" not in last.record["metadata"]
+            and self._book.troubled("coze", since=chat.session.opened_at, until=chat.sent_at)
+        )
         if unknown and self._book.troubled("coze", since=chat.sent_at, until=end):
             return
         if unknown and "cut=" in chat.message and "coze_chat_id" not in last.record["metadata"]:
@@ -432,7 +438,7 @@ class Oracle:
         if posted != sorted(posted) and not self._book.losses and not thrown:
             self._book.violated("order", f"{session.label}: {[label for _, label in posted]} at Coze")
         spoken = {c.conversation_id for chat in session.chats for c in self._coze_chats(chat)}
-        if len(spoken) > 1 and not self._book.troubled(since=session.opened_at):
+        if len(spoken) > 1 and not self._book.troubled(*_TROUBLES, since=session.opened_at):
             self._book.violated("conversation", f"{session.label}: spoken in {len(spoken)} conversations")
 
     # -- usage, limits -----------------------------------------------------------------------------------
