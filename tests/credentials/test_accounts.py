@@ -66,6 +66,7 @@ async def test_a_mark_survives_reordering_and_a_new_token_in_the_same_place(tick
     [
         limited(4013),
         limited(None, retry_after=30),
+        limited(777123456),
         CozeQuotaExhausted(coze_code=4028, maybe_started=False),
     ],
 )
@@ -82,6 +83,14 @@ async def test_after_a_limit_new_conversations_go_elsewhere_and_old_ones_stay(
     assert [state["state"] for state in accounts.states()] == ["cooling", "ready"]
     ticks.now = 601
     assert "a" in [await accounts.named("").bearer(None) for _ in range(2)]
+
+
+async def test_the_limit_of_a_bot_is_no_limit_of_the_credential(ticks: Ticks) -> None:
+    accounts = accounts_of("a", "b", ticks=ticks)
+    mine = accounts.named("")
+    assert await mine.bearer(None) == "a"
+    assert mine.call_failed(limited(4008)) is False
+    assert [state["state"] for state in accounts.states()] == ["ready", "ready"]
 
 
 async def test_what_is_not_begun_yet_moves_at_once(ticks: Ticks) -> None:

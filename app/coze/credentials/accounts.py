@@ -13,6 +13,7 @@ from typing import Final
 
 from loguru import logger
 
+from app.coze.codes import CODES
 from app.coze.credentials.sources import TokenSource
 from app.exceptions import CozeRateLimited, UpstreamError
 
@@ -101,7 +102,8 @@ class Accounts:
     def cool_if_limited(self, account: Account, error: UpstreamError) -> bool:
         """Whether the failure sent the account into a cool-down."""
         code = error.coze_code
-        if code not in _ACCOUNT_LIMITS and not (code is None and isinstance(error, CozeRateLimited)):
+        # A 429 is about whoever asks, unless its code is known and says otherwise.
+        if code not in _ACCOUNT_LIMITS and not (isinstance(error, CozeRateLimited) and code not in CODES):
             return False
         self.cool(account, min(float(error.retry_after or 60), _LONGEST_COOL_DOWN), code)
         return True
