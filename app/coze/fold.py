@@ -164,12 +164,25 @@ class Fold:
                 answer.content_type = message["content_type"]
         self._follow_ups = list(snapshot.get("follow_up_questions") or [])
 
+    def lacks_answer(self, messages: list[Message], chat: ChatState) -> bool:
+        """Whether Coze calls the chat completed, but neither its list nor what was heard has all of it.
+
+        The list can lag behind the chat. Where nothing was heard of an answer, there may be none: then it
+        counts what Coze says to have written, and that its list is empty of anything else, too.
+        """
+        if chat.status != "completed" or any(message.type == "answer" for message in messages):
+            return False
+        if self._answers:
+            return not all(answer.complete for answer in self._answers.values())
+        return not messages and chat.usage is not None and bool(chat.usage.output_count)
+
     def adopt(self, messages: list[Message], chat: ChatState) -> list[bytes]:
         """Takes Coze's stored answer and state over what was folded (repair after a cut).
 
         What was folded of a message stays where the stored one is empty there, and so does everything where
-        Coze stored no answer at all. An error that the stream brought stays. Returns the frames for readers:
-        what a stream would have brought, and a snapshot where they have what is not in the stored answer.
+        Coze stored no answer at all (see ``lacks_answer``). An error that the stream brought stays. Returns
+        the frames for readers: what a stream would have brought, and a snapshot where they have what is not
+        in the stored answer.
         """
         self.reader.halves.clear()  # what is stored has them whole
         self._adopt_chat(chat)
@@ -180,12 +193,6 @@ class Fold:
             for message in messages:
                 if message.type == "follow_up":
                     self._add_follow_up(message.content)
-        if (
-            self.reader.has_gap
-            and not stored
-            and not all(answer.complete for answer in self._answers.values())
-        ):
-            self._fail(CozeApiError("A part of Coze's answer could not be read", logid=self.logid))
         news = self._adopt_answers(stored) if stored else []
         if news is None or self._follow_ups[: len(asked)] != asked:
             news, asked = [self.snapshot_frame()], self._follow_ups

@@ -314,22 +314,29 @@ class Runner:
             self._coze_of(job).credential,
         )
 
-    async def _poll(self, job: Job) -> None:
-        conversation, chat_id = job.fold.conversation_id or "", job.fold.coze_chat_id or ""
+    async def _poll(self, job: Job) -> bool:
+        """Waits for the chat's end at Coze and takes over what Coze has stored. False: that has no answer yet
+        (``Fold.lacks_answer``), and nothing is over."""
+        fold = job.fold
+        conversation, chat_id = fold.conversation_id or "", fold.coze_chat_id or ""
         chat = await self._coze_of(job).poll_chat(conversation, chat_id)
         messages = []
         if chat.status in ("completed", "canceled"):
             messages = await self._coze_of(job).stored_answer(conversation, chat_id)
-        job.fold.logid = chat.logid or job.fold.logid
-        self._writer.append(job.log, job.fold.adopt(messages, chat))
+        fold.logid = chat.logid or fold.logid
+        if fold.lacks_answer(messages, chat):
+            fold.usage = chat.usage or fold.usage  # it is paid for, whether the answer is found or not
+            return False
+        self._writer.append(job.log, fold.adopt(messages, chat))
+        return True
 
     # -- repair ----------------------------------------------------------------------------------------
 
     async def _repair(self, job: Job, cause: UpstreamError | None) -> None:
         """A stream that ended without a terminal event is a cut stream: Coze's stored answer decides.
 
-        Goes on until the chat's deadline: only when Coze itself has failed does the chat fail. One that Coze
-        does not know is asked for a few times more, since what its stream has named may not be stored yet.
+        Goes on until the chat's deadline: only when Coze itself has failed does the chat fail. What Coze does
+        not know, chat or answer, is asked for a few times more, since it may not be stored yet.
         """
         if not job.keeps_history:
             raise cause or CozeApiError(
@@ -339,19 +346,26 @@ class Runner:
             )
         why = cause.message if cause is not None else "taken over" if job.start.at_coze else "no end"
         logger.warning("repairing chat {}: {}", job.chat.chat_id, why)
+        missed = 0
         for attempt in itertools.count():
             try:
                 if not job.ids_known and not await self._find(job):
                     break
-                await self._poll(job)
+                if await self._poll(job):
+                    job.chat.recovered = True
+                    return
+                missing: UpstreamError = CozeApiError(
+                    "Coze has completed this chat and shows no answer, and what was streamed may not be all",
+                    logid=job.fold.logid,
+                )
             except UpstreamError as error:
-                not_there_yet = error.coze_code in NOT_FOUND and attempt < _SEARCH_TRIES
-                if not error.retryable and not not_there_yet:
+                if not error.retryable and error.coze_code not in NOT_FOUND:
                     raise
-                await asyncio.sleep(_REPAIR_PAUSE[min(attempt, len(_REPAIR_PAUSE) - 1)])
-            else:
-                job.chat.recovered = True
-                return
+                missing = error
+            missed += not missing.retryable
+            if missed > _SEARCH_TRIES:
+                raise missing
+            await asyncio.sleep(_REPAIR_PAUSE[min(attempt, len(_REPAIR_PAUSE) - 1)])
         # Where no conversation is known there is nowhere to look: it may have begun, and may be paid for.
         raise cause or CozeApiError(
             "Coze has told nothing of this chat",
@@ -394,9 +408,9 @@ class Runner:
         if await self.cancel_at_coze(job) == "completed":
             with contextlib.suppress(UpstreamError, TimeoutError):
                 async with asyncio.timeout(_CANCEL_SECONDS):
-                    await self._poll(job)
-                    job.chat.recovered = True
-                    return
+                    if await self._poll(job):
+                        job.chat.recovered = True
+                        return
         fold.status, fold.error, fold.final_data = "canceled", None, None
 
     async def cancel_at_coze(self, job: Job) -> str:

@@ -203,8 +203,8 @@ class RunningChats:
             await self._sessions.renew_index(session)
 
     async def record_conversation(self, session: SessionRecord, job: Job | None = None) -> None:
-        """Writes down whose the session's conversation is, for the first time and about once a day after
-        that: whoever is shown its id can come back with it.
+        """Writes down whose the session's conversation is, for the first time and then now and again (see
+        ``ConversationStore.is_due``): whoever is shown its id can come back with it.
         ``job``: a chat that has just ended in it, with which Coze may have made it."""
         if not self._conversations.is_due(session):
             return

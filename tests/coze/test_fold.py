@@ -1,6 +1,7 @@
 """From events to an answer."""
 
 import json
+from typing import Final
 
 import pytest
 
@@ -332,10 +333,37 @@ def test_a_half_character_of_an_answer_that_is_broken_off_is_told_once() -> None
 
 
 def test_an_empty_list_does_not_wipe_what_was_heard() -> None:
-    fold, _ = fold_of(event(DELTA, message("answer", "half")))
+    heard = event(MESSAGE, message("answer", "whole"))
+    fold, _ = fold_of(heard)
     fold.adopt([], state("completed"))
 
-    assert (fold.status, fold.content()) == ("completed", "half")
+    assert (fold.status, fold.content()) == ("completed", "whole")
+
+
+_SPENT: Final = {"token_count": 30, "input_count": 20, "output_count": 10}
+_PLUGIN: Final = Message(id="f", type="function_call", content="{}")
+
+
+@pytest.mark.parametrize(
+    ("heard", "listed", "usage", "lacks"),
+    [
+        pytest.param(DELTA, [], None, True, id="half of it was heard, nothing is stored"),
+        pytest.param(DELTA, [_PLUGIN], None, True, id="half of it was heard, only the machinery is stored"),
+        pytest.param(DELTA, [stored("half and half")], None, False, id="half of it was heard, all is stored"),
+        pytest.param(MESSAGE, [], _SPENT, False, id="all of it was heard"),
+        pytest.param(b"", [], _SPENT, True, id="nothing was heard, and Coze has written something"),
+        pytest.param(b"", [_PLUGIN], _SPENT, False, id="nothing was heard, and it was no answer"),
+        pytest.param(b"", [], {**_SPENT, "output_count": 0}, False, id="Coze has written nothing"),
+        pytest.param(b"", [], None, False, id="nobody knows whether it has"),
+    ],
+)
+def test_a_completed_chat_lacks_its_answer_while_coze_has_not_stored_it(
+    heard: bytes, listed: list[Message], usage: dict[str, int] | None, lacks: bool
+) -> None:
+    fold, _ = fold_of(*([event(heard, message("answer", "half"))] if heard else []))
+
+    assert fold.lacks_answer(listed, state("completed", usage=usage)) is lacks
+    assert not fold.lacks_answer(listed, state("failed", usage=usage))
 
 
 def test_stored_reasoning_wins_over_what_was_heard_of_it() -> None:

@@ -117,6 +117,22 @@ async def test_what_repair_finds_is_told_by_the_rule(cut: int, stored: str, each
     check(await read_again(each_client, chat), chat)
 
 
+@pytest.mark.parametrize("cut", [700, 1500])
+async def test_a_part_of_an_answer_is_never_called_completed(cut: int, client: Client) -> None:
+    """Coze says that it has completed the chat, and never shows the answer."""
+    knobs = f"{BRIEF};text=One two three four;deltas=4;cut={cut};empty_list=999"
+    events, chat = await read(client, f"[[sim:{knobs}]] hello")
+    assert (chat["status"], chat["error"]["code"], chat["error"]["retryable"]) == (
+        "failed",
+        "COZE_API_ERROR",
+        False,
+    )
+    assert "shows no answer" in chat["error"]["message"]
+    assert "One two three four".startswith(chat["content"])
+    assert chat["usage"]["output_count"] > 0
+    check(events, chat)
+
+
 async def test_repair_goes_on_where_the_stream_was_cut(client: Client) -> None:
     events, _ = await read(client, f"[[sim:{BRIEF};text=One two three four;deltas=4;cut=1500]] hello")
     deltas = [event.json()["content"] for event in events if event.event == "conversation.message.delta"]

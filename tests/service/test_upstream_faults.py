@@ -86,6 +86,8 @@ REPAIRED = {
     "a stream without its end": "no_terminal",
     "a silence longer than allowed": "stall=2:1.6;deltas=5",
     "a list that is empty at first": "cut=2500;empty_list=1",
+    "a list that is empty for long": "cut=2500;empty_list=8",
+    "a list that is empty for long, and a cut before the answer": "cut=700;empty_list=8",
     "a chat that is not found at first": "cut=2500;not_found=2",
 }
 
