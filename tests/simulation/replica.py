@@ -110,9 +110,13 @@ class Replica(Owner):
             self._ready.set()
             await self._leave.wait()
             await resources.shutdown.drain()
-            for exchange in list(self._serving):  # the server waits for open streams, which say goodbye
+            # The server waits for open streams, which say goodbye, and cancels what is left then.
+            serving = [exchange.task for exchange in self._serving]
+            if serving:
                 with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await asyncio.wait({exchange.task}, timeout=5.0)
+                    await asyncio.wait(serving, timeout=5.0)
+            for task in serving:
+                task.cancel()
 
     async def stop(self, *, again_after: float | None = None) -> bool:
         """SIGTERM, and a second one ``again_after`` seconds later. False: it did not end in its time."""
