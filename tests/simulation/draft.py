@@ -104,6 +104,7 @@ class Draft:
                         "status_lag=3",
                         "empty_list=1",
                         f"cut={dice.randrange(1, 4000)}",
+                        f"cut={dice.randrange(1, 4000)};empty_list={dice.choice((2, 8, 99))}",
                         "stall=1:15",
                         "plugin=1",
                         "cancel_lag=3",

@@ -296,8 +296,9 @@ class Oracle:
             any(c.status == "failed" or c.knobs.fail for c in at_coze)
             or "fail=" in chat.message
             or "http=" in chat.message
+            or "empty_list=99" in chat.message
         ):
-            return  # Coze said so
+            return  # Coze said so, or never showed its answer
         end = chat.settled_at or last.at
         if code == "COZE_TIMEOUT" and end - chat.sent_at >= self._settings.chat_timeout - 1.0:
             return
