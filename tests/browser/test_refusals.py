@@ -3,14 +3,16 @@ language."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from coze_simulator.auth_server import RunningAuth
 from tests.security.helpers import ALICE
-from tests.support import Client, ServiceProcess, error_of, open_client
+from tests.support import Client, ServiceProcess, SimControl, error_of, open_client
 
 from .conftest import OpenTab
-from .support import Tab
+from .support import Proxy, Tab
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -101,18 +103,19 @@ async def test_a_failure_of_coze_shows_its_code_and_logid_in_the_language_of_the
     await shown("zh-CN")
 
 
-async def test_a_refusal_by_coze_before_there_is_a_chat_shows_the_same_beside_the_message(
-    tab: Tab, api: Client
+@pytest.mark.parametrize("language", ["zh-CN", "en-GB"])
+async def test_what_coze_refuses_beside_an_answer_is_said_below_it_with_code_and_logid(
+    proxy: Proxy, open_tab: OpenTab, simulator: SimControl, language: str
 ) -> None:
+    tab = await open_tab(proxy.base_url, locale=language)
     tab.may_fail = True
     await tab.ask("hello")
     await tab.ended()
-    await tab.ask("[[sim:http=503;http_body=html]] and now?")
-    await tab.ended("failed")
-    chats = (await api.session((await tab.memory())["session"]))["chat_history"]
-    error = max(chats, key=lambda each: each["created_at"])["error"]
-    text = await problem(tab)
-    assert error["code"] in text
-    await tab.page.click("#language")
-    assert await problem(tab) != text
-    assert error["code"] in await problem(tab)
+    simulator.knob(path="*/feedback", fail=4101)
+    await tab.page.click("[data-t-label=like]")
+    await tab.page.wait_for_selector("#connection[data-kind=bad]:not(:empty)")
+    said = await tab.page.inner_text("#connection")
+    for part in ("COZE_API_ERROR", "Coze 4101", FAILED[language]):
+        assert part in said
+    assert re.search(r"logid \w{20}", said)
+    assert await tab.page.get_attribute("[data-t-label=like]", "aria-pressed") == "false"
