@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
+from coze_simulator.auth_server import RunningAuth, running_auth
 from tests.faults.support import start_all
 from tests.support import Client, RedisServer, ServiceProcess, SimControl, open_client, service_process
 
@@ -49,6 +50,36 @@ def _replicas(shared_redis: RedisServer, shared_simulator: SimControl) -> Iterat
         yield [stack.enter_context(service_process(values, start=False)) for _ in range(2)]
 
 
+@pytest.fixture(scope="session")
+def auth() -> Iterator[RunningAuth]:
+    with running_auth() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _secured(
+    shared_redis: RedisServer, shared_simulator: SimControl, auth: RunningAuth
+) -> Iterator[ServiceProcess]:
+    values = {
+        "REDIS_URL": shared_redis.url,
+        "COZE_API_URL": shared_simulator.chat_url,
+        "ENABLE_AUTH": "true",
+        "ENABLE_PLAYGROUND": "true",
+        "HTY_VERIFY_URL": auth.verify_url,
+        "RATE_LIMIT_MESSAGES_PER_MINUTE": "0",
+        "RATE_LIMIT_SESSIONS_PER_MINUTE": "0",
+        "COZE_MAX_SESSIONS_PER_USER": "100",
+    }
+    with service_process(values) as process:
+        yield process
+
+
+@pytest.fixture
+def secured(redis: RedisServer, simulator: SimControl, _secured: ServiceProcess) -> ServiceProcess:
+    """A service that asks who calls, with ``auth`` as its judge."""
+    return _secured
+
+
 @pytest.fixture
 def replica(redis: RedisServer, simulator: SimControl, _replicas: list[ServiceProcess]) -> ServiceProcess:
     """The one in front, unless a test changes that."""
@@ -79,7 +110,7 @@ async def open_tab(browser: Browser) -> AsyncIterator[OpenTab]:
 
     async def start(base_url: str, page: str = "playground", **options: Any) -> Tab:
         context = await browser.new_context(**{"locale": "en-GB"} | options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)  # bounds what hangs: a busy machine is slow
         tab = Tab(await context.new_page(), context, f"{base_url}/coze/{page}")
         tabs.append(tab)
         await tab.open()

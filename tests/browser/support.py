@@ -193,7 +193,7 @@ class Tab:
     async def ended(self, status: str = "completed") -> None:
         """The newest answer is over, and how."""
         selector = "#turns > .turn:last-child:not([data-status=running])"
-        await self.page.wait_for_selector(selector, timeout=15_000)
+        await self.page.wait_for_selector(selector)
         assert await self.page.get_attribute(selector, "data-status") == status, await self.problem()
 
     async def streaming(self, characters: int = 40) -> None:
@@ -217,6 +217,12 @@ class Tab:
             "JSON.parse(sessionStorage.getItem('coze-playground'))"
         )
         return kept
+
+    async def sign_in(self, headers: dict[str, str]) -> None:
+        """In the dialog for credentials, which is open."""
+        await self.page.fill("#token", headers["HtySudoerToken"])
+        await self.page.fill("#host", headers["HtyHost"])
+        await self.page.click("#credentials-form [type=submit]")
 
     async def fits(self) -> None:
         """Nothing is wider than the window."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Request
 
-from coze_simulator.auth_server import RunningAuth, running_auth
+from coze_simulator.auth_server import RunningAuth
 from tests.security.helpers import ADMIN, ADMIN_ELSEWHERE, ALICE, ALICE_ELSEWHERE, Who
 from tests.support import (
     Client,
@@ -21,36 +21,12 @@ from tests.support import (
     SimControl,
     data_of,
     open_client,
-    service_process,
 )
 
 from .conftest import OpenTab
 from .support import Tab
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-@pytest.fixture(scope="session")
-def _auth() -> Iterator[RunningAuth]:
-    with running_auth() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def _secured(
-    shared_redis: RedisServer, shared_simulator: SimControl, _auth: RunningAuth
-) -> Iterator[ServiceProcess]:
-    values = {
-        "REDIS_URL": shared_redis.url,
-        "COZE_API_URL": shared_simulator.chat_url,
-        "ENABLE_AUTH": "true",
-        "HTY_VERIFY_URL": _auth.verify_url,
-        "RATE_LIMIT_MESSAGES_PER_MINUTE": "0",
-        "RATE_LIMIT_SESSIONS_PER_MINUTE": "0",
-        "COZE_MAX_SESSIONS_PER_USER": "100",
-    }
-    with service_process(values) as process:
-        yield process
 
 
 @dataclass
@@ -75,23 +51,17 @@ class Office:
 
     async def console(self, who: Who = ADMIN, **options: Any) -> Tab:
         tab = await self.page(**options)
-        await sign_in(tab, who.headers(self.auth))
+        await tab.sign_in(who.headers(self.auth))
         await tab.page.wait_for_selector("[data-tile=running]")
         return tab
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def office(
-    redis: RedisServer, simulator: SimControl, _secured: ServiceProcess, _auth: RunningAuth, open_tab: OpenTab
+    redis: RedisServer, simulator: SimControl, secured: ServiceProcess, auth: RunningAuth, open_tab: OpenTab
 ) -> AsyncIterator[Office]:
     async with AsyncExitStack() as stack:
-        yield Office(_secured.base_url, _auth, open_tab, stack)
-
-
-async def sign_in(tab: Tab, headers: dict[str, str]) -> None:
-    await tab.page.fill("#token", headers["HtySudoerToken"])
-    await tab.page.fill("#host", headers["HtyHost"])
-    await tab.page.click("#credentials-form [type=submit]")
+        yield Office(secured.base_url, auth, open_tab, stack)
 
 
 async def look_up(tab: Tab, session_id: str) -> None:
@@ -126,7 +96,7 @@ async def test_the_token_is_in_memory_alone_and_goes_to_the_admin_s_routes_alone
         seen.append(request)
 
     tab.context.on("request", see)
-    await sign_in(tab, headers)
+    await tab.sign_in(headers)
     await tab.page.wait_for_selector("[data-tile=running]")
     await tab.page.select_option("#stacked-by", "user")
     await tab.page.click("#language")
@@ -152,11 +122,11 @@ async def test_the_token_is_in_memory_alone_and_goes_to_the_admin_s_routes_alone
 
 async def test_who_is_no_admin_is_told_so_and_shown_nothing(office: Office) -> None:
     tab = await office.page()
-    await sign_in(tab, ALICE.headers(office.auth))
+    await tab.sign_in(ALICE.headers(office.auth))
     await says(tab, "AUTH_FORBIDDEN", "bad")
     assert await tab.page.locator("[data-tile], tbody tr, #legend li").count() == 0
     await tab.page.click("#show-credentials")
-    await sign_in(tab, ADMIN.headers(office.auth))
+    await tab.sign_in(ADMIN.headers(office.auth))
     await tab.page.wait_for_selector("[data-tile=running]")
 
 
@@ -272,10 +242,10 @@ async def test_the_admin_of_another_root_finds_nothing_and_reaches_nothing(offic
     assert data_of(await alice.result(chat_id))["status"] == "processing"
     # Another admin at the same desk sees nothing that was shown before.
     await tab.page.click("#show-credentials")
-    await sign_in(tab, ADMIN.headers(office.auth))
+    await tab.sign_in(ADMIN.headers(office.auth))
     await tab.page.wait_for_selector("#failures tbody tr:has-text('4101')")
     await tab.page.click("#show-credentials")
-    await sign_in(tab, ALICE.headers(office.auth))
+    await tab.sign_in(ALICE.headers(office.auth))
     await says(tab, "AUTH_FORBIDDEN", "bad")
     assert await tab.page.locator("[data-tile], tbody tr, #legend li").count() == 0
     await alice.post(f"/coze/chats/{chat_id}/cancel")

@@ -88,7 +88,17 @@ async def test_a_session_is_found_by_its_title_and_can_be_renamed(tab: Tab, api:
     await page.wait_for_selector("[data-session]:has-text('a trip to Hangzhou')")
     await page.fill("#search", "RICE")
     await page.wait_for_function("() => document.querySelectorAll('[data-session]').length === 1")
+    assert "how to cook rice" in await page.inner_text("[data-session]")
+    assert await page.inner_text("#session-note") == ""
+    await page.fill("#search", "Hangzhou rice")
+    await page.wait_for_function("() => !document.querySelector('[data-session]')")
+    assert await page.inner_text("#session-note") == "No session fits."
+    await page.click("#language")
+    assert await page.inner_text("#session-note") == "没有符合的会话。"
+    await page.click("#language")
     await page.fill("#search", "")
+    await page.wait_for_function("() => document.querySelectorAll('[data-session]').length === 2")
+    assert await page.inner_text("#session-note") == ""
     await page.click("#rename-session")
     await page.fill("#rename-title", "dinner")
     await page.click("#rename-form [type=submit]")

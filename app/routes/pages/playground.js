@@ -310,8 +310,6 @@ export class Playground {
     on("attach", "click", () => $("file").click());
     on("file", "change", (event) => (void this.files.add(event.target.files), (event.target.value = "")));
     on("message", "paste", (event) => this.take(event, event.clipboardData));
-    on("main", "dragover", (event) => event.preventDefault());
-    on("main", "drop", (event) => this.take(event, event.dataTransfer));
     new ResizeObserver(() => this.chats.resized()).observe($("scroller"));
     new ResizeObserver(() => this.chats.scroll()).observe($("turns")); // formulas and colours come later
     on("end-session", "click", () => $("end-dialog").showModal());
@@ -335,6 +333,9 @@ export class Playground {
       if (button) void copyText(button.closest(".code").querySelector("code").textContent, button);
     });
     document.addEventListener("keydown", (event) => this.key(event));
+    // Anywhere: what is dropped where nobody takes it, the browser opens in place of the page.
+    document.addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
+    document.addEventListener("drop", (event) => this.take(event, event.dataTransfer));
   }
 
   messageKey(event) {
