@@ -29,7 +29,8 @@ from app.tasks.job import GiveUp, Job
 from app.utils.signals import interrupt_when, until
 
 _BUSY_SECONDS: Final = 10.0
-"""How long a 4016 is retried: no chat of ours runs in the conversation, so one is just being cancelled."""
+"""How long a 4016 is retried: no other chat of the session runs, so one is just being cancelled, or another
+session speaks in the same conversation."""
 _BUSY_PAUSE: Final = 0.25
 """Seconds before it is asked again; twice as long each time, since nearly always the first try is enough."""
 _LONGEST_BUSY_PAUSE: Final = 2.0
