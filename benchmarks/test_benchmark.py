@@ -228,7 +228,8 @@ def test_each_delta_has_as_much_text_as_was_asked_for(n: int, chars: int) -> Non
 
 def test_a_fixed_part_and_a_slope_are_told_apart() -> None:
     fixed, slope = fit([[1, 10], [1, 60], [1, 100]], [30, 130, 210])
-    assert (fixed, slope) == (pytest.approx(10), pytest.approx(2))
+    assert fixed == pytest.approx(10)
+    assert slope == pytest.approx(2)
 
 
 def test_measurements_that_say_the_same_are_refused() -> None:
