@@ -145,9 +145,9 @@ def main() -> int:
                 shutil.copy(log, parsed.keep_logs)
         shutil.rmtree(directory, ignore_errors=True)
     found = as_json(results, parsed.rounds, load)
-    print("\n" + report.terminal(found))
     if not parsed.quick and not parsed.no_save:
-        save(found)
+        save(found)  # first: a run may have taken an hour
+    print("\n" + report.terminal(found))
     failed = missed(results, quick=parsed.quick)
     for check in failed:
         print(f"MISSED  {check.number}: {check.text}: {check.value:.3g}, limit {check.sign} {check.limit:g}")
