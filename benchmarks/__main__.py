@@ -16,7 +16,7 @@ from typing import Any, Final
 from benchmarks import plot, report
 from benchmarks.bench import Bench
 from benchmarks.options import Options
-from benchmarks.parts import flat, latency, memory, reads, store, streams, whole
+from benchmarks.parts import capacity, capacity_check, flat, latency, memory, reads, store, streams, whole
 from benchmarks.processes import ROOT, raise_file_limit
 from benchmarks.profiling import profile
 from benchmarks.results import Check, Results, as_json
@@ -34,13 +34,18 @@ PARTS: Final[dict[str, Part]] = {
     "flat": flat.flat,
     "memory": memory.memory,
     "redis": store.store,
+    "capacity": capacity.capacity,
 }
+NAMED_ONLY: Final[dict[str, Part]] = {"capacity-check": capacity_check.capacity_check}
+"""Parts that run only where they are named."""
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./run-bench.sh", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="20 at once only, half a minute")
-    parser.add_argument("--only", default="", help="parts, with commas between: " + ", ".join(PARTS))
+    parser.add_argument(
+        "--only", default="", help="parts, with commas between: " + ", ".join([*PARTS, *NAMED_ONLY])
+    )
     parser.add_argument("--rounds", type=int, default=0, help="interleaved rounds (5; quick: 3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="that a round is to take (3)")
     parser.add_argument("--minutes", type=float, default=1.0, help="of churn in the memory part (1)")
@@ -59,7 +64,7 @@ def parse() -> argparse.Namespace:
     parsed = parser.parse_args()
     parsed.rounds = parsed.rounds or (3 if parsed.quick else 5)
     parsed.parts = [name for name in parsed.only.split(",") if name] or list(PARTS)
-    if unknown := set(parsed.parts) - set(PARTS):
+    if unknown := set(parsed.parts) - {*PARTS, *NAMED_ONLY}:
         parser.error(f"no such part: {', '.join(unknown)}")
     return parsed
 
@@ -75,7 +80,11 @@ def run(parsed: argparse.Namespace, directory: Path) -> dict[str, Results]:
         messages=parsed.messages,
         sessions=parsed.sessions,
     )
-    parts = {"quick": streams.quick} if parsed.quick else {name: PARTS[name] for name in parsed.parts}
+    parts = (
+        {"quick": streams.quick}
+        if parsed.quick
+        else {name: (PARTS | NAMED_ONLY)[name] for name in parsed.parts}
+    )
     found = {name: Results() for name in parts}
     with Bench(directory, tree=parsed.tree.resolve(), save=not parsed.no_save) as bench:
         for name, part in parts.items():
@@ -97,7 +106,7 @@ def save(found: dict[str, Any]) -> None:
     latest = report.RESULTS / "latest.json"
     if latest.exists():
         parts = json.loads(latest.read_text())["parts"] | found["parts"]
-        found = found | {"parts": {name: parts[name] for name in PARTS if name in parts}}
+        found = found | {"parts": {name: parts[name] for name in PARTS | NAMED_ONLY if name in parts}}
     latest.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     (report.RESULTS / "table.md").write_text(report.markdown(found))
     (report.RESULTS / "latest.svg").write_text(plot.svg(found))
@@ -136,9 +145,9 @@ def main() -> int:
                 shutil.copy(log, parsed.keep_logs)
         shutil.rmtree(directory, ignore_errors=True)
     found = as_json(results, parsed.rounds, load)
-    print("\n" + report.terminal(found))
     if not parsed.quick and not parsed.no_save:
-        save(found)
+        save(found)  # first: a run may have taken an hour
+    print("\n" + report.terminal(found))
     failed = missed(results, quick=parsed.quick)
     for check in failed:
         print(f"MISSED  {check.number}: {check.text}: {check.value:.3g}, limit {check.sign} {check.limit:g}")

@@ -42,15 +42,15 @@ OURS: Final[dict[str, str]] = {
 """The service as it is deployed, with limits that are on but not reached."""
 
 
-def _token(roles: list[dict[str, str]] | None = None) -> str:
-    subject = {"token_id": "t-1", "hty_id": "h-1", "app_id": "a-1", "roles": roles, "tags": None}
+def _token(roles: list[dict[str, str]] | None = None, who: str = "h-1") -> str:
+    subject = {"token_id": f"t-{who}", "hty_id": who, "app_id": "a-1", "roles": roles, "tags": None}
     now = int(time.time())
     return jwt.encode({"sub": json.dumps(subject), "iat": now, "exp": now + 86_400}, _KEY, algorithm="HS256")
 
 
-def caller_headers() -> dict[str, str]:
+def caller_headers(who: str = "h-1") -> dict[str, str]:
     """Of a caller whose token the service asks about once, and then has in its cache."""
-    return {"HtySudoerToken": _token(), "HtyHost": "music.moicen.com"}
+    return {"HtySudoerToken": _token(who=who), "HtyHost": "music.moicen.com"}
 
 
 def admin_headers() -> dict[str, str]:
@@ -101,7 +101,7 @@ class Bench:
         self.say = log
         self.server_core, self.other_core = cores()
         self._stack = ExitStack()
-        self._n, self._gap = -1, -1.0
+        self._n, self._gap, self._chars = -1, -1.0, 0
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -157,10 +157,11 @@ class Bench:
     def redis_client(self, port: int | None = None) -> redis.Redis:
         return redis.Redis(port=port or self.redis_port, socket_timeout=30)
 
-    def set_upstream(self, n: int, gap: float = 0.0) -> None:
-        if (n, gap) != (self._n, self._gap):
-            self._control(json.dumps({"n": n, "gap": gap}).encode())
-            self._n, self._gap = n, gap
+    def set_upstream(self, n: int, gap: float = 0.0, chars: int = 0) -> None:
+        """``n`` deltas, ``gap`` seconds apart, each with ``chars`` characters of text besides its mark."""
+        if (n, gap, chars) != (self._n, self._gap, self._chars):
+            self._control(json.dumps({"n": n, "gap": gap, "chars": chars}).encode())
+            self._n, self._gap, self._chars = n, gap, chars
 
     def upstream_counts(self) -> dict[str, int]:
         return self._control(None)
@@ -289,8 +290,9 @@ class Bench:
             self.open_sessions(ours, sessions)
         return ours
 
-    def open_sessions(self, ours: Contestant, count: int) -> None:
-        """Adds sessions, each of a user of its own, and waits until Coze has their conversations."""
+    def open_sessions(self, ours: Contestant, count: int, body: str = "") -> None:
+        """Adds sessions, each of a user of its own (or as ``body`` has it), and waits until Coze has their
+        conversations."""
         before = self.upstream_counts()["conversations"]
         job = Job(
             port=ours.port,
@@ -298,7 +300,7 @@ class Bench:
             kind="plain",
             connections=min(20, count),
             total=count,
-            body=user_body(f"u-{len(ours.sessions)}"),
+            body=body or user_body(f"u-{len(ours.sessions)}"),
             headers=ours.headers,
             capture='"session_id":"([^"]+)"',
         )

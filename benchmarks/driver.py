@@ -31,9 +31,9 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
 @dataclass
 class Job:
-    """``targets``, ``body``: ``{i}`` in them becomes the request's number. A connection keeps to its target
-    unless ``by_request``. ``total`` requests are shared by ``connections``, ``warmup`` ones go before them
-    unmeasured. ``processes``: name -> pids whose CPU time (and, at the end, memory) is looked at.
+    """``targets``, ``headers``, ``body``: ``{i}`` in them becomes the request's number. A connection keeps
+    to its target unless ``by_request``. ``total`` requests are shared by ``connections``, ``warmup`` ones go
+    before them unmeasured. ``processes``: name -> pids whose CPU time (and, at the end, memory) is looked at.
     """
 
     port: int
@@ -274,7 +274,7 @@ class Run:
         target = job.targets[(number if job.by_request else index) % len(job.targets)]
         body = job.body.replace("{i}", str(number)).encode()
         lines = [f"{job.method} {target.replace('{i}', str(number))} HTTP/1.1", "host: bench", "accept: */*"]
-        lines += [f"{name}: {value}" for name, value in job.headers.items()]
+        lines += [f"{name}: {value.replace('{i}', str(number))}" for name, value in job.headers.items()]
         if body:
             lines += ["content-type: application/json", f"content-length: {len(body)}"]
         return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

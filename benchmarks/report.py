@@ -41,6 +41,8 @@ _MORE: Final = {
     "xadd_per_chat": "XADDs per chat",
     "bytes_in_per_chat": "bytes in",
     "bytes_out_per_chat": "bytes out",
+    "predicted": "predicted",
+    "found": "measured",
 }
 """What only some parts have, named beside its value."""
 

@@ -78,12 +78,12 @@ def as_json(parts: Mapping[str, Results], rounds: int, load: float) -> dict[str,
     date = time.strftime("%Y-%m-%d", time.gmtime())
     measured = f"{date}, commit {_commit()}, {rounds} rounds, load average before it {load:.1f}"
     return {
-        "about": _about_this_machine(),
+        "about": about_this_machine(),
         "parts": {name: results.as_json(measured) for name, results in parts.items()},
     }
 
 
-def _about_this_machine() -> dict[str, Any]:
+def about_this_machine() -> dict[str, Any]:
     """Hardware and versions; no names of hosts or users."""
     import fastapi
     import httpx

@@ -17,8 +17,10 @@ import pytest
 from benchmarks import __main__ as program
 from benchmarks import report, wire
 from benchmarks.bench import Bench, Contestant
+from benchmarks.census import kind_of
 from benchmarks.compete import stream_side_by_side
 from benchmarks.driver import Job, Visitor
+from benchmarks.fit import fit
 from benchmarks.plot import svg
 from benchmarks.processes import free_port
 from benchmarks.results import Results, as_json
@@ -210,6 +212,44 @@ def test_the_upstream_sends_cozes_events_in_cozes_order_and_bytes() -> None:
     ]
     assert b"".join(b"event:%s\ndata:%s\n\n" % event for event in events) == b"".join(chunks)
     assert json.loads(events[5][1])["content"].encode() == answer
+
+
+@pytest.mark.parametrize(("n", "chars"), [(3, 0), (3, 4), (40, 300)])
+def test_each_delta_has_as_much_text_as_was_asked_for(n: int, chars: int) -> None:
+    texts = wire.texts(n, chars)
+    assert [len(text.decode()) for text in texts] == [chars] * n
+    stream, marks = wire.CozeStream(n, chars), [wire.mark(i) + text for i, text in enumerate(texts)]
+    for mark, delta in zip(marks, stream.deltas, strict=True):
+        assert mark in delta
+
+
+# -- costs ------------------------------------------------------------------------------------------------
+
+
+def test_a_fixed_part_and_a_slope_are_told_apart() -> None:
+    fixed, slope = fit([[1, 10], [1, 60], [1, 100]], [30, 130, 210])
+    assert fixed == pytest.approx(10)
+    assert slope == pytest.approx(2)
+
+
+def test_measurements_that_say_the_same_are_refused() -> None:
+    with pytest.raises(ValueError, match="do not tell"):
+        fit([[1, 10], [2, 20]], [30, 60])
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("coze:{07}:session:coze_session_1_a", "session"),
+        ("coze:{index}:sessions", "sessions"),
+        ("coze:{index}:sessions:abc", "sessions:"),
+        ("coze:{0a}:conversation:abc", "conversation"),
+        ("coze:{0a}:conversation:abc.about", "conversation.about"),
+        ("bench-ours:inbox:p", "inbox"),
+    ],
+)
+def test_a_key_is_counted_under_its_kind(key: str, kind: str) -> None:
+    assert kind_of(key) == kind
 
 
 # -- the tables -------------------------------------------------------------------------------------------

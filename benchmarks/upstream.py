@@ -1,10 +1,11 @@
 """The upstream: Coze's and OpenAI's wire from prepared bytes, on a bare asyncio protocol.
 
 Not ASGI: under uvicorn it would be as slow as some that it is to measure. ``python -m benchmarks.upstream``
-prints its port. ``POST /_bench {"n": 100, "gap": 0.02}`` sets how many deltas follow at how many seconds;
-``GET /_bench`` counts. Each delta is written by itself, as Coze's server does with a token of the model: a
-reader is woken for each of them, unless it is so slow that the next ones are there already. With a gap they
-come as ``PACE_VARIES`` has it; with gap 0 one after the other, as fast as this process can write.
+prints its port. ``POST /_bench {"n": 100, "gap": 0.02}`` sets how many deltas follow at how many seconds
+(and with ``"chars": 4`` how many characters of text each has besides its mark); ``GET /_bench`` counts. Each
+delta is written by itself, as Coze's server does with a token of the model: a reader is woken for each of
+them, unless it is so slow that the next ones are there already. With a gap they come as ``PACE_VARIES`` has
+it; with gap 0 one after the other, as fast as this process can write.
 ``/hty/verify`` says yes to every token.
 """
 
@@ -43,10 +44,10 @@ class Upstream:
         self._chance = random.Random(1)
         self.set(100, 0.0)
 
-    def set(self, n: int, gap: float) -> None:
-        self.n, self.gap = n, gap
-        self.coze, self.openai = wire.CozeStream(n), wire.OpenAIStream(n)
-        self.answer = b"".join(wire.mark(i) for i in range(n))
+    def set(self, n: int, gap: float, chars: int = 0) -> None:
+        self.n, self.gap, self.texts = n, gap, wire.texts(n, chars)
+        self.coze, self.openai = wire.CozeStream(n, chars), wire.OpenAIStream(n)
+        self.answer = b"".join(wire.mark(i) + text for i, text in enumerate(self.texts))
 
     def next_gap(self, gap: float) -> float:
         """Seconds until the next delta."""
@@ -175,6 +176,7 @@ class Answer:
     ) -> None:
         self._up, self._gap, self._transport = upstream, upstream.gap, transport
         self._stream, self._ids = stream, ids
+        self._texts = upstream.texts
         self._loop = asyncio.get_running_loop()
         self._marks: list[bytes] = []
         self._due = 0.0
@@ -189,7 +191,7 @@ class Answer:
             return
         number = len(self._marks)
         stamp = wire.stamp_of(time.monotonic())
-        self._marks.append(wire.mark(number, stamp))
+        self._marks.append(wire.mark(number, stamp) + self._texts[number])
         piece = self._stream.deltas[number].replace(wire.STAMP, stamp)
         self._transport.write(_with_ids(piece, self._ids))
         if number + 1 == len(self._stream.deltas):

@@ -6,6 +6,8 @@ processes are on one machine and share that clock.
 
 import json
 import re
+from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 BOT_ID: Final = "7380000000000000009"
@@ -38,6 +40,22 @@ def dumps(value: object) -> bytes:
 
 def mark(number: int, stamp: bytes = STAMP) -> bytes:
     return b"#%05d" % number + stamp
+
+
+@cache
+def _prose() -> str:
+    """Chinese as people write it: what compresses like an answer."""
+    pages = sorted((Path(__file__).parents[1] / "docs" / "zh").glob("[a-b]*.md"))
+    whole = "".join(page.read_text(encoding="utf-8") for page in pages)
+    return "".join(re.findall("[\u4e00-\u9fff，。]", whole))
+
+
+def texts(n: int, chars: int) -> list[bytes]:
+    """What follows the mark of each of ``n`` deltas: ``chars`` characters of prose, UTF-8."""
+    prose = _prose() if chars else ""
+    count = n * chars // max(1, len(prose)) + 1
+    whole = prose * count
+    return [whole[i * chars : (i + 1) * chars].encode() for i in range(n)]
 
 
 def stamp_of(moment: float) -> bytes:
@@ -91,14 +109,14 @@ def _finish() -> bytes:
 class CozeStream:
     """A chat's frames in Coze's order: ``head``, ``deltas``, and ``tail`` around the whole answer."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, chars: int = 0) -> None:
         event = b"conversation.chat."
         self.head = chunk(_frame(event + b"created", dumps(coze_chat("created", n)))) + chunk(
             _frame(event + b"in_progress", dumps(coze_chat("in_progress", n)))
         )
         self.deltas = [
-            chunk(_frame(b"conversation.message.delta", dumps(coze_message("answer", mark(i)))))
-            for i in range(n)
+            chunk(_frame(b"conversation.message.delta", dumps(coze_message("answer", mark(i) + text))))
+            for i, text in enumerate(texts(n, chars))
         ]
         self._after = (
             chunk(_frame(b"conversation.message.completed", dumps(coze_message("verbose", _finish()))))

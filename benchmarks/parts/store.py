@@ -20,9 +20,9 @@ def store(bench: Bench, results: Results, options: Options) -> None:
         scenario = f"{connections} at once" + (f", paced {gap * 1000:.0f} ms" if gap else "")
         chats = connections * 2 if gap else max(connections * 4, round(100 * options.seconds))
         bench.drive(bench.stream_job(ours, connections, connections))
-        before, pipelines = _look(bench, ours), _pipelines(ours)
+        before, pipelines = _look(bench, ours), pipelines_of(ours)
         result = bench.drive(bench.stream_job(ours, connections, chats))
-        after, pipelines = _look(bench, ours), _pipelines(ours) - pipelines
+        after, pipelines = _look(bench, ours), pipelines_of(ours) - pipelines
         used = {name: after.get(name, 0) - before.get(name, 0) for name in after}
         ticks = math.ceil(result["whole"]["median"] / 1000 / _TICK_SECONDS) + 2  # its first and its last
         values = {
@@ -59,7 +59,7 @@ def _look(bench: Bench, ours: Contestant) -> dict[str, float]:
     }
 
 
-def _pipelines(ours: Contestant) -> float:
+def pipelines_of(ours: Contestant) -> float:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"http://127.0.0.1:{ours.port}/coze/metrics", timeout=10) as answer:
         match = _PIPELINES.search(answer.read().decode())

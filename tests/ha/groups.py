@@ -19,13 +19,13 @@ from typing import Any
 import redis
 from redis.cluster import ClusterNode, RedisCluster
 
+from scripts.capacity_model import usual_ranges
 from tests.support import block_until
 from tests.support.redis_server import RedisServer, find_redis_server
 
 SERVICE = "coze-test"
 MASTERS = 3
 NODE_TIMEOUT_MS = 1000
-_SLOTS = 16384
 _READY_SECONDS = 30.0
 
 
@@ -104,7 +104,10 @@ class Group:
 
 
 class Cluster(Group):
-    """Three masters with a third of the slots each, and a replica of each."""
+    """Three masters with a third of the slots each, and a replica of each. ``ranges``: which slots these are;
+    by themselves those that redis-cli would deal out."""
+
+    ranges: Sequence[range] = usual_ranges(MASTERS)
 
     def begin(self) -> None:
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS)]
@@ -122,8 +125,7 @@ class Cluster(Group):
             with server.client() as client:
                 client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
                 if number < MASTERS:
-                    low, high = number * _SLOTS // MASTERS, (number + 1) * _SLOTS // MASTERS
-                    client.execute_command("CLUSTER ADDSLOTS", *range(low, high))
+                    client.execute_command("CLUSTER ADDSLOTS", *self.ranges[number])
                 if number:
                     client.execute_command("CLUSTER MEET", "127.0.0.1", first.port)
         ids = [self._id(server) for server in self.servers]
