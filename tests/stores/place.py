@@ -326,6 +326,7 @@ class Place:
         max_queued: int = 5,
         request: bytes = b'{"message":"hello"}',
         after: str = "",
+        title: str = "",
     ) -> Created:
         """Creates a chat of that name."""
         new = NewChat(
@@ -335,6 +336,7 @@ class Place:
             self.frame("processing"),
             self.frame("pending"),
             request,
+            title=title,
         )
         return await self.chats.create(
             new, who, on_busy=on_busy, max_queued=max_queued, idempotency=key, after=after

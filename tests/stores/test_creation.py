@@ -21,6 +21,7 @@ from app.models import Identity
 from app.stores import chats as chats_module
 from app.stores.chats import ANY_CHAT, BusyPolicy
 from app.stores.layers import PLACE_BYTES
+from app.stores.scripts import chat_forget
 from app.stores.sessions import IdempotencyKey
 
 from .place import DAY, HOLD, HOUR, LEASE, ME, MINUTE, SECOND, SESSION, TOMBSTONE, Clock, Place, whole_life
@@ -373,6 +374,19 @@ async def test_a_chat_that_is_over_is_forgotten_but_for_its_place(at: Place) -> 
     with pytest.raises(ChatNotFound):
         await at.chats.forget(at.cid("A"), ME, lambda _: b"")
     assert (await at.say("B", after=at.cid("A"))).kind == "started"
+
+
+async def test_a_chat_whose_record_has_changed_since_it_was_read_is_not_forgotten(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    await at.end("A")
+    place = at.keys.of_session(at.sid("S"))
+    async with at.seen() as seen:
+        kinds = [
+            await at.redis.run(chat_forget(at=place, chat=at.cid(chat), record=b"as it was", rest=b""))
+            for chat in ("A", "B")
+        ]
+    assert (kinds, seen) == ([b"changed", b"none"], {})
 
 
 async def test_of_a_chat_that_waits_a_part_of_the_record_may_go_and_not_all(at: Place) -> None:

@@ -45,6 +45,15 @@ async def test_a_conversation_is_its_owners_for_days_from_its_last_use(at: Place
     assert await at.names() == []
 
 
+async def test_using_it_says_when(at: Place) -> None:
+    owned = store(at)
+    await owned.remember(MINE)
+    await at.age(DAY)
+    async with at.seen() as seen:
+        await owned.use(ME, "71")
+    assert [value for name, value in seen.items() if name.endswith(".used")] == [0]
+
+
 async def test_remembering_it_again_changes_nothing_but_its_time(at: Place) -> None:
     owned = store(at)
     await owned.remember(MINE)

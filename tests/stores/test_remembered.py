@@ -176,3 +176,113 @@ async def test_a_conversation_of_a_session_that_was_erased_meanwhile_is_not_kept
     await at.do("DEL", at.keys.session(at.sid("S")))
     await at.conversations.remember_again(session, "c-1", "bot-a")
     assert await at.held("{name(u)}:", "session:") == {}
+
+
+# -- conversations as their user sees them ---------------------------------------------------------------
+
+
+async def speak(at: Place, chat: str, title: str = "") -> SessionRecord:
+    """The session after a message whose first one is ``title``."""
+    return (await at.say(chat, on_busy="enqueue", title=title)).session
+
+
+ABOUT = "{name(u)}:conversation:c-1.about"
+LISTED = "{name(u)}:listed:user(me)"
+
+
+async def test_a_conversation_that_somebody_has_spoken_in_is_listed_with_what_is_told_of_it(
+    at: Place,
+) -> None:
+    await at.open()
+    await keep(at, "c-1", await speak(at, "A", "Trips"))
+    held = await at.held("{name(u)}:")
+    told = {
+        ABOUT: NINETY,
+        f"{ABOUT}.id": "c-1",
+        f"{ABOUT}.bot": "bot",
+        f"{ABOUT}.created": 0,
+        f"{ABOUT}.title": "Trips",
+        f"{ABOUT}.used": 0,
+    }
+    assert held == {
+        "{name(u)}:conversation:c-1": NINETY,
+        "{name(u)}:conversation:c-1=": "bot bot-a",
+        **told,
+        "{name(u)}:conversations": NINETY,
+        "{name(u)}:conversations.user(me):c-1": NINETY,
+        "{name(u)}:conversations.user(me):c-1.about": NINETY,
+        LISTED: NINETY,
+        f"{LISTED}.c-1": NINETY,
+    }
+    await at.age(DAY)
+    async with at.seen() as seen:
+        assert await at.conversations.use(ME, "u", "c-1") == ("bot", "bot-a", "Trips")
+    moved = [name for name in held if name not in told and not name.endswith("=")]
+    assert seen == {**dict.fromkeys(moved, NINETY), ABOUT: NINETY, f"{ABOUT}.used": 0}
+
+
+async def test_a_conversation_keeps_its_first_title_and_one_without_has_none(at: Place) -> None:
+    await at.open()
+    for chat, title, shown in (("A", "", None), ("B", "Trips", "Trips"), ("C", "Other", "Trips")):
+        session = await speak(at, chat, title)
+        assert session.title == (shown or "")
+        assert (await at.dump()).get("session:S.title") == shown
+        await keep(at, "c-1", session)
+        assert (await at.dump()).get(f"{ABOUT}.title") == shown
+
+
+async def test_another_session_changes_neither_title_nor_begin_of_a_conversation(
+    at: Place, clock: Clock
+) -> None:
+    await at.open()
+    await keep(at, "c-1", await speak(at, "A", "Trips"))
+    clock.now += DAY
+    await at.open("T")
+    await keep(at, "c-1", (await at.say("B", "T", title="Other")).session)
+    held = await at.held(f"{ABOUT}.")
+    assert (held[f"{ABOUT}.title"], held[f"{ABOUT}.created"], held[f"{ABOUT}.used"]) == ("Trips", -DAY, 0)
+
+
+async def test_a_deleted_conversation_leaves_a_mark_for_a_day_and_does_not_come_back(at: Place) -> None:
+    await at.open()
+    session = await speak(at, "A", "Trips")
+    await keep(at, "c-1", session)
+    await at.conversations.delete(ME, "u", "c-1")
+    assert await at.held("{name(u)}:") == {ABOUT: DAY, f"{ABOUT}.deleted": "1"}
+    async with at.seen() as seen:
+        assert await at.conversations.remember(session, "c-1", "bot-a") is False
+        await at.conversations.remember_again(session, "c-1", "bot-a")
+    assert seen == {}
+
+
+async def test_one_that_is_forgotten_leaves_nothing_and_may_come_back(at: Place) -> None:
+    await at.open()
+    session = await speak(at, "A", "Trips")
+    for _ in range(2):
+        await keep(at, "c-1", session)
+        await at.conversations.forget_one(session, "c-1")
+        assert await at.held("{name(u)}:") == {}
+    assert await at.conversations.remember(session, "c-1", "bot-a") is True
+    await at.conversations.forget(ME, "u")
+    assert await at.held("{name(u)}:") == {}
+
+
+async def test_a_list_forgets_conversations_whose_time_is_up(at: Place, clock: Clock) -> None:
+    await at.open()
+    session = await speak(at, "A")
+    await keep(at, "c-1", session)
+    clock.now += NINETY - 1
+    await keep(at, "c-2", session)
+    assert sorted(await at.held(f"{LISTED}.")) == [f"{LISTED}.c-1", f"{LISTED}.c-2"]
+    clock.now += 1
+    await keep(at, "c-3", session)
+    assert sorted(await at.held(f"{LISTED}.")) == [f"{LISTED}.c-2", f"{LISTED}.c-3"]
+
+
+async def test_a_session_says_that_its_conversation_is_listed_when_somebody_has_spoken(at: Place) -> None:
+    session = await at.open()
+    await at.sessions.set_conversation(at.sid("S"), "c-1", "bot-a", 0)
+    await at.conversations.remember_again(session, "c-1", "bot-a")
+    assert "session:S.listed" not in await at.dump()
+    await at.conversations.remember_again(await speak(at, "A"), "c-1", "bot-a")
+    assert (await at.dump())["session:S.listed"] == "1"
