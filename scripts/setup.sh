@@ -109,14 +109,14 @@ find_uv() {
 
 install_uv() {
     say "uv is not installed; installing it with pip into .run ..."
-    if "$PY" -c 'import ensurepip, venv' 2>/dev/null; then
+    if "$PY" -m pip --version >/dev/null 2>&1; then
+        # --target touches nothing outside .run. An environment of its own would take several seconds more.
+        PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 "$PY" -m pip install --disable-pip-version-check --no-deps --upgrade \
+            --target "$RUN_DIR/uv-target" uv >>"$SETUP_LOG" 2>&1 && UV="$RUN_DIR/uv-target/bin/uv"
+    elif "$PY" -c 'import ensurepip, venv' 2>/dev/null; then
         "$PY" -m venv --clear "$RUN_DIR/uv-venv" >>"$SETUP_LOG" 2>&1 &&
             PIP_USER=0 "$RUN_DIR/uv-venv/bin/python" -m pip install uv >>"$SETUP_LOG" 2>&1 &&
             UV="$RUN_DIR/uv-venv/bin/uv"
-    elif "$PY" -m pip --version >/dev/null 2>&1; then
-        # Debian without python3-venv: --target touches nothing outside .run
-        PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 "$PY" -m pip install --upgrade --target "$RUN_DIR/uv-target" uv \
-            >>"$SETUP_LOG" 2>&1 && UV="$RUN_DIR/uv-target/bin/uv"
     else
         die "$PY has neither pip nor venv, so nothing can be installed" \
             "Debian, Ubuntu: apt install python3-venv python3-pip. Or install uv yourself." \
