@@ -165,10 +165,11 @@ class Fold:
         self._follow_ups = list(snapshot.get("follow_up_questions") or [])
 
     def lacks_answer(self, messages: list[Message], chat: ChatState) -> bool:
-        """Whether Coze calls the chat completed, but neither its list nor what was heard has all of it.
+        """Whether Coze calls the chat completed, and neither its list (``messages``) nor what was heard has
+        the whole answer: the list can lag behind the chat.
 
-        The list can lag behind the chat. Where nothing was heard of an answer, there may be none: then it
-        counts what Coze says to have written, and that its list is empty of anything else, too.
+        Where nothing was heard there may be no answer. It is taken for one that is not listed yet where Coze
+        counts tokens that it has written, and lists nothing at all.
         """
         if chat.status != "completed" or any(message.type == "answer" for message in messages):
             return False

@@ -347,7 +347,7 @@ class Runner:
             )
         why = cause.message if cause is not None else "taken over" if job.start.at_coze else "no end"
         logger.warning("repairing chat {}: {}", job.chat.chat_id, why)
-        missed = 0
+        not_there = 0
         for attempt in itertools.count():
             try:
                 if not job.ids_known and not await self._find(job):
@@ -355,17 +355,18 @@ class Runner:
                 if await self._poll(job):
                     job.chat.recovered = True
                     return
-                missing: UpstreamError = CozeApiError(
+                reason: UpstreamError = CozeApiError(
                     "Coze has completed this chat and shows no answer, and what was streamed may not be all",
                     logid=job.fold.logid,
                 )
             except UpstreamError as error:
                 if not error.retryable and error.coze_code not in NOT_FOUND:
                     raise
-                missing = error
-            missed += not missing.retryable
-            if missed > _SEARCH_TRIES:
-                raise missing
+                reason = error
+            if not reason.retryable:  # Coze answers, and does not have it
+                not_there += 1
+                if not_there > _SEARCH_TRIES:
+                    raise reason
             await asyncio.sleep(_REPAIR_PAUSE[min(attempt, len(_REPAIR_PAUSE) - 1)])
         # Where no conversation is known there is nowhere to look: it may have begun, and may be paid for.
         raise cause or CozeApiError(

@@ -161,13 +161,23 @@ async def polling(start_app: Callable[..., RunningApp], redis: RedisServer) -> A
         await opened.__aexit__(None, None, None)
 
 
-@pytest.mark.parametrize("knobs", ["", "multi=3", "card=1", "followups=2;reasoning=1", "stored_text=other"])
+@pytest.mark.parametrize(
+    "knobs", ["", "multi=3", "card=1", "followups=2;reasoning=1", "stored_text=other", "empty_list=8"]
+)
 async def test_an_answer_that_is_polled_for_is_told_by_the_rule(knobs: str, polling: list[Client]) -> None:
     for client in polling:
         _, chat = await read(client, f"[[sim:{BRIEF};{knobs}]] hello")
         assert chat["status"] == "completed"
         assert chat["content"]
         check(await read_again(client, chat), chat)
+
+
+async def test_an_answer_that_is_polled_for_and_never_shown_is_not_called_completed(
+    polling: list[Client],
+) -> None:
+    for client in polling:
+        _, chat = await read(client, f"[[sim:{BRIEF};empty_list=999]] hello")
+        assert (chat["status"], chat["content"], chat["usage"]["output_count"] > 0) == ("failed", "", True)
 
 
 @pytest.mark.parametrize("stored", ["", "stored_text=Quite another answer"])
