@@ -110,12 +110,14 @@ def test_the_page_names_no_outside_address() -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", [FILES / "vendor", DOCS / "vendor", HERE / "vendor"], ids=["playground", "docs", "tests"]
+    ("folder", "least"),
+    [(FILES / "vendor", 2), (DOCS / "vendor", 2), (HERE / "vendor", 1)],
+    ids=["playground", "docs", "tests"],
 )
-def test_vendored_files_are_the_ones_that_are_written_down(folder: Path) -> None:
+def test_vendored_files_are_the_ones_that_are_written_down(folder: Path, least: int) -> None:
     table = (folder / "VENDOR.md").read_text(encoding="utf-8")
     there = sorted(path for path in folder.rglob("*") if path.suffix in TYPES)
-    assert there
+    assert len(there) >= least
     for path in there:
         name, digest = path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
         [row] = [row for row in table.splitlines() if row.startswith(f"| `{name}` |")]

@@ -48,7 +48,7 @@ def spread(request: pytest.FixtureRequest, shared_simulator: SimControl) -> Iter
 
 
 async def fill(client: Client) -> None:
-    """Sessions, each of a user of its own, with a chat each."""
+    """Sessions, each of a user of its own; the first of them with a chat."""
     numbers = iter(range(SESSIONS))
 
     async def one_after_the_other() -> None:
