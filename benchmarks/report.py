@@ -1,15 +1,19 @@
 """The tables: for the terminal, and in Markdown for ``results/`` and the documentation.
 
 ``python -m benchmarks.report`` puts the last run's into docs/zh and docs/en/benchmarks.md, between the lines
-``<!-- benchmark -->`` and ``<!-- /benchmark -->``.
+``<!-- benchmark -->`` and ``<!-- /benchmark -->``, and the costs of users with what follows from them into
+docs/zh and docs/en/capacity.md.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.processes import ROOT
+from scripts.capacity import plan, row
+from scripts.capacity_model import Costs, Demand
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
 BEGIN: Final = "<!-- benchmark -->\n"
@@ -147,9 +151,65 @@ def put_into_pages(found: dict[str, Any]) -> list[str]:
     return changed
 
 
+# -- the pages on size ------------------------------------------------------------------------------------
+
+_USERS_OF_ROWS: Final = (1_000, 10_000, 100_000, 1_000_000)
+MESSAGES_PER_HOUR: Final = 6
+"""What the table of users assumes of each."""
+
+
+def with_costs(page: str, costs: dict[str, dict[str, Any]], language: str) -> str:
+    """docs/*/capacity.md with the tables that follow from ``results/capacity.json``."""
+    known = Costs.of(costs)
+    rows = [row(plan(Demand(users, MESSAGES_PER_HOUR), known)) for users in _USERS_OF_ROWS]
+    page = _between(page, "capacity", lambda _, number: rows[number])
+    shown = {
+        f"`{part}.{name}`": f"{value:,.4g}"
+        for part, values in costs.items()
+        if part != "about"
+        for name, value in values.items()
+    }
+    page = _between(page, "costs", lambda cells, _: [*cells[:2], shown[cells[1]]])
+    about, english = costs["about"], language == "en"
+    comma, stop, load = (", ", ".", "load average ") if english else ("，", "。", "平均负载 ")
+    machine = f"{about['cores']} x {about['cpu']}{comma}Linux {about['kernel']}"
+    versions = f"Python {about['python']}{comma}Redis {about['redis']}"
+    line = f"{machine}{comma}{versions}{comma}{about['date']}{comma}{load}{about['load_average']}{stop}"
+    before, mark, rest = page.partition("<!-- costs -->\n\n")
+    return f"{before}{mark}{line}\n{rest.partition(chr(10))[2]}"
+
+
+def _between(page: str, mark: str, cells_of: Callable[[list[str], int], list[str]]) -> str:
+    """The table between two marks, with other cells in its rows; head and rule stay."""
+    before, begin, rest = page.partition(f"<!-- {mark} -->")
+    table, end, after = rest.partition(f"<!-- /{mark} -->")
+    lines, seen = table.split("\n"), 0
+    for place, line in enumerate(lines):
+        if line.startswith("|"):
+            seen += 1
+            if seen > 2:
+                cells = [cell.strip() for cell in line.strip("|").split("|")]
+                lines[place] = "| " + " | ".join(cells_of(cells, seen - 3)) + " |"
+    return before + begin + "\n".join(lines) + end + after
+
+
+def put_costs_into_pages() -> list[str]:
+    """The pages that were changed."""
+    costs = json.loads((RESULTS / "capacity.json").read_text())
+    changed = []
+    for language in ("zh", "en"):
+        file = ROOT / "docs" / language / "capacity.md"
+        text = file.read_text()
+        if (new := with_costs(text, costs, language)) != text:
+            file.write_text(new)
+            changed.append(f"docs/{language}/capacity.md")
+    return changed
+
+
 def main() -> None:
     source = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / "latest.json"
-    print("changed:", ", ".join(put_into_pages(json.loads(source.read_text()))) or "nothing")
+    changed = put_into_pages(json.loads(source.read_text())) + put_costs_into_pages()
+    print("changed:", ", ".join(changed) or "nothing")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from benchmarks.report import with_costs
 from scripts.capacity import COSTS, plan, row
 from scripts.capacity_model import Costs, Demand, dealt, fair_ranges, usual_ranges
 
@@ -46,6 +47,21 @@ def test_the_table_of_costs_is_what_was_measured(language: str) -> None:
 
 def values_of(part: str) -> list[tuple[str, float]]:
     return [] if part == "about" else [*COST[part].items()]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_program_that_writes_the_tables_has_nothing_to_change(language: str) -> None:
+    assert with_costs(page(language), COST, language) == page(language)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_other_costs_come_into_the_tables(language: str) -> None:
+    other = json.loads(json.dumps(COST))
+    other["about"]["redis"], other["cpu_us"]["delta"] = "8.8.8", 300_000.0
+    text = with_costs(page(language), other, language)
+    assert "Redis 8.8.8" in text
+    assert "`cpu_us.delta` | 3e+05 |" in text
+    assert with_costs(text, COST, language) == page(language)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
