@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 
-from tests.stores.place import Place
+from app.exceptions import SessionBusy
+from app.stores.open_log import OpenLog
+from app.stores.sessions import SessionRecord
+from app.utils import shard_of
+from tests.stores.place import DAY, HOLD, KEPT_RESULT, LEASE, ME, Place, whole_life
 
 KINDS = ("run", "log", "session", "chats", "order", "leases")
 LOST = [*((kind,) for kind in KINDS), *combinations(KINDS, 2), KINDS]
@@ -24,6 +29,20 @@ async def throw_away(at: Place, *kinds: str, chat: str = "A") -> None:
     }
     for kind in kinds:
         await at.do("DEL", names[kind])
+
+
+async def write_again(at: Place, log: OpenLog) -> None:
+    """Its owner finds that the log is gone."""
+    await throw_away(at, "log", chat=at.readable(log.chat_id))
+    at.writer.verify(log)
+    await at.written()
+    assert log.state == "open"
+
+
+def without_session(at: Place, log: OpenLog) -> OpenLog:
+    """As it is with an owner that claimed the chat when its session was gone."""
+    log.origin = replace(log.origin, session=SessionRecord(at.sid("S"), []))
+    return log
 
 
 @pytest.mark.parametrize("lost", LOST, ids="+".join)
@@ -112,6 +131,7 @@ async def test_a_chat_whose_owner_is_gone_too_can_be_claimed_by_what_its_record_
     await throw_away(at, "run")
     assert await at.leases.session_of(at.cid("A")) is None
     assert await at.leases.restore(at.cid("A"), 1) == at.sid("S")
+    assert (await at.held("run:A"))["run:A"] == HOLD
     claim = await at.claim("A", force=True)
     assert claim is not None
     assert (claim.kind, claim.before, claim.epoch) == ("claimed", "started", 2)
@@ -149,13 +169,117 @@ async def test_a_chat_that_a_failover_put_back_into_its_queue_is_not_started_a_s
     await at.end("A")
     assert await at.claim("B", force=True) is not None
     log = await at.log("B")
-    queue = at.keys.of_session(at.sid("S")).queue
+    queue, queued = at.keys.of_session(at.sid("S")).queue, at.keys.queued(shard_of(at.sid("S")))
     await at.do("HSET", at.keys.run(at.cid("B")), "state", state)
     await at.do("RPUSH", queue, at.cid("B"))
     await at.do("PEXPIRE", queue, 60_000)
+    await at.do("ZADD", queued, await at.now() + DAY, at.cid("B"))
+    await at.do("PEXPIRE", queued, DAY)
     at.writer.verify(log)
     log.committed = 99  # it believes to have told more than Redis holds
     await at.written()
     assert log.state == "open"
     assert (await at.run("B"))["state"] == "started"
     assert await at.do("LLEN", queue) == 0
+    assert await at.leases.queued() == 0
+
+
+async def test_a_queued_message_whose_run_was_thrown_away_still_takes_a_place(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    await at.say("B", on_busy="enqueue")
+    await throw_away(at, "run", chat="B")
+    with pytest.raises(SessionBusy):
+        await at.say("C", on_busy="enqueue", max_queued=1)
+    assert (await at.say("C", on_busy="enqueue", max_queued=2)).kind == "queued"
+
+
+# -- what is written again, and what is left as it is ----------------------------------------------------
+
+
+async def test_a_cancelled_message_that_writes_its_session_again_leaves_the_running_chat_its_place(
+    at: Place,
+) -> None:
+    await at.open()
+    await at.say("A")
+    await at.say("B", on_busy="enqueue")
+    await at.leases.cancel(at.cid("B"), at.sid("S"))
+    assert await at.claim("B", force=True) is not None
+    log = await at.log("B")
+    await throw_away(at, "session")
+    await at.end("B", "cancelled", log=log)
+    assert log.state == "committed"
+    assert (await at.held("session:S.running"))["session:S.running"] == "A"
+    with pytest.raises(SessionBusy):
+        await at.say("C")
+
+
+async def test_a_chat_whose_session_is_gone_for_good_is_written_again_for_itself(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    log = without_session(at, await at.log("A"))
+    await throw_away(at, *KINDS)
+    await write_again(at, log)
+    held = await at.held("session:", "chats:", "order:", "run:A", "log:A", "leases")
+    assert {name: value for name, value in held.items() if not name.startswith("run:A.")} == {
+        "chats:(S)": KEPT_RESULT,
+        "chats:(S).A": at.shown("A"),
+        "order:S": KEPT_RESULT,
+        "order:S=": ["A"],
+        "run:A": HOLD,
+        "log:A": HOLD,
+        "log:A#1-1": {"n": b"1", "f": b"1\n\n"},
+        "leases": LEASE + DAY,
+        "leases.A:1": LEASE,
+    }
+
+
+async def test_an_owner_that_does_not_know_whose_a_chat_is_leaves_that_as_it_is(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    log = without_session(at, await at.log("A"))
+    await at.do("HDEL", at.keys.chats(at.cid("A")), at.cid("A"))
+    await write_again(at, log)
+    assert await at.chats.record(at.cid("A"), ME) == at.record("A")
+
+
+async def test_a_chat_that_finds_its_session_idle_holds_it_again(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    log = await at.log("A")
+    await at.do("HSET", at.keys.session(at.sid("S")), "running", "")
+    await throw_away(at, "order")
+    await write_again(at, log)
+    held = await at.dump()
+    assert held["session:S.running"] == "A"
+    assert {name: held[name] for name in whole_life("A", runs=True)} == whole_life("A", runs=True)
+
+
+async def test_a_chat_that_waits_for_tool_outputs_still_waits_when_its_log_is_written_again(
+    at: Place,
+) -> None:
+    await at.open()
+    await at.say("A")
+    log = await at.log("A")
+    await at.wait_for_tools("A")
+    await write_again(at, log)
+    assert (await at.run("A"))["state"] == "waiting"
+
+
+async def test_a_record_that_is_there_is_not_written_over_with_the_one_of_the_begin(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    log = await at.log("A")
+    now = at.record("A").replace(b"hello", b"bye")
+    await at.do("HSET", at.keys.chats(at.cid("A")), at.cid("A"), now)
+    await write_again(at, log)
+    assert await at.chats.record(at.cid("A"), ME) == now
+
+
+async def test_a_lease_that_was_handed_over_is_not_taken_back_with_the_log(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    log = await at.log("A")
+    await at.leases.release([(at.cid("A"), 1)])
+    await write_again(at, log)
+    assert await at.due() == [(at.cid("A"), 1)]

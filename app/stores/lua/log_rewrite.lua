@@ -23,13 +23,18 @@ end
 local no_session = #session_fields > 0 and redis.call('EXISTS', session) == 0
 if no_session then redis.call('HSET', session, unpack(session_fields)) end
 local s = hash(session)
-if s.owner and (no_session or s.running == '' or redis.call('EXISTS', runs .. s.running) == 0) then
-  -- Where another chat has begun meanwhile, that one keeps its place.
+if s.owner and redis.call('EXISTS', runs .. s.running) == 0 then
+  -- Where another chat runs, that one keeps its place (no run has an empty name): this one may be a message that was
+  -- queued behind it and is cancelled.
   s.running = chat
   redis.call('HSET', session, 'running', chat)
 end
 local no_order = redis.call('EXISTS', order) == 0
-if not stored then redis.call('HSET', chats, 'owner', owner, chat, record) end
+if not stored then
+  redis.call('HSET', chats, chat, record)
+  -- Whoever claimed the chat when its session was gone does not know whose it is.
+  if owner ~= '' then redis.call('HSET', chats, 'owner', owner) end
+end
 if not stored or no_order then
   redis.call('LREM', order, 0, chat)
   redis.call('LPUSH', order, chat)
