@@ -252,12 +252,12 @@ def owned_label(*, labelled: Key, member: str, ttl: int) -> None:
     """A user has begun a conversation: whoever erases him finds it."""
 
 @Script
-def owned_change(*, record: Key, fields: list[Arg]) -> int:
-    """-> 0 where the owner has no such conversation any more."""
+def owned_change(*, record: Key, fields: list[Arg]) -> None:
+    """Changes nothing where the owner has no such conversation any more."""
 
 @Script
-def owned_forget(*, record: Key, lists: Key) -> int:
-    """-> 0 where there was nothing to forget."""
+def owned_forget(*, record: Key, lists: Key) -> None:
+    """Takes a conversation out of its list, too."""
 
 @Script
 def rate_take(*, buckets: RateKeys, per_minute: list[Arg]) -> tuple[int, int]:
