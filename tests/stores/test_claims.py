@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 import pytest
 
 from app.exceptions import IdempotencyKeyReused
@@ -235,6 +236,32 @@ async def test_tool_outputs_bring_a_waiting_chat_back_to_life(at: Place) -> None
         "waiting": None,
         "waiting.A": None,
     }
+
+
+NOTES = {"approved_by": "somebody"}
+
+
+async def test_what_came_with_tool_outputs_is_noted_in_the_record(at: Place) -> None:
+    await waiting(at)
+    record = orjson.loads(at.record("A", "requires_action")) | {"metadata": {"a": "b"}}
+    await at.do("HSET", at.keys.chats(at.cid("A")), at.cid("A"), orjson.dumps(record))
+    outputs = SubmittedOutputs(OUTPUTS, notes=NOTES)
+    claim = await at.claim("A", force=True, expect="waiting", outputs=outputs)
+    assert claim is not None
+    noted = record | {"metadata": {"a": "b"} | NOTES}
+    assert orjson.loads(claim.record) == noted
+    stored = await at.do("HGET", at.keys.chats(at.cid("A")), at.cid("A"))
+    assert orjson.loads(stored) == noted | {"status": "processing"}
+
+
+async def test_a_claim_of_a_chat_whose_record_is_lost_notes_nothing(at: Place) -> None:
+    await waiting(at)
+    await at.do("DEL", at.keys.chats(at.cid("A")))
+    outputs = SubmittedOutputs(OUTPUTS, notes=NOTES)
+    claim = await at.claim("A", force=True, expect="waiting", outputs=outputs)
+    assert claim is not None
+    assert claim.record == b""
+    assert await at.held("chats:") == {}
 
 
 async def test_going_on_after_tool_outputs_is_no_failed_attempt(at: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from app.stores.leases import CancelTicket
 from app.stores.scripts import chat_ids, lease_release
 
 from .place import (
+    BOUND,
     DAY,
     HOUR,
     LEASE,
@@ -221,6 +223,7 @@ async def test_coze_s_ids_are_kept_with_the_run_and_the_first_conversation_with_
         "session:S.seeded": "1",
     }
     assert await at.leases.run_ids(at.cid("A")) == (1, "z-1")
+    assert log.ids_stored, "nobody is told ids that no replica would find"
     async with at.seen() as seen:
         await commit_ids(at, log, "", "c-2", "bot-b")
     assert seen == {"run:A.conversation_id": "c-2", "run:A.credential": "bot-b"}
@@ -256,6 +259,27 @@ async def test_the_ids_of_a_former_owner_are_not_kept(owner: str, at: Place) -> 
     async with at.seen() as seen:
         await commit_ids(at, log, "z-1", "c-1", "bot-a")
     assert seen == {}
+    assert not log.ids_stored
+
+
+async def test_ids_that_redis_refuses_are_sent_until_it_takes_them_whatever_else_it_takes(at: Place) -> None:
+    await at.open()
+    await at.say("A")
+    log, run = await at.log("A"), at.keys.run(at.cid("A"))
+    await at.do("RENAME", run, f"{run}:aside")
+    await at.do("SET", run, "odd", "PX", DAY)
+    at.writer.commit_ids(log, "z-1", "c-1", "bot-a")
+    at.writer.append(log, [b"2\n\n"])
+    async with asyncio.timeout(BOUND):
+        while log.committed < 2:
+            await asyncio.sleep(0.005)
+    assert log.ids is not None
+    assert not log.ids_stored
+    await at.redis.wait_open()  # a busy machine's probe may have been late
+    await at.do("RENAME", f"{run}:aside", run)
+    await at.written()
+    assert log.ids_stored
+    assert await at.leases.run_ids(at.cid("A")) == (1, "z-1")
 
 
 async def test_the_reply_tells_whether_the_ids_were_kept(at: Place) -> None:

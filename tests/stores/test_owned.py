@@ -138,6 +138,18 @@ async def test_erasing_a_user_finds_what_he_began_and_nothing_else(at: Place) ->
     assert await at.names() == []
 
 
+async def test_what_a_user_began_is_found_by_him_until_its_time_is_up(at: Place, clock: Clock) -> None:
+    owned = store(at)
+    await owned.remember(replace(MINE, user_id="u"))
+    await at.age(LIFE - 1)
+    await owned.remember(replace(MINE, conversation_id="72", user_id="u"))
+    [labels] = [name for name in await at.names() if b"labelled" in name]
+    assert await at.do("ZCARD", labels) == 2
+    await at.age(1)
+    await owned.remember(replace(MINE, conversation_id="73", user_id="u"))
+    assert await at.do("ZCARD", labels) == 2
+
+
 # -- the session that serves a conversation, and its chats --------------------------------------------------
 
 

@@ -360,7 +360,11 @@ async def test_what_is_large_in_a_session_goes_with_its_end_and_each_end_is_told
     assert held < 1000 + size * stays
 
 
-@pytest.mark.parametrize(("size", "kept"), [(3000, TOMBSTONE), (10_000, SESSION)])
+LARGEST = 4096 - len('[{"role":"user","content":""}]{}')
+"""How much its message may say, before the session counts as large."""
+
+
+@pytest.mark.parametrize(("size", "kept"), [(LARGEST, TOMBSTONE), (LARGEST + 1, SESSION)])
 async def test_an_expired_session_is_remembered_for_a_day_unless_it_is_large(
     at: Place, size: int, kept: int
 ) -> None:
