@@ -149,28 +149,23 @@ def survivors(root: Path = ROOT) -> dict[tuple[str, str, str, int], str]:
 
 
 class Copy:
-    """A copy of the sources, in which one mutant after the other is tried. ``close`` leaves nothing of it."""
+    """A copy of the sources, in which one mutant after the other is tried. Nothing is left of it behind the
+    ``with``. ``kill``, from another thread, ends whatever is being done in it."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="coze-mutants-"))
-        ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*_cache")
-        for name in _COPIED:
-            shutil.copytree(ROOT / name, self.directory / name, ignore=ignored)
-        shutil.copy(ROOT / "pyproject.toml", self.directory)
-        self._worker = subprocess.Popen(
-            [sys.executable, "scripts/mutant_worker.py", *DECISIONS],
-            cwd=self.directory,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        self._simulation: subprocess.Popen[str] | None = None
+        self._killed = False
+        self._lock = threading.Lock()
+        self._processes: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
         """Returns when all store tests have passed without any change."""
         try:
+            ignored = shutil.ignore_patterns("__pycache__", "*.pyc", ".*_cache")
+            for name in _COPIED:
+                shutil.copytree(ROOT / name, self.directory / name, ignore=ignored)
+            shutil.copy(ROOT / "pyproject.toml", self.directory)
+            self._worker = self._start("scripts/mutant_worker.py", *DECISIONS)
             self._answer()
         except BaseException:
             self.close()
@@ -179,6 +174,34 @@ class Copy:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def close(self) -> None:
+        self.kill()
+        for process in self._processes:
+            with suppress(BrokenPipeError):  # what was still to be written has no reader any more
+                process.communicate()
+        for _ in range(20):  # a process of theirs that is just ending may still write
+            shutil.rmtree(self.directory, ignore_errors=True)
+            if not self.directory.exists():
+                break
+            time.sleep(0.1)
+
+    def _start(self, *command: str) -> subprocess.Popen[str]:
+        """A Python process with a process group of its own."""
+        with self._lock:
+            if self._killed:
+                raise RuntimeError("the run is over")
+            process = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=self.directory,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,
+            )
+            self._processes = [*(each for each in self._processes if each.poll() is None), process]
+        return process
 
     def _answer(self) -> dict[str, Any]:
         assert self._worker.stdout is not None
@@ -225,15 +248,8 @@ class Copy:
     def _simulate(self, seeds: str, *options: str) -> tuple[bool, str]:
         """Whether all is well, and what it printed."""
         first, last = map(int, seeds.split("-"))
-        command = [sys.executable, "-m", "tests.simulation", "--seeds", seeds, "--shrink", "0", "--jobs", "1"]
-        process = self._simulation = subprocess.Popen(
-            [*command, *options],
-            cwd=self.directory,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
+        command = ["-m", "tests.simulation", "--seeds", seeds, "--shrink", "0", "--jobs", "1"]
+        process = self._start(*command, *options)
         try:
             output, _ = process.communicate(timeout=_SEED_SECONDS * (last - first + 2))
         except subprocess.TimeoutExpired:
@@ -243,19 +259,11 @@ class Copy:
         return process.returncode == 0, output
 
     def kill(self) -> None:
-        """Ends its processes."""
-        _kill(self._worker)
-        if self._simulation is not None:
-            _kill(self._simulation)
-
-    def close(self) -> None:
-        self.kill()
-        self._worker.wait()
-        for pipe in (self._worker.stdin, self._worker.stdout):
-            with suppress(BrokenPipeError):  # what was still to be written has no reader any more
-                if pipe is not None:
-                    pipe.close()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Ends its processes, and lets none begin any more."""
+        with self._lock:
+            self._killed = True
+            for process in self._processes:
+                _kill(process)
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -283,28 +291,33 @@ class Trial:
         self._jobs = jobs
         self._seeds = seeds
         self._ends = ends
+        self._over = False
         self._lock = threading.Lock()
         self._clean: list[str] | None = None
         self._copies: list[Copy] = []
         self.results: list[Result] = []
 
     def run(self) -> None:
-        """Whatever breaks a worker is raised; whoever interrupts it (SIGINT) leaves nothing behind."""
+        """Whatever breaks a worker is raised. An interruption (by a signal) ends all that has begun here, and
+        leaves nothing behind."""
         with ThreadPoolExecutor(self._jobs) as pool:
             workers = [pool.submit(self._work) for _ in range(self._jobs)]
             try:
                 for worker in workers:
                     worker.result()
             except BaseException:
-                self._ends = 0.0
+                self._over = True
                 for copy in self._copies:
                     copy.kill()
                 raise
 
     def _work(self) -> None:
-        with Copy() as copy, suppress(queue.Empty):
-            self._copies.append(copy)
-            while self._ends is None or time.monotonic() < self._ends:
+        copy = Copy()
+        self._copies.append(copy)  # before anything begins in it, so that an interruption ends that, too
+        if self._over:
+            copy.kill()
+        with copy, suppress(queue.Empty):
+            while not self._over and (self._ends is None or time.monotonic() < self._ends):
                 self._try(copy, self._mutants.get_nowait())
 
     def _seeds_of(self, copy: Copy) -> list[str]:
@@ -367,6 +380,13 @@ def report(results: Sequence[Result], asked: int, seconds: float) -> int:
     return 0 if share >= ENOUGH and not new and not stale else 1
 
 
+def _stop(number: int, _: object) -> None:
+    """Once: what is left to do is soon done."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -389,7 +409,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(mutant.text())
         print(f"{len(mutants)} mutants")
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop)
     began = time.monotonic()
     ends = None if chosen.minutes is None else began + chosen.minutes * 60
     trial = Trial(mutants, jobs=chosen.jobs, seeds=chosen.seeds, ends=ends)
