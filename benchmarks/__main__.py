@@ -27,6 +27,7 @@ PARTS: Final[dict[str, Part]] = {
     "streams": streams.streams,
     "paced": streams.paced,
     "crowds": streams.crowds,
+    "doors": streams.doors,
     "variants": streams.variants,
     "latency": latency.latency,
     "whole": whole.whole,

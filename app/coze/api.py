@@ -260,7 +260,7 @@ async def begin_stream(response: CozeResponse) -> CozeStream:
         async with deadline(response.late_at, response.no_first_byte):
             while looks_like(first) == "unknown" and len(first) <= _SNIFF_BYTES:
                 chunk = await response.read()
-                if chunk is None:
+                if not chunk:
                     break
                 first += chunk
         kind = looks_like(first)

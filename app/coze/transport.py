@@ -6,12 +6,14 @@ throughput at hundreds of open streams), and httpx's own.
 
 import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final, Literal
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import AiohttpResponseStream
 
 from app.coze.replies import Head
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
@@ -116,6 +118,27 @@ def build_http_client(
     else:
         chosen = httpx.AsyncHTTPTransport(verify=ssl_context, trust_env=False, limits=limits, proxy=through)
     return PooledClient(chosen, connect_timeout)
+
+
+def body_reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
+    """What reads a body, piece by piece as it arrives: b"" at its end. It raises ``NETWORK_ERRORS``."""
+    stream = response.stream
+    assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # an async client has no other
+    encoded = "content-encoding" in response.headers
+    if isinstance(stream, AiohttpResponseStream) and not encoded:
+        # Two generators and a loop stand between this and what the stream is iterated by: 8 µs for each read.
+        content: aiohttp.StreamReader = stream._aiohttp_response.content  # noqa: SLF001
+        return content.readany
+    # What is not encoded needs no decoder: one generator instead of four between the socket and us.
+    chunks = response.aiter_bytes() if encoded else aiter(stream)
+
+    async def read() -> bytes:
+        async for chunk in chunks:
+            if chunk:
+                return chunk
+        return b""
+
+    return read
 
 
 def network_error(error: BaseException, connect_timeout: float, head: Head | None = None) -> UpstreamError:

@@ -17,10 +17,8 @@ from app.observing.metrics import begin_timings
 from app.observing.tracing import Span, Tracing
 from app.utils import random_token
 
-SERVER_SEND: Final = "server_send"
-"""Key of a request's state: what leads straight to the server. Only for pieces of a body behind its first, by
-whoever writes many and counts them in ``STRAIGHT_BYTES``: each layer between costs a step for each piece."""
 STRAIGHT_BYTES: Final = "straight_bytes"
+"""Key of a request's state: how many bytes went to the connection past the middleware (``Pieces``)."""
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 _QUIET: Final = frozenset({"/coze/health", "/coze/health/live", "/coze/health/ready", "/coze/metrics"})
@@ -188,7 +186,6 @@ class RequestMiddleware:
                 carrier[name.decode()] = value.decode("latin-1")
         request_id = sent.decode() if _SANE.fullmatch(sent) else f"req_{random_token()}"
         watched = _Watched(scope, request_id)
-        watched.state[SERVER_SEND] = send
         turns = watched.state.get(TURNS)
         if turns is not None and scope["path"] not in _FIRST and (turn := turns.for_request()) is not None:
             await turn

@@ -30,11 +30,13 @@ from app.http.connections import (
     MOST_QUEUED,
     MOST_TARGET_BYTES,
     MOST_WAITING,
+    PIECES,
     SLOWEST_BYTES,
     TURNS,
     UNSENT_SECONDS,
     HeldFlow,
     LingeringTransport,
+    Pieces,
     longest_unread,
     most_connections,
     oldest_waiting,
@@ -353,7 +355,7 @@ class HttpProtocol(HttpToolsProtocol):
     # -- HTTP/1.0: its clients do not know chunks (RFC 9112, 6.1) -------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        cycle.scope["state"][BREAK_OFF] = partial(self._break_off, cycle)
+        cycle.scope["state"] |= {BREAK_OFF: partial(self._break_off, cycle), PIECES: Pieces(cycle)}
         if cycle.scope["http_version"] != "1.1":
             cycle.waiting_for_100_continue = False
             app = _without_chunks(cycle, app)

@@ -16,9 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from app.error_handlers import error_body, error_response
 from app.exceptions import ServiceError, ShuttingDown
-from app.http.connections import BREAK_OFF
+from app.http.connections import BREAK_OFF, PIECES, Pieces
 from app.http.half_close import HALF_CLOSED
-from app.http.middleware import SERVER_SEND, STRAIGHT_BYTES
+from app.http.middleware import STRAIGHT_BYTES
 from app.models import Cursor, success_json, task_status_of
 from app.models.records import head_of
 from app.tasks.reader import Batch, Ending, Reader
@@ -57,9 +57,11 @@ def render(batch: Batch) -> bytes:
     (``app.coze.marks``: it begins with a colon) is for readers of another dialect."""
     epoch = batch.epoch
     return b"".join(
-        b"id: %d-%d\n%s" % (epoch, n, frame)
-        for n, frame in enumerate(batch.frames, batch.first)
-        if frame[0] != _COLON
+        [
+            b"id: %d-%d\n%s" % (epoch, n, frame)
+            for n, frame in enumerate(batch.frames, batch.first)
+            if frame[0] != _COLON
+        ]
     )
 
 
@@ -135,7 +137,8 @@ def _nothing() -> None:
 class EventStream(Response):
     """Writes what a reader brings until the chat's end, the client's departure, or that of this process.
 
-    A plain ASGI response: frames go straight to ``send``, which waits while the client does not read.
+    A plain ASGI response. Once the head is out, and as long as the client reads, news are written in the turn
+    of whoever brings them (``_take``); else ``send`` waits for the client.
 
     Args:
         reader: closed at the end.
@@ -171,14 +174,17 @@ class EventStream(Response):
         self._patience = patience
         self._begun = self._gone = False
         self._straight = 0
+        self._pieces: Pieces | None = None
+        self._broken: Exception | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises ``ClientDisconnect`` where the client left before the head."""
         stop_listening = self._shutdown.changed.watch(self._reader.wake)
-        silence = IdleTimer(self._heartbeat, self._reader.wake)
+        self._silence = silence = IdleTimer(self._heartbeat, self._reader.wake)
+        self._pieces = scope.setdefault("state", {}).get(PIECES)
         client = asyncio.ensure_future(self._watch_client(receive, silence))
         # In a task of its own: each frame would wake all the coroutines of middleware and routing above us.
-        writer = asyncio.ensure_future(self._write(scope, receive, send, silence))
+        writer = asyncio.ensure_future(self._write(scope, receive, send))
         try:
             await writer
         finally:
@@ -186,15 +192,13 @@ class EventStream(Response):
             client.cancel()
             silence.stop()
             stop_listening()
-            scope.setdefault("state", {})[STRAIGHT_BYTES] = self._straight
+            scope["state"][STRAIGHT_BYTES] = self._straight
             self._reader.close()
             self._on_close()
 
-    async def _write(self, scope: Scope, receive: Receive, send: Send, silence: IdleTimer) -> None:
-        state = scope.get("state", {})
-        straight: Send = state.get(SERVER_SEND, send)
+    async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            last = await self._follow(send, straight, silence, state.get("request_id", ""))
+            last = await self._follow(send, scope["state"].get("request_id", ""))
         except ServiceError as error:
             await self._refuse(error, scope, receive, send)
             return
@@ -215,13 +219,37 @@ class EventStream(Response):
         if not self._begun:
             self._begun = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        elif more and self._pieces is not None and self._pieces.ready:
+            self._write_piece(self._pieces, piece)
+            return
         body = without_separators(piece)
+        self._silence.beat()
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
-    async def _follow(self, send: Send, straight: Send, silence: IdleTimer, request_id: str) -> bytes | None:
+    def _take(self, batch: Batch) -> bool:
+        """News, as soon as they are there. False: not now, whoever iterates has to bring them."""
+        pieces = self._pieces
+        if pieces is None or not pieces.ready or self._broken is not None:
+            return False
+        try:
+            piece = self._dialect.batch(batch)
+        except Exception as error:  # noqa: BLE001  # ours alone: whoever brings the news must not fail of it
+            self._broken = error
+            self._reader.wake()
+            return True
+        if piece:
+            self._write_piece(pieces, piece)
+        return True
+
+    def _write_piece(self, pieces: Pieces, piece: bytes) -> None:
+        body = without_separators(piece)
+        self._straight += len(body)
+        self._silence.beat()
+        pieces.write(body)
+
+    async def _follow(self, send: Send, request_id: str) -> bytes | None:
         """Writes what there is, all at once, as often as there is something; returns the last words, None
-        where there are none. Behind the first piece ``straight`` takes it to the server, past the middleware,
-        which has seen the head.
+        where there are none.
 
         Raises ``ServiceError`` where there was none before.
         """
@@ -232,6 +260,8 @@ class EventStream(Response):
         first = loop.call_later(self._patience, self._reader.wake)
         try:
             async for found in self._reader:
+                if self._broken is not None:
+                    raise self._broken
                 if isinstance(found, Ending):
                     return piece + dialect.ending(found, self._reader.last)
                 news = dialect.batch(found) if found.frames else b""
@@ -242,17 +272,12 @@ class EventStream(Response):
                     return await self._last(send, piece, dialect.reconnect())
                 if not (news or self._begun or loop.time() >= held_until):
                     continue
-                if not piece and silence.due:
+                if not piece and self._silence.due:
                     piece = dialect.heartbeat
                 if piece:
-                    silence.beat()
-                    if self._begun:
-                        body = without_separators(piece)
-                        self._straight += len(body)
-                        await straight({"type": "http.response.body", "body": body, "more_body": True})
-                    else:
-                        await self._send(send, piece)
+                    await self._send(send, piece)
                     piece = b""
+                    self._reader.take = self._take
         except ServiceError as error:
             if not self._begun and self._patience:
                 raise

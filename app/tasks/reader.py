@@ -62,8 +62,13 @@ class Reader:
     _logs: LogReader = field(kw_only=True)
     _record: Callable[[], Awaitable[bytes]] = field(kw_only=True)
     _only_end: bool = field(kw_only=True, default=False)
+    take: Callable[[Batch], bool] | None = field(init=False, default=None)
+    """Takes news from memory in the turn of whoever brings them, while the iterator waits; False: it cannot
+    now. Waking a task for each delta takes longer than all that is done with it."""
     _wakeup: asyncio.Event = field(init=False, factory=asyncio.Event)
     _woken: bool = field(init=False, default=False)
+    _waiting: bool = field(init=False, default=False)
+    """The iterator waits for the log in memory, and has nothing in hand."""
     _over: bool = field(init=False, default=False)
     _log: OpenLog | None = field(init=False, default=None)
     """Where it reads from memory."""
@@ -96,7 +101,11 @@ class Reader:
                 self._woken = False
                 return _NOTHING
             if self._log is not None:
-                await self._wakeup.wait()
+                self._waiting = True
+                try:
+                    await self._wakeup.wait()
+                finally:
+                    self._waiting = False
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
@@ -126,15 +135,31 @@ class Reader:
         self._log, self._entries, self._at_end = log, [], False
         if log is not None:
             news = log.settled if self._only_end else log.grown
-            self._stop_listening = news.watch(self._wakeup.set)
+            self._stop_listening = news.watch(self._look)
 
-    def _from_memory(self, log: OpenLog) -> Batch | Ending | None:
+    def _look(self) -> None:
+        """The log has grown, or its state has changed."""
+        log = self._log
+        if not self._waiting or log is None or log.state != "open":
+            self._wakeup.set()
+        elif (batch := self._unread_in(log)) is not None:
+            if self.take is not None and self.take(batch):
+                self.last = Cursor(log.epoch, log.visible)
+            else:
+                self._wakeup.set()
+
+    def _unread_in(self, log: OpenLog) -> Batch | None:
         # A place in an earlier epoch is before the snapshot that opened this one.
         place = self.last.frame if self.last.epoch == log.epoch else 0
-        if place < log.visible:
-            frames = log.since(place, log.visible)
+        if place >= log.visible:
+            return None
+        frames = log.since(place, log.visible)
+        return Batch(log.epoch, log.visible - len(frames) + 1, frames)
+
+    def _from_memory(self, log: OpenLog) -> Batch | Ending | None:
+        if (batch := self._unread_in(log)) is not None:
             self.last = Cursor(log.epoch, log.visible)
-            return Batch(log.epoch, log.visible - len(frames) + 1, frames)
+            return batch
         if log.state == "open" or log.end is None:
             return None
         self.last = Cursor(log.epoch, log.last)

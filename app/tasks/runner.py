@@ -76,7 +76,7 @@ class Runner:
                 self._metrics.upstream_error(job.fold.error)
         except ServiceError as error:
             self._fail(job, error)
-        except Exception:  # noqa: BLE001  # the runner's last resort, one of three
+        except Exception:  # noqa: BLE001  # the runner's last resort
             logger.opt(exception=True).error("chat {} broke", job.chat.chat_id)
             self._fail(job, InternalError())
         self._note_unreadable(job)

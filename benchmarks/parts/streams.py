@@ -127,6 +127,26 @@ def paced(bench: Bench, results: Results, options: Options) -> None:
         _checked_frames(results, "1", _scenario(pace), found["ours"])
 
 
+def doors(bench: Bench, results: Results, options: Options) -> None:
+    """The service asked by each of its doors, side by side: what somebody else's dialect costs."""
+    contestants = [bench.ours(sessions=AT_ONCE), bench.openai_door(), bench.coze_door(AT_ONCE)]
+    bench.set_upstream(DELTAS)
+    for contestant in contestants:
+        bench.drive(bench.stream_job(contestant, AT_ONCE, 10 * AT_ONCE))
+    for pace in (0.0, PACES_SECONDS[0]):
+        bench.set_upstream(DELTAS, pace)
+        found = stream_side_by_side(
+            bench, contestants, connections=AT_ONCE, rounds=options.rounds, chats=1 if pace else 5
+        )
+        scenario = f"{_scenario(pace)}, by each door"
+        _add(results, scenario, found)
+        for name, figures in found.items():
+            if name != "ours":
+                ratio = figures.of("cpu_ms") / found["ours"].of("cpu_ms")
+                results.check("1", f"{scenario}: server CPU per chat, {name} / own", ratio, "<=", 1.15)
+            _checked_frames(results, "1", f"{scenario}, {name}", figures)
+
+
 def variants(bench: Bench, results: Results, options: Options) -> None:
     """Ours with one thing off at a time."""
     bench.set_upstream(DELTAS)

@@ -128,6 +128,56 @@ async def test_whoever_is_woken_without_news_gets_a_batch_without_frames(reading
     assert reader.last == Cursor(1, 1)
 
 
+async def test_news_are_taken_in_the_turn_of_whoever_brings_them_and_nothing_twice(reading: Reading) -> None:
+    log = reading.open_log(1, delta("a"))
+    reader = reading.reader()
+    taken: list[Batch] = []
+    can_take = True
+
+    def take(batch: Batch) -> bool:
+        if can_take:
+            taken.append(batch)
+        return can_take
+
+    reader.take = take
+    assert await next_of(reader) == Batch(1, 1, [delta("a")]), "nobody waits yet: it is read as ever"
+    reading.say(delta("b"))
+    assert taken == [], "what comes while the reader is busy waits for its turn"
+    assert await next_of(reader) == Batch(1, 2, [delta("b")])
+    waiting = asyncio.create_task(next_of(reader))
+    await a_few_turns()
+    reading.say(delta("c"))
+    assert taken == [Batch(1, 3, [delta("c")])]
+    can_take = False
+    reading.say(delta("d"))
+    can_take = True
+    reading.say(delta("e"))
+    await a_few_turns()
+    told = [frame for batch in taken for frame in batch.frames]
+    if waiting.done():
+        rest = await waiting
+        assert isinstance(rest, Batch)
+        told += rest.frames
+    assert told == [delta("c"), delta("d"), delta("e")]
+    waiting = waiting if not waiting.done() else asyncio.create_task(next_of(reader))
+    await a_few_turns()
+    log.end = ChatEnd(b"{}", 0)
+    log.settle("committed")
+    assert await waiting == Ending(b"{}")
+
+
+async def test_a_change_of_the_log_without_news_wakes_nobody(reading: Reading) -> None:
+    log = reading.open_log(1, delta("a"))
+    reader = reading.reader(Cursor(1, 1))
+    waiting = asyncio.create_task(next_of(reader))
+    await a_few_turns()
+    log.grown.notify()  # Coze's ids are in Redis, say
+    await a_few_turns()
+    assert not waiting.done()
+    reading.say(delta("b"))
+    assert await waiting == Batch(1, 2, [delta("b")])
+
+
 async def test_a_reader_of_the_end_alone_is_not_woken_by_frames(reading: Reading) -> None:
     log = reading.open_log(1)
     reader = reading.reader(only_end=True)

@@ -1,0 +1,182 @@
+"""How a stream is written: straight to the connection while its client reads, and in order in any case."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+import pytest
+from starlette.types import Message
+
+from app.exceptions import Overloaded
+from app.http.connections import PIECES
+from app.http.sse import EventStream, OurEvents, render
+from app.models import Cursor
+from app.redis_client import Keys, open_redis
+from app.stores.log_reader import LogReader
+from app.stores.open_log import ChatEnd, OpenLog, Origin
+from app.stores.sessions import SessionRecord
+from app.tasks.reader import Batch, Reader
+from app.tasks.shutdown import Shutdown
+from app.utils import new_chat_id, new_id
+
+BOUND = 20.0
+NOTHING_RUNS: Any = None
+RECORD = orjson.dumps({"chat_id": "c", "session_id": "s", "status": "completed", "created_at": "t"})
+
+
+def delta(number: int) -> bytes:
+    return b'event: conversation.message.delta\ndata: {"n":%d}\n\n' % number
+
+
+class Connection:
+    """What the client gets, in order, whichever way it was written. ``ready``: it takes pieces at once."""
+
+    def __init__(self) -> None:
+        self.got = b""
+        self.straight = 0
+        self.ready = True
+        self._reads = asyncio.Event()
+        self._reads.set()
+
+    def write(self, piece: bytes) -> None:
+        assert self.ready
+        self.straight += 1
+        self.got += piece
+
+    async def send(self, message: Message) -> None:
+        await self._reads.wait()
+        self.got += message.get("body", b"")
+
+    def stall(self) -> None:
+        self.ready = False
+        self._reads.clear()
+
+    def read_on(self) -> None:
+        self.ready = True
+        self._reads.set()
+
+
+class Streaming:
+    """A chat that runs in this process, and one stream of it."""
+
+    def __init__(self, logs: LogReader) -> None:
+        session_id = new_id("session")
+        origin = Origin(SessionRecord(session_id, []), b"", [])
+        self.log = OpenLog(new_chat_id(session_id), session_id, 1, origin)
+        self.connection = Connection()
+        self.reader = Reader(
+            self.log.chat_id, Cursor(0, 0), local=lambda: self.log, logs=logs, record=self._record
+        )
+        self._stays = asyncio.Event()
+
+    @staticmethod
+    async def _record() -> bytes:
+        return RECORD
+
+    def say(self, *numbers: int) -> None:
+        self.log.frames += [delta(number) for number in numbers]
+        self.log.visible = self.log.last
+        self.log.grown.notify()
+
+    def end(self) -> None:
+        self.log.end = ChatEnd(RECORD, 0)
+        self.log.settle("committed")
+
+    async def stream(self, dialect: OurEvents) -> None:
+        response = EventStream(
+            self.reader,
+            chat_id="c",
+            heartbeat=BOUND,
+            shutdown=Shutdown(NOTHING_RUNS, NOTHING_RUNS, seconds=0),
+            on_close=lambda: None,
+            dialect=dialect,
+        )
+        scope = {"type": "http", "state": {PIECES: self.connection}}
+
+        async def receive() -> Message:
+            await self._stays.wait()
+            return {"type": "http.disconnect"}
+
+        async with asyncio.timeout(BOUND):
+            await response(scope, receive, self.connection.send)
+
+
+@pytest.fixture
+async def streaming() -> AsyncIterator[Streaming]:
+    async with open_redis("memory://", pool_size=4, reply_timeout=5) as redis:
+        logs = LogReader(redis, Keys("stream:"), "p")
+        yield Streaming(logs)
+        await logs.stop()
+
+
+async def a_few_turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_client_that_reads_gets_each_piece_in_the_turn_in_which_it_comes(
+    streaming: Streaming,
+) -> None:
+    task = asyncio.create_task(streaming.stream(OurEvents()))
+    await a_few_turns()
+    streaming.say(1)
+    await a_few_turns()
+    for number in range(2, 6):
+        before = streaming.connection.got
+        streaming.say(number)
+        assert streaming.connection.got == before + render(Batch(1, number, [delta(number)]))
+    streaming.end()
+    await task
+    assert streaming.connection.got.endswith(b'event: done\ndata: "[DONE]"\n\n')
+
+
+@pytest.mark.parametrize("stalls_at", [0, 1, 2, 5])
+async def test_a_client_that_stops_reading_for_a_while_gets_everything_once_and_in_order(
+    streaming: Streaming, stalls_at: int
+) -> None:
+    connection = streaming.connection
+    task = asyncio.create_task(streaming.stream(OurEvents()))
+    await a_few_turns()
+    for number in range(1, 12):
+        if number == stalls_at + 1:
+            connection.stall()
+        if number == stalls_at + 4:
+            connection.read_on()
+        streaming.say(number)
+        if number % 2:
+            await a_few_turns()
+    streaming.end()
+    await task
+    ids = [line for line in connection.got.split(b"\n") if line.startswith(b"id: ")]
+    assert ids == [b"id: 1-%d" % n for n in range(1, 12)] + [b"id: 1-11", b"id: 1-12"]
+    assert connection.straight > 0
+
+
+@pytest.mark.parametrize("error", [Overloaded("no more"), ZeroDivisionError()])
+async def test_a_dialect_that_fails_ends_its_own_stream_and_nobody_elses_chat(
+    streaming: Streaming, error: Exception
+) -> None:
+    class Fails(OurEvents):
+        @staticmethod
+        def batch(batch: Batch) -> bytes:
+            if batch.first == 3:
+                raise error
+            return render(batch)
+
+    task = asyncio.create_task(streaming.stream(Fails()))
+    await a_few_turns()
+    for number in range(1, 5):
+        streaming.say(number)  # as the chat's owner does, who must not hear of it
+        await a_few_turns()
+    streaming.end()
+    if isinstance(error, ZeroDivisionError):
+        with pytest.raises(ZeroDivisionError):
+            await task
+    else:
+        await task
+        assert b"event: error\n" in streaming.connection.got
+    assert b'"n":2' in streaming.connection.got
+    assert b'"n":3' not in streaming.connection.got
