@@ -93,6 +93,10 @@ def looks(request: pytest.FixtureRequest) -> list[Look]:
     return found
 
 
+async def english(tab: Tab) -> bool:
+    return await tab.page.get_attribute("html", "lang") == "en"
+
+
 async def test_it_finds_what_is_wrong(tab: Tab) -> None:
     await tab.page.evaluate("document.querySelector('#attach').removeAttribute('aria-label')")
     await tab.page.evaluate("document.querySelector('#attach').removeAttribute('title')")
@@ -160,7 +164,9 @@ async def test_where_it_does_not_go_on(tab: Tab, api: Client, looks: list[Look])
     await page.wait_for_selector(".action")
     await eye.look("tools are waited for")
     await page.click(".action .plain")
-    await tab.ended("cancelled")
+    await page.wait_for_selector(
+        ".turn[data-status=cancelled]"
+    )  # until then it waits for tools, and does not run
     await tab.ask("[[sim:fail=4101]] hello there")
     await tab.ended("failed")
     await eye.look("an answer that failed")
@@ -209,6 +215,10 @@ async def test_the_console_before_anything_is_known(office: Office, looks: list[
     eye = Eye(tab, looks)
     await tab.page.wait_for_selector("#credentials-said:visible:has-text('AUTH_MISSING')")
     await eye.look("console: who are you?")
+    await tab.page.keyboard.press("Escape")
+    await says(tab, "with the key at the top" if await english(tab) else "点右上角的钥匙", "bad")
+    await eye.look("console: what to do without credentials")
+    await tab.page.click("#show-credentials")
     await tab.sign_in(ALICE.headers(office.auth))
     await says(tab, "AUTH_FORBIDDEN", "bad")
     await eye.look("console: no administrator")
