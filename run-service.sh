@@ -30,6 +30,7 @@ Usage: ./run-service.sh test|deployment|check|stop|status|restart [--no-tmux] [-
 
 Settings, from the environment, else .env: HOST (0.0.0.0; with test 127.0.0.1), PORT (6000), WORKERS (1),
 REDIS_URL (redis://localhost:6379/0), SIMULATOR_PORT (5000). Logs and pid files are under .run/.
+Browsers refuse some ports, 6000 among them: test then listens on the next free one, too, for its pages.
 TEXT
 }
 
@@ -157,6 +158,7 @@ start() {
     end_all # what a start that was cut short, or a part that died, has left
     choose_tmux
     check_port
+    CFG_PAGE_PORT=$(next_port "$CFG_PORT")
     trap 'code=$?; trap - EXIT; abandon "$code"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
@@ -176,12 +178,18 @@ start() {
     print_addresses
 }
 
+# Browsers refuse some ports, 6000 among them: in test mode the service listens on this one for them, too.
+next_port() { # the first to look at
+    probe page "$CFG_HOST" "$1" || printf '%s\n' "$CFG_PORT"
+}
+
 already_running() {
     local reason
     [[ $STATE_MODE == "$MODE" ]] || die "the service already runs from here in $STATE_MODE mode, on $STATE_URL" \
         "To change the mode: ./run-service.sh restart $MODE"
-    [[ $STATE_PORT == "$CFG_PORT" || $CFG_PORT_FROM != environment ]] ||
-        die "the service already runs from here on port $STATE_PORT, not $CFG_PORT" \
+    CFG_PAGE_PORT=${STATE_PAGE_PORT:-$STATE_PORT}
+    [[ $CFG_PORT_FROM != environment || $CFG_PORT == "$STATE_PORT" || $MODE:$CFG_PORT == "test:$CFG_PAGE_PORT" ]] ||
+        die "the service already runs from here on port $STATE_PORT, not $CFG_PORT (for a browser: $(page_url "$STATE_URL"))" \
             "To move it: PORT=$CFG_PORT ./run-service.sh restart"
     if ! reason=$(probe wait health "$STATE_URL" 15 "$RUN_DIR/service.pid"); then
         show_log_end "$RUN_DIR/service.log"
@@ -215,7 +223,7 @@ check_port() {
         *) health="not a coze-api" ;;
     esac
     die "port $CFG_PORT is taken by $(port_owner "$CFG_PORT"): $health" \
-        "End it yourself, or choose another port: PORT=6001 ./run-service.sh $MODE"
+        "End it yourself, or choose another port: PORT=$(next_port $((CFG_PORT + 1))) ./run-service.sh $MODE"
 }
 
 # A start that failed, or was interrupted, takes down what it had started. The logs stay.
@@ -227,19 +235,23 @@ abandon() { # exit status
     exit "$1"
 }
 
+page_url() { # the service's address: that for a browser
+    if [[ $MODE == test ]]; then printf '%s:%s' "${1%:*}" "$CFG_PAGE_PORT"; else printf '%s' "$1"; fi
+}
+
 docs_line() {
     if [[ $MODE == test || ${APP_MODE:-} == local || ${ENABLE_DOCS:-} == true ]]; then
-        say "  API docs   $CFG_URL/docs"
+        say "  API docs   $(page_url "$CFG_URL")/docs"
     else
         say "  API docs   off with APP_MODE=remote unless ENABLE_DOCS=true"
     fi
 }
 
 playground_line() {
-    if [[ ${ENABLE_PLAYGROUND:-} == true && $CFG_PORT == 6000 ]]; then
-        say "  playground browsers refuse port 6000: PORT=6001 ./run-service.sh restart"
+    if [[ ${ENABLE_PLAYGROUND:-} == true && $MODE != test && $CFG_PAGE_PORT != "$CFG_PORT" ]]; then
+        say "  playground browsers refuse port $CFG_PORT: PORT=$CFG_PAGE_PORT ./run-service.sh restart"
     elif [[ ${ENABLE_PLAYGROUND:-} == true ]]; then
-        say "  playground $CFG_URL/coze/playground"
+        say "  playground $(page_url "$CFG_URL")/coze/playground"
     else
         say "  playground off unless ENABLE_PLAYGROUND=true"
     fi

@@ -4,6 +4,7 @@ Whoever imports ``app.main``, or mounts its app elsewhere, gets none of what is 
 logging, signals, garbage collection.
 """
 
+import argparse
 import asyncio
 import contextlib
 import gc
@@ -54,6 +55,11 @@ def shared_metrics(workers: int) -> Iterator[None]:
 
 
 def main() -> None:
+    arguments = argparse.ArgumentParser(prog="python -m app")
+    arguments.add_argument(
+        "--page-port", type=int, help="a second port, for browsers, which refuse some (6000)"
+    )
+    page_port: int | None = arguments.parse_args().page_port
     with exiting_if_wrong():
         settings = load_settings()
     allow_descriptors()
@@ -65,6 +71,8 @@ def main() -> None:
         with exiting_if_wrong():
             check_parts(settings)
             sockets = listen(settings.host, settings.port)
+            if page_port is not None:
+                sockets += listen(settings.host, page_port)
         serve(settings, sockets)
 
 

@@ -18,7 +18,7 @@ port_owner() { probe owner "$1"; }
 write_state() {
     {
         printf 'MODE=%s\nURL=%s\nHOST=%s\nPORT=%s\n' "$MODE" "$CFG_URL" "$CFG_HOST" "$CFG_PORT"
-        printf 'DRAIN=%s\nREDIS=%s\n' "$CFG_DRAIN_SECONDS" "$CFG_REDIS_SHOWN"
+        printf 'PAGE_PORT=%s\nDRAIN=%s\nREDIS=%s\n' "$CFG_PAGE_PORT" "$CFG_DRAIN_SECONDS" "$CFG_REDIS_SHOWN"
         printf 'AUTH=%s\nSIMULATOR_PORT=%s\nTMUX=%s\n' "$CFG_AUTH" "$CFG_SIMULATOR_PORT" "$USE_TMUX"
     } >"$RUN_DIR/state"
 }
@@ -26,11 +26,13 @@ write_state() {
 read_state() {
     local name value
     STATE_MODE="" STATE_URL="" STATE_HOST="" STATE_PORT="" STATE_DRAIN=20 STATE_REDIS="" STATE_AUTH=""
-    STATE_SIMULATOR_PORT="" STATE_TMUX=no
+    STATE_PAGE_PORT="" STATE_SIMULATOR_PORT="" STATE_TMUX=no
     [[ -f $RUN_DIR/state ]] || return 0
     while IFS='=' read -r name value; do
         case $name in
-            MODE | URL | HOST | PORT | DRAIN | REDIS | AUTH | SIMULATOR_PORT | TMUX) printf -v "STATE_$name" %s "$value" ;;
+            MODE | URL | HOST | PORT | PAGE_PORT | DRAIN | REDIS | AUTH | SIMULATOR_PORT | TMUX)
+                printf -v "STATE_$name" %s "$value"
+                ;;
         esac
     done <"$RUN_DIR/state"
 }
@@ -203,8 +205,10 @@ start_simulator() {
 }
 
 start_service() {
+    local program=("$PY" -m app)
+    if [[ $MODE == test && $CFG_PAGE_PORT != "$CFG_PORT" ]]; then program+=(--page-port "$CFG_PAGE_PORT"); fi
     say "Service: starting on $CFG_HOST:$CFG_PORT"
-    launch service "$PY" -m app
+    launch service "${program[@]}"
     await service health "$CFG_URL" "${START_TIMEOUT:-60}"
 }
 

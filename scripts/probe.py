@@ -1,6 +1,7 @@
 """Questions about this machine that the scripts ask: ``python scripts/probe.py QUESTION ARGS...``
 
     bindable HOST PORT        0: a server may listen there; 1: no, and why
+    page HOST PORT            0: the first port from PORT on which browsers open and a server may listen on
     owner PORT                who listens on a port of this machine, as far as may be seen
     redis NAME                0: answers; 1: nothing listens there; 2: not usable, and why. NAME: of the
                               variable with the address, which may hold a password: everybody on a machine
@@ -35,6 +36,10 @@ OUR_NAME = "coze-api"
 OLDEST_REDIS = (6, 2)
 PATIENCE = 3.0
 """Seconds that a single question waits for an answer."""
+REFUSED_BY_BROWSERS = {
+    *(1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, *range(6665, 6670), 6679, 6697, 10080)
+}
+"""Above 1024, by the Fetch standard (https://fetch.spec.whatwg.org/#port-blocking)."""
 
 
 def bindable(host: str, port: str) -> Answer:
@@ -49,6 +54,13 @@ def bindable(host: str, port: str) -> Answer:
     except OSError as error:
         return 1, error.strerror or str(error)
     return 0, ""
+
+
+def page(host: str, port: str) -> Answer:
+    for number in range(int(port), 65_536):
+        if number not in REFUSED_BY_BROWSERS and bindable(host, str(number))[0] == 0:
+            return 0, str(number)
+    return 1, ""
 
 
 def listening_inodes(port: int) -> set[str]:
@@ -219,6 +231,7 @@ def wait(question: str, argument: str, seconds: str, pid_file: str) -> Answer:
 
 QUESTIONS: dict[str, Callable[..., Answer]] = {
     "bindable": bindable,
+    "page": page,
     "owner": owner,
     "redis": redis,
     "coze": coze,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from playwright.async_api import Browser, async_playwright
 
 from coze_simulator.auth_server import RunningAuth, running_auth
 from tests.faults.support import start_all
+from tests.security.helpers import ADMIN, Who
 from tests.support import Client, RedisServer, ServiceProcess, SimControl, open_client, service_process
 
 from .support import ARGUMENTS, Proxy, Tab, find_browser
@@ -132,3 +134,38 @@ async def api(replica: ServiceProcess) -> AsyncIterator[Client]:
     """The service without the proxy, to compare with what the page shows."""
     async with open_client(replica.base_url) as client:
         yield client
+
+
+@dataclass
+class Office:
+    """A service, and who may come in."""
+
+    base_url: str
+    auth: RunningAuth
+    open_tab: OpenTab
+    stack: AsyncExitStack
+
+    async def caller(self, who: Who) -> Client:
+        client = open_client(self.base_url, headers=who.headers(self.auth))
+        return await self.stack.enter_async_context(client)
+
+    async def page(self, **options: Any) -> Tab:
+        """The console before anybody has said who he is: it asks."""
+        tab = await self.open_tab(self.base_url, page="console", **options)
+        tab.may_fail = True  # the 401 before the dialog, and what is refused on purpose
+        await tab.page.wait_for_selector("#credentials-dialog[open]")
+        return tab
+
+    async def console(self, who: Who = ADMIN, **options: Any) -> Tab:
+        tab = await self.page(**options)
+        await tab.sign_in(who.headers(self.auth))
+        await tab.page.wait_for_selector("[data-tile=running]")
+        return tab
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def office(
+    redis: RedisServer, simulator: SimControl, secured: ServiceProcess, auth: RunningAuth, open_tab: OpenTab
+) -> AsyncIterator[Office]:
+    async with AsyncExitStack() as stack:
+        yield Office(secured.base_url, auth, open_tab, stack)

@@ -1,4 +1,4 @@
-"""axe-core finds nothing wrong with the playground, whatever state it is in."""
+"""axe-core finds nothing wrong with the playground and the console, whatever state they are in."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any, Literal
 
 import pytest
 
+from tests.security.helpers import ADMIN, ALICE
 from tests.support import Client, ServiceProcess, SimControl, data_of, wait_until
 
-from .conftest import OpenTab
+from .conftest import Office, OpenTab
 from .support import LONG, Proxy, Tab
+from .test_console import confirm, fail, look_up, says
 from .test_front_end import PICTURE, RICH
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -28,13 +30,22 @@ RUN = """async () => {
 }"""
 """All rules, best practices too."""
 
-LOOKS: list[tuple[str, Literal["light", "dark"], int]] = [
+Look = tuple[str, Literal["light", "dark"], int]
+"""Language, colours, width."""
+
+FOUR: list[Look] = [
     ("zh-CN", "light", 1280),
     ("zh-CN", "dark", 390),
     ("en", "light", 390),
     ("en", "dark", 1280),
 ]
 """Any two of language, colours and width meet once."""
+THE_OTHERS: list[Look] = [
+    ("zh-CN", "dark", 1280),
+    ("zh-CN", "light", 390),
+    ("en", "dark", 390),
+    ("en", "light", 1280),
+]
 
 
 @dataclass
@@ -42,18 +53,20 @@ class Eye:
     """Looks at one tab, and remembers what is wrong with it."""
 
     tab: Tab
+    looks: list[Look]
     found: list[str] = field(default_factory=list)
 
     async def look(self, state: str) -> None:
         page = self.tab.page
         if not await page.evaluate("'axe' in window"):
             await page.evaluate(AXE)
-        for language, colours, width in LOOKS:
+        for language, colours, width in self.looks:
             await page.set_viewport_size({"width": width, "height": 800})
             # Without movement nothing is half transparent.
             await page.emulate_media(color_scheme=colours, reduced_motion="reduce")
             if await page.get_attribute("html", "lang") != language:
                 await page.evaluate("document.querySelector('#language').click()")  # under a dialog, too
+            await page.evaluate("scrollTo(0, 0)")  # what the bar covers at this moment is as large as it is
             for fault in await page.evaluate(RUN):
                 self.found.append(f"{state}, {language}, {colours}, {width}: {fault}")
         await page.set_viewport_size({"width": 1280, "height": 800})
@@ -71,6 +84,19 @@ class Eye:
         assert self.found == []
 
 
+@pytest.fixture(
+    params=[pytest.param(FOUR, id="four"), pytest.param(THE_OTHERS, id="others", marks=pytest.mark.full)]
+)
+def looks(request: pytest.FixtureRequest) -> list[Look]:
+    """All eight with ``--full``."""
+    found: list[Look] = request.param
+    return found
+
+
+async def english(tab: Tab) -> bool:
+    return await tab.page.get_attribute("html", "lang") == "en"
+
+
 async def test_it_finds_what_is_wrong(tab: Tab) -> None:
     await tab.page.evaluate("document.querySelector('#attach').removeAttribute('aria-label')")
     await tab.page.evaluate("document.querySelector('#attach').removeAttribute('title')")
@@ -79,10 +105,12 @@ async def test_it_finds_what_is_wrong(tab: Tab) -> None:
     assert [fault.split(":")[0] for fault in found] == ["button-name"]
 
 
-async def test_before_anything_is_known(secured: ServiceProcess, open_tab: OpenTab) -> None:
+async def test_before_anything_is_known(
+    secured: ServiceProcess, open_tab: OpenTab, looks: list[Look]
+) -> None:
     tab = await open_tab(secured.base_url, locale="zh-CN")
     tab.may_fail = True
-    eye = Eye(tab)
+    eye = Eye(tab, looks)
     await tab.page.wait_for_selector("#credentials-said:visible:has-text('AUTH_MISSING')")
     await eye.look("who are you?")
     await tab.page.keyboard.press("Escape")
@@ -92,9 +120,11 @@ async def test_before_anything_is_known(secured: ServiceProcess, open_tab: OpenT
     eye.saw_nothing_wrong()
 
 
-async def test_while_and_after_an_answer(tab: Tab, proxy: Proxy, simulator: SimControl) -> None:
+async def test_while_and_after_an_answer(
+    tab: Tab, proxy: Proxy, simulator: SimControl, looks: list[Look]
+) -> None:
     tab.may_fail = True
-    page, eye = tab.page, Eye(tab)
+    page, eye = tab.page, Eye(tab, looks)
     await page.wait_for_selector("#welcome .follow-up:visible")
     await eye.look("the bot's opening")
 
@@ -127,14 +157,16 @@ async def test_while_and_after_an_answer(tab: Tab, proxy: Proxy, simulator: SimC
     eye.saw_nothing_wrong()
 
 
-async def test_where_it_does_not_go_on(tab: Tab, api: Client) -> None:
+async def test_where_it_does_not_go_on(tab: Tab, api: Client, looks: list[Look]) -> None:
     tab.may_fail = True
-    page, eye = tab.page, Eye(tab)
+    page, eye = tab.page, Eye(tab, looks)
     await tab.ask("[[sim:requires_action=function;tool_calls=2]] weather in Shanghai")
     await page.wait_for_selector(".action")
     await eye.look("tools are waited for")
     await page.click(".action .plain")
-    await tab.ended("cancelled")
+    await page.wait_for_selector(
+        ".turn[data-status=cancelled]"
+    )  # until then it waits for tools, and does not run
     await tab.ask("[[sim:fail=4101]] hello there")
     await tab.ended("failed")
     await eye.look("an answer that failed")
@@ -145,8 +177,8 @@ async def test_where_it_does_not_go_on(tab: Tab, api: Client) -> None:
     eye.saw_nothing_wrong()
 
 
-async def test_lists_panels_and_dialogs(tab: Tab, api: Client) -> None:
-    page, eye = tab.page, Eye(tab)
+async def test_lists_panels_and_dialogs(tab: Tab, api: Client, looks: list[Look]) -> None:
+    page, eye = tab.page, Eye(tab, looks)
 
     async def past() -> Any:
         return data_of(await api.get("/coze/users/demo/conversations"))["conversations"]
@@ -175,4 +207,64 @@ async def test_lists_panels_and_dialogs(tab: Tab, api: Client) -> None:
     await eye.look("sessions, and past conversations")
     await page.fill("#search", "nothing of this name")
     await eye.look("no session is found")
+    eye.saw_nothing_wrong()
+
+
+async def test_the_console_before_anything_is_known(office: Office, looks: list[Look]) -> None:
+    tab = await office.page()
+    eye = Eye(tab, looks)
+    await tab.page.wait_for_selector("#credentials-said:visible:has-text('AUTH_MISSING')")
+    await eye.look("console: who are you?")
+    await tab.page.keyboard.press("Escape")
+    await says(tab, "with the key at the top" if await english(tab) else "点右上角的钥匙", "bad")
+    await eye.look("console: what to do without credentials")
+    await tab.page.click("#show-credentials")
+    await tab.sign_in(ALICE.headers(office.auth))
+    await says(tab, "AUTH_FORBIDDEN", "bad")
+    await eye.look("console: no administrator")
+    await tab.page.click("#show-credentials")
+    await tab.sign_in(ADMIN.headers(office.auth))
+    await tab.page.wait_for_selector("#failures .none, #failures p")
+    await eye.look("console: nothing has happened")
+    eye.saw_nothing_wrong()
+
+
+async def test_the_console_of_a_service_at_work(office: Office, looks: list[Look]) -> None:
+    alice = await office.caller(ALICE)
+    for n in range(9):
+        session_id = await alice.open_session(f"user {n}", bot_id=f"738000000000000000{n % 2}")
+        await alice.send(session_id, "word " * (n + 1))
+    chat = await fail(alice)
+    running = await alice.start(session_id, "[[sim:delay=100]] slow")
+    async with alice.events(running) as reader:
+        await reader.until("conversation.chat.in_progress")
+        tab = await office.console()
+        page, eye = tab.page, Eye(tab, looks)
+        await page.wait_for_selector("#failures tbody tr")
+        await page.wait_for_selector("#chart canvas")
+        await eye.look("console: overview and failures")
+        await page.select_option("#stacked-by", "user")
+        await page.wait_for_selector("#legend li:nth-child(8)")
+        await page.hover("#chart .u-over", position={"x": 5, "y": 50})
+        await page.click("#usage-details summary")
+        await page.wait_for_selector("#usage-table tbody tr")
+        await eye.look("console: usage by user, and as a table")
+        await look_up(tab, session_id)
+        await page.wait_for_selector(f"[data-chat={running}]")
+        await eye.look("console: a session by its id")
+        await page.click(f"[data-chat={running}]")
+        await page.wait_for_selector("#sure-dialog[open]")
+        await eye.look("console: are you sure?")
+        await confirm(tab)
+        await page.wait_for_selector("#status[data-kind=good]")
+        await eye.look("console: it was cancelled")
+    await page.click("#failures tbody button")
+    await page.wait_for_function(
+        f"() => document.querySelector('#session-id').value === '{chat['session_id']}'"
+    )
+    await page.wait_for_selector("#session .facts")
+    await eye.look("console: the session of a failure")
+    await look_up(tab, "coze_session_of_nobody")
+    await says(tab, "COZE_SESSION_NOT_FOUND", "bad")
+    await eye.look("console: an error")
     eye.saw_nothing_wrong()

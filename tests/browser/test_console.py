@@ -3,65 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Request
 
-from coze_simulator.auth_server import RunningAuth
-from tests.security.helpers import ADMIN, ADMIN_ELSEWHERE, ALICE, ALICE_ELSEWHERE, Who
-from tests.support import (
-    Client,
-    RedisServer,
-    ServiceProcess,
-    SimControl,
-    data_of,
-    open_client,
-)
+from tests.security.helpers import ADMIN, ADMIN_ELSEWHERE, ALICE, ALICE_ELSEWHERE
+from tests.support import Client, RedisServer, SimControl, data_of
 
-from .conftest import OpenTab
+from .conftest import Office
 from .support import Tab
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-
-
-@dataclass
-class Office:
-    """A service, and who may come in."""
-
-    base_url: str
-    auth: RunningAuth
-    open_tab: OpenTab
-    stack: AsyncExitStack
-
-    async def caller(self, who: Who) -> Client:
-        client = open_client(self.base_url, headers=who.headers(self.auth))
-        return await self.stack.enter_async_context(client)
-
-    async def page(self, **options: Any) -> Tab:
-        """The console before anybody has said who he is: it asks."""
-        tab = await self.open_tab(self.base_url, page="console", **options)
-        tab.may_fail = True  # the 401 before the dialog, and what is refused on purpose
-        await tab.page.wait_for_selector("#credentials-dialog[open]")
-        return tab
-
-    async def console(self, who: Who = ADMIN, **options: Any) -> Tab:
-        tab = await self.page(**options)
-        await tab.sign_in(who.headers(self.auth))
-        await tab.page.wait_for_selector("[data-tile=running]")
-        return tab
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def office(
-    redis: RedisServer, simulator: SimControl, secured: ServiceProcess, auth: RunningAuth, open_tab: OpenTab
-) -> AsyncIterator[Office]:
-    async with AsyncExitStack() as stack:
-        yield Office(secured.base_url, auth, open_tab, stack)
 
 
 async def look_up(tab: Tab, session_id: str) -> None:

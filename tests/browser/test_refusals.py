@@ -3,6 +3,7 @@ language."""
 
 from __future__ import annotations
 
+import base64
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support import Client, ServiceProcess, SimControl, error_of, open_cli
 
 from .conftest import OpenTab
 from .support import Proxy, Tab
+from .test_touch_and_paste import DOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -20,6 +22,7 @@ BAD = {"HtySudoerToken": "not-a-token", "HtyHost": "music.moicen.com"}
 ASKS = {"zh-CN": "服务要求认证：请输入请求头。", "en-GB": "The service asks who you are: enter the headers."}
 INVALID = {"zh-CN": "服务不接受这个凭证。", "en-GB": "The service does not accept these credentials."}
 FAILED = {"zh-CN": "扣子未能回答。", "en-GB": "Coze could not answer."}
+LATER = {"zh-CN": "点右上角的钥匙", "en-GB": "with the key at the top"}
 OTHER = {"zh-CN": "en-GB", "en-GB": "zh-CN"}
 
 
@@ -119,3 +122,52 @@ async def test_what_coze_refuses_beside_an_answer_is_said_below_it_with_code_and
         assert part in said
     assert re.search(r"logid \w{20}", said)
     assert await tab.page.get_attribute("[data-t-label=like]", "aria-pressed") == "false"
+
+
+@pytest.mark.parametrize("language", ["zh-CN", "en-GB"])
+async def test_a_file_that_coze_refuses_shows_its_code_and_logid_in_the_language_of_the_page(
+    proxy: Proxy, open_tab: OpenTab, simulator: SimControl, language: str
+) -> None:
+    tab = await open_tab(proxy.base_url, locale=language)
+    tab.may_fail = True
+    simulator.knob(path="/v1/files/upload", fail=4101)
+    picture = {"name": "p.png", "mimeType": "image/png", "buffer": base64.b64decode(DOT)}
+    await tab.page.set_input_files("#file", picture)
+    await tab.page.wait_for_selector("#files .file.failed")
+    for shown in (language, OTHER[language]):
+        said = await tab.page.inner_text("#files .file.failed")
+        for part in ("p.png", "COZE_API_ERROR", "Coze 4101", FAILED[shown]):
+            assert part in said
+        assert re.search(r"logid \w{20}", said)
+        assert FAILED[OTHER[shown]] not in said
+        await tab.page.click("#language")
+
+
+@pytest.mark.parametrize("language", ["zh-CN", "en-GB"])
+async def test_who_closes_the_dialog_for_credentials_is_told_what_to_do(
+    secured: ServiceProcess, auth: RunningAuth, open_tab: OpenTab, language: str
+) -> None:
+    tab = await open_tab(secured.base_url, locale=language)
+    page, tab.may_fail = tab.page, True
+
+    async def hinted() -> None:
+        await page.wait_for_selector("#credentials-dialog[open]")
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector(f"#connection[data-kind=bad]:has-text('{LATER[language]}')")
+
+    await hinted()
+    await tab.ask("do you know me?")
+    await hinted()
+    assert await page.input_value("#message") == "do you know me?"
+    await page.click("#open-new")
+    await page.click("#new-form [type=submit]")
+    await page.wait_for_selector("#credentials-dialog[open]")
+    await page.keyboard.press("Escape")
+    await page.wait_for_selector(f"#new-problem:visible:has-text('{LATER[language]}')")
+    await page.keyboard.press("Escape")
+
+    await page.click("#show-credentials")
+    await tab.sign_in(ALICE.headers(auth))
+    await page.wait_for_selector("#connection:empty", state="attached")
+    await page.press("#message", "Enter")
+    await tab.ended()

@@ -12,7 +12,7 @@ import pytest
 from tests.support import Client, SimControl, data_of, wait_until
 
 from .conftest import OpenTab
-from .support import Proxy, Tab
+from .support import LONG, Proxy, Tab
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -62,6 +62,34 @@ async def test_a_text_that_is_pasted_stays_a_text(tab: Tab, simulator: SimContro
     await tab.page.evaluate("navigator.clipboard.writeText('one\\ntwo')")
     await tab.page.press("#message", "Control+v")
     await tab.page.wait_for_function("() => document.querySelector('#message').value === 'one\\ntwo'")
+    assert await tab.page.is_hidden("#files")
+    assert simulator.requests(path="/v1/files/upload") == []
+
+
+async def test_from_a_table_that_is_pasted_the_text_is_taken_and_not_its_picture(
+    tab: Tab, simulator: SimControl
+) -> None:
+    """A spreadsheet puts the cells on the clipboard as text, as HTML and as a picture of them."""
+    await tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await tab.page.evaluate(
+        """async (dot) => {
+          const bytes = Uint8Array.from(atob(dot), (each) => each.charCodeAt(0));
+          await navigator.clipboard.write([new ClipboardItem({
+            "text/plain": new Blob(["name\\tcount\\npears\\t7"], {type: "text/plain"}),
+            "text/html": new Blob(["<table><tr><td>name<td>count</table>"], {type: "text/html"}),
+            "image/png": new Blob([bytes], {type: "image/png"}),
+          })]);
+        }""",
+        DOT,
+    )
+    await tab.page.evaluate(
+        "() => document.querySelector('#message').addEventListener('paste', (event) => {"
+        " window.__files = event.clipboardData.files.length; })"
+    )
+    await tab.page.press("#message", "Control+v")
+    await tab.page.wait_for_function("() => window.__files !== undefined")
+    assert await tab.page.evaluate("window.__files") == 1, "the clipboard holds both"
+    assert await tab.page.input_value("#message") == "name\tcount\npears\t7"
     assert await tab.page.is_hidden("#files")
     assert simulator.requests(path="/v1/files/upload") == []
 
@@ -117,6 +145,30 @@ async def test_on_a_telephone_enter_is_a_line_break_and_the_button_sends(
     assert await page.inner_text(".question p") == "第一行\n第二行"
     [asked] = simulator.requests(path="/v3/chat")
     assert asked["message"] == "第一行\n第二行"
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["opened by the message", "opened before"])
+async def test_on_a_telephone_the_first_message_is_the_title_while_it_is_being_answered(
+    proxy: Proxy, open_tab: OpenTab, api: Client, simulator: SimControl, opened: bool
+) -> None:
+    simulator.knob(match="周末", text=LONG, gap=0.3)
+    tab = await open_tab(proxy.base_url, locale="zh-CN", **TELEPHONE)
+    page = tab.page
+    if opened:
+        await page.tap("#show-sessions")
+        await page.tap("#open-new")
+        await page.tap("#new-form [type=submit]")
+        await page.wait_for_selector("[data-session]", state="attached")
+    await tab.ask("周末去哪里\n玩好？")
+    await tab.streaming(0)
+    assert await page.inner_text("#session-name") == "周末去哪里 玩好？"
+    session = await api.session((await tab.memory())["session"])
+    assert session["title"] == "周末去哪里 玩好？", "as the service calls it"
+    await page.tap("#show-sessions")
+    await page.wait_for_selector("[data-session]:has-text('周末去哪里 玩好？')")
+    await page.tap("#hide-sessions")
+    await page.tap("#stop")
+    await tab.ended("cancelled")
 
 
 async def test_on_a_desktop_enter_sends_and_shift_with_it_is_a_line_break(

@@ -16,7 +16,7 @@ export class Attachments {
   constructor(list, upload) {
     this.list = list;
     this.upload = upload;
-    /** @type {{name: string, preview: string, id: string, failed: string, done: Promise<void>}[]} */
+    /** @type {{name: string, preview: string, id: string, failed: any, done: Promise<void>}[]} */
     this.files = [];
   }
 
@@ -25,7 +25,7 @@ export class Attachments {
   }
 
   async #addOne(file) {
-    const entry = { name: file.name || t("image"), preview: "", id: "", failed: "", done: Promise.resolve() };
+    const entry = { name: file.name || t("image"), preview: "", id: "", failed: null, done: Promise.resolve() };
     this.files.push(entry);
     entry.done = (async () => {
       if (file.type.startsWith("image/") && file.size < PREVIEW_BYTES) entry.preview = await dataUrl(file);
@@ -33,8 +33,7 @@ export class Attachments {
       try {
         entry.id = (await this.upload(file)).file_id;
       } catch (error) {
-        const { text, fields } = explain(error);
-        entry.failed = [text, ...fields].join(" ");
+        entry.failed = error;
       }
       this.paint();
     })();
@@ -63,7 +62,7 @@ export class Attachments {
     this.list.replaceChildren(
       ...this.files.map((entry) => {
         const state = entry.failed ? "failed" : entry.id ? "" : "busy";
-        const note = h("span", { class: "note" }, entry.failed || (entry.id ? "" : t("uploading")));
+        const note = h("span", { class: "note" }, entry.failed ? reason(entry.failed) : entry.id ? "" : t("uploading"));
         const remove = iconButton("close", "removeFile", () => {
           this.files = this.files.filter((each) => each !== entry);
           this.paint();
@@ -72,6 +71,11 @@ export class Attachments {
       }),
     );
   }
+}
+
+function reason(error) {
+  const { code, text, fields, hint, extra } = explain(error);
+  return [`${code} ${text}`, ...fields, hint && t("hint", { hint }), ...extra].filter(Boolean).join(" · ");
 }
 
 /** The policy of the page lets pictures in as data: addresses alone. */

@@ -36,8 +36,10 @@ class Console {
       } catch (error) {
         if (error.name === "AbortError") return undefined; // somebody else sits here now
         this.refused = error.status === 401 || error.status === 403;
-        if (error.status === 401 && (await this.credentials.ask(error))) continue;
-        this.complain(error);
+        if (error.status === 401) {
+          if (await this.credentials.ask(error)) continue;
+          this.say("bad", "credentialsLater");
+        } else this.complain(error);
         return undefined;
       }
     }

@@ -97,6 +97,7 @@ export class Conversation {
     try {
       const session = await this.page.withSession();
       if (!session) return this.takeBack(turn);
+      this.page.titleBy(text.trim() || files.files[0]?.name || "");
       turn.attach(await files.ready());
       files.clear();
     } finally {

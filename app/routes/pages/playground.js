@@ -11,6 +11,7 @@ import { EventsPanel } from "./events.js";
 import { pairsOf, SessionList, showBot } from "./sessions.js";
 
 const STATE = "coze-playground";
+const TITLE_CHARACTERS = 60;
 const NARROW = matchMedia("(max-width: 800px)");
 /** A finger has no Shift: there Enter is a line break, and the button sends. */
 const TOUCH = matchMedia("(hover: none) and (pointer: coarse)");
@@ -119,9 +120,16 @@ export class Playground {
           continue;
         }
         if (error.status !== 401) return undefined;
-        if (!(await this.credentials.ask(error))) return undefined;
+        if (!(await this.credentials.ask(error))) return void this.chats.status("bad", "credentialsLater");
+        this.chats.status("");
       }
     }
+  }
+
+  async changeCredentials() {
+    if (!(await this.credentials.ask(null))) return;
+    this.chats.status("");
+    await this.withCredentials(() => this.resume());
   }
 
   complain(error) {
@@ -140,8 +148,13 @@ export class Playground {
     if (!user) return;
     this.memory.set({ user });
     await this.list.load(user);
-    const current = this.list.sessions.find((each) => each.session_id === this.session?.session_id);
-    if (current) (this.session.title = current.title), this.nameSession();
+    const { listed } = this;
+    if (listed) this.showTitle(listed.title || this.session.title); // the service may not have heard a message yet
+  }
+
+  /** The session that is open, in the list. */
+  get listed() {
+    return this.list.sessions.find((each) => each.session_id === this.session?.session_id);
   }
 
   async openSession(id) {
@@ -192,6 +205,22 @@ export class Playground {
     const { session_id: id, title } = this.session;
     $("session-name").textContent = title || `…${id.slice(-8)}`;
     $("session-name").title = id;
+  }
+
+  /** What the service will call it: its first message, in one line. */
+  titleBy(message) {
+    if (this.session.title) return;
+    const line = [...message.trim().replace(/\s+/g, " ")];
+    this.showTitle(line.length > TITLE_CHARACTERS ? `${line.slice(0, TITLE_CHARACTERS - 1).join("").trimEnd()}…` : line.join(""));
+  }
+
+  showTitle(title) {
+    this.session.title = title;
+    this.nameSession();
+    const { listed } = this;
+    if (!listed || listed.title === title) return;
+    listed.title = title;
+    this.list.paint();
   }
 
   async rename() {
@@ -279,8 +308,7 @@ export class Playground {
         const { code, text, fields } = explain(error);
         return this.newProblem([code, text, ...fields].join(" · "));
       }
-      if (await this.credentials.ask(error)) return this.submitNew();
-      return undefined;
+      return (await this.credentials.ask(error)) ? this.submitNew() : this.newProblem(t("credentialsLater"));
     }
     $("new-dialog").close();
     this.closeNav();
@@ -313,7 +341,7 @@ export class Playground {
     new ResizeObserver(() => this.chats.resized()).observe($("scroller"));
     new ResizeObserver(() => this.chats.scroll()).observe($("turns")); // formulas and colours come later
     on("end-session", "click", () => $("end-dialog").showModal());
-    on("show-credentials", "click", async () => (await this.credentials.ask(null)) && this.withCredentials(() => this.resume()));
+    on("show-credentials", "click", () => void this.changeCredentials());
     on("stop", "click", () => void this.chats.stop());
     on("show-sessions", "click", () => this.toggleNav(true));
     on("hide-sessions", "click", () => this.toggleNav(false));
@@ -345,9 +373,12 @@ export class Playground {
     void this.chats.ask($("message").value);
   }
 
-  /** Files that were pasted or dropped go along with the message; text is the browser's affair. */
+  /**
+   * Files that were pasted or dropped go along with the message; text is the browser's affair. So is what a
+   * table puts on the clipboard: its text, and a picture of it.
+   */
   take(event, data) {
-    if (!data?.files.length) return;
+    if (!data?.files.length || (event.type === "paste" && data.getData("text/plain"))) return;
     event.preventDefault();
     void this.files.add(data.files);
   }
