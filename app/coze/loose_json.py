@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 _TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^\s,:\[\]{}"]+', re.DOTALL)
-"""A text that nothing closes goes to the end: else the rest would be looked at again from each quote in it."""
+"""A text that nothing closes goes to the end: else the rest would be looked at again from each quote."""
 _ESCAPE: Final = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4}|.?)', re.DOTALL)
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _WORDS: Final = frozenset({"true", "false", "null"})

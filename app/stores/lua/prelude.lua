@@ -4,6 +4,7 @@ local DAY = 86400000
 local HOUR = 3600000
 local TOMBSTONE = DAY -- how long a session that is over is remembered, so that a late caller is told why it is gone
 local IDEMPOTENCY = DAY
+local PAGE = 1048576 -- bytes of records in one answer: Redis and its callers wait while more is sent
 local LARGE = 4096 -- bytes that callers write into a session, past which they do not outlive it
 
 local taken = 0
@@ -62,11 +63,16 @@ local function remember_key(used, key, value)
 end
 
 -- Records, and the states of their runs ('' where there is none): while a chat is not over, its status follows from its
--- run's state, whatever its record says.
+-- run's state, whatever its record says. As many of the first as fit into a page, at least one.
 local function records_of(s, chats, runs, ids)
-  local states = {}
-  for i, id in ipairs(ids) do states[i] = s.running ~= '' and redis.call('HGET', runs .. id, 'state') or '' end
-  return #ids > 0 and redis.call('HMGET', chats, unpack(ids)) or {}, states
+  local records, states, size = {}, {}, 0
+  for i, id in ipairs(ids) do
+    size = size + redis.call('HSTRLEN', chats, id)
+    if size > PAGE and i > 1 then break end
+    records[i] = redis.call('HGET', chats, id)
+    states[i] = s.running ~= '' and redis.call('HGET', runs .. id, 'state') or ''
+  end
+  return records, states
 end
 
 local function flatten(h)

@@ -11,4 +11,4 @@ if before ~= '' then
 end
 local last = math.min(first + limit - 1, #ids)
 local records, states = records_of(s, chats, runs, {unpack(ids, first, last)})
-return {state, records, states, last < #ids and 1 or 0, s.expires}
+return {state, records, states, first + #records - 1 < #ids and 1 or 0, s.expires}
