@@ -15,6 +15,7 @@ import httpx
 
 from app.coze.deadline import deadline
 from app.coze.options import MAX_EVENT_BYTES, MAX_STREAM_BYTES, CozeOptions
+from app.coze.packed import unpacked
 from app.coze.replies import Head, Reply, error_in_tail, raise_refusal, read_reply
 from app.coze.transport import NETWORK_ERRORS, network_error
 from app.coze.wire import ChatState
@@ -182,8 +183,9 @@ class CozeResponse:
         self.late_at = late_at
         self._response = response
         # What is not encoded needs no decoder: one generator instead of four between the socket and us.
-        encoded = "content-encoding" in response.headers
-        self._chunks = response.aiter_bytes() if encoded else aiter(response.stream)
+        encoding = response.headers.get("content-encoding")
+        raw = response.stream
+        self._chunks = aiter(raw) if encoding is None else unpacked(raw, encoding)
 
     async def read(self) -> bytes | None:
         """The next bytes of the body, None at its end; whoever reads holds the deadline.
