@@ -144,6 +144,23 @@ async def test_a_page_holds_a_mebibyte_and_the_next_one_goes_on_behind_it(at: Pl
     assert pages == [[at.cid(name) for name in page] for page in ("AB", "C", "D", "E")]
 
 
+async def test_a_page_passes_over_what_was_deleted(at: Place) -> None:
+    """A page of deleted chats alone could not say where the next one begins, and was a 500."""
+    await at.open()
+    for name in "ABCD":
+        await at.redis.run(Number("RPUSH", at.keys.of_session(at.sid("S")).order, at.cid(name)))
+    for name in "BD":
+        record = orjson.dumps({"chat_id": at.cid(name)})
+        await at.redis.run(Number("HSET", at.keys.chats(at.sid("S")), at.cid(name), record))
+
+    assert len((await at.sessions.read(at.sid("S"), ME, history=4))[1]) == 2
+    first, more = await at.sessions.page(at.sid("S"), ME, limit=1, before="")
+    assert ([orjson.loads(each)["chat_id"] for each in first], more) == ([at.cid("B")], True)
+    second, more = await at.sessions.page(at.sid("S"), ME, limit=1, before=at.cid("B"))
+    assert ([orjson.loads(each)["chat_id"] for each in second], more) == ([at.cid("D")], False)
+    assert await at.sessions.page(at.sid("S"), ME, limit=1, before=at.cid("D")) == ([], False)
+
+
 async def test_a_session_that_nobody_has_opened_is_not_found(at: Place) -> None:
     for step in (
         at.sessions.read(at.sid("S"), ME, history=0),

@@ -63,16 +63,21 @@ local function remember_key(used, key, value)
 end
 
 -- Records, and the states of their runs ('' where there is none): while a chat is not over, its status follows from its
--- run's state, whatever its record says. As many of the first as fit into a page, at least one.
-local function records_of(s, chats, runs, ids)
-  local records, states, size = {}, {}, 0
-  for i, id in ipairs(ids) do
-    size = size + redis.call('HSTRLEN', chats, id)
-    if size > PAGE and i > 1 then break end
-    records[i] = redis.call('HGET', chats, id)
-    states[i] = s.running ~= '' and redis.call('HGET', runs .. id, 'state') or ''
+-- run's state, whatever its record says. `most` of them, or as many as fit into a page, at least one; and how many ids
+-- were looked at: what was deleted is passed over.
+local function records_of(s, chats, runs, ids, most)
+  local records, states, size, seen = {}, {}, 0, 0
+  for _, id in ipairs(ids) do
+    local length = redis.call('HSTRLEN', chats, id)
+    size = size + length
+    if #records == most or (size > PAGE and #records > 0) then break end
+    seen = seen + 1
+    if length > 0 then
+      records[#records + 1] = redis.call('HGET', chats, id)
+      states[#states + 1] = s.running ~= '' and redis.call('HGET', runs .. id, 'state') or ''
+    end
   end
-  return records, states
+  return records, states, seen
 end
 
 local function flatten(h)
