@@ -229,7 +229,7 @@ def _request(options: CozeOptions, call: ApiCall, bearer: Bearer) -> httpx.Reque
             "accept": "text/event-stream, application/json" if call.stream else "application/json",
             "user-agent": USER_AGENT,
             # Compressing proxies hold deltas back.
-            "accept-encoding": "identity" if call.stream else "gzip, deflate",
+            "accept-encoding": "identity" if call.stream else "gzip",
         }
     )
     if call.content is not None:

@@ -10,7 +10,8 @@ import math
 import re
 from typing import Final
 
-_TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^\s,:\[\]{}"]+', re.DOTALL)
+_TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^\s,:\[\]{}"]+', re.DOTALL)
+"""A text that nothing closes goes to the end: else the rest would be looked at again from each quote."""
 _ESCAPE: Final = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4}|.?)', re.DOTALL)
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _WORDS: Final = frozenset({"true", "false", "null"})
@@ -21,7 +22,9 @@ _SIMPLE_ESCAPES: Final = frozenset('"\\/bfnrt')
 _PAIR: Final = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _BYTES: Final = re.compile("[\udc80-\udcff]+")
 _HALF: Final = re.compile("[\ud800-\udfff]")
-_END: Final = re.compile("[\ud800-\udfff]+$")
+_END: Final = re.compile("[\udc80-\udcff]+\\Z")
+_LONGEST_HALF: Final = 3
+"""Bytes; four are a whole character."""
 
 REPLACEMENT: Final = "\ufffd"
 
@@ -88,13 +91,10 @@ def whole(text: str) -> str:
 
 def split_half(text: str) -> tuple[str, str]:
     """``text`` in two: the second part is the beginning of a character whose rest is to come, or empty."""
-    found = _END.search(text)
-    if found is None:
-        return text, ""
-    if "\ud800" <= text[-1] <= "\udbff":
+    if "\ud800" <= text[-1:] <= "\udbff":
         return text[:-1], text[-1]
-    run = _BYTES.search(text, found.start())
-    if run is None or run.end() != len(text):
+    run = _END.search(text[-_LONGEST_HALF:])
+    if run is None:
         return text, ""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(_raw(run[0]))

@@ -15,6 +15,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream
 
+from app.coze.packed import unpacked
 from app.coze.replies import Head
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
 from app.utils.certificates import certificate_fault
@@ -124,13 +125,13 @@ def body_reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
     """What reads a body, piece by piece as it arrives: b"" at its end. It raises ``NETWORK_ERRORS``."""
     stream = response.stream
     assert isinstance(stream, httpx.AsyncByteStream)  # noqa: S101  # an async client has no other
-    encoded = "content-encoding" in response.headers
-    if isinstance(stream, AiohttpResponseStream) and not encoded:
+    encoding = response.headers.get("content-encoding")
+    if isinstance(stream, AiohttpResponseStream) and encoding is None:
         # Two generators and a loop stand between this and what the stream is iterated by: 8 µs for each read.
         content: aiohttp.StreamReader = stream._aiohttp_response.content  # noqa: SLF001
         return content.readany
     # What is not encoded needs no decoder: one generator instead of four between the socket and us.
-    chunks = response.aiter_bytes() if encoded else aiter(stream)
+    chunks = aiter(stream) if encoding is None else unpacked(stream, encoding)
 
     async def read() -> bytes:
         async for chunk in chunks:

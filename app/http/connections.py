@@ -31,6 +31,10 @@ MOST_TARGET_BYTES: Final = 64 * 1024 - 1
 """Of a request's address alone; what reads it counts in 16 bits."""
 MOST_QUEUED: Final = 8
 """Requests that may wait on one connection for the answer before them; what follows is not read."""
+MOST_SMALL_CHUNKS: Final = 1000
+SMALL_CHUNK: Final = 16
+"""Bytes. A body of more chunks than those, and smaller ones on the average, is refused: a chunk of a byte is
+as much work as one of 64 KiB, and 100 connections with such bodies stopped everybody for seconds."""
 HEAD_SECONDS: Final = 10.0
 """For the head of a request, from when the connection is there or from its first byte; also for the rest of
 a body that nobody reads any more."""

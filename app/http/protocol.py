@@ -12,11 +12,7 @@ from typing import Any, Final, cast
 import httptools
 from uvicorn._types import (
     ASGI3Application,
-    ASGIReceiveCallable,
-    ASGISendCallable,
-    ASGISendEvent,
     HTTPScope,
-    Scope,
 )
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -28,10 +24,12 @@ from app.http.connections import (
     MOST_HEAD_BYTES,
     MOST_HEADERS,
     MOST_QUEUED,
+    MOST_SMALL_CHUNKS,
     MOST_TARGET_BYTES,
     MOST_WAITING,
     PIECES,
     SLOWEST_BYTES,
+    SMALL_CHUNK,
     TURNS,
     UNSENT_SECONDS,
     HeldFlow,
@@ -43,6 +41,7 @@ from app.http.connections import (
     unsent_bytes,
 )
 from app.http.half_close import PROBE_SECONDS, PROBES, STILL_HERE, told_of_half_close
+from app.http.http_1_0 import without_chunks
 
 REFUSAL: Final = "refusal"
 """Key in a scope's ``state``: the ``ServiceError`` that is the answer, whatever the request asks for."""
@@ -51,6 +50,10 @@ _NO_BODY: Final = -1
 _UNKNOWN: Final = 1 << 62
 _SOMEWHERE: Final = 1 << 61
 _MOST_CUTS: Final = 64
+_SLICE: Final = 4096
+"""Bytes of a body in chunks that the parser gets at once."""
+_LONGEST_LENGTH: Final = 20
+"""Digits of a Content-Length; Python reads no more than some thousands."""
 _SHOWN_OF_TARGET: Final = 200
 _NOT_KNOWN: Final[dict[str, Any]] = {
     "method": "GET",
@@ -71,6 +74,8 @@ class HttpProtocol(HttpToolsProtocol):
     """Bytes that have arrived of a body that has not ended."""
     _pending = 0
     """Bytes that the parser has had since something was whole: a head, a piece of a body, a message."""
+    _chunks = 0
+    """Of the body, in how many pieces it came."""
     _held = b""
     """What is not given to the parser yet, from ``_held_at``."""
     _held_at = 0
@@ -232,15 +237,18 @@ class HttpProtocol(HttpToolsProtocol):
                 if found == at and self._pending == 0:
                     at = _behind_blank_lines(data, at)
                     continue
-                # A body goes along, unless it may have another request behind it.
-                is_last = found < 0 or data.find(_HEAD_END, found + 4) < 0
-                end = length if is_last else found + 4
+                # A small body goes along, unless it may have another request behind it.
+                is_small = length - found <= _SLICE and data.find(_HEAD_END, found + 4) < 0
+                end = length if found < 0 or is_small else found + 4
             elif (left := self._body_left()) < _SOMEWHERE:
                 end = min(at + left, length)
             else:  # chunks end like a head; where they are full of such ends they are not looked for
-                cuts += 1
-                found = data.find(_HEAD_END, at) if cuts < _MOST_CUTS else -1
-                end = length if found < 0 else found + 4
+                if self._chunks > MOST_SMALL_CHUNKS and self._body < SMALL_CHUNK * self._chunks:
+                    self._refuse(ValidationFailed("The chunks of the body are too small"))
+                    return
+                found = data.find(_HEAD_END, at, at + _SLICE + 3) if cuts < _MOST_CUTS else -1
+                cuts += found >= 0
+                end = min(at + _SLICE, length) if found < 0 else found + 4
             piece = data if end - at == length else data[at:end]
             at = end
             self._pending += len(piece)
@@ -282,8 +290,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_header(name, value)
         if len(self.headers) > MOST_HEADERS:
             raise ValueError("too many headers")
+        if len(value) > _LONGEST_LENGTH and name.lower() == b"content-length":
+            raise ValueError("too many digits")
 
     def on_body(self, body: bytes) -> None:
+        self._chunks += 1
         self._body += len(body)
         self._pending = 0
         super().on_body(body)
@@ -337,7 +348,7 @@ class HttpProtocol(HttpToolsProtocol):
             if len(self.pipeline) >= MOST_QUEUED:
                 raise ValueError("too many requests at once")
             super().on_headers_complete()
-            self._body = self._pending = 0
+            self._body = self._pending = self._chunks = 0
             self.headers = []  # trailers go there, and nobody reads them
 
     def on_message_complete(self) -> None:
@@ -358,7 +369,7 @@ class HttpProtocol(HttpToolsProtocol):
         cycle.scope["state"] |= {BREAK_OFF: partial(self._break_off, cycle), PIECES: Pieces(cycle)}
         if cycle.scope["http_version"] != "1.1":
             cycle.waiting_for_100_continue = False
-            app = _without_chunks(cycle, app)
+            app = without_chunks(cycle, app)
         super()._start_asgi_task(cycle, told_of_half_close(app))
 
     def _break_off(self, cycle: RequestResponseCycle) -> None:
@@ -420,27 +431,6 @@ class HttpProtocol(HttpToolsProtocol):
 
 def _behind_blank_lines(data: bytes, at: int) -> int:
     return len(data) - len(data[at:].lstrip(b"\r\n"))
-
-
-def _without_chunks(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
-    """A body whose length nobody told ends with the connection."""
-
-    async def run(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        is_measured = False
-
-        async def send_plain(message: ASGISendEvent) -> None:
-            nonlocal is_measured
-            if message["type"] == "http.response.start":
-                is_measured = any(name.lower() == b"content-length" for name, _ in message["headers"])
-                if not is_measured:
-                    cycle.chunked_encoding = False
-            elif message["type"] == "http.response.body" and not is_measured:
-                cycle.expected_content_length = len(message["body"])  # each piece is as long as it is
-            await send(message)
-
-        await app(scope, receive, send_plain)
-
-    return run
 
 
 def _reason(error: httptools.HttpParserError) -> str:

@@ -2,10 +2,12 @@
 
 import asyncio
 import gzip
+import tracemalloc
 
 import pytest
 
 from app.coze.transport import PooledClient, TransportName
+from app.exceptions import CozeApiError
 from tests.support import free_port
 
 from .support import (
@@ -60,6 +62,26 @@ async def test_a_compressed_stream_is_read_although_none_was_asked_for(http: Poo
     async with streaming(http, answer) as stream:
         assert len(await read(stream)) == PART_EVENTS + 2
     assert b"accept-encoding: identity" in asked[0]
+
+
+@pytest.mark.parametrize(("encoding", "times"), [("gzip", 1), ("gzip, gzip", 2)])
+async def test_a_stream_that_unpacks_without_end_takes_no_memory(
+    http: PooledClient, encoding: str, times: int
+) -> None:
+    packed = b"data: " + b"a" * 200_000_000
+    for _ in range(times):
+        packed = gzip.compress(packed, 6)
+    head = SSE_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: %b\r\n\r\n" % encoding.encode())
+    async with raw_server(sending(head, chunked(packed), LAST_CHUNK)) as server:
+        tracemalloc.start()
+        try:
+            error, _ = await stream_error(make_client(http, base=server.base))
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert isinstance(error, CozeApiError)
+    assert most < 24_000_000  # an event has at most 4 MB
 
 
 async def test_leaving_the_block_hangs_up(http: PooledClient) -> None:

@@ -1,10 +1,12 @@
 """JSON of Coze's of which a part is no JSON, and characters that came in halves."""
 
+import time
+
 import orjson
 import pytest
 
 from app.coze.fold import Fold
-from app.coze.loose_json import mended_object, split_half, whole
+from app.coze.loose_json import loose_object, mended_object, split_half, whole
 from app.coze.stream import SSEDecoder, SSEEvent
 from app.coze.wire import ChatState, Message, integer, unix_seconds
 
@@ -42,6 +44,24 @@ def test_what_is_readable_is_read_and_can_be_written_again(data: bytes, read: ob
 )
 def test_what_is_no_object_stays_unreadable(data: bytes) -> None:
     assert mended_object(data) is None
+
+
+BAD_FOR_READERS = {
+    "a text without end, full of quotes": b'{"a":"' + b'\\"' * 500_000,
+    "a text without end that ends in an escape": b'{"a":"' + b'\\"' * 500_000 + b"\\",
+    "backslashes": b'{"a":"' + b"\\" * 1_000_000,
+    "quotes": b'{"a":' + b'"' * 1_000_000,
+    "bytes that are no text": b'{"a":"' + b"\x80" * 1_000_000 + b'x"}',
+}
+
+
+@pytest.mark.parametrize("name", BAD_FOR_READERS)
+def test_what_is_broken_on_purpose_takes_time_by_its_length_alone(name: str) -> None:
+    began = time.process_time()
+    found = loose_object(BAD_FOR_READERS[name])
+    for text in (found or {}).values():
+        split_half(str(text))
+    assert time.process_time() - began < 3  # by the square of it these take minutes
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,33 @@ async def test_a_file_of_somebody_else_is_refused_however_it_is_written(
     assert simulator.requests(path="/v3/chat") == []
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["USER_ID", "Bot_Id", "u\u017fer_id", "ConversationID", "conversationid", "Conversation_Id", "Meta_Data"],
+)
+async def test_a_field_that_decides_is_taken_in_its_own_spelling_alone(
+    app: CozeCaller, simulator: SimControl, name: str
+) -> None:
+    """To Coze it may be the same field, and whose conversation, user or file it is was not looked at."""
+    assert await app.code("POST", "/v3/chat", json=asking("x", **{name: "7380000000000000001"})) == 4000
+    assert simulator.requests(path="/v3/chat") == []
+
+
+async def test_files_in_fields_of_another_spelling_are_looked_at_or_refused(
+    app: CozeCaller, other: CozeCaller, simulator: SimControl
+) -> None:
+    message = looking_at((await upload(other))["id"], "file_id")
+    command = {"command_id": "1", "Parameters": {"picture": message["content"]}}
+    for more in (
+        {"Additional_Messages": [message]},
+        {"shortcut_command": command},
+        {"Shortcut_Command": {"parameters": command["Parameters"]}},
+    ):
+        assert await app.code("POST", "/v3/chat", json=asking("x") | more) == 4000
+    assert await app.code("POST", "/v1/conversation/create", json={"Messages": [message]}) == 4000
+    assert simulator.requests(path="/v3/chat") == []
+
+
 async def test_a_content_that_only_coze_might_understand_is_refused(
     app: CozeCaller, other: CozeCaller, simulator: SimControl
 ) -> None:

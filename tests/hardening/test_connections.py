@@ -7,6 +7,7 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 
 import pytest
 
@@ -54,6 +55,44 @@ def test_what_has_no_end_is_refused_when_the_bound_is_passed(attacked: ServicePr
     error = json.loads(body)["error"]
     assert error["code"] == code
     assert error["request_id"] in head.decode()
+
+
+def test_a_body_in_chunks_of_a_byte_is_refused_before_it_is_work(attacked: ServiceProcess) -> None:
+    service = attacked
+    with watched(service) as report, ExitStack() as stack:
+        links = [stack.enter_context(connect(service)) for _ in range(40)]
+        for raw in links:
+            raw.setblocking(False)
+            with suppress(BlockingIOError):
+                raw.send(CHUNKED + b"1\r\nX\r\n" * 60_000)
+        for raw in links:
+            raw.settimeout(30)
+            assert b"too small" in read_all(raw)
+    assert not report.failures
+    assert report.work["live"] < 0.7  # to take all of them is two seconds' work
+
+
+def test_a_body_in_small_chunks_arrives_whole_and_the_next_request_behind_it(
+    attacked: ServiceProcess,
+) -> None:
+    text = b'{"user_id":"' + b"u" * 100 + b'","meta_data":{"k":"' + b"v" * 400 + b'"}}' + b" " * 60_000
+    pieces = [
+        *(text[at : at + 1] for at in range(300)),
+        *(text[at : at + 40] for at in range(300, len(text), 40)),
+    ]
+    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    with connect(attacked) as raw:
+        raw.sendall(CHUNKED + body + HEAD + b"Connection: close\r\n\r\n")
+        answer = read_all(raw)
+    assert [status[:3] for status in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200"], answer[:500]
+    assert b"v" * 400 in answer
+
+
+def test_a_length_of_thousands_of_digits_is_a_400(attacked: ServiceProcess) -> None:
+    with connect(attacked) as raw:
+        raw.sendall(CHUNKED.replace(b"Transfer-Encoding: chunked", b"Content-Length: " + b"0" * 5000 + b"2"))
+        assert read_all(raw).startswith(b"HTTP/1.1 400 ")
+    assert "Traceback" not in attacked.log
 
 
 @pytest.mark.parametrize("extra", [-300, 300])

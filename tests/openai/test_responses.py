@@ -511,6 +511,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": {"type": "web_search_preview"}}, "tool_choice"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": 1}}}}, "text.format"),
+    ({"text": {"format": {"type": "text"}, "more": "x" * 200_000}}, "text"),
+    ({"tool_choice": {"type": "auto", "more": "x" * 200_000}}, "tool_choice"),
+    ({"tool_choice": "required", "tools": [{"name": "f", "more": "x" * 200_000}]}, "tools"),
 ]
 
 

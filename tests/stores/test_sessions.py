@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from app.exceptions import (
@@ -15,6 +16,7 @@ from app.exceptions import (
     SessionTerminated,
 )
 from app.models import Identity
+from app.redis_client import Number
 from app.stores.scripts import session_erase, session_page, session_read
 from app.stores.sessions import IdempotencyKey
 
@@ -121,6 +123,42 @@ async def test_redis_tells_nothing_of_a_session_to_whoever_may_not_see_it(at: Pl
     read = await at.redis.run(session_read(**who, touch=True, session_ttl=SESSION, hold=HOLD))
     page = await at.redis.run(session_page(**who, before=""))
     assert (read, page) == ([b"none", [], [], [], 0], [b"none", [], [], 0, b""])
+
+
+async def test_a_page_holds_a_mebibyte_and_the_next_one_goes_on_behind_it(at: Place) -> None:
+    """Where it held all that was asked for, a few readers at once made everybody's Redis too slow."""
+    await at.open()
+    chats, order, names = at.keys.chats(at.sid("S")), at.keys.of_session(at.sid("S")).order, "ABCDE"
+    for name, size in zip(names, (300_000, 600_000, 400_000, 3_000_000, 10), strict=True):
+        record = orjson.dumps({"chat_id": at.cid(name), "text": "x" * size})
+        await at.redis.run(Number("HSET", chats, at.cid(name), record))
+        await at.redis.run(Number("RPUSH", order, at.cid(name)))
+
+    _, records, _ = await at.sessions.read(at.sid("S"), ME, history=100)
+    assert [orjson.loads(each)["chat_id"] for each in records] == [at.cid("A"), at.cid("B")]
+    pages, before, more = [], "", True
+    while more:
+        found, more = await at.sessions.page(at.sid("S"), ME, limit=100, before=before)
+        pages.append([orjson.loads(each)["chat_id"] for each in found])
+        before = pages[-1][-1]
+    assert pages == [[at.cid(name) for name in page] for page in ("AB", "C", "D", "E")]
+
+
+async def test_a_page_passes_over_what_was_deleted(at: Place) -> None:
+    """A page of deleted chats alone could not say where the next one begins, and was a 500."""
+    await at.open()
+    for name in "ABCD":
+        await at.redis.run(Number("RPUSH", at.keys.of_session(at.sid("S")).order, at.cid(name)))
+    for name in "BD":
+        record = orjson.dumps({"chat_id": at.cid(name)})
+        await at.redis.run(Number("HSET", at.keys.chats(at.sid("S")), at.cid(name), record))
+
+    assert len((await at.sessions.read(at.sid("S"), ME, history=4))[1]) == 2
+    first, more = await at.sessions.page(at.sid("S"), ME, limit=1, before="")
+    assert ([orjson.loads(each)["chat_id"] for each in first], more) == ([at.cid("B")], True)
+    second, more = await at.sessions.page(at.sid("S"), ME, limit=1, before=at.cid("B"))
+    assert ([orjson.loads(each)["chat_id"] for each in second], more) == ([at.cid("D")], False)
+    assert await at.sessions.page(at.sid("S"), ME, limit=1, before=at.cid("D")) == ([], False)
 
 
 async def test_a_session_that_nobody_has_opened_is_not_found(at: Place) -> None:

@@ -15,6 +15,16 @@ _MOST_MESSAGES: Final = 100
 _SHOWN_CHARS: Final = 4000
 _TEXT: Final = "text"
 
+_DECIDING: Final = {
+    name.replace("_", ""): name
+    for name in (
+        *("bot_id", "user_id", "conversation_id", "chat_id", "stream", "auto_save_history", "meta_data"),
+        *("messages", "additional_messages", "shortcut_command", "tool_outputs", "content", "content_type"),
+    )
+}
+"""What access and ownership are decided by. Go's JSON decoder takes ``USER_ID`` for ``user_id``, and of the
+two the later; coze-studio has a field ``ConversationID``."""
+
 Passed = dict[str, JsonValue]
 
 
@@ -27,6 +37,9 @@ class PassedOn(Documented):
     @model_validator(mode="after")
     def _can_be_written(self) -> "PassedOn":
         check_json(self.values)
+        for name in self.model_extra or ():
+            if (known := _DECIDING.get(name.casefold().replace("_", ""), name)) != name:
+                raise ValueError(f"a field is called {known}, in no other spelling")
         return self
 
     @property
@@ -86,10 +99,10 @@ class ChatBody(PassedOn):
     def file_ids(self) -> list[str]:
         found = list(files_in(self.additional_messages or []))
         command = (self.model_extra or {}).get("shortcut_command")
-        values = command.get("parameters") if isinstance(command, dict) else None
-        for value in values.values() if isinstance(values, dict) else ():
-            if isinstance(value, str):
-                found += _file_ids(value)
+        for name, values in command.items() if isinstance(command, dict) else ():
+            for value in values.values() if name.lower() == "parameters" and isinstance(values, dict) else ():
+                if isinstance(value, str):
+                    found += _file_ids(value)
         return found
 
 

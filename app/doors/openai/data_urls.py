@@ -10,7 +10,7 @@ from typing import Final
 
 _EDGES: Final = "".join(map(chr, range(0x21)))
 """C0 controls and the blank: a URL parser takes them off both ends."""
-_NO_BREAKS: Final = str.maketrans("", "", "\t\n\r")
+_BREAKS: Final = "\t\n\r"
 _SCHEME: Final = re.compile(r"data:", re.IGNORECASE)
 _SPACES: Final = b" \t\n\r\f"
 _LONGEST_KIND: Final = 1000
@@ -19,7 +19,10 @@ _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 def clean_url(text: str) -> str:
     """What a URL parser takes off: blanks and controls around, tabs and line ends anywhere."""
-    return text.strip(_EDGES).translate(_NO_BREAKS)
+    text = text.strip(_EDGES)
+    for each in _BREAKS:  # ``translate`` takes a second for 16 MB of letters outside of ASCII
+        text = text.replace(each, "")
+    return text
 
 
 def data_of_url(url: str) -> bytes | None:

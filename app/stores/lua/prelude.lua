@@ -4,6 +4,7 @@ local DAY = 86400000
 local HOUR = 3600000
 local TOMBSTONE = DAY -- how long a session that is over is remembered, so that a late caller is told why it is gone
 local IDEMPOTENCY = DAY
+local PAGE = 1048576 -- bytes of records in one answer: Redis and its callers wait while more is sent
 local LARGE = 4096 -- bytes that callers write into a session, past which they do not outlive it
 
 local taken = 0
@@ -62,11 +63,21 @@ local function remember_key(used, key, value)
 end
 
 -- Records, and the states of their runs ('' where there is none): while a chat is not over, its status follows from its
--- run's state, whatever its record says.
-local function records_of(s, chats, runs, ids)
-  local states = {}
-  for i, id in ipairs(ids) do states[i] = s.running ~= '' and redis.call('HGET', runs .. id, 'state') or '' end
-  return #ids > 0 and redis.call('HMGET', chats, unpack(ids)) or {}, states
+-- run's state, whatever its record says. `most` of them, or as many as fit into a page, at least one; and how many ids
+-- were looked at: what was deleted is passed over.
+local function records_of(s, chats, runs, ids, most)
+  local records, states, size, seen = {}, {}, 0, 0
+  for _, id in ipairs(ids) do
+    local length = redis.call('HSTRLEN', chats, id)
+    size = size + length
+    if #records == most or (size > PAGE and #records > 0) then break end
+    seen = seen + 1
+    if length > 0 then
+      records[#records + 1] = redis.call('HGET', chats, id)
+      states[#states + 1] = s.running ~= '' and redis.call('HGET', runs .. id, 'state') or ''
+    end
+  end
+  return records, states, seen
 end
 
 local function flatten(h)

@@ -9,6 +9,5 @@ if before ~= '' then
     if id == before then first = i + 1 end
   end
 end
-local last = math.min(first + limit - 1, #ids)
-local records, states = records_of(s, chats, runs, {unpack(ids, first, last)})
-return {state, records, states, last < #ids and 1 or 0, s.expires}
+local records, states, seen = records_of(s, chats, runs, {unpack(ids, first)}, limit)
+return {state, records, states, first + seen - 1 < #ids and 1 or 0, s.expires}

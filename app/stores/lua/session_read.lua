@@ -8,5 +8,5 @@ if state == 'active' and touch then
   due = index_due(session, s, now)
 end
 local ids = limit > 0 and redis.call('LRANGE', order, 0, limit - 1) or {}
-local records, states = records_of(s, chats, runs, ids)
+local records, states = records_of(s, chats, runs, ids, limit)
 return {state, flatten(s), records, states, due}

@@ -11,11 +11,19 @@ from app.doors.openai.asking import Uploads, asker_of, message_of, uploaded
 from app.doors.openai.bodies import DialogMessage
 from app.doors.openai.chunks import tool_calls_of
 from app.doors.openai.completions import bot_of
-from app.doors.openai.dialog import MAX_HISTORY, Question, Turn, invalid, question_of, tool_outputs_of
+from app.doors.openai.dialog import (
+    MAX_HISTORY,
+    Question,
+    Turn,
+    invalid,
+    question_of,
+    too_long,
+    tool_outputs_of,
+)
 from app.doors.openai.forms import Form
 from app.doors.openai.responses.bodies import Item, ResponseRequest
 from app.doors.openai.responses.found import Found, find, with_references
-from app.doors.openai.responses.items import as_chat_request, dialog_messages, kept_items
+from app.doors.openai.responses.items import MOST_KEPT, as_chat_request, dialog_messages, kept_items
 from app.doors.openai.responses.names import Name, response_named, session_of
 from app.doors.openai.responses.notes import Note, epochs_in, note_as_metadata, note_in
 from app.doors.openai.responses.objects import Response, form_in
@@ -102,6 +110,10 @@ def _refuse(body: ResponseRequest) -> None:
 def _note(body: ResponseRequest) -> Note:
     """Tools that the client merely offers are the bot's affair, and not kept."""
     demanded = as_chat_request(body.model, body.text, body.tool_choice, body.tools).demanded_functions
+    tools = list(body.tools or ()) if demanded is not None else []
+    for name, value in (("text", body.text), ("tool_choice", body.tool_choice), ("tools", tools)):
+        if len(str(value)) > MOST_KEPT:  # all of it is written down, and told with each answer
+            raise too_long(name, f"at most {MOST_KEPT} characters")
     return Note(
         model=body.model,
         instructions=body.instructions,
@@ -113,7 +125,7 @@ def _note(body: ResponseRequest) -> Note:
         user=body.user,
         text=body.text,
         tool_choice=body.tool_choice,
-        tools=list(body.tools or ()) if demanded is not None else [],
+        tools=tools,
     )
 
 
