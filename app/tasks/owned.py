@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from attrs import define
+from attrs import define, field
 from loguru import logger
 
 from app.coze.client import CozeClient
@@ -135,7 +135,8 @@ class OwnedConversations:
         await self.check_files(identity, asked.file_ids, credential)
         user_id = (owned.user_id if owned is not None else "") or asked.user_id
         coze = self._coze.using(credential)
-        opener = _Opener(self._owned, self._store, coze, identity, asked, user_id, owned)
+        session_id = owned.session_id if owned is not None else ""
+        opener = _Opener(self._owned, self._store, coze, identity, asked, user_id, owned, session_id)
         payer = Payer(identity.owner, user_key(identity.owner, user_id))
         with self._places.taken(identity.owner) as place:
             await self._rates.take("messages", *payer)  # only what got one writes anything
@@ -307,29 +308,21 @@ class OwnedConversations:
             raise wrong_field("file_id", problem)
 
 
+@define(eq=False, repr=False)
 class _Opener:
     """Finds the session that serves a conversation, or opens one; as often as the one that it named turns out
     to be over."""
 
-    def __init__(
-        self,
-        owned_store: OwnedStore,
-        sessions: SessionStore,
-        coze: CozeClient,
-        identity: Identity,
-        asked: Asked,
-        user_id: str,
-        owned: Owned | None,
-    ) -> None:
-        self._store = owned_store
-        self._sessions = sessions
-        self._coze = coze
-        self._identity = identity
-        self._asked = asked
-        self._user_id = user_id
-        self._owned = owned
-        self._tries = 0
-        self.session_id = owned.session_id if owned is not None else ""
+    _store: OwnedStore
+    _sessions: SessionStore
+    _coze: CozeClient
+    _identity: Identity
+    _asked: Asked
+    _user_id: str
+    _owned: Owned | None
+    session_id: str
+    """The one that was named last; empty before there is one."""
+    _tries: int = field(init=False, default=0)
 
     async def session(self, failed: ServiceError | None) -> str:
         """``failed``: why the one that was named last takes no chat; raised again where that never ends."""
