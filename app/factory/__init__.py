@@ -284,7 +284,6 @@ class _Services:
             records=stores.chats,
             files=stores.files,
             rates=stores.rates,
-            usage=stores.usage,
             places=self._running.places,
             sessions=self.sessions,
             chats=self.chats,

@@ -155,7 +155,8 @@ class Chat(Answer):
     completed_at: str | None = None
     """When it was over: UTC, ISO 8601; null while it is not."""
     recovered: bool = False
-    """Whether the connection to Coze or a process was lost on the way, and the answer was fetched again."""
+    """Whether the answer is the one that Coze has stored, since its stream did not bring it: the connection
+    to Coze or a process was lost, the stream held no answer, or a cancel came when Coze had finished."""
     user_message: UserMessage
     """What the user said."""
     assistant_message: AssistantMessage | None = None

@@ -9,7 +9,7 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from attrs import define, field
@@ -37,7 +37,6 @@ from app.stores.index import user_key
 from app.stores.owned import Owned, OwnedPage, OwnedStore
 from app.stores.rates import Payer, RateStore
 from app.stores.sessions import SessionStore
-from app.stores.usage import UsageStore
 from app.tasks.at_coze import AtCoze, ChatsAtCoze
 from app.tasks.chats import ChatService, Started
 from app.tasks.drafts import Prompt, draft_of
@@ -66,7 +65,7 @@ class Asked:
         file_ids: Coze's, of the files that the messages name.
     """
 
-    body: dict[str, Any]
+    body: dict[str, object]
     conversation_id: str | None
     user_id: str
     bot_id: str
@@ -89,7 +88,7 @@ class Found:
 
     owned: Owned
     chat_id: str = ""
-    record: dict[str, Any] | None = None
+    record: dict[str, object] | None = None
 
 
 @define(eq=False, repr=False, kw_only=True)
@@ -101,7 +100,6 @@ class OwnedConversations:
     _records: ChatStore
     _files: FileStore
     _rates: RateStore
-    _usage: UsageStore
     _places: Places
     _sessions: SessionService
     _chats: ChatService
@@ -139,8 +137,7 @@ class OwnedConversations:
         opener = _Opener(self._owned, self._store, coze, identity, asked, user_id, owned, session_id)
         payer = Payer(identity.owner, user_key(identity.owner, user_id))
         with self._places.taken(identity.owner) as place:
-            await self._rates.take("messages", *payer)  # only what got one writes anything
-            await self._usage.check_quota(*payer)
+            await self._chats.charge(payer)  # only what got a token writes anything
             started = await self._enter(identity, place, opener, _prompt(asked, credential), request_id)
         tell(started.chat_id)
         at_coze = await self._at_coze.begun(identity, started.chat_id)
@@ -207,7 +204,7 @@ class OwnedConversations:
         return await self._owned.use(identity, conversation_id)
 
     async def create(
-        self, identity: Identity, body: dict[str, Any], *, bot_id: str, name: str, file_ids: Sequence[str]
+        self, identity: Identity, body: dict[str, object], *, bot_id: str, name: str, file_ids: Sequence[str]
     ) -> Passed:
         """Makes a conversation at Coze, whose owner is written down before anybody hears of it."""
         self._shutdown.refuse_if_begun()
@@ -240,7 +237,7 @@ class OwnedConversations:
         """The owner's conversations with a bot, from our records: Coze's list holds everybody's."""
         return await self._owned.page(identity, bot_id, first=first, size=size, newest_first=newest_first)
 
-    async def rename(self, owned: Owned, body: Mapping[str, Any]) -> Passed:
+    async def rename(self, owned: Owned, body: Mapping[str, object]) -> Passed:
         reply = await self.pass_on(owned, "PUT", f"/v1/conversations/{owned.conversation_id}", body=body)
         if isinstance(name := body.get("name"), str):
             await self._owned.change(owned, {"name": name})
@@ -385,9 +382,9 @@ def _prompt(asked: Asked, credential: str) -> Prompt:
     )
 
 
-def conversation_view(owned: Owned) -> dict[str, Any]:
+def conversation_view(owned: Owned) -> dict[str, object]:
     """A conversation as Coze lists it, from our record."""
-    view: dict[str, Any] = without_our_key(orjson.loads(owned.view)) if owned.view else {}
+    view: dict[str, object] = without_our_key(orjson.loads(owned.view)) if owned.view else {}
     created = owned.created // 1000
     shown = {
         "id": owned.conversation_id,

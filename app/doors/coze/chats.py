@@ -115,7 +115,7 @@ async def list_chat_messages(
     context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
 ) -> Response:
     found = await context.resources.owned.chat(context.identity, conversation_id, chat_id)
-    record = found.record
+    record: Json | None = found.record
     if record is not None and record["metadata"].get("auto_save_history") == "false":
         return answer(messages_of_record(record, conversation_id, chat_id), _logid(context, record))
     params = {"conversation_id": conversation_id, "chat_id": chat_id}
@@ -193,7 +193,8 @@ def _logid(context: RequestContext, record: Json) -> str:
 
 
 def _bot_of(found: Found) -> str:
-    bot: str = (found.record or {}).get("metadata", {}).get("bot_id", found.owned.bot_id)
+    record: Json = found.record or {"metadata": {}}
+    bot: str = record["metadata"].get("bot_id", found.owned.bot_id)
     return bot
 
 

@@ -40,7 +40,7 @@ from app.exceptions import ModelNotFound
 from app.http.dependencies import RequestContext
 from app.http.sse import EventStream
 from app.models import SubmitToolOutputs
-from app.tasks.chats import Started
+from app.tasks.chats import Sending, Started
 from app.tasks.places import Place
 from app.tasks.sessions import idempotency_of, key_of_itself
 
@@ -126,25 +126,15 @@ async def _ask(call: CompletionCall, form: Form | None, bot_id: str) -> StartedC
     key = idempotency_of(call.idempotency_key, plain, who.user_id)
     uploads = await uploaded(call.context, question, user_id=who.user_id, session_id=body.session_id)
     message = message_of(question, uploads, _meta_data(body))
-    longest = settings.openai_max_message_length
-    if body.session_id is not None:
-        started = await chats.send(
-            identity,
-            body.session_id,
-            message,
-            request_id=call.context.request_id,
-            idempotency_key=key,
-            max_length=longest,
-        )
-        return StartedCompletion(started, None, form, connection_bound=False)
-    started = await chats.send_single(
-        identity,
-        who,
-        message,
+    sending = Sending(
         request_id=call.context.request_id,
         idempotency_key=key,
-        max_length=longest,
+        max_length=settings.openai_max_message_length,
     )
+    if body.session_id is not None:
+        started = await chats.send(identity, body.session_id, message, sending)
+        return StartedCompletion(started, None, form, connection_bound=False)
+    started = await chats.send_single(identity, who, message, sending)
     return StartedCompletion(started, None, form, connection_bound=key is None)
 
 

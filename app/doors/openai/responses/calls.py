@@ -31,7 +31,7 @@ from app.exceptions import (
 )
 from app.http.dependencies import RequestContext
 from app.models import Chat, SendMessage, SubmitToolOutputs
-from app.tasks.chats import ANY_CHAT, Started
+from app.tasks.chats import ANY_CHAT, Sending, Started
 from app.tasks.sessions import idempotency_of, key_of_itself
 
 _GONE: Final = (NotTheNewest, SessionNotFound, SessionExpired, SessionTerminated)
@@ -292,14 +292,7 @@ async def _in_session(
     question = _question(call, asked, [], called, told=told)
     message = await _message(call, asked, note, question, who.user_id, session_id)
     started = await call.context.resources.chats.send(
-        call.context.identity,
-        session_id,
-        message,
-        request_id=call.context.request_id,
-        idempotency_key=idempotency_of(call.idempotency_key, call.body, who.user_id),
-        max_length=call.context.resources.settings.openai_max_message_length,
-        after=after,
-        notes=note_as_metadata(note),
+        call.context.identity, session_id, message, _sending(call, who.user_id, note, after)
     )
     return await _begun(call, started, note)
 
@@ -313,13 +306,20 @@ async def _anew(call: ResponseCall, asked: _Asked, note: Note, history: list[Ite
         call.context.identity,
         who,
         message,
-        request_id=call.context.request_id,
-        idempotency_key=idempotency_of(call.idempotency_key, call.body, who.user_id),
-        max_length=call.context.resources.settings.openai_max_message_length,
+        _sending(call, who.user_id, note),
         lasting=call.background,
-        notes=note_as_metadata(note),
     )
     return await _begun(call, started, note)
+
+
+def _sending(call: ResponseCall, user_id: str, note: Note, after: str = "") -> Sending:
+    return Sending(
+        request_id=call.context.request_id,
+        idempotency_key=idempotency_of(call.idempotency_key, call.body, user_id),
+        max_length=call.context.resources.settings.openai_max_message_length,
+        after=after,
+        notes=note_as_metadata(note),
+    )
 
 
 async def _message(
