@@ -200,12 +200,7 @@ class CozeClient:
 
     async def create_conversation(self, *, bot_id: str) -> str:
         """POST /v1/conversation/create; returns the conversation's id."""
-        call = ApiCall(
-            method="POST",
-            url=self._endpoints.url("/v1/conversation/create"),
-            content=msgspec.json.encode({"bot_id": bot_id}),
-        )
-        return _own_id(await self._api.json(call, self._credentials))
+        return _own_id(await self.pass_on("POST", "/v1/conversation/create", body={"bot_id": bot_id}))
 
     async def clear_conversation(self, conversation_id: str) -> Section:
         """POST /v1/conversations/{id}/clear: the bot forgets what was said; returns the new section."""
@@ -343,13 +338,7 @@ class CozeClient:
 
     async def retrieve_bot(self, bot_id: str) -> Reply:
         """GET /v1/bot/get_online_info: the published bot, its prompt among the rest."""
-        call = ApiCall(
-            method="GET",
-            url=self._endpoints.url("/v1/bot/get_online_info"),
-            params={"bot_id": bot_id},
-            safe=True,
-        )
-        return await self._api.json(call, self._credentials)
+        return await self.pass_on("GET", "/v1/bot/get_online_info", params={"bot_id": bot_id})
 
     async def upload_file(
         self, name: str, mime: str, chunks: AsyncIterable[bytes], *, seconds: float

@@ -145,11 +145,9 @@ class _Watched:
             span.rename(f"{method} {route}")
             if metrics := _from(self.scope, "metrics"):
                 metrics.request(method, route, status, self.headers_after or elapsed)
-        ids = {name: self.answer.get(name) for name in ("chat_id", "logid")}
         span.set({"http.request.method": method, "http.route": route, "http.response.status_code": status})
-        span.set(
-            {"coze.request_id": self.request_id, "coze.chat_id": ids["chat_id"], "coze.logid": ids["logid"]}
-        )
+        span.set({f"coze.{name}": self.answer.get(name) for name in ("chat_id", "logid")})
+        span.set({"coze.request_id": self.request_id})
         if status >= 500:
             span.fail(str(status))
 

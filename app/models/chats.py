@@ -2,10 +2,10 @@
 
 from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from app.models.bodies import FileType
-from app.models.documented import Answer
+from app.models.documented import Answer, example
 
 TaskStatus = Literal["completed", "processing", "failed", "cancelled", "requires_action"]
 ChatStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "requires_action"]
@@ -139,7 +139,7 @@ class Chat(Answer):
 
     # ``status`` stands before everything that a caller wrote: scripts of the version before replace the first
     # ``"status":"..."`` of the stored JSON.
-    model_config = ConfigDict(json_schema_extra={"examples": [_CHAT_EXAMPLE]})
+    model_config = example(_CHAT_EXAMPLE)
 
     chat_id: str
     """Our id of the chat."""

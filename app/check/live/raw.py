@@ -162,6 +162,9 @@ class RawCoze:
             return Answer(failure=type(error.__cause__ or error).__name__)
         return _answer(response.status_code, response.content)
 
+    async def create_conversation(self) -> Answer:
+        return await self.call("POST", "/v1/conversation/create", body={"bot_id": self.bot_id})
+
     async def create(self, conversation_id: str, message: str) -> Answer:
         """POST /v3/chat without a stream."""
         return await self.call(

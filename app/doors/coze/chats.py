@@ -19,7 +19,6 @@ from app.doors.coze.views import (
     answer,
     chat_just_begun,
     chat_of_record,
-    created_of,
     has_answer,
     messages_of_record,
     passed,
@@ -183,8 +182,7 @@ async def submit_tool_outputs(
 
 def _in_progress(begun: Begun, logid: str) -> Response:
     """Whatever it is by now: the SDKs poll what is in progress, and nothing else."""
-    chat_id = begun.started.chat_id
-    return answer(chat_just_begun(begun, "in_progress", created_of(chat_id)), logid, chat_id=chat_id)
+    return answer(chat_just_begun(begun, "in_progress"), logid, chat_id=begun.started.chat_id)
 
 
 def _logid(context: RequestContext, record: Json) -> str:
