@@ -237,7 +237,6 @@ class CozeClient:
         """POST /v1/conversation/message/list: questions and answers.
 
         Args:
-            conversation_id: Coze's.
             order: by time; ``desc``: the newest first.
             limit: 1 to ``PAGE_SIZE``; always sent, since coze-studio lists nothing without it.
             before_id: a message's id, for the page before it.
@@ -270,11 +269,7 @@ class CozeClient:
         Goes through the conversation's messages, newest first, and retrieves each chat they name, at most
         ``SEARCHED_CHATS`` on ``SEARCHED_PAGES``.
 
-        Args:
-            conversation_id: Coze's.
-            meta_key: of the pair that is looked for.
-            meta_value: of the pair that is looked for.
-            created_after: unix seconds by Coze's clock (leave some margin): older messages end the search.
+        ``created_after``: unix seconds by Coze's clock (leave some margin): older messages end the search.
 
         Returns:
             None: it is not among them (a chat of which Coze lists no message yet is not found).
@@ -345,15 +340,8 @@ class CozeClient:
     ) -> CozeFile:
         """POST /v1/files/upload, sent once.
 
-        Args:
-            name: the file's name, as Coze shows it.
-            mime: its type.
-            chunks: its bytes, read as fast as Coze takes them. What they raise breaks the request off.
-            seconds: for the whole of it.
-
-        Raises:
-            CozeTimeout: it took longer.
-            UpstreamError: it failed.
+        ``chunks`` are read as fast as Coze takes them; what they raise breaks the request off. ``seconds``:
+        for the whole of it. Raises ``CozeTimeout`` where it took longer, ``UpstreamError``.
         """
         part = FilePart(name, mime, chunks)
         call = ApiCall(

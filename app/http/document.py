@@ -184,12 +184,8 @@ def _say_who_gets_in(operation: dict[str, Any]) -> None:
 
 
 def _ways_in(door: str, *, by_keys_too: bool) -> list[dict[str, list[str]]]:
-    """What opens a door: all headers of one of these.
-
-    Args:
-        door: the ``scheme_name`` of a caller's dependency.
-        by_keys_too: False for routes of administrators, which a caller with an API key never is.
-    """
+    """What opens a door: all headers of one of these. ``by_keys_too``: not for routes of administrators,
+    which a caller with an API key never is."""
     ways: list[dict[str, list[str]]] = [{_TOKEN: [], _HOST: []}]
     if by_keys_too:
         ways.append({_BEARER: []})

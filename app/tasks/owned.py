@@ -112,13 +112,8 @@ class OwnedConversations:
     async def send(
         self, identity: Identity, asked: Asked, request_id: str, tell: Callable[[str], None]
     ) -> Begun:
-        """Begins a chat, and returns once it can be found by Coze's ids.
-
-        Args:
-            identity: the caller.
-            asked: what is sent.
-            request_id: of the request, for the record.
-            tell: is called with our id of the chat as soon as it was created, whatever becomes of it then.
+        """Begins a chat, and returns once it can be found by Coze's ids. ``tell`` is called with our id of it
+        as soon as it was created, whatever becomes of it then.
 
         Raises:
             ValidationFailed, SessionBusy, RateLimited, QuotaExceeded, Overloaded, ShuttingDown: it was not
@@ -363,9 +358,6 @@ class _Opener:
             self._identity,
             user_id=(owned.user_id if owned is not None else "") or self._user_id,
             bot_id=(owned.bot_id if owned is not None else "") or self._asked.bot_id,
-            auto_save_history=True,
-            additional_messages=[],
-            metadata={},
             serves_conversation=True,
             conversation=(conversation_id, self._coze.credential) if conversation_id else None,
         )

@@ -127,15 +127,8 @@ class Heard:
 
 @define
 class RawCoze:
-    """Calls in the name of one token.
-
-    Args:
-        http: the client, which stays the caller's.
-        endpoints: where Coze is.
-        bearer: the token, with ``Bearer``.
-        bot_id: whom to ask.
-        interval: seconds between two looks at a chat.
-    """
+    """Calls in the name of one token. ``bearer``: with the word ``Bearer``; ``interval``: seconds between two
+    looks at a chat."""
 
     _http: httpx.AsyncClient
     _endpoints: Endpoints

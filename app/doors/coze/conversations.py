@@ -31,7 +31,6 @@ MessagePath = Annotated[str, Path(description="Coze's id of the message")]
 _ABOUT: Final = (*COZE, ConversationNotFound, RateLimited)
 _UNKNOWN_MESSAGE: Final = 4005
 _PAGE_KEYS: Final = ("first_id", "last_id", "has_more")
-_LIST_PARAMS: Final = ("order", "chat_id", "before_id", "after_id", "limit")
 _M = TypeVar("_M", bound=PassedOn)
 
 

@@ -153,7 +153,6 @@ class ChunkStream:
     ``finished``: the stream has been ended by us, so nobody hung up.
 
     Args:
-        chat_id: the chat.
         model: as the client called it.
         include_usage: whether the last chunk tells the usage.
         before: what an earlier answer of this chat, which asked for tools, has said.

@@ -57,13 +57,8 @@ class CompletionCall:
 
 @dataclass(frozen=True, slots=True)
 class StartedCompletion:
-    """A chat whose answer is to be told.
-
-    Args:
-        before: what the chat had said when it asked for tools.
-        form: in which the answer is asked for.
-        connection_bound: nobody but the one who has this connection can come back for the answer.
-    """
+    """A chat whose answer is to be told. ``before``: what it had said when it asked for tools.
+    ``connection_bound``: nobody but the one who has this connection can come back for the answer."""
 
     chat: Started
     before: TextByKind | None

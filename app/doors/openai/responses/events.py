@@ -79,8 +79,7 @@ class ResponseEvents:
     ``finished``: the stream has been ended by us, so nobody hung up.
 
     Args:
-        response: what is told.
-        chat: its chat as it was read, for what it had said before.
+        chat: the response's chat as it was read, for what it had said before.
         live: as it comes; else in pieces that follow from the text alone.
         after: the number of the event behind which to begin.
         repeatable: the same call leads to this chat again, so nobody pays for it twice.
