@@ -269,12 +269,8 @@ class Cors:
         if scope["type"] != "http" or not any(name == b"origin" for name, _ in scope["headers"]):
             await self._app(scope, receive, send)
             return
-        await self._for(self._origins(scope["app"]))(scope, receive, send)
-
-    @staticmethod
-    def _origins(app: Any) -> str:
-        resources = getattr(app.state, "resources", None)
-        return str(resources.settings.cors_allow_origins) if resources is not None else ""
+        settings = _from(scope, "settings")
+        await self._for(settings.cors_allow_origins if settings is not None else "")(scope, receive, send)
 
     def _for(self, setting: str) -> ASGIApp:
         origins = [origin.strip() for origin in setting.split(",") if origin.strip()]

@@ -85,21 +85,13 @@ async def create_chat(
     return _in_progress(begun, logid)
 
 
+@router.post(
+    "/retrieve", **described("The same, as some SDKs ask for it", *_ABOUT, name="retrieve_chat_by_post")
+)
 @router.get("/retrieve", **described("Coze's chat as it stands", *_ABOUT))
 async def retrieve_chat(
     context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
 ) -> Response:
-    return await _retrieved(context, conversation_id, chat_id)
-
-
-@router.post("/retrieve", **described("The same, as some SDKs ask for it", *_ABOUT))
-async def retrieve_chat_by_post(
-    context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
-) -> Response:
-    return await _retrieved(context, conversation_id, chat_id)
-
-
-async def _retrieved(context: RequestContext, conversation_id: str, chat_id: str) -> Response:
     found = await context.resources.owned.chat(context.identity, conversation_id, chat_id)
     if (record := found.record) is not None:
         return answer(chat_of_record(record, conversation_id, chat_id), _logid(context, record))
