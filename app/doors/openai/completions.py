@@ -12,6 +12,7 @@ from app.doors.openai.asking import (
     asker_of,
     closing,
     end_of,
+    event_stream,
     headers_of,
     message_of,
     raise_unless_whole,
@@ -38,7 +39,6 @@ from app.doors.openai.forms import Form, form_of
 from app.doors.openai.texts import notice_of
 from app.exceptions import ModelNotFound
 from app.http.dependencies import RequestContext
-from app.http.sse import EventStream
 from app.models import SubmitToolOutputs
 from app.tasks.chats import Sending, Started
 from app.tasks.places import Place
@@ -142,7 +142,7 @@ def _meta_data(body: ChatCompletionRequest) -> dict[str, str] | None:
 
 
 def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
-    resources, chat_id = call.context.resources, started.chat.chat_id
+    chat_id = started.chat.chat_id
     dialect = ChunkStream(
         chat_id,
         call.body.model,
@@ -152,16 +152,8 @@ def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) ->
         form=started.form,
         repeatable=_is_repeatable(call, started),
     )
-    bound = started.connection_bound
-    return EventStream(
-        resources.chats.read(call.context.identity, started.chat),
-        chat_id=chat_id,
-        heartbeat=resources.settings.heartbeat_seconds,
-        shutdown=resources.shutdown,
-        on_close=closing(call.context, chat_id, place, dialect, connection_bound=bound),
-        dialect=dialect,
-        patience=PATIENCE,
-    )
+    on_close = closing(call.context, chat_id, place, dialect, connection_bound=started.connection_bound)
+    return event_stream(call.context, started.chat, dialect, on_close, patience=PATIENCE)
 
 
 async def whole_answer(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
