@@ -71,6 +71,12 @@ class ErrorShape:
         return path == self.prefix or path.startswith(self.prefix + "/")
 
 
+def bearer_challenge(error: ServiceError) -> str:
+    """For clients that authenticate by bearer. RFC 6750, 3: without a token no error is named."""
+    realm = 'Bearer realm="coze-fastapi"'
+    return realm if error.code == "AUTH_MISSING" else f'{realm}, error="invalid_token"'
+
+
 def error_body(error: ServiceError, request_id: str, moment: str = "") -> dict[str, Any]:
     """The ``error`` object of the envelope. ``moment``: ISO 8601, by default now."""
     return {

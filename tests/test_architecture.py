@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -191,6 +192,16 @@ def test_functions_and_files_stay_short(package: str) -> None:
                 if lines > MAX_FUNCTION_LINES:
                     long.append(f"{name_of(path)}:{node.name}: {lines} lines")
     assert long == []
+
+
+def test_a_message_passes_ten_files_on_its_way_to_coze_at_most() -> None:
+    """As ARCHITECTURE.md lists them: each is there, and once."""
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    way = text.partition("**A message on its way to Coze** passes")[2].partition("**")[0]
+    files = re.findall(r"`([a-z_]+/[a-z_]+)`", way)
+    assert 5 < len(files) <= 10
+    assert len(set(files)) == len(files)
+    assert [name for name in files if not (ROOT / "app" / f"{name}.py").is_file()] == []
 
 
 SPY = """

@@ -2,18 +2,40 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from typing import Final
 
 AT_ONCE: Final = 16
 WAITING: Final = 256
-_KNOWN: Final = ""
-"""No root is called so."""
 
 
 class LaneFull(Exception):
     """No turn came in time."""
+
+
+class Lane:
+    """``timeout``: how long one waits for a turn, in seconds."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self.inside = 0
+
+    def leave(self) -> None:
+        self.inside -= 1
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """The time of a check. Raises ``LaneFull``."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise LaneFull from None
+        try:
+            yield
+        finally:
+            self._turns.release()
 
 
 class Lanes:
@@ -21,47 +43,17 @@ class Lanes:
     accepted before and have to be asked about anew, which false ones never enter."""
 
     def __init__(self, roots: tuple[str, ...], timeout: float) -> None:
-        self._lanes = {name: asyncio.Semaphore(AT_ONCE) for name in (_KNOWN, *roots)}
-        self._inside = dict.fromkeys(self._lanes, 0)
-        self._timeout = timeout
+        self._known = Lane(timeout)
+        self._of_root = {root: Lane(timeout) for root in roots}
 
-    def enter(self, root: str, *, known: bool) -> "Place | None":
-        """A place in the lane of ``root``, to be left at the end; None where there is none. Counted at once,
-        since many may come before the first of them is asked about.
+    def enter(self, root: str, *, known: bool) -> Lane | None:
+        """The lane of ``root``, to be left at the end; None where it is full. Counted at once, since many may
+        come before the first of them is asked about.
 
         ``known``: the token has been accepted before.
         """
-        name = _KNOWN if known else root
-        if not known and self._inside[name] >= AT_ONCE + WAITING:
+        lane = self._known if known else self._of_root[root]
+        if not known and lane.inside >= AT_ONCE + WAITING:
             return None
-        self._inside[name] += 1
-        return Place(self, name)
-
-    def leave(self, name: str) -> None:
-        self._inside[name] -= 1
-
-    @asynccontextmanager
-    async def turn(self, name: str) -> AsyncIterator[None]:
-        """Waits as long as a check may take. Raises ``LaneFull``."""
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._lanes[name].acquire()
-        except TimeoutError:
-            raise LaneFull from None
-        try:
-            yield
-        finally:
-            self._lanes[name].release()
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    lanes: Lanes
-    name: str
-
-    def leave(self) -> None:
-        self.lanes.leave(self.name)
-
-    def turn(self) -> AbstractAsyncContextManager[None]:
-        """The time of a check. Raises ``LaneFull``."""
-        return self.lanes.turn(self.name)
+        lane.inside += 1
+        return lane

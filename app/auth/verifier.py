@@ -10,7 +10,7 @@ from loguru import logger
 
 from app.auth.cache import Accepted, Refused, Unanswered, Verdict, VerdictCache, cache_key
 from app.auth.hosts import root_of
-from app.auth.lanes import LaneFull, Lanes, Place
+from app.auth.lanes import Lane, LaneFull, Lanes
 from app.auth.local import LocalCheck
 from app.auth.options import AuthOptions
 from app.auth.service import AuthService, CannotAsk
@@ -127,20 +127,20 @@ class HtyVerifier:
         flight = self._flights.get(key)
         self._metrics.auth_cache.labels("miss" if flight is None else "joined").inc()
         if flight is None:
-            place = self._lanes.enter(root, known=self._cache.knew(key))
-            if place is None:
+            lane = self._lanes.enter(root, known=self._cache.knew(key))
+            if lane is None:
                 return Unanswered()
-            flight = asyncio.create_task(self._ask(token, root, key, place), name="auth-check")
-            flight.add_done_callback(lambda _: place.leave())
+            flight = asyncio.create_task(self._ask(token, root, key, lane), name="auth-check")
+            flight.add_done_callback(lambda _: lane.leave())
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         # wait() leaves the task alone when this caller is cancelled: others may be waiting for it.
         await asyncio.wait([flight])
         return Unanswered() if flight.cancelled() else flight.result()
 
-    async def _ask(self, token: str, root: str, key: bytes, place: Place) -> Verdict:
+    async def _ask(self, token: str, root: str, key: bytes, lane: Lane) -> Verdict:
         try:
-            async with place.turn():
+            async with lane.turn():
                 accepted = await self._service.accepts(token, root)
         except LaneFull:
             return Unanswered()

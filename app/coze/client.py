@@ -200,12 +200,7 @@ class CozeClient:
 
     async def create_conversation(self, *, bot_id: str) -> str:
         """POST /v1/conversation/create; returns the conversation's id."""
-        call = ApiCall(
-            method="POST",
-            url=self._endpoints.url("/v1/conversation/create"),
-            content=msgspec.json.encode({"bot_id": bot_id}),
-        )
-        return _own_id(await self._api.json(call, self._credentials))
+        return _own_id(await self.pass_on("POST", "/v1/conversation/create", body={"bot_id": bot_id}))
 
     async def clear_conversation(self, conversation_id: str) -> Section:
         """POST /v1/conversations/{id}/clear: the bot forgets what was said; returns the new section."""
@@ -242,7 +237,6 @@ class CozeClient:
         """POST /v1/conversation/message/list: questions and answers.
 
         Args:
-            conversation_id: Coze's.
             order: by time; ``desc``: the newest first.
             limit: 1 to ``PAGE_SIZE``; always sent, since coze-studio lists nothing without it.
             before_id: a message's id, for the page before it.
@@ -275,11 +269,7 @@ class CozeClient:
         Goes through the conversation's messages, newest first, and retrieves each chat they name, at most
         ``SEARCHED_CHATS`` on ``SEARCHED_PAGES``.
 
-        Args:
-            conversation_id: Coze's.
-            meta_key: of the pair that is looked for.
-            meta_value: of the pair that is looked for.
-            created_after: unix seconds by Coze's clock (leave some margin): older messages end the search.
+        ``created_after``: unix seconds by Coze's clock (leave some margin): older messages end the search.
 
         Returns:
             None: it is not among them (a chat of which Coze lists no message yet is not found).
@@ -343,28 +333,15 @@ class CozeClient:
 
     async def retrieve_bot(self, bot_id: str) -> Reply:
         """GET /v1/bot/get_online_info: the published bot, its prompt among the rest."""
-        call = ApiCall(
-            method="GET",
-            url=self._endpoints.url("/v1/bot/get_online_info"),
-            params={"bot_id": bot_id},
-            safe=True,
-        )
-        return await self._api.json(call, self._credentials)
+        return await self.pass_on("GET", "/v1/bot/get_online_info", params={"bot_id": bot_id})
 
     async def upload_file(
         self, name: str, mime: str, chunks: AsyncIterable[bytes], *, seconds: float
     ) -> CozeFile:
         """POST /v1/files/upload, sent once.
 
-        Args:
-            name: the file's name, as Coze shows it.
-            mime: its type.
-            chunks: its bytes, read as fast as Coze takes them. What they raise breaks the request off.
-            seconds: for the whole of it.
-
-        Raises:
-            CozeTimeout: it took longer.
-            UpstreamError: it failed.
+        ``chunks`` are read as fast as Coze takes them; what they raise breaks the request off. ``seconds``:
+        for the whole of it. Raises ``CozeTimeout`` where it took longer, ``UpstreamError``.
         """
         part = FilePart(name, mime, chunks)
         call = ApiCall(

@@ -180,12 +180,8 @@ def coze_error(
 
     The text is ours: Coze's ``msg`` can hold stack traces and prompts and is never passed on.
 
-    Args:
-        code: Coze's; None: it gave none.
-        logid: what Coze's support asks for.
-        http_status: of the answer.
-        maybe_started: whether a chat may have begun all the same.
-        retry_after: seconds, from the answer's header.
+    ``maybe_started``: whether a chat may have begun all the same; ``retry_after``: seconds, from the answer's
+    header.
     """
     if code is None:
         return _status_error(http_status, logid, maybe_started, retry_after)

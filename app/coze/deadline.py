@@ -9,15 +9,9 @@ from app.exceptions import UpstreamError
 
 @asynccontextmanager
 async def deadline(when: float | None, late: Callable[[], UpstreamError]) -> AsyncIterator[asyncio.Timeout]:
-    """Breaks the block off at ``when``.
-
-    Args:
-        when: time of the event loop; None: not before the yielded timeout is rescheduled.
-        late: makes the error that is raised then.
-
-    Raises:
-        UpstreamError: what ``late`` returned. The ``TimeoutError`` of another deadline stays what it is.
-    """
+    """Breaks the block off at ``when``, a time of the event loop (None: not before the yielded timeout is
+    rescheduled), and raises what ``late`` returns. The ``TimeoutError`` of another deadline stays what it
+    is."""
     try:
         async with asyncio.timeout_at(when) as scope:
             yield scope

@@ -36,13 +36,8 @@ def pause_before(retry: int, retry_after: int | None, rng: random.Random) -> flo
     """How long to wait before a request is sent again: exponential, with full jitter, so uniform between 0
     and ``min(8, 0.5 * 2**retry)`` seconds.
 
-    Args:
-        retry: how often it was sent again before.
-        retry_after: seconds that the server asked for.
-        rng: makes the jitter.
-
-    Returns:
-        Seconds; None where the server asked for too long a wait.
+    ``retry``: how often it was sent again before; ``retry_after``: seconds that the server asked for. Returns
+    seconds; None where the server asked for too long a wait.
     """
     if retry_after is not None and retry_after > MAX_HONOURED_RETRY_AFTER:
         return None

@@ -87,7 +87,6 @@ def build_http_client(
     Args:
         connect_timeout: seconds, also for the wait for a free connection.
         pool_size: how many connections may be open, and so how many chats run at once.
-        transport: what is under httpx' interface.
         ssl_context: instead of certifi's list of authorities.
         proxy: ``http://[user:password@]host[:port]``, through which all goes.
     """
@@ -143,13 +142,8 @@ def body_reader(response: httpx.Response) -> Callable[[], Awaitable[bytes]]:
 
 
 def network_error(error: BaseException, connect_timeout: float, head: Head | None = None) -> UpstreamError:
-    """What a failure of the transport means. Its own text, which holds addresses, stays in ``__cause__``.
-
-    Args:
-        error: one of ``NETWORK_ERRORS``.
-        connect_timeout: seconds, for the text.
-        head: the headers of the answer, where it had begun.
-    """
+    """What one of ``NETWORK_ERRORS`` means. Its own text, which holds addresses, stays in ``__cause__``.
+    ``head``: of the answer, where it had begun."""
     late = _is_timeout(error)
     if head is None and _never_connected(error):
         if late:

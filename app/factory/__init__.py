@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import httpx
+from attrs import define
 
 from app import __version__
 from app.auth.api_keys import ApiKeys
@@ -92,25 +94,6 @@ class Resources:
         return (now_ms() - self.started_ms) // 1000
 
 
-async def _open_verifier(
-    settings: Settings,
-    stack: AsyncExitStack,
-    metrics: Metrics,
-    transport: httpx.AsyncBaseTransport | None,
-) -> Verifier:
-    if not settings.enable_auth:
-        return NoVerifier()
-    options = auth_options(settings)
-    http = (
-        build_auth_client(options, ssl_context=ssl_context())
-        if transport is None
-        else httpx.AsyncClient(transport=transport, trust_env=False)
-    )
-    verifier = HtyVerifier(await stack.enter_async_context(http), options, metrics=metrics)
-    stack.push_async_callback(verifier.aclose)
-    return verifier
-
-
 @dataclass(frozen=True, slots=True)
 class World:
     """What a process has outside itself, for those who bring their own: tests, above all a simulated world.
@@ -129,218 +112,204 @@ class World:
 _REAL_WORLD: Final = World()
 
 
-async def _open_redis(
-    settings: Settings, stack: AsyncExitStack, metrics: Metrics, tracing: Tracing, servers: Servers | None
-) -> RedisGate:
-    return await stack.enter_async_context(
-        open_redis(
-            settings.redis_url.get_secret_value(),
-            pool_size=settings.redis_pool_size,
-            reply_timeout=settings.redis_timeout,
-            prefix=settings.redis_prefix,
-            metrics=metrics,
-            tracing=tracing,
-            servers=servers,
+@define(eq=False, repr=False)
+class _Opening:
+    """What is opened first, and how everything else is, which closes itself with the stack."""
+
+    settings: Settings
+    world: World
+    stack: AsyncExitStack
+    metrics: Metrics
+    tracing: Tracing
+
+    async def redis(self) -> RedisGate:
+        settings = self.settings
+        return await self.stack.enter_async_context(
+            open_redis(
+                settings.redis_url.get_secret_value(),
+                pool_size=settings.redis_pool_size,
+                reply_timeout=settings.redis_timeout,
+                prefix=settings.redis_prefix,
+                metrics=self.metrics,
+                tracing=self.tracing,
+                servers=self.world.servers,
+            )
         )
-    )
+
+    async def coze(self) -> tuple[CozeClient, Accounts]:
+        settings = self.settings
+        http = await self.stack.enter_async_context(coze_http(settings, self.world.transport))
+        accounts = build_accounts(settings, http)
+        self.stack.push_async_callback(accounts.aclose)
+        self.metrics.watch_credentials(accounts.expiry_times, accounts.cool_downs)
+        options = CozeOptions(
+            endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
+            connect_timeout=settings.connect_timeout,
+            first_byte_timeout=settings.first_byte_timeout,
+            idle_timeout=settings.idle_timeout,
+            max_retries=settings.max_retries,
+            poll_interval=settings.poll_interval,
+        )
+        api = CozeApi(http, options, metrics=self.metrics, tracing=self.tracing)
+        return CozeClient(api, accounts.named("")), accounts
+
+    async def verifier(self) -> Verifier:
+        if not self.settings.enable_auth:
+            return NoVerifier()
+        options, transport = auth_options(self.settings), self.world.transport
+        http = (
+            build_auth_client(options, ssl_context=ssl_context())
+            if transport is None
+            else httpx.AsyncClient(transport=transport, trust_env=False)
+        )
+        verifier = HtyVerifier(await self.stack.enter_async_context(http), options, metrics=self.metrics)
+        self.stack.push_async_callback(verifier.aclose)
+        return verifier
+
+    def chats(
+        self, redis: RedisGate, coze: CozeClient, stores: Stores, limits: ServiceLimits
+    ) -> tuple[LogReader, RunningChats, Shutdown]:
+        """What runs chats and reads those of others. Closed in reverse: chats first, the writer last."""
+        settings, metrics = self.settings, self.metrics
+        keys, leases = Keys(settings.redis_prefix), stores.leases
+        writer = LogWriter(redis, keys, stores.chats.policy)
+        writer.start()
+        self.stack.push_async_callback(writer.stop)
+        logs = LogReader(redis, keys, leases.process)
+        self.stack.push_async_callback(logs.stop)
+        runner = Runner(
+            coze=coze,
+            writer=writer,
+            use_stream=settings.use_stream,
+            chat_timeout=settings.chat_timeout,
+            max_log_bytes=settings.max_chat_log_bytes,
+            user_id_scope=settings.user_id_scope,
+            metrics=metrics,
+        )
+        running = RunningChats(
+            runner=runner,
+            writer=writer,
+            leases=leases,
+            logs=logs,
+            metrics=metrics,
+            tracing=self.tracing,
+            conversations=stores.conversations,
+            failures=stores.failures,
+            sessions=stores.sessions,
+            places=Places(limits.chats, metrics=metrics),
+        )
+        self.stack.push_async_callback(running.stop)
+        return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
 
 
-async def _open_coze(
-    settings: Settings,
-    stack: AsyncExitStack,
-    metrics: Metrics,
-    tracing: Tracing,
-    transport: httpx.AsyncBaseTransport | None,
-) -> tuple[CozeClient, Accounts]:
-    http = await stack.enter_async_context(coze_http(settings, transport))
-    accounts = build_accounts(settings, http)
-    stack.push_async_callback(accounts.aclose)
-    metrics.watch_credentials(accounts.expiry_times, accounts.cool_downs)
-    options = CozeOptions(
-        endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
-        connect_timeout=settings.connect_timeout,
-        first_byte_timeout=settings.first_byte_timeout,
-        idle_timeout=settings.idle_timeout,
-        max_retries=settings.max_retries,
-        poll_interval=settings.poll_interval,
-    )
-    api = CozeApi(http, options, metrics=metrics, tracing=tracing)
-    return CozeClient(api, accounts.named("")), accounts
+@dataclass(frozen=True)
+class _Services:
+    """Those of one process. Each is made when it is first asked for, with those that it asks itself."""
 
+    _settings: Settings
+    _stores: Stores
+    _coze: CozeClient
+    _logs: LogReader
+    _running: RunningChats
+    _shutdown: Shutdown
+    _streams: Places
 
-def _runner(settings: Settings, coze: CozeClient, writer: LogWriter, metrics: Metrics) -> Runner:
-    return Runner(
-        coze=coze,
-        writer=writer,
-        use_stream=settings.use_stream,
-        chat_timeout=settings.chat_timeout,
-        max_log_bytes=settings.max_chat_log_bytes,
-        user_id_scope=settings.user_id_scope,
-        metrics=metrics,
-    )
+    @cached_property
+    def asking(self) -> CozeForCallers:
+        return CozeForCallers(self._coze, self._stores.rates)
 
+    @cached_property
+    def sessions(self) -> SessionService:
+        return SessionService(
+            sessions=self._stores.sessions,
+            conversations=self._stores.conversations,
+            rates=self._stores.rates,
+            running=self._running,
+            shutdown=self._shutdown,
+            coze=self._coze,
+            default_bot_id=self._settings.bot_id,
+            max_opening_bytes=self._settings.max_opening_bytes,
+        )
 
-def _open_running(
-    settings: Settings,
-    stack: AsyncExitStack,
-    redis: RedisGate,
-    coze: CozeClient,
-    stores: Stores,
-    limits: ServiceLimits,
-    metrics: Metrics,
-    tracing: Tracing,
-) -> tuple[LogReader, RunningChats, Shutdown]:
-    """What runs chats and reads those of others. Closed in reverse order: chats first, the writer last."""
-    keys, leases = Keys(settings.redis_prefix), stores.leases
-    writer = LogWriter(redis, keys, stores.chats.policy)
-    writer.start()
-    stack.push_async_callback(writer.stop)
-    logs = LogReader(redis, keys, leases.process)
-    stack.push_async_callback(logs.stop)
-    running = RunningChats(
-        runner=_runner(settings, coze, writer, metrics),
-        writer=writer,
-        leases=leases,
-        logs=logs,
-        metrics=metrics,
-        tracing=tracing,
-        conversations=stores.conversations,
-        failures=stores.failures,
-        sessions=stores.sessions,
-        places=Places(limits.chats, metrics=metrics),
-    )
-    stack.push_async_callback(running.stop)
-    return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
+    @cached_property
+    def chats(self) -> ChatService:
+        return ChatService(
+            sessions=self.sessions,
+            chats=self._stores.chats,
+            rates=self._stores.rates,
+            usage=self._stores.usage,
+            drafts=Drafts(self._stores.files, self._stores.sessions),
+            leases=self._stores.leases,
+            logs=self._logs,
+            running=self._running,
+            streams=self._streams,
+            shutdown=self._shutdown,
+            max_length=self._settings.max_message_length,
+            max_queued=self._settings.max_queued_per_session,
+        )
 
+    @cached_property
+    def files(self) -> FileService:
+        return FileService(
+            files=self._stores.files,
+            rates=self._stores.rates,
+            sessions=self.sessions,
+            shutdown=self._shutdown,
+            streams=self._streams,
+            coze=self._coze,
+            max_bytes=self._settings.max_file_bytes,
+            seconds=self._settings.upload_timeout,
+        )
 
-def _streams(limits: ServiceLimits, shutdown: Shutdown, metrics: Metrics) -> Places:
-    return Places(
-        limits.streams, metrics.open_streams.inc, metrics=metrics, refuse_first=shutdown.refuse_if_begun
-    )
+    @cached_property
+    def users(self) -> UserService:
+        return UserService(
+            users=self._stores.users,
+            files=self._stores.files,
+            usage=self._stores.usage,
+            rates=self._stores.rates,
+            conversations=self._stores.conversations,
+            owned=self._stores.owned,
+            failures=self._stores.failures,
+            sessions=self.sessions,
+            coze=self._coze,
+        )
 
+    @cached_property
+    def owned(self) -> OwnedConversations:
+        stores = self._stores
+        return OwnedConversations(
+            owned=stores.owned,
+            store=stores.sessions,
+            records=stores.chats,
+            files=stores.files,
+            rates=stores.rates,
+            places=self._running.places,
+            sessions=self.sessions,
+            chats=self.chats,
+            at_coze=ChatsAtCoze(
+                running=self._running, records=stores.chats, leases=stores.leases, shutdown=self._shutdown
+            ),
+            shutdown=self._shutdown,
+            coze=self._coze,
+        )
 
-def _sessions(
-    settings: Settings, stores: Stores, running: RunningChats, shutdown: Shutdown, coze: CozeClient
-) -> SessionService:
-    return SessionService(
-        sessions=stores.sessions,
-        conversations=stores.conversations,
-        rates=stores.rates,
-        running=running,
-        shutdown=shutdown,
-        coze=coze,
-        default_bot_id=settings.bot_id,
-        max_opening_bytes=settings.max_opening_bytes,
-    )
-
-
-def _chats(
-    settings: Settings,
-    stores: Stores,
-    sessions: SessionService,
-    logs: LogReader,
-    running: RunningChats,
-    streams: Places,
-    shutdown: Shutdown,
-) -> ChatService:
-    return ChatService(
-        sessions=sessions,
-        chats=stores.chats,
-        rates=stores.rates,
-        usage=stores.usage,
-        drafts=Drafts(stores.files, stores.sessions),
-        leases=stores.leases,
-        logs=logs,
-        running=running,
-        streams=streams,
-        shutdown=shutdown,
-        max_length=settings.max_message_length,
-        max_queued=settings.max_queued_per_session,
-    )
-
-
-def _files(
-    settings: Settings,
-    stores: Stores,
-    sessions: SessionService,
-    shutdown: Shutdown,
-    streams: Places,
-    coze: CozeClient,
-) -> FileService:
-    return FileService(
-        files=stores.files,
-        rates=stores.rates,
-        sessions=sessions,
-        shutdown=shutdown,
-        streams=streams,
-        coze=coze,
-        max_bytes=settings.max_file_bytes,
-        seconds=settings.upload_timeout,
-    )
-
-
-def _users(stores: Stores, sessions: SessionService, coze: CozeClient) -> UserService:
-    return UserService(
-        users=stores.users,
-        files=stores.files,
-        usage=stores.usage,
-        rates=stores.rates,
-        conversations=stores.conversations,
-        owned=stores.owned,
-        failures=stores.failures,
-        sessions=sessions,
-        coze=coze,
-    )
-
-
-def _operators(
-    stores: Stores,
-    redis: RedisGate,
-    streams: Places,
-    running: RunningChats,
-    shutdown: Shutdown,
-    accounts: Accounts,
-    started_ms: int,
-    says_every: float,
-) -> OperatorService:
-    operators = OperatorService(
-        users=stores.users,
-        failures=stores.failures,
-        replicas=stores.replicas,
-        streams=streams,
-        running=running,
-        shutdown=shutdown,
-        credentials=accounts.states,
-        started_ms=started_ms,
-        says_every=says_every,
-    )
-    operators.start(redis)
-    return operators
-
-
-def _owned(
-    stores: Stores,
-    sessions: SessionService,
-    chats: ChatService,
-    running: RunningChats,
-    shutdown: Shutdown,
-    coze: CozeClient,
-) -> OwnedConversations:
-    at_coze = ChatsAtCoze(running=running, records=stores.chats, leases=stores.leases, shutdown=shutdown)
-    return OwnedConversations(
-        owned=stores.owned,
-        store=stores.sessions,
-        records=stores.chats,
-        files=stores.files,
-        rates=stores.rates,
-        usage=stores.usage,
-        places=running.places,
-        sessions=sessions,
-        chats=chats,
-        at_coze=at_coze,
-        shutdown=shutdown,
-        coze=coze,
-    )
+    def operators(
+        self, redis: RedisGate, accounts: Accounts, started_ms: int, says_every: float
+    ) -> OperatorService:
+        operators = OperatorService(
+            users=self._stores.users,
+            failures=self._stores.failures,
+            replicas=self._stores.replicas,
+            streams=self._streams,
+            running=self._running,
+            shutdown=self._shutdown,
+            credentials=accounts.states,
+            started_ms=started_ms,
+            says_every=says_every,
+        )
+        operators.start(redis)
+        return operators
 
 
 @asynccontextmanager
@@ -354,44 +323,41 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         metrics = stack.enter_context(closing(Metrics(__version__)))
         tracing_of = open_tracing(settings.otel_endpoint, service=settings.otel_service)
         tracing = await stack.enter_async_context(tracing_of)
-        redis = await _open_redis(settings, stack, metrics, tracing, world.servers)
-        coze, accounts = await _open_coze(settings, stack, metrics, tracing, world.transport)
+        opening = _Opening(settings, world, stack, metrics, tracing)
+        redis = await opening.redis()
+        coze, accounts = await opening.coze()
         limits = ServiceLimits.of(settings)
         metrics.expect_refusals(limits.refusals())
         stores = open_stores(settings, redis, limits, metrics)
-        logs, running, shutdown = _open_running(
-            settings, stack, redis, coze, stores, limits, metrics, tracing
-        )
+        logs, running, shutdown = opening.chats(redis, coze, stores, limits)
         LeaseKeeper(redis, stores.leases, running, scan_seconds=world.scan_seconds).start()
-        sessions = _sessions(settings, stores, running, shutdown, coze)
-        asking = CozeForCallers(coze, stores.rates)
-        streams = _streams(limits, shutdown, metrics)
-        chats = _chats(settings, stores, sessions, logs, running, streams, shutdown)
+        streams = Places(
+            limits.streams, metrics.open_streams.inc, metrics=metrics, refuse_first=shutdown.refuse_if_begun
+        )
+        services = _Services(settings, stores, coze, logs, running, shutdown, streams)
         started_ms = now_ms()
         yield Resources(
             settings=settings,
             redis=redis,
-            sessions=sessions,
-            chats=chats,
+            sessions=services.sessions,
+            chats=services.chats,
             shutdown=shutdown,
-            users=_users(stores, sessions, coze),
-            operators=_operators(
-                stores, redis, streams, running, shutdown, accounts, started_ms, world.says_every
-            ),
-            files=_files(settings, stores, sessions, shutdown, streams, coze),
+            users=services.users,
+            operators=services.operators(redis, accounts, started_ms, world.says_every),
+            files=services.files,
             usage=UsageService(stores.usage, stores.rates),
-            conversations=ConversationService(sessions=stores.sessions, coze=asking),
-            owned=_owned(stores, sessions, chats, running, shutdown, coze),
-            past=UserConversations(stores.conversations, stores.users, sessions, asking),
+            conversations=ConversationService(sessions=stores.sessions, coze=services.asking),
+            owned=services.owned,
+            past=UserConversations(stores.conversations, stores.users, services.sessions, services.asking),
             bots=BotService(coze, settings.bot_ids),
-            feedback=FeedbackService(stores.chats, stores.sessions, asking),
+            feedback=FeedbackService(stores.chats, stores.sessions, services.asking),
             streams=streams,
-            verifier=await _open_verifier(settings, stack, metrics, world.transport),
+            verifier=await opening.verifier(),
             started_ms=started_ms,
             metrics=metrics,
             tracing=tracing,
             api_keys=api_keys(settings),
             big_bodies=BigBodies(),
-            metrics_pages=MetricsPages(metrics, chats.queued),
+            metrics_pages=MetricsPages(metrics, services.chats.queued),
             redis_check=Kept(redis.works, _CHECKED_SECONDS),
         )

@@ -76,6 +76,11 @@ class Connection(Protocol):
     @property
     def order(self) -> tuple[bool, float]: ...
 
+    @property
+    def unread(self) -> tuple[float, int]:
+        """Since when an answer waits for its client, and how many bytes."""
+        ...
+
 
 _C = TypeVar("_C", bound=Connection)
 
@@ -96,17 +101,9 @@ def unsent_bytes(transport: asyncio.Transport) -> int:
     return transport.get_write_buffer_size() + left[0]
 
 
-class Reading(Protocol):
-    @property
-    def unread(self) -> tuple[float, int]: ...
-
-
-_R = TypeVar("_R", bound=Reading)
-
-
-def longest_unread(connections: Iterable[_R]) -> list[_R]:
+def longest_unread(connections: Iterable[_C]) -> list[_C]:
     """Those that have let their answers wait longest, without which all others keep within the bound; all of
-    ``connections`` wait. ``unread``: since when, and how many bytes."""
+    ``connections`` wait."""
     waiting = sorted(connections, key=lambda each: each.unread[0])
     total, given_up = sum(each.unread[1] for each in waiting), []
     for each in waiting[:-1]:

@@ -1,53 +1,57 @@
-"""What routes ask for: ``ContextDep``, and what a few headers say.
+"""What routes are given of a request: who calls, its JSON body, and what a few headers say. A body is bounded
+in size and time, and read only when the caller is known.
 
 FastAPI runs plain functions in threads, so all here are ``async``. What a dependency depends on is solved
 anew for each that asks, so they take the request alone. A context is its own security scheme: one beside it
 would be one more dependency for each request.
 """
 
+import asyncio
+import codecs
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple, TypeVar
 
 from fastapi import Depends, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from app.auth.api_keys import Door
-from app.exceptions import AuthForbidden, AuthInvalid, AuthMissing, wrong_field
+from app.exceptions import (
+    AuthForbidden,
+    AuthInvalid,
+    AuthMissing,
+    BodyTooLarge,
+    Overloaded,
+    UnsupportedMediaType,
+    ValidationFailed,
+    wrong_field,
+)
 from app.factory import Resources
-from app.http.json_body import read_json
+from app.http.json_shape import holds_more_than, marks
 from app.models import Cursor, Identity
+from app.utils.big_bodies import Room
 
 _M = TypeVar("_M", bound=BaseModel)
 _WAIT: Final = re.compile(r"\bwait\s*=\s*([0-9]{1,6})\b")
 _RESPOND_ASYNC: Final = re.compile(r"\brespond-async\b")
 _MAX_PREFERRED_WAIT: Final = 600
-TOKEN_HEADER: Final = "HtySudoerToken"  # noqa: S105  # the header's name
-HOST_HEADER: Final = "HtyHost"
-_BEARER: Final = "Bearer"
-SECURITY_SCHEMES: Final[dict[str, dict[str, str]]] = {
-    TOKEN_HEADER: {
-        "type": "apiKey",
-        "in": "header",
-        "name": TOKEN_HEADER,
-        "description": "The caller's JWT; HtyHost goes with it",
-    },
-    HOST_HEADER: {
-        "type": "apiKey",
-        "in": "header",
-        "name": HOST_HEADER,
-        "description": "Host name of the calling app",
-    },
-    _BEARER: {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "An API key: of COZE_API_KEYS, or on routes for OpenAI's clients of "
-        "COZE_OPENAI_API_KEYS. With HtyHost beside it, where a route says so: the caller's JWT",
-    },
-}
-"""For the published OpenAPI; without ENABLE_AUTH=false, which needs none of them."""
+MOST_VALUES: Final = 10_000
+"""Arrays, objects and values of them in a body, where its model says no other number (``MOST_VALUES``)."""
+_MOST_FAULTS: Final = 1000
+_SMALL: Final = 2000
+"""So many values take a millisecond or two; with more, bodies take turns."""
+_BODY_SECONDS: Final = 30.0
+_LINGER_BYTES: Final = 16 * 1024 * 1024
+_LINGER_SECONDS: Final = 2.0
+_MAX_SHOWN: Final = 60
+_PLAIN: Final = frozenset({"identity", ""})
+CLOSE: Final = {"Connection": "close"}
+"""With an answer that comes before the end of the body: the rest would be read for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +78,34 @@ class RequestContext:
         self.request.scope["state"]["chat_id"] = chat_id
 
     async def json(self, model: type[_M], limit: int | None = None) -> _M:
-        """The body; see ``read_json``.
+        """The body as ``model``.
 
         Args:
             limit: bytes; by default MAX_BODY_BYTES.
+
+        Raises:
+            UnsupportedMediaType: it is not called JSON, or is compressed.
+            BodyTooLarge: it is longer than ``limit``.
+            ValidationFailed: it did not arrive in time, or holds too many values.
+            RequestValidationError: it does not fit ``model``, or is no JSON.
+            Overloaded: the bodies that are being read take all the room that there is for them.
         """
-        resources = self.resources
-        most = limit or resources.settings.max_body_bytes
-        return await read_json(self.request, model, most, resources.big_bodies)
+        request, bodies = self.request, self.resources.big_bodies
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+            given = f"`{kind[:_MAX_SHOWN]}`" if kind else "no Content-Type"
+            raise UnsupportedMediaType(f"{UnsupportedMediaType.default_message}; this came with {given}")
+        refuse_encoded(request)
+        with bodies.room() as room:
+            body = await _read(request, limit or self.resources.settings.max_body_bytes, room)
+            data = body.removeprefix(codecs.BOM_UTF8)  # RFC 8259, 8.1: ignored
+            if marks(data, _SMALL) <= _SMALL:
+                return _parsed(data, model)
+            async with bodies.turn:
+                try:
+                    return _parsed(data, model)
+                finally:
+                    await asyncio.sleep(0)  # the next of them is not the next of all
 
 
 async def get_resources(request: Request) -> Resources:
@@ -106,7 +130,7 @@ class _Caller(SecurityBase):
         self._door = door
         self._admins_only = admins_only
         self._is_foreign = door != "all"
-        self.model = HTTPBearer()  # FastAPI wants one; ``ways_in`` has the right ones
+        self.model = HTTPBearer()  # FastAPI wants one; ``http.document`` has the right ones
         self.scheme_name = door
 
     async def __call__(self, request: Request) -> RequestContext:
@@ -166,19 +190,80 @@ def _bearers(values: list[str]) -> list[str]:
     return [token.strip(" \t") for scheme, _, token in found if scheme.lower() == "bearer"]
 
 
-def ways_in(door: str, *, by_keys_too: bool) -> list[dict[str, list[str]]]:
-    """What opens a door, for the published OpenAPI: all headers of one of these.
+# -- bodies -----------------------------------------------------------------------------------------------
 
-    Args:
-        door: the ``scheme_name`` of a caller's dependency.
-        by_keys_too: False for routes of administrators, which a caller with an API key never is.
-    """
-    ways: list[dict[str, list[str]]] = [{TOKEN_HEADER: [], HOST_HEADER: []}]
-    if by_keys_too:
-        ways.append({_BEARER: []})
-    if door == "openai":
-        ways.append({_BEARER: [], HOST_HEADER: []})
-    return ways
+
+async def _read(request: Request, limit: int, room: Room) -> bytes:
+    too_large = BodyTooLarge(f"The request body is larger than {limit} bytes", headers=CLOSE)
+    if int(request.headers.get("content-length") or 0) > limit + _LINGER_BYTES:
+        raise too_large
+    body, chunks = bytearray(), request.stream()
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > limit:
+                    body.clear()
+                    if await ends_soon(chunks):
+                        too_large.headers = {}
+                    raise too_large
+                if not room.take(len(chunk)):
+                    raise Overloaded("Too many large bodies arrive at once; try again shortly", headers=CLOSE)
+    except TimeoutError:
+        text = f"The body did not arrive within {_BODY_SECONDS:g} s"
+        raise ValidationFailed(text, headers=CLOSE) from None
+    return bytes(body)
+
+
+def _parsed(data: bytes, model: type[_M]) -> _M:
+    most = getattr(model, "MOST_VALUES", MOST_VALUES)
+    if holds_more_than(data, most):
+        raise wrong_field("body", f"holds more than {most} values")
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as exc:
+        if (fault := _undecodable(data)) is not None:
+            raise wrong_field("body", fault) from None
+        if exc.error_count() > _MOST_FAULTS:  # to build them all would take longer than to find them
+            text = f"has {exc.error_count()} faults, which are too many to name"
+            raise wrong_field("body", text) from None
+        faults = exc.errors(include_input=False, include_url=False)
+        raise RequestValidationError([{**f, "loc": ("body", *f["loc"])} for f in faults]) from None
+
+
+def refuse_encoded(request: Request) -> None:
+    """Raises ``UnsupportedMediaType`` for a body that is compressed, by whichever header says so."""
+    for name, plain in (("content-encoding", _PLAIN), ("transfer-encoding", _PLAIN | {"chunked"})):
+        for value in request.headers.getlist(name):
+            if coded := {each.strip().lower() for each in value.split(",")} - plain:
+                text = f"{name.title()} {min(coded)[:_MAX_SHOWN]} is not taken; send the body as it is"
+                raise UnsupportedMediaType(text, headers={"Accept-Encoding": "identity"} | CLOSE)
+
+
+def _undecodable(body: bytes) -> str | None:
+    """Why these bytes are no UTF-8 text; None where they are."""
+    if not body:
+        return "is empty"
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or 0 in body[:2]:
+        return "is UTF-16 or UTF-32 (by its byte order mark or its zeros); send UTF-8"
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return f"is not UTF-8: byte 0x{body[error.start]:02x} at offset {error.start}; send UTF-8"
+    return None
+
+
+async def ends_soon(chunks: AsyncIterator[bytes]) -> bool:
+    """Reads on for a bounded while: who is still sending when the connection closes never sees the answer."""
+    left = _LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            async for chunk in chunks:
+                left -= len(chunk)
+                if left < 0:
+                    return False
+            return True
+    return False
 
 
 # -- headers ----------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from starlette.routing import BaseRoute
 
 from app.error_handlers import ENVELOPE, ErrorShape
 from app.exceptions import ERROR_CLASSES
-from app.http.dependencies import SECURITY_SCHEMES, ways_in
 from app.http.openapi import EXAMPLES, SCHEMAS, JsonBody
 from app.http.schemas import put_right
 
@@ -52,6 +51,31 @@ _MAKES: Final = {
 _NO_WORDS: Final = "Successful Response"
 """FastAPI's description of an answer that has none."""
 
+_TOKEN: Final = "HtySudoerToken"  # noqa: S105  # the header's name
+_HOST: Final = "HtyHost"
+_BEARER: Final = "Bearer"
+_SCHEMES: Final[dict[str, dict[str, str]]] = {
+    _TOKEN: {
+        "type": "apiKey",
+        "in": "header",
+        "name": _TOKEN,
+        "description": "The caller's JWT; HtyHost goes with it",
+    },
+    _HOST: {
+        "type": "apiKey",
+        "in": "header",
+        "name": _HOST,
+        "description": "Host name of the calling app",
+    },
+    _BEARER: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key: of COZE_API_KEYS, or on routes for OpenAI's clients of "
+        "COZE_OPENAI_API_KEYS. With HtyHost beside it, where a route says so: the caller's JWT",
+    },
+}
+"""Security schemes; ENABLE_AUTH=false needs none of them."""
+
 
 def add_openapi(app: FastAPI, shapes: Sequence[ErrorShape] = ()) -> None:
     """``app.openapi()`` makes the document when it is first asked for. ``shapes``: beside our own."""
@@ -79,7 +103,7 @@ def _document(app: FastAPI, shapes: Sequence[ErrorShape]) -> dict[str, Any]:
     _add_bodies(components["schemas"], routes)
     put_right(document)
     components["headers"] = _HEADERS
-    components["securitySchemes"] = SECURITY_SCHEMES
+    components["securitySchemes"] = _SCHEMES
     for operation in _operations(document):
         operation.setdefault("description", f"{operation['summary']}.")
         _say_who_gets_in(operation)
@@ -156,7 +180,18 @@ def _say_who_gets_in(operation: dict[str, Any]) -> None:
     """A caller's scheme, as FastAPI writes it, only names the door. Whoever has an API key is no admin."""
     doors = [door for requirement in operation.get("security", ()) for door in requirement]
     by_keys_too = "403" not in operation["responses"]
-    operation["security"] = [way for door in doors for way in ways_in(door, by_keys_too=by_keys_too)]
+    operation["security"] = [way for door in doors for way in _ways_in(door, by_keys_too=by_keys_too)]
+
+
+def _ways_in(door: str, *, by_keys_too: bool) -> list[dict[str, list[str]]]:
+    """What opens a door: all headers of one of these. ``by_keys_too``: not for routes of administrators,
+    which a caller with an API key never is."""
+    ways: list[dict[str, list[str]]] = [{_TOKEN: [], _HOST: []}]
+    if by_keys_too:
+        ways.append({_BEARER: []})
+    if door == "openai":
+        ways.append({_BEARER: [], _HOST: []})
+    return ways
 
 
 def _describe(operation: dict[str, Any], schemas: dict[str, Any]) -> None:

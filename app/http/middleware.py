@@ -143,11 +143,9 @@ class _Watched:
             span.rename(f"{method} {route}")
             if metrics := _from(self.scope, "metrics"):
                 metrics.request(method, route, status, self.headers_after or elapsed)
-        ids = {name: self.answer.get(name) for name in ("chat_id", "logid")}
         span.set({"http.request.method": method, "http.route": route, "http.response.status_code": status})
-        span.set(
-            {"coze.request_id": self.request_id, "coze.chat_id": ids["chat_id"], "coze.logid": ids["logid"]}
-        )
+        span.set({f"coze.{name}": self.answer.get(name) for name in ("chat_id", "logid")})
+        span.set({"coze.request_id": self.request_id})
         if status >= 500:
             span.fail(str(status))
 
@@ -268,12 +266,8 @@ class Cors:
         if scope["type"] != "http" or not any(name == b"origin" for name, _ in scope["headers"]):
             await self._app(scope, receive, send)
             return
-        await self._for(self._origins(scope["app"]))(scope, receive, send)
-
-    @staticmethod
-    def _origins(app: Any) -> str:
-        resources = getattr(app.state, "resources", None)
-        return str(resources.settings.cors_allow_origins) if resources is not None else ""
+        settings = _from(scope, "settings")
+        await self._for(settings.cors_allow_origins if settings is not None else "")(scope, receive, send)
 
     def _for(self, setting: str) -> ASGIApp:
         origins = [origin.strip() for origin in setting.split(",") if origin.strip()]

@@ -68,12 +68,8 @@ def only_errors(*classes: type[ServiceError], shape: ErrorShape = ENVELOPE) -> R
 
 
 def event_stream(description: str, example: str) -> Responses:
-    """``responses=`` of a route that answers with server-sent events, or may do so.
-
-    Args:
-        description: what the stream holds.
-        example: a stream as it goes over the wire, with at least one whole event.
-    """
+    """``responses=`` of a route that answers with server-sent events, or may do so. ``example``: a stream as
+    it goes over the wire, with at least one whole event."""
     content = {EVENTS: {"schema": {"type": "string", "description": description}, "example": example}}
     return {200: {"description": "Server-sent events", "content": content}}
 

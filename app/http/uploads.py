@@ -12,8 +12,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from app.exceptions import BodyTooLarge, ServiceError, ValidationFailed
-from app.http.dependencies import RequestContext
-from app.http.json_body import CLOSE, ends_soon, refuse_encoded
+from app.http.dependencies import CLOSE, RequestContext, ends_soon, refuse_encoded
 from app.http.multipart import MAX_OVERHEAD, FormReader, broken
 
 

@@ -2,11 +2,11 @@
 
 from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from app.models.bodies import FileType
 from app.models.chats import MOMENT, SESSION_ID, Chat
-from app.models.documented import Answer
+from app.models.documented import Answer, example
 
 SessionStatus = Literal["active", "inactive", "expired", "terminated"]
 
@@ -52,7 +52,7 @@ class SessionContext(Answer):
 class Session(Answer):
     """One user with one bot; it ends after a time of silence."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [SESSION_EXAMPLE]})
+    model_config = example(SESSION_EXAMPLE)
 
     session_id: str
     """Our id of the session."""
@@ -155,7 +155,7 @@ class ClearedContext(Answer):
 class StoredFile(Answer):
     """A file that was uploaded here."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_FILE_EXAMPLE]})
+    model_config = example(_FILE_EXAMPLE)
 
     file_id: str
     """Our id of the file, for `attachments`."""

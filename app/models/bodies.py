@@ -6,9 +6,9 @@ from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
-from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from app.models.documented import Documented
+from app.models.documented import Body, example
 
 _MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _MetaValue = Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -37,11 +37,7 @@ _MAX_FILE_ID: Final = 128
 _HTTPS: Final = re.compile(r"https://[^\s/?#\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*", re.IGNORECASE)
 
 
-class _Body(Documented):
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-
-class _WithMetaData(_Body):
+class _WithMetaData(Body):
     """Our answers say ``metadata``, Coze and our bodies ``meta_data``: both are taken as the latter."""
 
     meta_data: MetaData | None = None
@@ -138,9 +134,7 @@ AdditionalMessages = Annotated[list[EnterMessage], Field(max_length=99)]
 class CreateSession(_WithMetaData):
     """A session to be opened."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"user_id": "u-1", "meta_data": {"app": "web"}}]},
-    )
+    model_config = example({"user_id": "u-1", "meta_data": {"app": "web"}})
 
     user_id: UserId
     """Whose session it is, as the caller names his users."""
@@ -166,7 +160,7 @@ class CreateSession(_WithMetaData):
 FileType = Literal["image", "file", "audio"]
 
 
-class Attachment(_Body):
+class Attachment(Body):
     """What goes along with a message: a file uploaded here, or an https address that Coze fetches."""
 
     file_id: Annotated[str, StringConstraints(min_length=1, max_length=_MAX_FILE_ID)] | None = None
@@ -190,9 +184,7 @@ class Attachment(_Body):
 class SendMessage(_WithMetaData):
     """A message to be sent."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"message": "你好，介绍一下你自己", "stream": False}]},
-    )
+    model_config = example({"message": "你好，介绍一下你自己", "stream": False})
 
     message: str
     """What the user says; at most COZE_MAX_MESSAGE_LENGTH characters. Blank only with speech, or after a
@@ -230,10 +222,10 @@ class SendMessage(_WithMetaData):
         return "audio" in types or None in types
 
 
-class Regenerate(_Body):
+class Regenerate(Body):
     """The last message is asked once more. These of its own fields are not kept, so they are given again."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"stream": False}]})
+    model_config = example({"stream": False})
 
     stream: bool = False
     """Whether the answer is to come as server-sent events."""
@@ -251,7 +243,7 @@ class Regenerate(_Body):
 class UpdateSession(_WithMetaData):
     """What is to change; what is left out stays, `metadata` is replaced as a whole."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "周末去杭州"}]})
+    model_config = example({"title": "周末去杭州"})
 
     title: Title | None = None
     """What the session, and the conversation behind it, is called."""
@@ -263,21 +255,19 @@ class UpdateSession(_WithMetaData):
         return self
 
 
-class RenameConversation(_Body):
+class RenameConversation(Body):
     """A conversation's new title."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"title": "周末去杭州"}]})
+    model_config = example({"title": "周末去杭州"})
 
     title: Title
     """What the conversation, and the sessions that go on with it, is called."""
 
 
-class GiveFeedback(_Body):
+class GiveFeedback(Body):
     """What a user thinks of an answer, in Coze's words."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"feedback_type": "like", "reason_types": [], "comment": "说得清楚"}]}
-    )
+    model_config = example({"feedback_type": "like", "reason_types": [], "comment": "说得清楚"})
 
     feedback_type: Literal["like", "unlike"]
     """Whether the answer is liked."""
@@ -287,7 +277,7 @@ class GiveFeedback(_Body):
     """Why, in the user's words."""
 
 
-class ToolOutput(_Body):
+class ToolOutput(Body):
     """What one tool has returned."""
 
     tool_call_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
@@ -296,13 +286,11 @@ class ToolOutput(_Body):
     """What it has returned: JSON or any other text."""
 
 
-class SubmitToolOutputs(_Body):
+class SubmitToolOutputs(Body):
     """All outputs that the chat asks for, in one call."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"tool_outputs": [{"tool_call_id": "Q0Q=", "output": '{"t":21}'}], "stream": False}]
-        },
+    model_config = example(
+        {"tool_outputs": [{"tool_call_id": "Q0Q=", "output": '{"t":21}'}], "stream": False}
     )
 
     tool_outputs: Annotated[list[ToolOutput], Field(min_length=1, max_length=100)]

@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from app.models.chats import MOMENT
-from app.models.documented import Answer
+from app.models.documented import Answer, example
 
 _BOT: Final[dict[str, Any]] = {
     "bot_id": "7380000000000000009",
@@ -27,7 +27,7 @@ _CONVERSATION: Final[dict[str, Any]] = {
 class Bot(Answer):
     """A bot of the settings, as Coze describes it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_BOT]})
+    model_config = example(_BOT)
 
     bot_id: str
     """Coze's id of the bot, for opening a session."""
@@ -53,7 +53,7 @@ class BotList(Answer):
 class Conversation(Answer):
     """A conversation at Coze that a user has had; a new session can go on with it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_CONVERSATION]})
+    model_config = example(_CONVERSATION)
 
     conversation_id: str
     """Coze's id of the conversation."""

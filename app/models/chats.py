@@ -2,10 +2,10 @@
 
 from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from app.models.bodies import FileType
-from app.models.documented import Answer
+from app.models.documented import Answer, example
 
 TaskStatus = Literal["completed", "processing", "failed", "cancelled", "requires_action"]
 ChatStatus = Literal["pending", "processing", "completed", "failed", "cancelled", "requires_action"]
@@ -139,7 +139,7 @@ class Chat(Answer):
 
     # ``status`` stands before everything that a caller wrote: scripts of the version before replace the first
     # ``"status":"..."`` of the stored JSON.
-    model_config = ConfigDict(json_schema_extra={"examples": [_CHAT_EXAMPLE]})
+    model_config = example(_CHAT_EXAMPLE)
 
     chat_id: str
     """Our id of the chat."""
@@ -155,7 +155,8 @@ class Chat(Answer):
     completed_at: str | None = None
     """When it was over: UTC, ISO 8601; null while it is not."""
     recovered: bool = False
-    """Whether the connection to Coze or a process was lost on the way, and the answer was fetched again."""
+    """Whether the answer is the one that Coze has stored, since its stream did not bring it: the connection
+    to Coze or a process was lost, the stream held no answer, or a cancel came when Coze had finished."""
     user_message: UserMessage
     """What the user said."""
     assistant_message: AssistantMessage | None = None

@@ -11,6 +11,17 @@ class Documented(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
+def example(value: Any) -> ConfigDict:
+    """``model_config`` of a model that has this example in the published document."""
+    return ConfigDict(json_schema_extra={"examples": [value]})
+
+
+class Body(Documented):
+    """What we read: other fields are passed over, and no value is taken for one of another type."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+
 class Answer(Documented):
     """What we send has all of its fields, whether they have a value or not."""
 

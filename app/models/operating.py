@@ -2,11 +2,9 @@
 
 from typing import Any, Final, Literal
 
-from pydantic import ConfigDict
-
 from app.models.answers import SESSION_EXAMPLE, Session
 from app.models.chats import CHAT_ID, MOMENT, SESSION_ID
-from app.models.documented import Answer
+from app.models.documented import Answer, example
 
 _LIFETIMES_EXAMPLE: Final = {
     "lifetimes": {
@@ -126,7 +124,7 @@ class Stats(Answer):
 class Failure(Answer):
     """A chat that failed; nothing of what was said, and not whose it was."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_FAILURE_EXAMPLE]})
+    model_config = example(_FAILURE_EXAMPLE)
 
     at: str
     """When it ended: UTC, ISO 8601."""
@@ -176,7 +174,7 @@ class Lifetimes(Answer):
 class InspectedSession(Session):
     """A session as an admin sees it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [SESSION_EXAMPLE | _LIFETIMES_EXAMPLE]})
+    model_config = example(SESSION_EXAMPLE | _LIFETIMES_EXAMPLE)
 
     lifetimes: Lifetimes
     """Until when what there is of it is kept."""

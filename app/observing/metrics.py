@@ -162,14 +162,8 @@ class Metrics:
     # -- what happens ------------------------------------------------------------------------------------
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Counts an answer.
-
-        Args:
-            method: of the request.
-            route: the route's template, not the path.
-            status: of HTTP.
-            seconds: from the request to the answer's headers.
-        """
+        """Counts an answer. ``route``: its template, not the path; ``seconds``: from the request to the
+        answer's headers."""
         shown = method if method in _METHODS else "other"
         series = self._request_series.get((shown, route, status))
         if series is None:
@@ -198,12 +192,7 @@ class Metrics:
         self._upstream_errors.labels(self._code(code)).inc()
 
     def refused(self, limit: str, layer: str) -> None:
-        """Counts a call that a limit has refused.
-
-        Args:
-            limit: the name of what is limited.
-            layer: whom the limit holds for.
-        """
+        """Counts a call that the limit of this name has refused. ``layer``: whom it holds for."""
         self._refusals.labels(limit, layer).inc()
 
     def expect_refusals(self, limits: Iterable[tuple[str, str]]) -> None:
@@ -217,12 +206,8 @@ class Metrics:
         expiry_times: Callable[[], Mapping[str, int | None]],
         cool_downs: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
-        """Both are asked at each scrape, and answer by a label for the credential.
-
-        Args:
-            expiry_times: unix seconds, None where they are unknown.
-            cool_downs: seconds until it is used again, 0 where it is.
-        """
+        """Both are asked at each scrape, and answer by a label for the credential: unix seconds, None where
+        they are unknown; and seconds until it is used again, 0 where it is."""
         self._expiry_times, self._cool_downs = expiry_times, cool_downs
 
     # -- what takes time ---------------------------------------------------------------------------------
@@ -249,14 +234,8 @@ class Metrics:
         return str(choose_encoder(accept)[1])
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """All metrics as text. Reads files where there are several workers.
-
-        Args:
-            accept: the scraper's ``Accept`` header.
-
-        Returns:
-            The text, and its content type.
-        """
+        """All metrics as text for a scraper with this ``Accept`` header, and its content type. Reads files
+        where there are several workers."""
         from prometheus_client.exposition import choose_encoder
         from prometheus_client.multiprocess import MultiProcessCollector
 

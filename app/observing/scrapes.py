@@ -31,11 +31,8 @@ class MetricsPages:
         self.fresh_seconds = FRESH_SECONDS
 
     async def get(self, accept: str) -> tuple[bytes, str]:
-        """Text and content type. Made in a thread: with several workers there are files to read.
-
-        Args:
-            accept: the scraper's ``Accept`` header.
-        """
+        """Text and content type, as ``Metrics.render``. Made in a thread: with several workers there are
+        files to read."""
         kind = self._metrics.content_type(accept)
         async with self._lock:  # who comes meanwhile gets the same page
             if not self._pages or self._ticks() - self._made_at >= self.fresh_seconds:

@@ -1,5 +1,6 @@
 """Chats: result, events, cancel, tool outputs, asked again, feedback."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -24,7 +25,8 @@ from app.http.raw_path import RawPathRoute
 from app.models import Chat, SubmitToolOutputs, SuccessEnvelope
 from app.models.bodies import GiveFeedback, Regenerate
 from app.models.catalog import GivenFeedback
-from app.routes.answers import chat_answer, chat_as_it_stands, stream, stream_head, success
+from app.routes.answers import chat_as_it_stands, stream, stream_head, success
+from app.routes.messages import begun
 
 router = APIRouter(prefix="/coze/chats", tags=["chats"], route_class=RawPathRoute)
 
@@ -93,17 +95,11 @@ async def submit_tool_outputs(
     """All outputs go in one call. The chat goes on under its id, in the same log of events; the answer is
     that of a message. With an `Idempotency-Key` the call may be repeated."""
     body = await context.json(SubmitToolOutputs)
-    chats, identity = context.resources.chats, context.identity
-    lasts = body.stream or patience.seconds > 0
-    with context.resources.streams.taken_if(lasts, identity.owner) as place:
-        started = await chats.submit_tool_outputs(
-            identity, chat_id, body, context.request_id, idempotency_key
-        )
-        context.began(chat_id)
-        if body.stream and place is not None:
-            return stream(context, chats.read(identity, started), chat_id, place)
-        found = await chats.answer(identity, chat_id, patience.seconds, place)
-    return chat_answer(found, patience.headers)
+    submit = partial(
+        context.resources.chats.submit_tool_outputs,
+        *(context.identity, chat_id, body, context.request_id, idempotency_key),
+    )
+    return await begun(context, patience, submit, streamed=body.stream)
 
 
 @router.post(
@@ -124,15 +120,11 @@ async def regenerate(
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     body = await context.json(Regenerate)
-    chats, identity = context.resources.chats, context.identity
-    lasts = body.stream or patience.seconds > 0
-    with context.resources.streams.taken_if(lasts, identity.owner) as place:
-        started = await chats.regenerate(identity, chat_id, body, context.request_id, idempotency_key)
-        context.began(started.chat_id)
-        if body.stream and place is not None:
-            return stream(context, chats.read(identity, started), started.chat_id, place)
-        found = await chats.answer(identity, started.chat_id, patience.seconds, place)
-    return chat_answer(found, patience.headers)
+    ask_again = partial(
+        context.resources.chats.regenerate,
+        *(context.identity, chat_id, body, context.request_id, idempotency_key),
+    )
+    return await begun(context, patience, ask_again, streamed=body.stream)
 
 
 @router.post(

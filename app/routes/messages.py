@@ -1,13 +1,17 @@
 """Messages: what a session's user says, answered whole or as a stream."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 from fastapi import APIRouter, Response
 
 from app.exceptions import BEGINS_ONCE, COZE, SESSION, ChatExpired, FileNotFound, QuotaExceeded, SessionBusy
-from app.http.dependencies import ContextDep, IdempotencyKeyHeader, PatienceDep
+from app.http.dependencies import ContextDep, IdempotencyKeyHeader, Patience, PatienceDep, RequestContext
 from app.http.openapi import JsonBody, chat_answers, errors
 from app.http.raw_path import RawPathRoute
 from app.models import Chat, SendMessage, SuccessEnvelope
 from app.routes.answers import chat_answer, stream
+from app.tasks.chats import Sending, Started
 
 router = APIRouter(prefix="/coze/sessions", tags=["messages"], route_class=RawPathRoute)
 
@@ -30,14 +34,22 @@ async def send_message(
     202, and the chat goes on. With `stream` the answer comes as events, which can be resumed. With an
     `Idempotency-Key` the same call leads to the same chat."""
     body = await context.json(SendMessage)
+    sending = Sending(request_id=context.request_id, idempotency_key=idempotency_key)
+    send = partial(context.resources.chats.send, context.identity, session_id, body, sending)
+    return await begun(context, patience, send, streamed=body.stream)
+
+
+async def begun(
+    context: RequestContext, patience: Patience, begin: Callable[[], Awaitable[Started]], *, streamed: bool
+) -> Response:
+    """Begins a chat, or goes on with one, and answers with its events, or as it stands when the wait is
+    over. Its place is taken before: a refusal behind the beginning comes too late."""
     chats, identity = context.resources.chats, context.identity
-    lasts = body.stream or patience.seconds > 0
+    lasts = streamed or patience.seconds > 0
     with context.resources.streams.taken_if(lasts, identity.owner) as place:
-        started = await chats.send(
-            identity, session_id, body, request_id=context.request_id, idempotency_key=idempotency_key
-        )
+        started = await begin()
         context.began(started.chat_id)
-        if body.stream and place is not None:
+        if streamed and place is not None:
             return stream(context, chats.read(identity, started), started.chat_id, place)
         found = await chats.answer(identity, started.chat_id, patience.seconds, place)
     return chat_answer(found, patience.headers)

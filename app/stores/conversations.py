@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 
 from app.exceptions import ConversationNotFound
 from app.models import Identity
-from app.redis_client import Key, Keys, RedisGate, Text, pairs
+from app.redis_client import Keys, RedisGate, Text, pairs
 from app.stores.index import digest_of, name_key, user_key
 from app.stores.scripts import (
+    ConversationKeys,
     conversation_drop,
     conversation_forget,
     conversation_list,
@@ -50,11 +51,7 @@ class ConversationStore:
         """The conversation, remembered for its full time from now on. Raises ``ConversationNotFound`` for one
         that this caller has not had with this user."""
         at = self._places(identity.owner, user_id, conversation_id)
-        value, title = await self._redis.run(
-            conversation_use(
-                record=at.record, conversations=at.all, listed=at.listed, ttl=self._ttl, user=at.user
-            )
-        )
+        value, title = await self._redis.run(conversation_use(at=at, ttl=self._ttl))
         return _conversation(value, title)
 
     async def find(self, identity: Identity, user_id: str, conversation_id: str) -> Conversation:
@@ -81,11 +78,8 @@ class ConversationStore:
         return bool(
             await self._redis.run(
                 conversation_remember(
-                    record=at.record,
-                    conversations=at.all,
-                    listed=at.listed,
+                    at=at,
                     ttl=self._ttl,
-                    user=at.user,
                     value=f"{session.bot_id} {credential}",
                     conversation=conversation_id if session.number(b"count") else "",
                     title=session.title,
@@ -109,7 +103,8 @@ class ConversationStore:
 
     async def forget_one(self, session: SessionRecord, conversation_id: str) -> None:
         """Its session was erased while the conversation was being written down."""
-        await self._drop(self._places(session.owner, session.user_id, conversation_id), mark=False)
+        at = self._places(session.owner, session.user_id, conversation_id)
+        await self._redis.run(conversation_drop(at=at, mark=False))
 
     async def forget(self, identity: Identity, user_id: str) -> None:
         """Forgets all of the user's; for an admin, of everybody of that name in the root."""
@@ -152,32 +147,17 @@ class ConversationStore:
 
     async def delete(self, identity: Identity, user_id: str, conversation_id: str) -> None:
         """Nobody can go on with it any more, and a chat that ends in it now does not bring it back."""
-        await self._drop(self._places(identity.owner, user_id, conversation_id), mark=True)
+        at = self._places(identity.owner, user_id, conversation_id)
+        await self._redis.run(conversation_drop(at=at, mark=True))
 
-    async def _drop(self, at: "_Places", *, mark: bool) -> None:
-        await self._redis.run(
-            conversation_drop(
-                record=at.record, conversations=at.all, listed=at.listed, user=at.user, mark=mark
-            )
-        )
-
-    def _places(self, owner: str, user_id: str, conversation_id: str) -> "_Places":
+    def _places(self, owner: str, user_id: str, conversation_id: str) -> ConversationKeys:
         name, user = name_key(owner, user_id), user_key(owner, user_id)
-        return _Places(
+        return ConversationKeys(
             self._keys.conversation(name, digest_of(owner, user_id, conversation_id)),
             self._keys.conversations(name),
             self._keys.conversation_list(name, user),
             user,
         )
-
-
-class _Places(NamedTuple):
-    """Where a conversation is written down. ``user``: as the indexes name him."""
-
-    record: Key
-    all: Key
-    listed: Key
-    user: str
 
 
 def _conversation(value: bytes, title: bytes = b"") -> Conversation:

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
+from attrs import define
+
 from app.observing.metrics import Metrics
 from app.redis_client import Fields, Keys, RedisGate
 from app.stores.index import IndexedSessions, SessionIndex, may_be_opening
@@ -26,23 +28,16 @@ Evictable = Literal["over", "contended", "busy", "idle"]
 """``contended``: somebody is just opening it, or has just evicted it."""
 
 
+@define(eq=False, repr=False)
 class Eviction:
     """``end_idle`` ends a session unless a chat runs or waits in it, and returns its state before: ``active``
     means that it was idle and this call has ended it."""
 
-    def __init__(
-        self,
-        redis: RedisGate,
-        keys: Keys,
-        index: SessionIndex,
-        end_idle: Callable[[str], Awaitable[bytes]],
-        metrics: Metrics,
-    ) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._index = index
-        self._end_idle = end_idle
-        self._metrics = metrics
+    _redis: RedisGate
+    _keys: Keys
+    _index: SessionIndex
+    _end_idle: Callable[[str], Awaitable[bytes]]
+    _metrics: Metrics
 
     async def make_room(self, session_id: str, owner: str, user_id: str) -> None:
         """Enters the session in the indexes. Only sessions of the same user can go for it: nobody can evict

@@ -160,9 +160,9 @@ class SessionIndex:
         """Takes a session of which nothing is left out of the last index."""
         await self._redis.run(Number("ZREM", self._keys.remaining_sessions(user), session_id))
 
-    async def users_named(self, root: str, user_id: str) -> list[str]:
-        """All users of that name in a root, for its admins."""
-        key = self._keys.users_by_name(name_key(root, user_id))
+    async def users_named(self, owner: str, user_id: str) -> list[str]:
+        """All users of that name in the owner's root, for its admins."""
+        key = self._keys.users_by_name(name_key(owner, user_id))
         users = await self._redis.run(Texts("ZRANGEBYSCORE", key, now_ms(), "+inf"))
         return [user.decode() for user in users]
 

@@ -8,7 +8,7 @@ root's share is his.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 Layer = Literal["user", "owner", "root", "service"]
 LAYERS: Final[tuple[Layer, ...]] = ("user", "owner", "root", "service")
@@ -121,7 +121,7 @@ class Refusal(NamedTuple):
     """A message and its details: the layer that refuses, the setting that moves its limit, and the limit."""
 
     message: str
-    details: dict[str, Any]
+    details: dict[str, str | int]
 
 
 def _share(total: Limit, share: float, setting: str) -> Limit:

@@ -33,11 +33,8 @@ def split_frames(batch: bytes) -> list[bytes]:
 
 
 def read_entry(entry_id: bytes, flat: Sequence[bytes]) -> list[Entry]:
-    """The entries that one of the stream's stands for: itself, or those that were packed into it.
-
-    Args:
-        flat: its fields and values, one behind the other.
-    """
+    """The entries that one of the stream's stands for: itself, or those that were packed into it. ``flat``:
+    its fields and values, one behind the other."""
     fields = dict(pairs(flat))
     if (packed := fields.get(b"z")) is not None:
         return _unpack(packed)

@@ -14,6 +14,7 @@ from app.models import Identity
 from app.redis_client import Arg, Key, Keys, Number, RedisGate, Texts, pairs
 from app.stores.index import digest_of, name_key, owner_key
 from app.stores.scripts import (
+    OwnedKeys,
     owned_change,
     owned_forget,
     owned_label,
@@ -86,19 +87,14 @@ class OwnedStore:
         """Writes down a new conversation, and first by whom it can be erased; returns what is written."""
         if owned.user_id:
             await self._label(owned.owner, owned.conversation_id, owned.user_id)
-        record, lists = self._places(owned.owner, owned.conversation_id)
-        return Owned.parse(
-            await self._redis.run(
-                owned_remember(
-                    record=record, lists=lists, ttl=self._ttl, bot=owned.bot_id, fields=owned.fields()
-                )
-            )
-        )
+        at = self._places(owned.owner, owned.conversation_id)
+        written = owned_remember(at=at, ttl=self._ttl, bot=owned.bot_id, fields=owned.fields())
+        return Owned.parse(await self._redis.run(written))
 
     async def use(self, identity: Identity, conversation_id: str) -> Owned:
         """The conversation, remembered for its full time from now on."""
-        record, lists = self._places(identity.owner, conversation_id)
-        return _found(await self._redis.run(owned_use(record=record, lists=lists, ttl=self._ttl)))
+        at = self._places(identity.owner, conversation_id)
+        return _found(await self._redis.run(owned_use(at=at, ttl=self._ttl)))
 
     async def serve(self, owned: Owned, *, ended: str, session_id: str, user_id: str, bot_id: str) -> Owned:
         """The conversation with the session that serves it: ``session_id`` in the place of the one that has
@@ -106,12 +102,10 @@ class OwnedStore:
         yet."""
         if not owned.user_id:
             await self._label(owned.owner, owned.conversation_id, user_id)
-        record, lists = self._places(owned.owner, owned.conversation_id)
         return _found(
             await self._redis.run(
                 owned_serve(
-                    record=record,
-                    lists=lists,
+                    at=self._places(owned.owner, owned.conversation_id),
                     ttl=self._ttl,
                     ended=ended,
                     session_id=session_id,
@@ -123,7 +117,7 @@ class OwnedStore:
 
     async def change(self, owned: Owned, fields: Mapping[Literal["name", "section", "view"], str]) -> None:
         """Notes what was changed at Coze."""
-        record, _ = self._places(owned.owner, owned.conversation_id)
+        record = self._places(owned.owner, owned.conversation_id).record
         flat: list[Arg] = [part for pair in fields.items() for part in pair]
         await self._redis.run(owned_change(record=record, fields=flat))
 
@@ -140,13 +134,12 @@ class OwnedStore:
             command = Texts("ZRANGEBYSCORE", key, now, "+inf", *limit)
         ids = [each.decode() for each in await self._redis.run(command)]
         records = await self._redis.pipeline(
-            [Texts("HGETALL", self._places(identity.owner, each)[0]) for each in ids[:size]]
+            [Texts("HGETALL", self._places(identity.owner, each).record) for each in ids[:size]]
         )
         return OwnedPage([Owned.parse(flat) for flat in records if flat], len(ids) > size)
 
     async def forget(self, owned: Owned) -> None:
-        record, lists = self._places(owned.owner, owned.conversation_id)
-        await self._redis.run(owned_forget(record=record, lists=lists))
+        await self._redis.run(owned_forget(at=self._places(owned.owner, owned.conversation_id)))
 
     # -- erasing a user -----------------------------------------------------------------------------------
 
@@ -161,7 +154,9 @@ class OwnedStore:
         gone: list[tuple[tuple[str, str], Owned]] = []
         for begin in range(0, min(len(mine), limit), _AT_ONCE):
             some = mine[begin : min(begin + _AT_ONCE, limit)]
-            records = await self._redis.pipeline([Texts("HGETALL", self._places(*each)[0]) for each in some])
+            records = await self._redis.pipeline(
+                [Texts("HGETALL", self._places(*each).record) for each in some]
+            )
             for place, flat in zip(some, records, strict=True):
                 owned = Owned.parse(flat)
                 (found if flat and owned.user_id == user_id else gone).append((place, owned))
@@ -182,9 +177,9 @@ class OwnedStore:
             owned_label(labelled=key, member=_member(owner, conversation_id), ttl=self._ttl)
         )
 
-    def _places(self, owner: str, conversation_id: str) -> tuple[Key, Key]:
+    def _places(self, owner: str, conversation_id: str) -> OwnedKeys:
         whose = owner_key(owner)
-        return self._keys.owned(whose, digest_of(conversation_id)), self._keys.owned_lists(whose)
+        return OwnedKeys(self._keys.owned(whose, digest_of(conversation_id)), self._keys.owned_lists(whose))
 
 
 def _found(flat: Sequence[bytes]) -> Owned:

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple
 
+from attrs import define, field
+
 from app.exceptions import RateLimited, SessionNotFound
 from app.observing.metrics import Metrics
 from app.redis_client import Fields, Keys, RedisGate
@@ -30,22 +32,15 @@ class Payer(NamedTuple):
     user: str
 
 
+@define(eq=False, repr=False)
 class RateStore:
     """``per_minute``: tokens for each kind and layer."""
 
-    def __init__(
-        self,
-        redis: RedisGate,
-        keys: Keys,
-        per_minute: Mapping[RateKind, Limits],
-        *,
-        metrics: Metrics | None = None,
-    ) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._per_minute = per_minute
-        self._metrics = metrics or Metrics()
-        self._payers: OrderedDict[str, Payer] = OrderedDict()
+    _redis: RedisGate
+    _keys: Keys
+    _per_minute: Mapping[RateKind, Limits]
+    _metrics: Metrics = field(kw_only=True, factory=Metrics)
+    _payers: OrderedDict[str, Payer] = field(init=False, factory=OrderedDict)
 
     async def take(self, kind: RateKind, owner: str, user: str | None) -> None:
         """One token of the user's, his owner's, its root's and the service's bucket; none where one of them

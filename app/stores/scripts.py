@@ -8,6 +8,8 @@ Idempotency-Key the fingerprint is empty, and any key of the slot stands in its 
 
 # fmt: off
 
+from typing import NamedTuple
+
 from app.redis_client import Arg, HeldKeys, Key, RateKeys, Script, SessionKeys, UsageKeys
 from app.stores.limits import LogPolicy
 
@@ -199,18 +201,30 @@ def file_index(*, files: Key, uploaders: Key, file_id: str, user: str, expires: 
 
 # -- conversations, rates, usage -----------------------------------------------------------------------
 
+class ConversationKeys(NamedTuple):
+    """Where a conversation is written down. ``user``: as the indexes name him."""
+
+    record: Key
+    conversations: Key
+    listed: Key
+    user: str
+
+class OwnedKeys(NamedTuple):
+    """Where a conversation of an owner's is. ``lists``: what the names of his lists begin with, one for each
+    bot."""
+
+    record: Key
+    lists: Key
+
 @Script
 def conversation_remember(
-    *, record: Key, conversations: Key, listed: Key, ttl: int, user: str, value: str, conversation: str,
-    title: str, bot: str, created: str
+    *, at: ConversationKeys, ttl: int, value: str, conversation: str, title: str, bot: str, created: str
 ) -> int:
     """Writes down whose a conversation is; ``value``: bot and credential. With its id (``conversation``) it
     is listed from now on, under this title where it has none. -> 0 where its user has deleted it."""
 
 @Script
-def conversation_use(
-    *, record: Key, conversations: Key, listed: Key, ttl: int, user: str
-) -> tuple[bytes, bytes]:
+def conversation_use(*, at: ConversationKeys, ttl: int) -> tuple[bytes, bytes]:
     """-> bot and credential, '' where this user has had no such conversation; its title or ''."""
 
 @Script
@@ -223,7 +237,7 @@ def conversation_rename(*, record: Key, title: str) -> list[bytes]:
     """-> its fields; none where this user has no such conversation to be seen."""
 
 @Script
-def conversation_drop(*, record: Key, conversations: Key, listed: Key, user: str, mark: bool) -> int:
+def conversation_drop(*, at: ConversationKeys, mark: bool) -> int:
     """``mark``: what is still under way in it must not write it down again. -> 0 where there was none."""
 
 @Script
@@ -232,17 +246,17 @@ def conversation_forget(*, conversations: Key, records: Key, lists: Key, user: s
     many went."""
 
 @Script
-def owned_remember(*, record: Key, lists: Key, ttl: int, bot: str, fields: list[Arg]) -> list[bytes]:
-    """Writes down that an owner has a conversation. ``lists``: what the names of his lists begin with, one
-    for each bot. -> its fields and values, which are those of whoever came first."""
+def owned_remember(*, at: OwnedKeys, ttl: int, bot: str, fields: list[Arg]) -> list[bytes]:
+    """Writes down that an owner has a conversation. -> its fields and values, which are those of whoever came
+    first."""
 
 @Script
-def owned_use(*, record: Key, lists: Key, ttl: int) -> list[bytes]:
+def owned_use(*, at: OwnedKeys, ttl: int) -> list[bytes]:
     """-> its fields and values, none where the owner has no such conversation."""
 
 @Script
 def owned_serve(
-    *, record: Key, lists: Key, ttl: int, ended: str, session_id: str, user_id: str, bot: str
+    *, at: OwnedKeys, ttl: int, ended: str, session_id: str, user_id: str, bot: str
 ) -> list[bytes]:
     """Puts ``session_id`` in the place of the session that has ``ended`` ('' where there was none). The first
     chat says whose the conversation is, and with which bot. -> as ``owned_use``."""
@@ -256,7 +270,7 @@ def owned_change(*, record: Key, fields: list[Arg]) -> None:
     """Changes nothing where the owner has no such conversation any more."""
 
 @Script
-def owned_forget(*, record: Key, lists: Key) -> None:
+def owned_forget(*, at: OwnedKeys) -> None:
     """Takes a conversation out of its list, too."""
 
 @Script

@@ -1,6 +1,6 @@
 """Sessions: a hash each, with indexes by user and over all for the limits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -187,9 +187,9 @@ class SessionStore:
         *,
         user_id: str,
         bot_id: str,
-        auto_save_history: bool,
-        additional_messages: list[JsonObject],
-        metadata: dict[str, str],
+        auto_save_history: bool = True,
+        additional_messages: Sequence[JsonObject] = (),
+        metadata: Mapping[str, str] | None = None,
         idempotency: str = "",
         single: bool = False,
         serves_conversation: bool = False,
@@ -214,8 +214,8 @@ class SessionStore:
             "bot_id": bot_id,
             "user": user_key(identity.owner, user_id),
             "auto_save": "1" if auto_save_history else "0",
-            "messages": orjson.dumps(additional_messages),
-            "metadata": orjson.dumps(metadata),
+            "messages": orjson.dumps(list(additional_messages)),
+            "metadata": orjson.dumps(metadata or {}),
             "idempotency": idempotency,
         }
         if title:

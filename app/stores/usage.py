@@ -11,6 +11,8 @@ from datetime import date, timedelta
 from itertools import islice
 from typing import Final, NamedTuple
 
+from attrs import define, field
+
 from app.exceptions import QuotaExceeded
 from app.models import Identity, Usage
 from app.observing.metrics import Metrics
@@ -66,23 +68,15 @@ def today() -> date:
     return _EPOCH + timedelta(milliseconds=now_ms())
 
 
+@define(eq=False, repr=False)
 class UsageStore:
     """``days``: how long a day is kept after its end. ``daily_tokens``: the quotas."""
 
-    def __init__(
-        self,
-        redis: RedisGate,
-        keys: Keys,
-        *,
-        days: int,
-        daily_tokens: Limits = NO_QUOTA,
-        metrics: Metrics | None = None,
-    ) -> None:
-        self._redis = redis
-        self._keys = keys
-        self._days = days
-        self._daily_tokens = daily_tokens
-        self._metrics = metrics or Metrics()
+    _redis: RedisGate
+    _keys: Keys
+    _days: int = field(kw_only=True)
+    _daily_tokens: Limits = field(kw_only=True, default=NO_QUOTA)
+    _metrics: Metrics = field(kw_only=True, factory=Metrics)
 
     async def check_quota(self, owner: str, user: str) -> None:
         """What still runs is not counted yet, so a user can go over it by the chats that run at once.

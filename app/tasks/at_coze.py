@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from attrs import define
@@ -77,5 +77,5 @@ class ChatsAtCoze:
         return AtCoze(ids["coze_chat_id"], ids["conversation_id"], logid=ids.get("logid"))
 
 
-def _failure(record: dict[str, Any]) -> Exception:
+def _failure(record: dict[str, object]) -> Exception:
     return error_of(record) if record["status"] == "failed" else ChatState("The chat was cancelled")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 import orjson
-from attrs import define
+from attrs import define, frozen
 
 from app.exceptions import (
     ChatState,
@@ -47,7 +47,7 @@ from app.tasks.sessions import SessionService, idempotency_of
 from app.tasks.shutdown import Shutdown
 from app.utils.signals import interrupt_when
 
-__all__ = ["ANY_CHAT", "ChatService", "Started"]
+__all__ = ["ANY_CHAT", "ChatService", "Sending", "Started"]
 
 _SHORTEST_WAIT: Final = 0.001
 _AGAIN_SECONDS: Final = 0.05
@@ -63,6 +63,26 @@ class Started:
     chat_id: str
     after: Cursor
     said: tuple[int, int] | None = None
+
+
+@frozen(kw_only=True)
+class Sending:
+    """How a message is sent, beside what it says.
+
+    Attributes:
+        request_id: for the log.
+        idempotency_key: one that was used before leads to the chat of then.
+        max_length: characters of the message, instead of the setting's.
+        after: the chat that has to be the session's newest, or ``ANY_CHAT``; only with it a single session
+            takes a second chat.
+        notes: a door's, for the ``metadata`` of the chat's record.
+    """
+
+    request_id: str
+    idempotency_key: str | IdempotencyKey | None = None
+    max_length: int | None = None
+    after: str = ""
+    notes: Mapping[str, str] = NO_NOTES
 
 
 @define(eq=False, repr=False, kw_only=True)
@@ -101,48 +121,27 @@ class ChatService:
 
     # -- sending -----------------------------------------------------------------------------------------
 
-    async def send(
-        self,
-        identity: Identity,
-        session_id: str,
-        body: SendMessage,
-        *,
-        request_id: str,
-        idempotency_key: str | IdempotencyKey | None,
-        max_length: int | None = None,
-        after: str = "",
-        notes: Mapping[str, str] = NO_NOTES,
-    ) -> Started:
-        """Creates the chat and starts it, or puts it into the session's queue. With an Idempotency-Key that
-        was used before it leads to the chat of then; ``request_id`` is for the log. ``max_length``:
-        characters, instead of the setting's. ``after``: the chat that has to be the session's newest, or
-        ``ANY_CHAT``; only with it a single session takes a second chat. ``notes``: a door's, for the
-        ``metadata`` of the chat's record.
+    async def send(self, identity: Identity, session_id: str, body: SendMessage, sending: Sending) -> Started:
+        """Creates the chat and starts it, or puts it into the session's queue.
 
         Raises ``ValidationFailed``, ``FileNotFound``, ``IdempotencyKeyReused``, ``SessionNotFound`` and its
         kin, ``NotTheNewest``, ``SessionBusy``, ``ChatExpired``, ``RateLimited``, ``QuotaExceeded``,
         ``Overloaded``, ``ShuttingDown``, ``RedisUnavailable``.
         """
-        with self._arrival(identity, body, max_length or self._max_length) as place:
+        with self._arrival(identity, body, sending) as place:
             payer = await self._rates.payer_of(session_id, identity.may_see)
-            await self._rates.take("messages", *payer)
-            await self._usage.check_quota(*payer)
+            await self.charge(payer)
             await self._sessions.conversation_made(session_id)
-            return await self._create(
-                identity, place, session_id, body, request_id, idempotency_key, after, notes
-            )
+            return await self._create(identity, place, session_id, body, sending)
 
     async def send_single(
         self,
         identity: Identity,
         who: CreateSession,
         body: SendMessage,
+        sending: Sending,
         *,
-        request_id: str,
-        idempotency_key: IdempotencyKey | None,
-        max_length: int | None = None,
         lasting: bool = False,
-        notes: Mapping[str, str] = NO_NOTES,
     ) -> Started:
         """A chat without a session of the caller's: it lives in one of its own that nobody has to open, and
         is recorded, taken over, cancelled and erased as any other. Arguments and errors as for ``send``.
@@ -150,21 +149,24 @@ class ChatService:
 
         It takes a message's token, and only what got one writes anything.
         """
-        with self._arrival(identity, body, max_length or self._max_length) as place:
-            payer = Payer(identity.owner, user_key(identity.owner, who.user_id))
-            await self._rates.take("messages", *payer)
-            await self._usage.check_quota(*payer)
+        with self._arrival(identity, body, sending) as place:
+            await self.charge(Payer(identity.owner, user_key(identity.owner, who.user_id)))
+            key = idempotency_of(sending.idempotency_key, body)
             session_id = await self._sessions.create_single(
-                identity, who, idempotency_key, carries_files=carries_files(body), lasting=lasting
+                identity, who, key, carries_files=carries_files(body), lasting=lasting
             )
-            return await self._create(
-                identity, place, session_id, body, request_id, idempotency_key, "", notes
-            )
+            return await self._create(identity, place, session_id, body, sending)
+
+    async def charge(self, payer: Payer) -> None:
+        """Takes what a message costs. Raises ``RateLimited``, ``QuotaExceeded``."""
+        await self._rates.take("messages", *payer)
+        await self._usage.check_quota(*payer)
 
     @contextlib.contextmanager
-    def _arrival(self, identity: Identity, body: SendMessage, max_length: int) -> Iterator[Place]:
+    def _arrival(self, identity: Identity, body: SendMessage, sending: Sending) -> Iterator[Place]:
         """Refuses what can be refused before anything is written. What is let in has a place from then on."""
         self._shutdown.refuse_if_begun()
+        max_length = sending.max_length or self._max_length
         if len(body.message) > max_length:
             problem = f"at most {max_length} characters, {len(body.message)} given"
             raise wrong_field("message", problem, "The message is too long")
@@ -172,20 +174,12 @@ class ChatService:
             yield place
 
     async def _create(
-        self,
-        identity: Identity,
-        place: Place,
-        session_id: str,
-        body: SendMessage,
-        request_id: str,
-        idempotency_key: str | IdempotencyKey | None,
-        after: str,
-        notes: Mapping[str, str],
+        self, identity: Identity, place: Place, session_id: str, body: SendMessage, sending: Sending
     ) -> Started:
-        draft = await self._drafts.of(identity, session_id, body, notes)
-        key = idempotency_of(idempotency_key, body)
+        draft = await self._drafts.of(identity, session_id, body, sending.notes)
+        key = idempotency_of(sending.idempotency_key, body)
         return await self.enter(
-            identity, place, draft, request_id, on_busy=body.on_busy, key=key, after=after
+            identity, place, draft, sending.request_id, on_busy=body.on_busy, key=key, after=sending.after
         )
 
     async def enter(
@@ -278,9 +272,7 @@ class ChatService:
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return Started(chat_id, Cursor(before.epoch, 0), before.said)
         _check_outputs(chat, body)
-        payer = await self._rates.payer_of(chat.session_id, identity.may_see)
-        await self._rates.take("messages", *payer)
-        await self._usage.check_quota(*payer)
+        await self.charge(await self._rates.payer_of(chat.session_id, identity.may_see))
         said = len(chat.content), len(chat.reasoning_content)
         # Only as it was read: the record that says how it waited is written again with the claim.
         waits = Cursor.parse(chat.metadata.get("last_event_id", "")) or Cursor(1, 0)
@@ -327,15 +319,13 @@ class ChatService:
                 **body.model_dump(),
             }
         )
-        return await self.send(
-            identity,
-            chat.session_id,
-            again,
+        sending = Sending(
             request_id=request_id,
             idempotency_key=idempotency_of(idempotency_key, again, "regenerates", chat_id),
             after=chat_id,
             notes={"regenerates": chat_id},
         )
+        return await self.send(identity, chat.session_id, again, sending)
 
     # -- reading -----------------------------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import orjson
-from attrs import define
+from attrs import define, field
 from loguru import logger
 
 from app.coze.client import CozeClient
@@ -37,7 +37,6 @@ from app.stores.index import user_key
 from app.stores.owned import Owned, OwnedPage, OwnedStore
 from app.stores.rates import Payer, RateStore
 from app.stores.sessions import SessionStore
-from app.stores.usage import UsageStore
 from app.tasks.at_coze import AtCoze, ChatsAtCoze
 from app.tasks.chats import ChatService, Started
 from app.tasks.drafts import Prompt, draft_of
@@ -66,7 +65,7 @@ class Asked:
         file_ids: Coze's, of the files that the messages name.
     """
 
-    body: dict[str, Any]
+    body: dict[str, object]
     conversation_id: str | None
     user_id: str
     bot_id: str
@@ -89,7 +88,7 @@ class Found:
 
     owned: Owned
     chat_id: str = ""
-    record: dict[str, Any] | None = None
+    record: dict[str, object] | None = None
 
 
 @define(eq=False, repr=False, kw_only=True)
@@ -101,7 +100,6 @@ class OwnedConversations:
     _records: ChatStore
     _files: FileStore
     _rates: RateStore
-    _usage: UsageStore
     _places: Places
     _sessions: SessionService
     _chats: ChatService
@@ -114,13 +112,8 @@ class OwnedConversations:
     async def send(
         self, identity: Identity, asked: Asked, request_id: str, tell: Callable[[str], None]
     ) -> Begun:
-        """Begins a chat, and returns once it can be found by Coze's ids.
-
-        Args:
-            identity: the caller.
-            asked: what is sent.
-            request_id: of the request, for the record.
-            tell: is called with our id of the chat as soon as it was created, whatever becomes of it then.
+        """Begins a chat, and returns once it can be found by Coze's ids. ``tell`` is called with our id of it
+        as soon as it was created, whatever becomes of it then.
 
         Raises:
             ValidationFailed, SessionBusy, RateLimited, QuotaExceeded, Overloaded, ShuttingDown: it was not
@@ -135,11 +128,11 @@ class OwnedConversations:
         await self.check_files(identity, asked.file_ids, credential)
         user_id = (owned.user_id if owned is not None else "") or asked.user_id
         coze = self._coze.using(credential)
-        opener = _Opener(self._owned, self._store, coze, identity, asked, user_id, owned)
+        session_id = owned.session_id if owned is not None else ""
+        opener = _Opener(self._owned, self._store, coze, identity, asked, user_id, owned, session_id)
         payer = Payer(identity.owner, user_key(identity.owner, user_id))
         with self._places.taken(identity.owner) as place:
-            await self._rates.take("messages", *payer)  # only what got one writes anything
-            await self._usage.check_quota(*payer)
+            await self._chats.charge(payer)  # only what got a token writes anything
             started = await self._enter(identity, place, opener, _prompt(asked, credential), request_id)
         tell(started.chat_id)
         at_coze = await self._at_coze.begun(identity, started.chat_id)
@@ -206,7 +199,7 @@ class OwnedConversations:
         return await self._owned.use(identity, conversation_id)
 
     async def create(
-        self, identity: Identity, body: dict[str, Any], *, bot_id: str, name: str, file_ids: Sequence[str]
+        self, identity: Identity, body: dict[str, object], *, bot_id: str, name: str, file_ids: Sequence[str]
     ) -> Passed:
         """Makes a conversation at Coze, whose owner is written down before anybody hears of it."""
         self._shutdown.refuse_if_begun()
@@ -239,7 +232,7 @@ class OwnedConversations:
         """The owner's conversations with a bot, from our records: Coze's list holds everybody's."""
         return await self._owned.page(identity, bot_id, first=first, size=size, newest_first=newest_first)
 
-    async def rename(self, owned: Owned, body: Mapping[str, Any]) -> Passed:
+    async def rename(self, owned: Owned, body: Mapping[str, object]) -> Passed:
         reply = await self.pass_on(owned, "PUT", f"/v1/conversations/{owned.conversation_id}", body=body)
         if isinstance(name := body.get("name"), str):
             await self._owned.change(owned, {"name": name})
@@ -307,29 +300,21 @@ class OwnedConversations:
             raise wrong_field("file_id", problem)
 
 
+@define(eq=False, repr=False)
 class _Opener:
     """Finds the session that serves a conversation, or opens one; as often as the one that it named turns out
     to be over."""
 
-    def __init__(
-        self,
-        owned_store: OwnedStore,
-        sessions: SessionStore,
-        coze: CozeClient,
-        identity: Identity,
-        asked: Asked,
-        user_id: str,
-        owned: Owned | None,
-    ) -> None:
-        self._store = owned_store
-        self._sessions = sessions
-        self._coze = coze
-        self._identity = identity
-        self._asked = asked
-        self._user_id = user_id
-        self._owned = owned
-        self._tries = 0
-        self.session_id = owned.session_id if owned is not None else ""
+    _store: OwnedStore
+    _sessions: SessionStore
+    _coze: CozeClient
+    _identity: Identity
+    _asked: Asked
+    _user_id: str
+    _owned: Owned | None
+    session_id: str
+    """The one that was named last; empty before there is one."""
+    _tries: int = field(init=False, default=0)
 
     async def session(self, failed: ServiceError | None) -> str:
         """``failed``: why the one that was named last takes no chat; raised again where that never ends."""
@@ -373,9 +358,6 @@ class _Opener:
             self._identity,
             user_id=(owned.user_id if owned is not None else "") or self._user_id,
             bot_id=(owned.bot_id if owned is not None else "") or self._asked.bot_id,
-            auto_save_history=True,
-            additional_messages=[],
-            metadata={},
             serves_conversation=True,
             conversation=(conversation_id, self._coze.credential) if conversation_id else None,
         )
@@ -392,9 +374,9 @@ def _prompt(asked: Asked, credential: str) -> Prompt:
     )
 
 
-def conversation_view(owned: Owned) -> dict[str, Any]:
+def conversation_view(owned: Owned) -> dict[str, object]:
     """A conversation as Coze lists it, from our record."""
-    view: dict[str, Any] = without_our_key(orjson.loads(owned.view)) if owned.view else {}
+    view: dict[str, object] = without_our_key(orjson.loads(owned.view)) if owned.view else {}
     created = owned.created // 1000
     shown = {
         "id": owned.conversation_id,

@@ -83,7 +83,7 @@ class SessionService:
                 bot_id=body.bot_id or before.bot_id or self._default_bot_id,
                 auto_save_history=body.auto_save_history,
                 additional_messages=opening,
-                metadata=body.meta_data or {},
+                metadata=body.meta_data,
                 idempotency=key.digest(identity.owner) if key is not None else "",
                 conversation=(body.conversation_id, before.credential) if body.conversation_id else None,
                 title=before.title,
@@ -119,9 +119,6 @@ class SessionService:
             identity,
             user_id=who.user_id,
             bot_id=who.bot_id or "",
-            auto_save_history=True,
-            additional_messages=[],
-            metadata={},
             idempotency=key.digest(identity.owner, _SINGLE) if key is not None else "",
             single=True,
         )

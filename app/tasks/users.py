@@ -74,9 +74,7 @@ class UserService:
         except SessionNotFound:  # another call erases the same user and was first
             return None
         if session.conversation_id is not None:
-            with contextlib.suppress(ServiceError, TimeoutError):
-                async with asyncio.timeout(_CLEAR_SECONDS):
-                    await self._coze.using(session.credential).clear_conversation(session.conversation_id)
+            await self._clear(session.conversation_id, session.credential)
         return await self._users.erase(session)
 
     async def _erase_owned(self, identity: Identity, user_id: str) -> int:
@@ -87,7 +85,11 @@ class UserService:
         return more
 
     async def _forget(self, owned: Owned) -> None:
+        await self._clear(owned.conversation_id, owned.credential)
+        await self._owned.erase(owned)
+
+    async def _clear(self, conversation_id: str, credential: str) -> None:
+        """The bot is made to forget what was said, if Coze can be asked in time."""
         with contextlib.suppress(ServiceError, TimeoutError):
             async with asyncio.timeout(_CLEAR_SECONDS):
-                await self._coze.using(owned.credential).clear_conversation(owned.conversation_id)
-        await self._owned.erase(owned)
+                await self._coze.using(credential).clear_conversation(conversation_id)

@@ -52,9 +52,14 @@ def new_chat_id(session_id: str) -> str:
     return f"coze_chat_{now_ms()}_{session_id[-_TOKEN_CHARS - 1]}{group_of(session_id)}{random_token()}"
 
 
+def created_ms(any_id: str) -> int:
+    """When a session, file or chat got its well-formed id."""
+    return int(any_id.split("_", 3)[2])
+
+
 def age_of(any_id: str) -> float:
-    """Seconds since a session, file or chat got its well-formed id, by the clocks of both machines."""
-    return (now_ms() - int(any_id.split("_", 3)[2])) / 1000
+    """Seconds since then, by the clocks of both machines."""
+    return (now_ms() - created_ms(any_id)) / 1000
 
 
 def shard_of(any_id: str) -> int:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app.http.connections import MOST_HEAD_BYTES, MOST_HEADERS
-from app.http.json_body import MOST_VALUES
+from app.http.dependencies import MOST_VALUES
 from app.main import create_app
 from coze_simulator.auth_server import RunningAuth
 from tests.support import RunningApp

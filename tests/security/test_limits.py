@@ -226,7 +226,7 @@ async def test_a_body_of_exactly_the_limit_passes_and_one_byte_more_does_not(
 async def test_a_body_that_trickles_in_is_given_up(
     secured: RunningApp, auth: RunningAuth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.http.json_body._BODY_SECONDS", 0.3)
+    monkeypatch.setattr("app.http.dependencies._BODY_SECONDS", 0.3)
 
     async def trickle() -> AsyncIterator[bytes]:
         yield b'{"user_id":'

@@ -194,6 +194,14 @@ class Caller:
             return True
         return False
 
+    async def look(self, replica: Replica, who: str, path: str, query: str = "") -> Answer | None:
+        """GET when all faults are over: then there has to be an answer."""
+        try:
+            return await self.call(replica, self.request("GET", path, who, query=query))
+        except Broken:
+            self.book.violated("stuck", f"GET {path} on {replica.name}: no answer, and all is calm")
+            return None
+
     async def follow(self, chat: ChatNote, reading: Reading, number: int, until: float) -> None:
         """Reads on where ``reading`` is, on whichever replica, until the end. Ends early where the chat is
         not to be found any more: whether that may be is the oracle's affair."""

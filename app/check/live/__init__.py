@@ -37,15 +37,8 @@ COST: Final = (
 
 
 async def ask_coze(settings: Settings, tell: Callable[[Finding], None]) -> Report:
-    """Runs all probes with the first credential.
-
-    Args:
-        settings: those of the service.
-        tell: called with each finding as soon as it is there.
-
-    Raises:
-        UpstreamError: there is no token.
-    """
+    """Runs all probes with the first credential, and calls ``tell`` with each finding as soon as it is there.
+    Raises ``UpstreamError`` where there is no token."""
     endpoints = Endpoints.derive(settings.chat_url, settings.base_url or None)
     findings = []
     async with coze_http(settings) as http:

@@ -29,7 +29,7 @@ class Finding:
     assumed: str
     seen: str
     does: str
-    needed: bool = False
+    needed: bool = field(default=False, kw_only=True)
 
     @property
     def fails(self) -> bool:

@@ -44,10 +44,10 @@ class Probes:
 
     async def run(self) -> AsyncIterator[Finding]:
         """Each finding as soon as it is there."""
-        made = await self._coze.call("POST", "/v1/conversation/create", body={"bot_id": self._coze.bot_id})
+        made = await self._coze.create_conversation()
         where = identifier(made.data.get("id"))
         if not where:
-            yield _found(
+            yield Finding(
                 "conversation",
                 "unknown",
                 "conversations can be made before a chat",
@@ -82,7 +82,7 @@ class Probes:
 
     async def _another(self, before: str) -> str:
         """A conversation of its own: what a probe left running must not be in the next one's way."""
-        made = await self._coze.call("POST", "/v1/conversation/create", body={"bot_id": self._coze.bot_id})
+        made = await self._coze.create_conversation()
         return identifier(made.data.get("id")) or before
 
     # -- chats and their connections -----------------------------------------------------------------------
@@ -93,11 +93,11 @@ class Probes:
         chat_id = identifier(heard.chat.get("id"))
         if not chat_id or heard.ended or heard.first_delta is None:
             does = "cannot say what a dropped connection costs: try again, or another bot"
-            return _found(name, "unknown", assumed, str(heard), does, needed=self._use_stream)
+            return Finding(name, "unknown", assumed, str(heard), does, needed=self._use_stream)
         after = await self._coze.settled(where, chat_id, _PATIENCE)
         kept = await self._stored_text(where, chat_id)
         if after.chat_status == "completed" and len(kept) > len(heard.answer):
-            return _found(
+            return Finding(
                 name,
                 "holds",
                 assumed,
@@ -108,7 +108,7 @@ class Probes:
         if after.chat_status == "completed" and kept:
             does = "fetches the answer; the answer was over too early to tell more"
             seen = "completed before the connection was dropped"
-            return _found(name, "unknown", assumed, seen, does, needed=self._use_stream)
+            return Finding(name, "unknown", assumed, seen, does, needed=self._use_stream)
         state = after.chat_status or str(after)
         seen = f"{state} after the drop, {len(kept)} characters kept"
         does = (
@@ -117,7 +117,7 @@ class Probes:
             if self._use_stream
             else "is not touched by it: COZE_USE_STREAM=false makes chats without a stream"
         )
-        return _found(name, "differs", assumed, seen, does, needed=self._use_stream)
+        return Finding(name, "differs", assumed, seen, does, needed=self._use_stream)
 
     async def _stored_text(self, where: str, chat_id: str) -> str:
         ids = {"conversation_id": where, "chat_id": chat_id}
@@ -128,7 +128,7 @@ class Probes:
         made = await self._coze.create(where, LONG)
         chat_id = identifier(made.data.get("id"))
         runs = made.chat_status in ("created", "in_progress")
-        yield _found(
+        yield Finding(
             "polling",
             "holds" if runs else "differs",
             "a chat made without a stream runs by itself, to be polled",
@@ -143,7 +143,7 @@ class Probes:
         yield await self._cancel(ids)
         listed = await self._coze.call("GET", "/v3/chat/message/list", ids)
         state = f"{len(listed.items)} messages" if "data" in listed.body else "no data at all"
-        yield _found(
+        yield Finding(
             "list-after-end",
             "holds" if listed.ok else "differs",
             "the messages of a chat that was not completed can be listed, maybe without data",
@@ -158,7 +158,7 @@ class Probes:
         if code == _BUSY:
             form = "in a JSON answer" if heard.refusal is not None else "as the first event of a stream"
             does = "says so to its caller as 409, or lets the message wait (on_busy)"
-            return _found(name, "holds", assumed, f"{_BUSY} {form}", does)
+            return Finding(name, "holds", assumed, f"{_BUSY} {form}", does)
         if identifier(heard.chat.get("id")):
             seen = "it takes a second chat beside the first"
             await self._coze.call(
@@ -168,7 +168,7 @@ class Probes:
             )
         else:
             seen = str(heard)
-        return _found(name, "differs", assumed, seen, "runs one chat of a session at a time by itself")
+        return Finding(name, "differs", assumed, seen, "runs one chat of a session at a time by itself")
 
     async def _cancel(self, ids: dict[str, str]) -> Finding:
         name, assumed = "cancel", "a running chat can be cancelled, and says then what it cost"
@@ -178,9 +178,9 @@ class Probes:
         cost = f"usage {'told' if tokens else 'not told'}"
         if answer.ok and after.chat_status == "canceled":
             does = "cancels there too, and counts these tokens" if tokens else "counts no tokens for it"
-            return _found(name, "holds" if tokens else "differs", assumed, f"canceled, {cost}", does)
+            return Finding(name, "holds" if tokens else "differs", assumed, f"canceled, {cost}", does)
         seen = f"{answer}, then {after.chat_status or after}, {cost}"
-        return _found(name, "differs", assumed, seen, "ends such a chat here; Coze may go on, and be paid")
+        return Finding(name, "differs", assumed, seen, "ends such a chat here; Coze may go on, and be paid")
 
     async def _cancelled_stream(self, where: str) -> Finding:
         name, assumed = "stream-cancel", "a cancel does not cut the stream of its chat"
@@ -195,16 +195,17 @@ class Probes:
         does = "asks for the chat's state where a stream ends without a word of its end"
         verdict: Verdict = "holds" if heard.ended and last[0] in _ENDS else "differs"
         if heard.first_delta is None:
-            return _found(name, "unknown", assumed, str(heard), does)
-        return _found(name, verdict, assumed, seen, does)
+            return Finding(name, "unknown", assumed, str(heard), does)
+        return Finding(name, verdict, assumed, seen, does)
 
     # -- one answer, heard to its end ----------------------------------------------------------------------
 
     def _events(self) -> Finding:
         course = [name for name in self._heard.course if name in _ORDER]
-        right = [name for name in _ORDER[:-1] if name in course] == _without_repeats(course, but="done")
+        told = list(dict.fromkeys(name for name in course if name != "done"))
+        right = [name for name in _ORDER[:-1] if name in course] == told
         whole = "chat.completed" in course and ("message.delta" in course or "message.completed" in course)
-        return _found(
+        return Finding(
             "events",
             "holds" if right and whole else "differs",
             "created, in_progress, deltas, completed messages, completed, in this order",
@@ -215,7 +216,7 @@ class Probes:
     def _done(self) -> Finding:
         found = self._heard.done
         form = {None: "nothing", b'"[DONE]"': '"[DONE]" in quotes', b"[DONE]": "[DONE] without quotes"}
-        return _found(
+        return Finding(
             "done",
             "holds" if found == b'"[DONE]"' else "differs",
             'a stream ends with done and "[DONE]"',
@@ -226,7 +227,7 @@ class Probes:
     def _first_byte(self) -> Finding:
         first, delta = self._heard.first_byte, self._heard.first_delta
         seen = f"first bytes after {_seconds(first)}, first words after {_seconds(delta)}"
-        return _found(
+        return Finding(
             "first-byte",
             "holds" if first is not None and first < 60 else "differs",
             "an answer begins within COZE_FIRST_BYTE_TIMEOUT",
@@ -238,7 +239,7 @@ class Probes:
         by_get = await self._coze.call("GET", "/v3/chat/retrieve", self._ids)
         by_post = await self._coze.call("POST", "/v3/chat/retrieve", self._ids)
         post = "taken, too" if by_post.ok else f"refused ({by_post})"
-        return _found(
+        return Finding(
             "retrieve",
             "holds" if by_get.chat_status in ENDED else "differs",
             "a chat can be asked for by GET when it is over",
@@ -259,7 +260,7 @@ class Probes:
         )
         seen = f"{'kept' if kept else 'not there'} in retrieve, {'in' if listed else 'not in'} lists"
         verdict: Verdict = "holds" if kept else "differs"
-        return _found(
+        return Finding(
             "meta_data", verdict, "a chat keeps the meta_data it was given", seen, does, needed=True
         )
 
@@ -270,7 +271,7 @@ class Probes:
         question = any(item.get("role") == "user" for item in listed.items)
         kinds = ", ".join(str(item.get("type")) for item in listed.items) or str(listed)
         seen = f"{kinds}; {'the answer that was streamed' if same else 'not the answer that was streamed'}"
-        return _found(
+        return Finding(
             "list",
             "holds" if same else "differs",
             "the stored answer of a chat is the one that was streamed",
@@ -294,7 +295,7 @@ class Probes:
         items = await self._conversation()
         roles = [str(item.get("role")) for item in items]
         named = any(identifier(item.get("chat_id")) == self._ids["chat_id"] for item in items)
-        return _found(
+        return Finding(
             "history",
             "holds" if named else "differs",
             "the messages of a conversation name their chats",
@@ -308,7 +309,7 @@ class Probes:
         chat = await self._coze.call("GET", "/v3/chat/retrieve", self._ids)
         streamed = count(_usage(self._heard.chat).get("token_count"))
         stored = count(_usage(chat.data).get("token_count"))
-        return _found(
+        return Finding(
             "usage",
             "holds" if streamed and streamed == stored else "differs",
             "the stream's end tells the tokens that retrieve tells",
@@ -322,7 +323,7 @@ class Probes:
         path = f"/v1/conversations/{where}/messages/{message}/feedback"
         given = await self._coze.call("POST", path, body={"feedback_type": "like"})
         taken = await self._coze.call("DELETE", path)
-        return _found(
+        return Finding(
             "feedback",
             "holds" if given.ok else "differs",
             "an answer can be given feedback, and that can be taken back",
@@ -334,7 +335,7 @@ class Probes:
 
     async def _clear(self) -> Finding:
         answer = await self._coze.call("POST", f"/v1/conversations/{self._ids['conversation_id']}/clear")
-        return _found(
+        return Finding(
             "clear",
             "holds" if identifier(answer.data.get("id")) else "differs",
             "a conversation can be made to forget",
@@ -345,7 +346,7 @@ class Probes:
     async def _unknown_chat(self) -> Finding:
         ids = {"conversation_id": self._ids["conversation_id"], "chat_id": "1"}
         answer = await self._coze.call("GET", "/v3/chat/retrieve", ids)
-        return _found(
+        return Finding(
             "unknown-chat",
             "holds" if answer.code in NOT_FOUND else "differs",
             "a chat that is not there is refused with a code that says so",
@@ -359,7 +360,7 @@ class Probes:
         for kind, file in kinds.items():
             answer = await self._coze.call("POST", "/v1/files/upload", files={"file": file})
             found[kind] = "taken" if identifier(answer.data.get("id")) else str(answer)
-        return _found(
+        return Finding(
             "files",
             "holds" if set(found.values()) == {"taken"} else "differs",
             "texts and images can be uploaded",
@@ -370,7 +371,7 @@ class Probes:
     async def _bot(self) -> Finding:
         answer = await self._coze.call("GET", "/v1/bot/get_online_info", {"bot_id": self._coze.bot_id})
         fields = [name for name in ("name", "icon_url", "onboarding_info") if answer.data.get(name)]
-        return _found(
+        return Finding(
             "bot",
             "holds" if answer.ok and fields else "differs",
             "a published bot tells its name, icon and opening words",
@@ -380,12 +381,6 @@ class Probes:
 
 
 _ENDS: Final = frozenset({"chat.completed", "chat.canceled", "chat.cancelled", "chat.failed"})
-
-
-def _found(
-    name: str, verdict: Verdict, assumed: str, seen: str, does: str, *, needed: bool = False
-) -> Finding:
-    return Finding(name, verdict, assumed, seen, does, needed)
 
 
 def _answers(items: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -406,10 +401,6 @@ def _code_of(heard: Heard) -> int | None:
             body = json_object(data) or {}
             return integer(body.get("code"))
     return None
-
-
-def _without_repeats(course: list[str], *, but: str) -> list[str]:
-    return list(dict.fromkeys(name for name in course if name != but))
 
 
 def _seconds(value: float | None) -> str:

@@ -127,15 +127,8 @@ class Heard:
 
 @define
 class RawCoze:
-    """Calls in the name of one token.
-
-    Args:
-        http: the client, which stays the caller's.
-        endpoints: where Coze is.
-        bearer: the token, with ``Bearer``.
-        bot_id: whom to ask.
-        interval: seconds between two looks at a chat.
-    """
+    """Calls in the name of one token. ``bearer``: with the word ``Bearer``; ``interval``: seconds between two
+    looks at a chat."""
 
     _http: httpx.AsyncClient
     _endpoints: Endpoints
@@ -161,6 +154,9 @@ class RawCoze:
         except NETWORK_ERRORS as error:
             return Answer(failure=type(error.__cause__ or error).__name__)
         return _answer(response.status_code, response.content)
+
+    async def create_conversation(self) -> Answer:
+        return await self.call("POST", "/v1/conversation/create", body={"bot_id": self.bot_id})
 
     async def create(self, conversation_id: str, message: str) -> Answer:
         """POST /v3/chat without a stream."""

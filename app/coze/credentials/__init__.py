@@ -15,10 +15,7 @@ def build_accounts(settings: Settings, http: httpx.AsyncClient) -> Accounts:
     """One for each credential that is set.
 
     The first is the one that was there before there were several: conversations without a mark are its.
-
-    Args:
-        settings: COZE_API_TOKEN, COZE_API_TOKENS, COZE_API_TOKEN_FILE, COZE_AUTHORIZATION, COZE_OAUTH_*.
-        http: the client of ``build_http_client``, for the OAuth token endpoint.
+    ``http``: for the OAuth token endpoint.
     """
     sources: list[tuple[str, TokenSource]] = []
     if settings.api_token_file is not None:

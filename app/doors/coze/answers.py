@@ -44,14 +44,8 @@ def described(
     streams: bool = False,
     **more: Any,
 ) -> dict[str, Any]:
-    """What a route's decorator takes beside the path.
-
-    Args:
-        failures: those that are not every route's.
-        body: what it reads as JSON.
-        streams: the answer may be Coze's events.
-        more: passed on.
-    """
+    """What a route's decorator takes beside the path. ``failures``: those that are not every route's;
+    ``streams``: the answer may be Coze's events."""
     extra = {} if body is None else {"openapi_extra": JsonBody(body)}
     responses = _responses(*failures, streams=streams)
     return {"summary": summary, "response_model": CozeAnswer, "responses": responses, **extra, **more}

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_vali
 
 from app.exceptions import wrong_field
 from app.models.bodies import BotId, UserId, check_json
-from app.models.documented import Documented
+from app.models.documented import Documented, example
 
 _MOST_MESSAGES: Final = 100
 _SHOWN_CHARS: Final = 4000
@@ -51,18 +51,14 @@ class PassedOn(Documented):
 class ChatBody(PassedOn):
     """Body of POST /v3/chat."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "bot_id": "7380000000000000009",
-                    "user_id": "u-1",
-                    "stream": False,
-                    "additional_messages": [
-                        {"role": "user", "type": "question", "content": "你好", "content_type": "text"}
-                    ],
-                }
-            ]
+    model_config = example(
+        {
+            "bot_id": "7380000000000000009",
+            "user_id": "u-1",
+            "stream": False,
+            "additional_messages": [
+                {"role": "user", "type": "question", "content": "你好", "content_type": "text"}
+            ],
         }
     )
 
@@ -109,9 +105,7 @@ class ChatBody(PassedOn):
 class ToolOutputsBody(PassedOn):
     """Body of POST /v3/chat/submit_tool_outputs."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"tool_outputs": [{"tool_call_id": "Q0Q=", "output": '{"t":21}'}]}]}
-    )
+    model_config = example({"tool_outputs": [{"tool_call_id": "Q0Q=", "output": '{"t":21}'}]})
 
     tool_outputs: Annotated[list[Passed], Field(min_length=1, max_length=100)]
     """``tool_call_id`` and ``output`` of each call that the chat asks for."""
@@ -122,11 +116,7 @@ class ToolOutputsBody(PassedOn):
 class CancelBody(PassedOn):
     """Body of POST /v3/chat/cancel."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [{"conversation_id": "7380000000000000005", "chat_id": "7380000000000000006"}]
-        }
-    )
+    model_config = example({"conversation_id": "7380000000000000005", "chat_id": "7380000000000000006"})
 
     conversation_id: str
     """Coze's id of the conversation."""
@@ -137,7 +127,7 @@ class CancelBody(PassedOn):
 class ConversationBody(PassedOn):
     """Body of POST /v1/conversation/create."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"meta_data": {"k": "v"}}]})
+    model_config = example({"meta_data": {"k": "v"}})
 
     bot_id: BotId | None = None
     """The bot in whose list it is."""
@@ -150,21 +140,19 @@ class ConversationBody(PassedOn):
 class MessageBody(PassedOn):
     """Body of POST /v1/conversation/message/create."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"role": "user", "content": "你好", "content_type": "text"}]}
-    )
+    model_config = example({"role": "user", "content": "你好", "content_type": "text"})
 
 
 class ListMessagesBody(PassedOn):
     """Body of POST /v1/conversation/message/list."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"order": "desc", "limit": 20}]})
+    model_config = example({"order": "desc", "limit": 20})
 
 
 class RenameBody(PassedOn):
     """Body of PUT /v1/conversations/{conversation_id}."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "周末去杭州"}]})
+    model_config = example({"name": "周末去杭州"})
 
     name: Annotated[str, StringConstraints(max_length=1000)] | None = None
     """What lists call it from now on."""
@@ -173,7 +161,7 @@ class RenameBody(PassedOn):
 class FeedbackBody(PassedOn):
     """Body of POST .../messages/{message_id}/feedback."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"feedback_type": "like"}]})
+    model_config = example({"feedback_type": "like"})
 
 
 # -- files that messages name ------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from app.doors.coze.views import (
     answer,
     chat_just_begun,
     chat_of_record,
-    created_of,
     has_answer,
     messages_of_record,
     passed,
@@ -86,21 +85,13 @@ async def create_chat(
     return _in_progress(begun, logid)
 
 
+@router.post(
+    "/retrieve", **described("The same, as some SDKs ask for it", *_ABOUT, name="retrieve_chat_by_post")
+)
 @router.get("/retrieve", **described("Coze's chat as it stands", *_ABOUT))
 async def retrieve_chat(
     context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
 ) -> Response:
-    return await _retrieved(context, conversation_id, chat_id)
-
-
-@router.post("/retrieve", **described("The same, as some SDKs ask for it", *_ABOUT))
-async def retrieve_chat_by_post(
-    context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
-) -> Response:
-    return await _retrieved(context, conversation_id, chat_id)
-
-
-async def _retrieved(context: RequestContext, conversation_id: str, chat_id: str) -> Response:
     found = await context.resources.owned.chat(context.identity, conversation_id, chat_id)
     if (record := found.record) is not None:
         return answer(chat_of_record(record, conversation_id, chat_id), _logid(context, record))
@@ -115,7 +106,7 @@ async def list_chat_messages(
     context: CozeContextDep, conversation_id: ConversationId, chat_id: ChatId
 ) -> Response:
     found = await context.resources.owned.chat(context.identity, conversation_id, chat_id)
-    record = found.record
+    record: Json | None = found.record
     if record is not None and record["metadata"].get("auto_save_history") == "false":
         return answer(messages_of_record(record, conversation_id, chat_id), _logid(context, record))
     params = {"conversation_id": conversation_id, "chat_id": chat_id}
@@ -183,8 +174,7 @@ async def submit_tool_outputs(
 
 def _in_progress(begun: Begun, logid: str) -> Response:
     """Whatever it is by now: the SDKs poll what is in progress, and nothing else."""
-    chat_id = begun.started.chat_id
-    return answer(chat_just_begun(begun, "in_progress", created_of(chat_id)), logid, chat_id=chat_id)
+    return answer(chat_just_begun(begun, "in_progress"), logid, chat_id=begun.started.chat_id)
 
 
 def _logid(context: RequestContext, record: Json) -> str:
@@ -193,7 +183,8 @@ def _logid(context: RequestContext, record: Json) -> str:
 
 
 def _bot_of(found: Found) -> str:
-    bot: str = (found.record or {}).get("metadata", {}).get("bot_id", found.owned.bot_id)
+    record: Json = found.record or {"metadata": {}}
+    bot: str = record["metadata"].get("bot_id", found.owned.bot_id)
     return bot
 
 

@@ -1,6 +1,7 @@
 """Coze's conversations and their messages: /v1/conversation... Each is looked for among the caller's own
 before Coze is asked."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query, Response
@@ -30,7 +31,6 @@ MessagePath = Annotated[str, Path(description="Coze's id of the message")]
 _ABOUT: Final = (*COZE, ConversationNotFound, RateLimited)
 _UNKNOWN_MESSAGE: Final = 4005
 _PAGE_KEYS: Final = ("first_id", "last_id", "has_more")
-_LIST_PARAMS: Final = ("order", "chat_id", "before_id", "after_id", "limit")
 _M = TypeVar("_M", bound=PassedOn)
 
 
@@ -61,8 +61,7 @@ async def create_conversation(context: CozeContextDep) -> Response:
 async def retrieve_conversation(context: CozeContextDep, conversation_id: ConversationId) -> Response:
     owned = await _owned(context, conversation_id)
     params = {"conversation_id": conversation_id}
-    reply = await context.resources.owned.pass_on(owned, "GET", "/v1/conversation/retrieve", params=params)
-    return passed(reply, context.request_id)
+    return await _pass_on(context, owned, "GET", "/v1/conversation/retrieve", params)
 
 
 @router.get(
@@ -158,11 +157,11 @@ async def _page(context: RequestContext, conversation_id: str, given: dict[str, 
 async def create_message(context: CozeContextDep, conversation_id: ConversationId) -> Response:
     body = await _body(context, MessageBody)
     owned = await _owned(context, conversation_id)
-    service = context.resources.owned
-    await service.check_files(context.identity, list(files_in([body.values])), owned.credential)
+    await context.resources.owned.check_files(
+        context.identity, list(files_in([body.values])), owned.credential
+    )
     path, params = "/v1/conversation/message/create", {"conversation_id": conversation_id}
-    reply = await service.pass_on(owned, "POST", path, params=params, body=body.values)
-    return passed(reply, context.request_id)
+    return await _pass_on(context, owned, "POST", path, params, body.values)
 
 
 @router.get("/conversation/message/retrieve", **described("One message of a conversation", *_ABOUT))
@@ -188,22 +187,19 @@ async def give_feedback(
 ) -> Response:
     body = await _body(context, FeedbackBody)
     owned = await _owned(context, conversation_id)
-    return await _feedback(context, owned, "POST", message_id, body.values)
+    return await _pass_on(context, owned, "POST", _feedback_path(owned, message_id), body=body.values)
 
 
 @router.delete(_FEEDBACK, **described("Takes it back", *_ABOUT))
 async def take_feedback_back(
     context: CozeContextDep, conversation_id: ConversationPath, message_id: MessagePath
 ) -> Response:
-    return await _feedback(context, await _owned(context, conversation_id), "DELETE", message_id, None)
+    owned = await _owned(context, conversation_id)
+    return await _pass_on(context, owned, "DELETE", _feedback_path(owned, message_id))
 
 
-async def _feedback(
-    context: RequestContext, owned: Owned, method: str, message_id: str, body: dict[str, Any] | None
-) -> Response:
-    path = f"/v1/conversations/{owned.conversation_id}/messages/{_message(message_id)}/feedback"
-    reply = await context.resources.owned.pass_on(owned, method, path, body=body)
-    return passed(reply, context.request_id)
+def _feedback_path(owned: Owned, message_id: str) -> str:
+    return f"/v1/conversations/{owned.conversation_id}/messages/{_message(message_id)}/feedback"
 
 
 # -- what they share -----------------------------------------------------------------------------------------
@@ -211,6 +207,18 @@ async def _feedback(
 
 async def _body(context: RequestContext, model: type[_M]) -> _M:
     return await context.json(model, context.resources.settings.coze_max_body_bytes)
+
+
+async def _pass_on(
+    context: RequestContext,
+    owned: Owned,
+    method: str,
+    path: str,
+    params: Mapping[str, str] | None = None,
+    body: object = None,
+) -> Response:
+    reply = await context.resources.owned.pass_on(owned, method, path, params=params, body=body)
+    return passed(reply, context.request_id)
 
 
 async def _owned(context: RequestContext, conversation_id: str) -> Owned:

@@ -9,7 +9,7 @@ error codes, and what its SDKs do.
 
 from typing import Any, Final, NamedTuple
 
-from app.error_handlers import ErrorShape, full_message
+from app.error_handlers import ErrorShape, bearer_challenge, full_message
 from app.exceptions import ServiceError, ValidationFailed
 from app.models.documented import Documented
 from app.tasks.passed import TOKEN_REFUSED
@@ -124,19 +124,13 @@ def _retry_after(error: ServiceError) -> int | None:
     return error.retry_after if told_of(error).status in (429, 503) else None
 
 
-def _challenge(error: ServiceError) -> str:
-    """RFC 6750, 3: without a token no error is named."""
-    realm = 'Bearer realm="coze-fastapi"'
-    return realm if error.code == "AUTH_MISSING" else f'{realm}, error="invalid_token"'
-
-
 COZE_ERRORS: Final = ErrorShape(
     name="coze_api",
     prefix="/coze/api",
     model=CozeError,
     body=_body,
     logid_header="X-Tt-Logid",
-    challenge=_challenge,
+    challenge=bearer_challenge,
     status=lambda error: told_of(error).status,
     retry_after=_retry_after,
 )

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from app.doors.coze.views import Json, chat_just_begun, chat_of_record, created_of
+from app.doors.coze.views import Json, chat_just_begun, chat_of_record
 from app.exceptions import ServiceError
 from app.models import OUR_META_KEY, Cursor
 from app.tasks.frames import data_of
@@ -128,11 +128,8 @@ class CozeDialect:
         told = b""
         for n, status in enumerate(("created", "in_progress")):
             if n >= self._stage and n < stage:
-                told += event(_CHAT + status, orjson.dumps(self._just_begun(status)))
+                told += event(_CHAT + status, orjson.dumps(chat_just_begun(self._begun, status)))
         return told
-
-    def _just_begun(self, status: str) -> Json:
-        return chat_just_begun(self._begun, status, created_of(self._begun.started.chat_id))
 
     # -- where the log goes on in another way ------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from app.doors.coze.errors import told_of
 from app.tasks.frames import error_of
 from app.tasks.owned import Begun
 from app.tasks.passed import Passed
+from app.utils import created_ms
 
 _STATUSES: Final = {
     "pending": "in_progress",
@@ -67,22 +68,17 @@ def chat_of_record(record: Json, conversation_id: str, coze_chat_id: str) -> Jso
     return view
 
 
-def chat_just_begun(begun: Begun, status: str, created_at: int) -> Json:
+def chat_just_begun(begun: Begun, status: str) -> Json:
     """A chat of which only Coze's ids are known."""
     return {
         "id": begun.at_coze.chat_id,
         "conversation_id": begun.at_coze.conversation_id,
         "bot_id": begun.bot_id,
-        "created_at": created_at,
+        "created_at": created_ms(begun.started.chat_id) // 1000,
         "last_error": {"code": 0, "msg": ""},
         "status": status,
         "usage": {"token_count": 0, "output_count": 0, "input_count": 0},
     }
-
-
-def created_of(chat_id: str) -> int:
-    """Unix seconds; our id holds the time."""
-    return int(chat_id.split("_")[2]) // 1000
 
 
 def has_answer(record: Json) -> bool:

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import orjson
-from fastapi import Request
+from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from app.doors.openai.chunks import refusal_of, unfinished
 from app.doors.openai.dialog import Enclosed, Question, Turn, checked, invalid, too_long
 from app.exceptions import CozeTimeout, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
+from app.http.sse import Dialect, EventStream
 from app.models import Attachment, CreateSession, EnterMessage, FileType, SendMessage
+from app.tasks.chats import Started
 from app.tasks.files import FileInMemory
 from app.tasks.places import Place
 from app.utils.stopping import end_tasks
@@ -152,3 +154,24 @@ def closing(
             context.resources.chats.cancel_in_background(context.identity, chat_id)
 
     return close
+
+
+def event_stream(
+    context: RequestContext,
+    started: Started,
+    dialect: Dialect,
+    on_close: Callable[[], None],
+    *,
+    patience: float,
+) -> Response:
+    """In background (without ``patience``) only what Redis has is told: nothing else outlives a process."""
+    resources = context.resources
+    return EventStream(
+        resources.chats.read(context.identity, started, committed=not patience),
+        chat_id=started.chat_id,
+        heartbeat=resources.settings.heartbeat_seconds,
+        shutdown=resources.shutdown,
+        on_close=on_close,
+        dialect=dialect,
+        patience=patience,
+    )

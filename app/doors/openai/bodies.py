@@ -8,7 +8,6 @@ cannot be done is refused. docs/openai.md has the list.
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
-    ConfigDict,
     Field,
     JsonValue,
     StringConstraints,
@@ -27,7 +26,7 @@ from app.doors.openai.values import (
     Count,
     Flag,
 )
-from app.models.documented import Documented
+from app.models.documented import Body, Documented, example
 
 SESSION_KEY: Final = "session_id"
 """Key in ``metadata`` that names a session of ours."""
@@ -38,16 +37,12 @@ _FORMS: Final = ("text", "json_object", "json_schema")
 Part = dict[str, JsonValue]
 
 
-class _Body(Documented):
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-
 _IfSet: Final = Field(exclude_if=lambda value: value is None)
 """What is not there does not count for an Idempotency-Key either: replicas of the version before do not know
 these fields."""
 
 
-class DialogMessage(_Body):
+class DialogMessage(Body):
     """A message of the conversation so far; the last one is what the bot is asked."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -64,24 +59,18 @@ class DialogMessage(_Body):
     """The older form of `tool_calls`."""
 
 
-class StreamOptions(_Body):
+class StreamOptions(Body):
     """What a stream is to hold."""
 
     include_usage: Flag | None = None
     """Whether a last chunk tells the tokens."""
 
 
-class ChatCompletionRequest(_Body):
+class ChatCompletionRequest(Body):
     """OpenAI's request for a chat completion. Sampling parameters and what is not named here are ignored."""
 
-    model_config = ConfigDict(
-        extra="ignore",
-        strict=True,
-        json_schema_extra={
-            "examples": [
-                {"model": "coze", "messages": [{"role": "user", "content": "你好"}], "stream": False}
-            ]
-        },
+    model_config = example(
+        {"model": "coze", "messages": [{"role": "user", "content": "你好"}], "stream": False}
     )
 
     MOST_VALUES: ClassVar[int] = 50_000  # 10,000 messages, some with parts and tool calls

@@ -13,6 +13,7 @@ from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
 from app.tasks.frames import error_of
 from app.tasks.reader import Batch, Ending
+from app.utils import created_ms
 
 ID_PREFIX: Final = "chatcmpl-"
 _DONE: Final = b"data: [DONE]\n\n"
@@ -41,7 +42,7 @@ def unfinished(error: ServiceError, *, repeatable: bool) -> ServiceError:
 
 def created_of(chat_id: str) -> int:
     """Unix seconds; the id holds the time."""
-    return int(chat_id.split("_")[2]) // 1000
+    return created_ms(chat_id) // 1000
 
 
 def usage_of(chat: dict[str, Any]) -> dict[str, int] | None:
@@ -152,7 +153,6 @@ class ChunkStream:
     ``finished``: the stream has been ended by us, so nobody hung up.
 
     Args:
-        chat_id: the chat.
         model: as the client called it.
         include_usage: whether the last chunk tells the usage.
         before: what an earlier answer of this chat, which asked for tools, has said.

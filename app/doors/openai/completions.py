@@ -12,6 +12,7 @@ from app.doors.openai.asking import (
     asker_of,
     closing,
     end_of,
+    event_stream,
     headers_of,
     message_of,
     raise_unless_whole,
@@ -38,9 +39,8 @@ from app.doors.openai.forms import Form, form_of
 from app.doors.openai.texts import notice_of
 from app.exceptions import ModelNotFound
 from app.http.dependencies import RequestContext
-from app.http.sse import EventStream
 from app.models import SubmitToolOutputs
-from app.tasks.chats import Started
+from app.tasks.chats import Sending, Started
 from app.tasks.places import Place
 from app.tasks.sessions import idempotency_of, key_of_itself
 
@@ -57,13 +57,8 @@ class CompletionCall:
 
 @dataclass(frozen=True, slots=True)
 class StartedCompletion:
-    """A chat whose answer is to be told.
-
-    Args:
-        before: what the chat had said when it asked for tools.
-        form: in which the answer is asked for.
-        connection_bound: nobody but the one who has this connection can come back for the answer.
-    """
+    """A chat whose answer is to be told. ``before``: what it had said when it asked for tools.
+    ``connection_bound``: nobody but the one who has this connection can come back for the answer."""
 
     chat: Started
     before: TextByKind | None
@@ -126,25 +121,15 @@ async def _ask(call: CompletionCall, form: Form | None, bot_id: str) -> StartedC
     key = idempotency_of(call.idempotency_key, plain, who.user_id)
     uploads = await uploaded(call.context, question, user_id=who.user_id, session_id=body.session_id)
     message = message_of(question, uploads, _meta_data(body))
-    longest = settings.openai_max_message_length
-    if body.session_id is not None:
-        started = await chats.send(
-            identity,
-            body.session_id,
-            message,
-            request_id=call.context.request_id,
-            idempotency_key=key,
-            max_length=longest,
-        )
-        return StartedCompletion(started, None, form, connection_bound=False)
-    started = await chats.send_single(
-        identity,
-        who,
-        message,
+    sending = Sending(
         request_id=call.context.request_id,
         idempotency_key=key,
-        max_length=longest,
+        max_length=settings.openai_max_message_length,
     )
+    if body.session_id is not None:
+        started = await chats.send(identity, body.session_id, message, sending)
+        return StartedCompletion(started, None, form, connection_bound=False)
+    started = await chats.send_single(identity, who, message, sending)
     return StartedCompletion(started, None, form, connection_bound=key is None)
 
 
@@ -157,7 +142,7 @@ def _meta_data(body: ChatCompletionRequest) -> dict[str, str] | None:
 
 
 def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
-    resources, chat_id = call.context.resources, started.chat.chat_id
+    chat_id = started.chat.chat_id
     dialect = ChunkStream(
         chat_id,
         call.body.model,
@@ -167,16 +152,8 @@ def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) ->
         form=started.form,
         repeatable=_is_repeatable(call, started),
     )
-    bound = started.connection_bound
-    return EventStream(
-        resources.chats.read(call.context.identity, started.chat),
-        chat_id=chat_id,
-        heartbeat=resources.settings.heartbeat_seconds,
-        shutdown=resources.shutdown,
-        on_close=closing(call.context, chat_id, place, dialect, connection_bound=bound),
-        dialect=dialect,
-        patience=PATIENCE,
-    )
+    on_close = closing(call.context, chat_id, place, dialect, connection_bound=started.connection_bound)
+    return event_stream(call.context, started.chat, dialect, on_close, patience=PATIENCE)
 
 
 async def whole_answer(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:

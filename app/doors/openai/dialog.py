@@ -19,7 +19,7 @@ from app.doors.openai.values import clear_text
 from app.exceptions import ServiceError, UnsupportedMediaType, ValidationFailed
 from app.models import FileType, SubmitToolOutputs
 from app.models.faults import in_plain_words
-from app.tasks.file_types import HEAD_BYTES, sniff
+from app.tasks.file_types import HEAD_BYTES, Kind, sniff
 from app.utils import is_chat_id
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -271,13 +271,14 @@ def _image(part: Part, where: str) -> Enclosed:
     url = clean_url(url)
     if _HTTPS.fullmatch(url):
         return Enclosed(url=_address(url, f"{where}.url"))
-    try:
-        data = data_of_url(url)
-    except ValueError as error:
-        raise invalid(f"{where}.url", str(error)) from None
+    data = _data(url, f"{where}.url")
     if data is None:
         raise invalid(f"{where}.url", "must be an https address, or data:image/...;base64,...")
-    return Enclosed(data=_checked_image(data, f"{where}.url"))
+    if not data:
+        raise invalid(f"{where}.url", "holds nothing")
+    if (kind := _kind(data, f"{where}.url")).type != "image":
+        raise invalid(f"{where}.url", f"is no image but {kind.mime}")
+    return Enclosed(data=data)
 
 
 def _file(part: Part, where: str) -> Enclosed:
@@ -296,16 +297,10 @@ def _file(part: Part, where: str) -> Enclosed:
     text = given.get("file_data")
     if not isinstance(text, str):
         raise invalid(where, "must have file_data, file_url or file_id")
-    try:
-        data = data_of_url(clean_url(text))
-    except ValueError as error:
-        raise invalid(f"{where}.file_data", str(error)) from None
+    data = _data(clean_url(text), f"{where}.file_data")
     if not data:
         raise invalid(f"{where}.file_data", "must be data:...;base64,... and hold something")
-    try:
-        sniff(data[:HEAD_BYTES])
-    except UnsupportedMediaType as error:
-        raise invalid(f"{where}.file_data", error.message) from None
+    _kind(data, f"{where}.file_data")
     return Enclosed(data=data, type="file", name=name)
 
 
@@ -321,14 +316,17 @@ def _address(url: str, where: str) -> str:
     return url
 
 
-def _checked_image(data: bytes, where: str) -> bytes:
-    """Its own bytes say what it is, as with uploads; the type that the URL names is not asked."""
-    if not data:
-        raise invalid(where, "holds nothing")
+def _data(url: str, where: str) -> bytes | None:
+    """None where it is no ``data:`` URL."""
     try:
-        kind = sniff(data[:HEAD_BYTES])
+        return data_of_url(url)
+    except ValueError as error:
+        raise invalid(where, str(error)) from None
+
+
+def _kind(data: bytes, where: str) -> Kind:
+    """By its own bytes, as with uploads; the type that the URL names is not asked."""
+    try:
+        return sniff(data[:HEAD_BYTES])
     except UnsupportedMediaType as error:
         raise invalid(where, error.message) from None
-    if kind.type != "image":
-        raise invalid(where, f"is no image but {kind.mime}")
-    return data

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from app.doors.openai.bodies import OpenAIError
-from app.error_handlers import ErrorShape
+from app.error_handlers import ErrorShape, bearer_challenge
 from app.exceptions import ServiceError
 
 TOO_LONG: Final = "context_length_exceeded"
@@ -142,19 +142,13 @@ def _retry_after(error: ServiceError) -> int | None:
     return seconds
 
 
-def _challenge(error: ServiceError) -> str:
-    """RFC 6750, 3: without a token no error is named."""
-    realm = 'Bearer realm="coze-fastapi"'
-    return realm if error.code == "AUTH_MISSING" else f'{realm}, error="invalid_token"'
-
-
 OPENAI_ERRORS: Final = ErrorShape(
     name="openai",
     prefix="/coze/openai",
     model=OpenAIError,
     body=lambda error, _request_id, _moment: openai_error(error),
     headers=lambda error: {"X-Should-Retry": "true" if told_of(error).retry else "false"},
-    challenge=_challenge,
+    challenge=bearer_challenge,
     status=lambda error: told_of(error).status,
     retry_after=_retry_after,
     names_routes=True,

@@ -1,17 +1,12 @@
 """How a response is answered: whole, as a stream, or at once in background."""
 
-from collections.abc import Callable
-
 import orjson
 from fastapi import Response as HttpResponse
 
-from app.doors.openai.asking import PATIENCE, closing, end_of, headers_of, raise_unless_whole
+from app.doors.openai.asking import PATIENCE, closing, end_of, event_stream, headers_of, raise_unless_whole
 from app.doors.openai.responses.calls import ResponseCall, StartedResponse
 from app.doors.openai.responses.events import ResponseEvents
 from app.doors.openai.responses.objects import Response
-from app.http.dependencies import RequestContext
-from app.http.sse import EventStream
-from app.tasks.chats import Started
 from app.tasks.places import Place
 
 
@@ -23,27 +18,6 @@ def stream_of(call: ResponseCall, begun: StartedResponse, place: Place) -> HttpR
     on_close = closing(context, chat_id, place, dialect, connection_bound=begun.connection_bound)
     patience = 0.0 if call.background else PATIENCE
     return event_stream(context, begun.started, dialect, on_close, patience=patience)
-
-
-def event_stream(
-    context: RequestContext,
-    started: Started,
-    dialect: ResponseEvents,
-    on_close: Callable[[], None],
-    *,
-    patience: float,
-) -> HttpResponse:
-    """In background (without ``patience``) only what Redis has is told: nothing else outlives a process."""
-    resources = context.resources
-    return EventStream(
-        resources.chats.read(context.identity, started, committed=not patience),
-        chat_id=started.chat_id,
-        heartbeat=resources.settings.heartbeat_seconds,
-        shutdown=resources.shutdown,
-        on_close=on_close,
-        dialect=dialect,
-        patience=patience,
-    )
 
 
 async def answer_to(call: ResponseCall, begun: StartedResponse, place: Place | None) -> HttpResponse:

@@ -15,17 +15,13 @@ from pydantic import (
 )
 
 from app.doors.openai.values import ClearObject, ClearText, ClearTexts, Flag
-from app.models.documented import Documented
+from app.models.documented import Body, Documented, example
 
 _MAX_ID: Final = 200
 _FORMATS: Final = ("text", "json_object", "json_schema")
 
 Item = dict[str, JsonValue]
 _Items = Annotated[list[Item], Field(min_length=1, max_length=10_000)]
-
-
-class _Body(Documented):
-    model_config = ConfigDict(extra="ignore", strict=True)
 
 
 def _as_items(value: Any) -> Any:
@@ -58,14 +54,10 @@ def _known_format(value: dict[str, Any] | None) -> dict[str, Any] | None:
     return value
 
 
-class ResponseRequest(_Body):
+class ResponseRequest(Body):
     """OpenAI's request for a response. Sampling parameters and what is not named here are ignored."""
 
-    model_config = ConfigDict(
-        extra="ignore",
-        strict=True,
-        json_schema_extra={"examples": [{"model": "coze", "input": "你好", "stream": False}]},
-    )
+    model_config = example({"model": "coze", "input": "你好", "stream": False})
 
     MOST_VALUES: ClassVar[int] = 50_000
 

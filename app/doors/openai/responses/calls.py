@@ -39,7 +39,7 @@ from app.exceptions import (
 )
 from app.http.dependencies import RequestContext
 from app.models import Chat, SendMessage, SubmitToolOutputs
-from app.tasks.chats import ANY_CHAT, Started
+from app.tasks.chats import ANY_CHAT, Sending, Started
 from app.tasks.sessions import idempotency_of, key_of_itself
 
 _GONE: Final = (NotTheNewest, SessionNotFound, SessionExpired, SessionTerminated)
@@ -73,12 +73,14 @@ class StartedResponse:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a request asks. ``messages``: one for each item; ``form``: in which the answer is asked for."""
+    """What a request asks. ``messages``: one for each item; ``form``: in which the answer is asked for;
+    ``note``: what is kept of the request with the chat."""
 
     items: list[Item]
     messages: list[DialogMessage]
     bot_id: str
     form: Form | None
+    note: Note
 
 
 async def begin(call: ResponseCall) -> StartedResponse:
@@ -92,10 +94,10 @@ async def begin(call: ResponseCall) -> StartedResponse:
     with _in_their_words(0):
         messages = dialog_messages(items)
         outputs = tool_outputs_of(messages)
-        asked = _Asked(items, messages, bot_id, form_in(note))
+        asked = _Asked(items, messages, bot_id, form_in(note), note)
     if outputs is not None:
-        return await _go_on(call, asked, note, previous, *outputs)
-    return await _ask(call, asked, note, previous)
+        return await _go_on(call, asked, previous, *outputs)
+    return await _ask(call, asked, previous)
 
 
 def _refuse(body: ResponseRequest) -> None:
@@ -164,17 +166,12 @@ def _in_their_words(before: int) -> Iterator[None]:
 
 
 async def _go_on(
-    call: ResponseCall,
-    asked: _Asked,
-    note: Note,
-    previous: Found | None,
-    chat_id: str,
-    outputs: SubmitToolOutputs,
+    call: ResponseCall, asked: _Asked, previous: Found | None, chat_id: str, outputs: SubmitToolOutputs
 ) -> StartedResponse:
     """The chat goes on with the outputs at the end of the input."""
     if previous is not None and previous.name.chat_id != chat_id:
         raise invalid("previous_response_id", "is not the response that asked for these outputs")
-    context = call.context
+    context, note = call.context, asked.note
     note.input = kept_items(asked.items, {}) if note.store else []
 
     def notes(chat: Chat, epoch: int) -> Mapping[str, str]:
@@ -210,24 +207,24 @@ def _finished(chat: Chat) -> dict[str, str]:
 # -- a question --------------------------------------------------------------------------------------------
 
 
-async def _ask(call: ResponseCall, asked: _Asked, note: Note, previous: Found | None) -> StartedResponse:
+async def _ask(call: ResponseCall, asked: _Asked, previous: Found | None) -> StartedResponse:
     if call.body.conversation is not None:
-        return await _in_conversation(call, asked, note, call.body.conversation)
+        return await _in_conversation(call, asked, call.body.conversation)
     if previous is None:
-        return await _anew(call, asked, note, [])
+        return await _anew(call, asked, [])
     if _is_newest(previous) and _has_bot(call, previous, asked.bot_id):
         session_id = previous.session_id
-        told = previous.response.note.instructions == note.instructions
+        told = previous.response.note.instructions == asked.note.instructions
         try:
             return await _in_session(
-                call, asked, note, session_id, after=previous.name.chat_id, told=told, called=previous
+                call, asked, session_id, after=previous.name.chat_id, told=told, called=previous
             )
         except _GONE:
             pass
         except SessionBusy:
             _refuse_if_it_waits(previous)
             raise
-    return await _anew(call, asked, note, await previous.history(call.context, MAX_HISTORY))
+    return await _anew(call, asked, await previous.history(call.context, MAX_HISTORY))
 
 
 def _is_newest(previous: Found) -> bool:
@@ -245,9 +242,7 @@ def _refuse_if_it_waits(previous: Found) -> None:
         raise invalid("input", f"No tool output found for function call {ids}.")
 
 
-async def _in_conversation(
-    call: ResponseCall, asked: _Asked, note: Note, conversation: str
-) -> StartedResponse:
+async def _in_conversation(call: ResponseCall, asked: _Asked, conversation: str) -> StartedResponse:
     session_id = session_of(conversation)
     try:
         if session_id is None:
@@ -256,7 +251,7 @@ async def _in_conversation(
         session: Any = await sessions.get(identity, session_id, 0, touch=False)
         if session["context"]["bot_id"] != asked.bot_id:
             raise invalid("model", "the conversation is held with another one")
-        return await _in_session(call, asked, note, session_id, after=ANY_CHAT, told=False, called=None)
+        return await _in_session(call, asked, session_id, after=ANY_CHAT, told=False, called=None)
     except (SessionNotFound, SessionExpired, SessionTerminated):
         _no_conversation()
 
@@ -291,62 +286,50 @@ def _question(
 
 
 async def _in_session(
-    call: ResponseCall,
-    asked: _Asked,
-    note: Note,
-    session_id: str,
-    *,
-    after: str,
-    told: bool,
-    called: Found | None,
+    call: ResponseCall, asked: _Asked, session_id: str, *, after: str, told: bool, called: Found | None
 ) -> StartedResponse:
     who = asker_of(call.context, call.body.user, asked.bot_id)
     question = _question(call, asked, [], called, told=told)
-    message = await _message(call, asked, note, question, who.user_id, session_id)
+    message = await _message(call, asked, question, who.user_id, session_id)
     started = await call.context.resources.chats.send(
-        call.context.identity,
-        session_id,
-        message,
-        request_id=call.context.request_id,
-        idempotency_key=idempotency_of(call.idempotency_key, call.body, who.user_id),
-        max_length=call.context.resources.settings.openai_max_message_length,
-        after=after,
-        notes=note_as_metadata(note),
+        call.context.identity, session_id, message, _sending(call, who.user_id, asked.note, after)
     )
-    return await _begun(call, started, note)
+    return await _begun(call, started, asked.note)
 
 
-async def _anew(call: ResponseCall, asked: _Asked, note: Note, history: list[Item]) -> StartedResponse:
+async def _anew(call: ResponseCall, asked: _Asked, history: list[Item]) -> StartedResponse:
     """A conversation of its own."""
     who = asker_of(call.context, call.body.user, asked.bot_id)
     question = _question(call, asked, history, None, told=False)
-    message = await _message(call, asked, note, question, who.user_id, None)
+    message = await _message(call, asked, question, who.user_id, None)
     started = await call.context.resources.chats.send_single(
         call.context.identity,
         who,
         message,
-        request_id=call.context.request_id,
-        idempotency_key=idempotency_of(call.idempotency_key, call.body, who.user_id),
-        max_length=call.context.resources.settings.openai_max_message_length,
+        _sending(call, who.user_id, asked.note),
         lasting=call.background,
+    )
+    return await _begun(call, started, asked.note)
+
+
+def _sending(call: ResponseCall, user_id: str, note: Note, after: str = "") -> Sending:
+    return Sending(
+        request_id=call.context.request_id,
+        idempotency_key=idempotency_of(call.idempotency_key, call.body, user_id),
+        max_length=call.context.resources.settings.openai_max_message_length,
+        after=after,
         notes=note_as_metadata(note),
     )
-    return await _begun(call, started, note)
 
 
 async def _message(
-    call: ResponseCall,
-    asked: _Asked,
-    note: Note,
-    question: Question,
-    user_id: str,
-    session_id: str | None,
+    call: ResponseCall, asked: _Asked, question: Question, user_id: str, session_id: str | None
 ) -> SendMessage:
-    """Enters what is kept of the input into ``note``, too."""
+    """Enters what is kept of the input into the note, too."""
     meta_data = {name: text for name, text in (call.body.metadata or {}).items() if text} or None
     with _in_their_words(0):
         uploads: Uploads = await uploaded(call.context, question, user_id=user_id, session_id=session_id)
-        note.input = kept_items(asked.items, uploads) if note.store else []
+        asked.note.input = kept_items(asked.items, uploads) if asked.note.store else []
         return message_of(question, uploads, meta_data)
 
 

@@ -79,8 +79,7 @@ class ResponseEvents:
     ``finished``: the stream has been ended by us, so nobody hung up.
 
     Args:
-        response: what is told.
-        chat: its chat as it was read, for what it had said before.
+        chat: the response's chat as it was read, for what it had said before.
         live: as it comes; else in pieces that follow from the text alone.
         after: the number of the event behind which to begin.
         repeatable: the same call leads to this chat again, so nobody pays for it twice.
@@ -171,17 +170,11 @@ class ResponseEvents:
         return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps(body))
 
     def _opening(self) -> bytes:
-        queued, begun = self._response.object("queued"), self._response.object("in_progress")
+        steps = [("created", "queued"), ("queued", "queued"), ("in_progress", "in_progress")]
         if self._live:
-            return self._event("response.created", response=begun) + self._event(
-                "response.in_progress", response=begun
-            )
+            steps = [("created", "in_progress"), ("in_progress", "in_progress")]
         return b"".join(
-            (
-                self._event("response.created", response=queued),
-                self._event("response.queued", response=queued),
-                self._event("response.in_progress", response=begun),
-            )
+            self._event(f"response.{step}", response=self._response.object(status)) for step, status in steps
         )
 
     def _text(self, kind: str, text: str, *, whole: bool = False) -> bytes:

@@ -197,12 +197,12 @@ def message_item(name: Name, part: OutputItem | None, status: str) -> OutputItem
     return {**head, "content": [part] if part is not None else []}
 
 
-def call_item(name: Name, number: int, call: dict[str, Any], status: str = "completed") -> OutputItem:
+def call_item(name: Name, number: int, call: dict[str, Any]) -> OutputItem:
     """``call``: as chat completions have it."""
     return {
         "id": name.call_item_id(number),
         "type": "function_call",
-        "status": status,
+        "status": "completed",
         "call_id": call["id"],
         "name": call["function"]["name"],
         "arguments": call["function"]["arguments"],

@@ -6,9 +6,10 @@ import orjson
 from fastapi import APIRouter, Path, Query
 from fastapi import Response as HttpResponse
 
+from app.doors.openai.asking import event_stream
 from app.doors.openai.dialog import invalid
 from app.doors.openai.errors import OPENAI_ERRORS
-from app.doors.openai.responses.answers import answer_to, event_stream, stream_of
+from app.doors.openai.responses.answers import answer_to, stream_of
 from app.doors.openai.responses.bodies import (
     DeletedResponse,
     ResponseItems,
