@@ -19,9 +19,10 @@ from app.coze.answer_message import AnswerMessage, join
 from app.coze.codes import coze_error
 from app.coze.loose_json import whole
 from app.coze.marks import as_ours, hide
-from app.coze.reading import EventReader
+from app.coze.reading import EventReader, decode
 from app.coze.stream import STREAM_ENDS, SSEEvent, frame
 from app.coze.wire import (
+    UNREADABLE,
     ChatState,
     Message,
     Status,
@@ -307,7 +308,14 @@ class Fold:
         return news
 
     def _delta(self, event: SSEEvent) -> bytes | None:
-        read = self.reader.delta(event.data)
+        data, read = event.data, None
+        try:
+            # The decoder does not look at the bytes of fields that it does not know.
+            if not self.reader.halves and (data.isascii() or data.decode()):
+                read = decode(data), data
+        except UNREADABLE:
+            pass
+        read = read or self.reader.mend(data, delta=True)
         if read is None:
             return None
         wire, data = read

@@ -18,7 +18,7 @@ class MessageData(msgspec.Struct, gc=False):
     content_type: str | None = None
 
 
-_decode: Final = msgspec.json.Decoder(MessageData).decode
+decode: Final = msgspec.json.Decoder(MessageData).decode
 
 
 class EventReader:
@@ -34,24 +34,14 @@ class EventReader:
         self.has_gap = False
         self.halves: dict[tuple[str, str], str] = {}
 
-    def delta(self, data: bytes) -> tuple[MessageData, bytes] | None:
-        """A delta, and its data as it may be passed on; None where it cannot be read."""
-        try:
-            # The decoder does not look at the bytes of fields that it does not know.
-            if not self.halves and (data.isascii() or data.decode()):
-                return _decode(data), data
-        except UNREADABLE:
-            pass
-        return self._mend(data, delta=True)
-
     def message(self, data: bytes) -> tuple[MessageData, bytes] | None:
         """A completed message, and its data as it may be passed on; None where it cannot be read."""
         try:
             if strict_object(data) is not None:
-                return _decode(data), data
+                return decode(data), data
         except UNREADABLE:
             pass
-        return self._mend(data, delta=False)
+        return self.mend(data, delta=False)
 
     def object(self, data: bytes) -> tuple[dict[str, object] | None, bytes]:
         """Any other object, and its data as it may be passed on."""
@@ -74,7 +64,7 @@ class EventReader:
             return msgspec.json.encode(found)
         return data if data.isascii() else data.decode("utf-8", "replace").encode()
 
-    def _mend(self, data: bytes, *, delta: bool) -> tuple[MessageData, bytes] | None:
+    def mend(self, data: bytes, *, delta: bool) -> tuple[MessageData, bytes] | None:
         """What a message says, and its data as it may be passed on, where a part of that is not as it should
         be. None where it cannot be read; then text of the answer may be missing.
 

@@ -14,13 +14,12 @@ from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 BREAK_OFF: Final = "break_off"
 """Key in a scope's ``state``: a function that ends the connection behind what was sent, so that its client
 can tell that this is not the end of the answer."""
-PIECES: Final = "pieces"
-"""Key in a scope's ``state``: the ``Pieces`` of the answer. Not there under a server that is not ours."""
+CYCLE: Final = "cycle"
+"""Key in a scope's ``state``: what uvicorn knows of the request. Not there under another server."""
 TURNS: Final = "turns"
 """Key in a scope's ``state``: the server's ``Turns``. Not there under a server that is not ours."""
 MOST_HEAD_BYTES: Final = 128 * 1024
@@ -126,30 +125,6 @@ class HeldFlow(FlowControl):
     def resume_reading(self) -> None:
         if self.read_paused and not self.held:
             super().resume_reading()
-
-
-class Pieces:
-    """Writes pieces of a body to the connection, past ASGI: a coroutine and the layers of middleware for each
-    take longer than the writing. Only behind the first piece and before the last one, which go through ASGI.
-    """
-
-    __slots__ = ("_cycle",)
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-
-    @property
-    def ready(self) -> bool:
-        """False: it has to go through ASGI, which waits for a client who is slow, and knows bodies that are
-        not sent in chunks."""
-        cycle = self._cycle
-        if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete:
-            return False
-        return bool(cycle.chunked_encoding)
-
-    def write(self, piece: bytes) -> None:
-        """``piece`` is not empty, and ``ready`` has just been True."""
-        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
 class LingeringTransport:

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from app.exceptions import HeadersTooLarge, ServiceError, TargetTooLong, ValidationFailed
 from app.http.connections import (
     BREAK_OFF,
+    CYCLE,
     HEAD_SECONDS,
     LINGER_BYTES,
     MOST_HEAD_BYTES,
@@ -27,14 +28,12 @@ from app.http.connections import (
     MOST_SMALL_CHUNKS,
     MOST_TARGET_BYTES,
     MOST_WAITING,
-    PIECES,
     SLOWEST_BYTES,
     SMALL_CHUNK,
     TURNS,
     UNSENT_SECONDS,
     HeldFlow,
     LingeringTransport,
-    Pieces,
     longest_unread,
     most_connections,
     oldest_waiting,
@@ -366,7 +365,7 @@ class HttpProtocol(HttpToolsProtocol):
     # -- HTTP/1.0: its clients do not know chunks (RFC 9112, 6.1) -------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        cycle.scope["state"] |= {BREAK_OFF: partial(self._break_off, cycle), PIECES: Pieces(cycle)}
+        cycle.scope["state"] |= {BREAK_OFF: partial(self._break_off, cycle), CYCLE: cycle}
         if cycle.scope["http_version"] != "1.1":
             cycle.waiting_for_100_continue = False
             app = without_chunks(cycle, app)

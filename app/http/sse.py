@@ -13,10 +13,11 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.error_handlers import error_body, error_response
 from app.exceptions import ServiceError, ShuttingDown
-from app.http.connections import BREAK_OFF, PIECES, Pieces
+from app.http.connections import BREAK_OFF, CYCLE
 from app.http.half_close import HALF_CLOSED
 from app.http.middleware import STRAIGHT_BYTES
 from app.models import Cursor, success_json, task_status_of
@@ -134,6 +135,30 @@ def _nothing() -> None:
     pass
 
 
+class Pieces:
+    """Writes pieces of a body to the connection, past ASGI: a coroutine and the layers of middleware for each
+    take longer than the writing. Only behind the first piece and before the last one, which go through ASGI.
+    """
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    @property
+    def ready(self) -> bool:
+        """False: it has to go through ASGI, which waits for a client who is slow, and knows bodies that are
+        not sent in chunks."""
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete:
+            return False
+        return bool(cycle.chunked_encoding)
+
+    def write(self, piece: bytes) -> None:
+        """``piece`` is not empty, and ``ready`` has just been True."""
+        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+
 class EventStream(Response):
     """Writes what a reader brings until the chat's end, the client's departure, or that of this process.
 
@@ -181,7 +206,8 @@ class EventStream(Response):
         """Raises ``ClientDisconnect`` where the client left before the head."""
         stop_listening = self._shutdown.changed.watch(self._reader.wake)
         self._silence = silence = IdleTimer(self._heartbeat, self._reader.wake)
-        self._pieces = scope.setdefault("state", {}).get(PIECES)
+        cycle = scope.setdefault("state", {}).get(CYCLE)
+        self._pieces = Pieces(cycle) if cycle is not None else None
         client = asyncio.ensure_future(self._watch_client(receive, silence))
         # In a task of its own: each frame would wake all the coroutines of middleware and routing above us.
         writer = asyncio.ensure_future(self._write(scope, receive, send))

@@ -58,11 +58,13 @@ _ASKED_AGAIN: Final = {"file_id", "file_url", "type"}
 @dataclass(frozen=True, slots=True)
 class Started:
     """A chat to read, and behind which place. ``said``: how many characters of content and of reasoning it
-    had before the tool outputs with which it goes on."""
+    had before the tool outputs with which it goes on. ``log``: its log, where it was begun here and not
+    queued: who is late to read it, and finds it over, need not ask Redis."""
 
     chat_id: str
     after: Cursor
     said: tuple[int, int] | None = None
+    log: OpenLog | None = None
 
 
 @frozen(kw_only=True)
@@ -215,12 +217,13 @@ class ChatService:
             raise
         if created.index_due:
             self._running.move_in_indexes(created.session)
+        log = None
         if created.kind == "started":
-            self._running.start_new(created.session, draft, request_id)
+            log = self._running.start_new(created.session, draft, request_id).log
         for other in (created.displaced, created.in_the_way if on_busy == "interrupt" else None):
             if other is not None:
                 self._in_background(partial(self._running.cancel, other, session_id), f"cancel:{other}")
-        return Started(created.chat_id, Cursor(0, 0))
+        return Started(created.chat_id, Cursor(0, 0), log=log)
 
     async def _claim_unconfirmed(self, chat_id: str, session_id: str, *, wanted: bool) -> None:
         """Nobody knows of it, so it is cancelled; but a caller with an Idempotency-Key repeats the call and
@@ -288,8 +291,8 @@ class ChatService:
                 outputs=SubmittedOutputs(given, said, key, notes(chat, waits.epoch + 1)),
             )
             if claim is not None:
-                await self._running.start_claimed(claim, request_id=request_id)
-                return Started(chat_id, Cursor(claim.epoch, 0), said)
+                job = await self._running.start_claimed(claim, request_id=request_id)
+                return Started(chat_id, Cursor(claim.epoch, 0), said, job.log)
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return Started(chat_id, Cursor(before.epoch, 0), before.said)
         raise ChatState("Tool outputs have been submitted already")
@@ -337,7 +340,7 @@ class ChatService:
             end = Cursor.parse(orjson.loads(record)["metadata"].get("last_event_id", ""))
             if end is not None and after == end.behind:
                 return None
-        log = self._log_of(chat_id)
+        log = self._log_of(Started(chat_id, after))
         epoch = log.epoch if log is not None else 0
         if after.epoch > epoch:
             # Not ours, or not any more: a process that was taken for dead may not know it yet.
@@ -358,15 +361,18 @@ class ChatService:
         return Reader(
             chat_id,
             started.after,
-            local=(lambda: None) if committed else partial(self._log_of, chat_id),
+            local=(lambda: None) if committed else partial(self._log_of, started),
             logs=self._logs,
             record=partial(self._chats.record, chat_id, identity),
             only_end=only_end,
         )
 
-    def _log_of(self, chat_id: str) -> OpenLog | None:
-        job = self._running.get(chat_id)
-        return job.log if job is not None else None
+    def _log_of(self, started: Started) -> OpenLog | None:
+        job, log = self._running.get(started.chat_id), started.log
+        if job is not None:
+            return job.log
+        # One that is open may be somebody else's to write by now.
+        return log if log is not None and log.state == "committed" else None
 
     async def result(self, identity: Identity, chat_id: str, wait: float) -> Ending:
         """The chat as it stands; with ``wait`` (seconds) as soon as it is over or waits for tools. Raises

@@ -80,7 +80,7 @@ class RunningChats:
 
     # -- starting ----------------------------------------------------------------------------------------
 
-    def start_new(self, session: SessionRecord, draft: Draft, request_id: str) -> None:
+    def start_new(self, session: SessionRecord, draft: Draft, request_id: str) -> Job:
         """The chat was just created here: epoch 1, frame 1 committed."""
         chat, prompt, new = draft
         run = [b"epoch", b"1", b"sid", session.session_id.encode(), b"request", new.request]
@@ -94,7 +94,9 @@ class RunningChats:
             committed=1,
         )
         credential = session.credential or prompt.credential
-        self.start(Job(chat, session, prompt, log, Fresh(), request_id, credential=credential))
+        job = Job(chat, session, prompt, log, Fresh(), request_id, credential=credential)
+        self.start(job)
+        return job
 
     def start(self, job: Job) -> None:
         chat_id = job.log.chat_id

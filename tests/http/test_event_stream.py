@@ -11,7 +11,7 @@ import pytest
 from starlette.types import Message
 
 from app.exceptions import Overloaded
-from app.http.connections import PIECES
+from app.http.connections import CYCLE
 from app.http.sse import EventStream, OurEvents, render
 from app.models import Cursor
 from app.redis_client import Keys, open_redis
@@ -32,30 +32,36 @@ def delta(number: int) -> bytes:
 
 
 class Connection:
-    """What the client gets, in order, whichever way it was written. ``ready``: it takes pieces at once."""
+    """What the client gets, in order, whichever way it was written; and what uvicorn knows of the request."""
+
+    disconnected = response_complete = False
+    chunked_encoding = True
 
     def __init__(self) -> None:
         self.got = b""
         self.straight = 0
-        self.ready = True
+        self.write_paused = False
+        self.flow = self.transport = self
         self._reads = asyncio.Event()
         self._reads.set()
 
     def write(self, piece: bytes) -> None:
-        assert self.ready
+        assert not self.write_paused
         self.straight += 1
-        self.got += piece
+        size, _, chunk = piece.partition(b"\r\n")
+        assert (int(size, 16), chunk[-2:]) == (len(chunk) - 2, b"\r\n")
+        self.got += chunk[:-2]
 
     async def send(self, message: Message) -> None:
         await self._reads.wait()
         self.got += message.get("body", b"")
 
     def stall(self) -> None:
-        self.ready = False
+        self.write_paused = True
         self._reads.clear()
 
     def read_on(self) -> None:
-        self.ready = True
+        self.write_paused = False
         self._reads.set()
 
 
@@ -94,7 +100,7 @@ class Streaming:
             on_close=lambda: None,
             dialect=dialect,
         )
-        scope = {"type": "http", "state": {PIECES: self.connection}}
+        scope = {"type": "http", "state": {CYCLE: self.connection}}
 
         async def receive() -> Message:
             await self._stays.wait()
