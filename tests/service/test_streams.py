@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from app.models import SendMessage
+from app.tasks.chats import Sending
+from app.tasks.reader import Batch
 from tests.support import (
     Client,
     EventReader,
@@ -193,3 +197,29 @@ async def test_a_busy_session_refuses_a_stream_with_a_status(client: Client) -> 
     response = await client.send(session_id, "hello", stream=True)
     assert (response.status_code, error_of(response)["details"]["chat_id"]) == (409, chat_id)
     await client.delete(f"/coze/sessions/{session_id}")
+
+
+async def test_who_reads_late_what_it_has_begun_here_has_it_from_memory(
+    service: RunningApp, client: Client
+) -> None:
+    session_id = await client.open_session()
+
+    async def begin_and_read_late() -> tuple[bytes, bytes, bool]:
+        resources = service.resources
+        identity, body = await resources.verifier.identify([], []), SendMessage(message="hello")
+        started = await resources.chats.send(identity, session_id, body, Sending(request_id="r"))
+        await wait_until(lambda: not resources.chats.running)
+        texts = []
+        for each in (started, replace(started, log=None)):
+            reader = resources.chats.read(identity, each)
+            batches = [found.frames async for found in reader if isinstance(found, Batch)]
+            texts.append(b"".join(frame for frames in batches for frame in frames))
+            if each is started:
+                from_memory = reader._log is started.log
+            reader.close()
+        return texts[0], texts[1], from_memory
+
+    memory, store, from_memory = await asyncio.to_thread(service.call, begin_and_read_late)
+    assert from_memory
+    assert memory == store
+    assert b"conversation.chat.completed" in memory
