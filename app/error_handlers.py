@@ -22,7 +22,7 @@ from app.exceptions import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from app.models import ErrorEnvelope
+from app.models.envelope import ErrorEnvelope
 from app.models.faults import in_plain_words
 from app.utils import iso
 

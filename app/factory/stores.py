@@ -11,8 +11,8 @@ from app.stores.conversations import ConversationStore
 from app.stores.failures import FailureStore
 from app.stores.files import FileStore
 from app.stores.leases import LeaseStore
-from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.owned import OwnedStore
+from app.stores.policy import LogPolicy, SessionLimits
 from app.stores.rates import RateStore
 from app.stores.replicas import ReplicaStore
 from app.stores.sessions import SessionStore

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 
 from app.error_handlers import ENVELOPE, ErrorShape
 from app.exceptions import EVERYWHERE, ServiceError
-from app.models import Chat, SuccessEnvelope
+from app.models.chats import Chat
+from app.models.envelope import SuccessEnvelope
 
 SCHEMAS: Final = "#/components/schemas/"
 EXAMPLES: Final = "#/components/examples/"

@@ -20,7 +20,8 @@ from app.exceptions import ServiceError, ShuttingDown
 from app.http.connections import BREAK_OFF, CYCLE
 from app.http.half_close import HALF_CLOSED
 from app.http.middleware import STRAIGHT_BYTES
-from app.models import Cursor, success_json, task_status_of
+from app.models import Cursor
+from app.models.envelope import success_json, task_status_of
 from app.models.records import head_of
 from app.tasks.reader import Batch, Ending, Reader
 from app.tasks.shutdown import Shutdown

@@ -16,17 +16,10 @@ from app.exceptions import (
 from app.http.dependencies import AdminContextDep
 from app.http.openapi import errors
 from app.http.raw_path import RawPathRoute
-from app.models import (
-    Chat,
-    CleanedUp,
-    Erased,
-    FailureList,
-    InspectedSession,
-    Session,
-    Stats,
-    SuccessEnvelope,
-    UsageReport,
-)
+from app.models.answers import Erased, Session, UsageReport
+from app.models.chats import Chat
+from app.models.envelope import SuccessEnvelope
+from app.models.operating import CleanedUp, FailureList, InspectedSession, Stats
 from app.routes.answers import chat_as_it_stands, success
 from app.routes.usage import GroupByQuery, SinceQuery, ToQuery
 from app.routes.users import UserIdPath

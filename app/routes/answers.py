@@ -7,7 +7,7 @@ from fastapi import Response
 
 from app.http.dependencies import RequestContext
 from app.http.sse import STREAM_HEADERS, EventStream, result_json
-from app.models import success_json, task_status_of
+from app.models.envelope import success_json, task_status_of
 from app.tasks.frames import error_of
 from app.tasks.places import Place
 from app.tasks.reader import Ending, Reader

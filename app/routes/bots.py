@@ -8,8 +8,8 @@ from app.exceptions import COZE, BotNotFound
 from app.http.dependencies import ContextDep
 from app.http.openapi import errors
 from app.http.raw_path import RawPathRoute
-from app.models import SuccessEnvelope
 from app.models.catalog import Bot, BotList
+from app.models.envelope import SuccessEnvelope
 from app.routes.answers import success
 
 router = APIRouter(prefix="/coze/bots", tags=["bots"], route_class=RawPathRoute)

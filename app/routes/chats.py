@@ -22,9 +22,10 @@ from app.exceptions import (
 from app.http.dependencies import ContextDep, CursorDep, IdempotencyKeyHeader, PatienceDep
 from app.http.openapi import AT_THE_END, JsonBody, chat_answers, chat_events, errors
 from app.http.raw_path import RawPathRoute
-from app.models import Chat, SubmitToolOutputs, SuccessEnvelope
-from app.models.bodies import GiveFeedback, Regenerate
+from app.models.bodies import GiveFeedback, Regenerate, SubmitToolOutputs
 from app.models.catalog import GivenFeedback
+from app.models.chats import Chat
+from app.models.envelope import SuccessEnvelope
 from app.routes.answers import chat_as_it_stands, stream, stream_head, success
 from app.routes.messages import begun
 

@@ -9,7 +9,9 @@ from app.http.dependencies import ContextDep
 from app.http.openapi import errors
 from app.http.raw_path import RawPathRoute
 from app.http.uploads import UPLOAD_BODY, open_upload
-from app.models import USER_ID_PATTERN, StoredFile, SuccessEnvelope
+from app.models.answers import StoredFile
+from app.models.bodies import USER_ID_PATTERN
+from app.models.envelope import SuccessEnvelope
 from app.routes.answers import success
 from app.tasks.files import file_view
 

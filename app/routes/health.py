@@ -6,7 +6,8 @@ from app import __version__
 from app.exceptions import RedisUnavailable, ShuttingDown
 from app.http.dependencies import ResourcesDep
 from app.http.openapi import only_errors
-from app.models import Health, Liveness, PlainEnvelope, Readiness, ServiceInfo, plain_json
+from app.models.answers import Health, Liveness, Readiness, ServiceInfo
+from app.models.envelope import PlainEnvelope, plain_json
 
 router = APIRouter(tags=["health"])
 

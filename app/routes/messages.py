@@ -9,7 +9,9 @@ from app.exceptions import BEGINS_ONCE, COZE, SESSION, ChatExpired, FileNotFound
 from app.http.dependencies import ContextDep, IdempotencyKeyHeader, Patience, PatienceDep, RequestContext
 from app.http.openapi import JsonBody, chat_answers, errors
 from app.http.raw_path import RawPathRoute
-from app.models import Chat, SendMessage, SuccessEnvelope
+from app.models.bodies import SendMessage
+from app.models.chats import Chat
+from app.models.envelope import SuccessEnvelope
 from app.routes.answers import chat_answer, stream
 from app.tasks.chats import Sending, Started
 

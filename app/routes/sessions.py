@@ -21,8 +21,9 @@ from app.exceptions import (
 from app.http.dependencies import ContextDep, IdempotencyKeyHeader
 from app.http.openapi import JsonBody, errors
 from app.http.raw_path import RawPathRoute
-from app.models import ChatPage, ClearedContext, CreateSession, HistoryPage, Session, SuccessEnvelope
-from app.models.bodies import UpdateSession
+from app.models.answers import ChatPage, ClearedContext, HistoryPage, Session
+from app.models.bodies import CreateSession, UpdateSession
+from app.models.envelope import SuccessEnvelope
 from app.models.faults import MESSAGE_ID_PATTERN
 from app.routes.answers import success
 

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query, Response
 from app.exceptions import RateLimited
 from app.http.dependencies import ContextDep
 from app.http.openapi import errors
-from app.models import SuccessEnvelope, UsageReport
+from app.models.answers import UsageReport
+from app.models.envelope import SuccessEnvelope
 from app.models.faults import DATE_PATTERN, GROUPS_PATTERN
 from app.routes.answers import success
 

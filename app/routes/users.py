@@ -8,9 +8,10 @@ from app.exceptions import COZE, BodyTooLarge, ConversationNotFound, RateLimited
 from app.http.dependencies import ContextDep, OpenAIContextDep
 from app.http.openapi import JsonBody, errors
 from app.http.raw_path import RawPathRoute
-from app.models import USER_ID_PATTERN, Erased, SessionList, SuccessEnvelope
-from app.models.bodies import RenameConversation
+from app.models.answers import Erased, SessionList
+from app.models.bodies import USER_ID_PATTERN, RenameConversation
 from app.models.catalog import Conversation, ConversationPage, DeletedConversation
+from app.models.envelope import SuccessEnvelope
 from app.models.faults import MESSAGE_ID_PATTERN
 from app.routes.answers import success
 

@@ -18,7 +18,7 @@ from app.models import Identity
 from app.models.records import as_it_stands, head_of, with_waits_until
 from app.redis_client import Fields, Keys, RedisGate, Text, pairs
 from app.stores.layers import PLACE_BYTES
-from app.stores.limits import LogPolicy
+from app.stores.policy import LogPolicy
 from app.stores.scripts import chat_create, chat_forget
 from app.stores.sessions import IdempotencyKey, SessionRecord, raise_unless_active
 from app.utils import is_chat_id

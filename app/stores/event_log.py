@@ -19,9 +19,9 @@ from app.exceptions import Overloaded, RedisUnavailable
 from app.models.records import with_waits_until
 from app.redis_client import Command, Keys, Number, RedisGate, Text
 from app.stores.index import whose
-from app.stores.limits import LogPolicy
 from app.stores.loops import forever
 from app.stores.open_log import ChatEnd, OpenLog
+from app.stores.policy import LogPolicy
 from app.stores.scripts import chat_end, chat_ids, log_rewrite
 from app.stores.usage import usage_row
 from app.utils import shard_of

@@ -9,7 +9,8 @@ from typing import Final
 
 import orjson
 
-from app.models import Chat, Identity
+from app.models import Identity
+from app.models.chats import Chat
 from app.redis_client import Key, Keys, Number, RedisGate, Texts
 from app.stores.index import owner_key
 from app.stores.scripts import failure_note

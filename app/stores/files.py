@@ -10,7 +10,8 @@ from typing import Final
 import orjson
 
 from app.exceptions import FileNotFound
-from app.models import FileType, Identity
+from app.models import Identity
+from app.models.bodies import FileType
 from app.redis_client import Command, Keys, Number, RedisGate, Text, Texts
 from app.stores.index import name_key, user_key
 from app.stores.scripts import file_index

@@ -12,7 +12,7 @@ from app.exceptions import SessionLimitReached
 from app.observing.metrics import Metrics
 from app.redis_client import ALL, HeldKeys, Keys, Number, RedisGate, Texts, pairs
 from app.stores.layers import LAYERS, Limits
-from app.stores.limits import SessionLimits
+from app.stores.policy import SessionLimits
 from app.stores.scripts import index_admit, index_drop, index_prune, index_single
 from app.utils import now_ms
 

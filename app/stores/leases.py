@@ -8,7 +8,7 @@ import orjson
 
 from app.exceptions import IdempotencyKeyReused
 from app.redis_client import Fields, Key, Keys, Number, RedisGate, Text, pairs
-from app.stores.limits import LogPolicy
+from app.stores.policy import LogPolicy
 from app.stores.scripts import (
     chat_cancel,
     chat_claim,

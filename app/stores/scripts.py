@@ -11,7 +11,7 @@ Idempotency-Key the fingerprint is empty, and any key of the slot stands in its 
 from typing import NamedTuple
 
 from app.redis_client import Arg, HeldKeys, Key, RateKeys, Script, SessionKeys, UsageKeys
-from app.stores.limits import LogPolicy
+from app.stores.policy import LogPolicy
 
 # -- between processes ---------------------------------------------------------------------------------
 

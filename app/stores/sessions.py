@@ -13,13 +13,14 @@ from app.exceptions import (
     SessionNotFound,
     SessionTerminated,
 )
-from app.models import Identity, SessionStatus
+from app.models import Identity
+from app.models.answers import SessionStatus
 from app.models.records import as_it_stands, with_waits_until
 from app.observing.metrics import Metrics
 from app.redis_client import Arg, Fields, Keys, Number, RedisGate, pairs
 from app.stores.eviction import Eviction
 from app.stores.index import SessionIndex, digest_of, user_key
-from app.stores.limits import SessionLimits
+from app.stores.policy import SessionLimits
 from app.stores.scripts import (
     idempotency_claim,
     session_change,

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from attrs import define, field
 
 from app.exceptions import QuotaExceeded
-from app.models import Identity, Usage
+from app.models import Identity
+from app.models.chats import Usage
 from app.observing.metrics import Metrics
 from app.redis_client import Fields, Keys, RedisGate, pairs
 from app.stores.index import owner_key, whose

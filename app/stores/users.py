@@ -6,7 +6,8 @@ from typing import Final
 
 from redis import exceptions as redis_errors
 
-from app.models import CleanedUp, Identity
+from app.models import Identity
+from app.models.operating import CleanedUp
 from app.redis_client import Key, Keys, Number, RedisGate, Texts
 from app.stores.index import SessionIndex, may_be_opening, name_key, user_key
 from app.stores.scripts import index_forget_user, session_erase

@@ -8,7 +8,8 @@ import orjson
 from attrs import define
 
 from app.exceptions import ChatState, ShuttingDown
-from app.models import SETTLED_STATUSES, Identity
+from app.models import Identity
+from app.models.chats import SETTLED_STATUSES
 from app.stores.chats import ChatStore
 from app.stores.leases import LeaseStore
 from app.tasks.frames import error_of

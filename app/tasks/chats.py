@@ -18,17 +18,9 @@ from app.exceptions import (
     ServiceError,
     wrong_field,
 )
-from app.models import (
-    SETTLED_STATUSES,
-    TERMINAL_STATUSES,
-    Chat,
-    CreateSession,
-    Cursor,
-    Identity,
-    SendMessage,
-    SubmitToolOutputs,
-)
-from app.models.bodies import Regenerate
+from app.models import Cursor, Identity
+from app.models.bodies import CreateSession, Regenerate, SendMessage, SubmitToolOutputs
+from app.models.chats import SETTLED_STATUSES, TERMINAL_STATUSES, Chat
 from app.stores.chats import ANY_CHAT, BusyPolicy, ChatStore, status_of
 from app.stores.index import user_key
 from app.stores.leases import LeaseStore, SubmittedOutputs

@@ -10,7 +10,8 @@ import orjson
 from app.coze.codes import MESSAGE_NOT_FOUND, NOT_FOUND
 from app.coze.wire import Message, MessagePage
 from app.exceptions import ConversationNotFound, SessionBusy, UpstreamError, wrong_field
-from app.models import OUR_META_KEY, Identity
+from app.models import Identity
+from app.models.chats import OUR_META_KEY
 from app.stores.sessions import SessionStore
 from app.tasks.asking import CozeForCallers
 from app.utils import iso

@@ -10,7 +10,9 @@ import orjson
 
 from app.coze.wire import EnterMessage
 from app.exceptions import FileNotFound, SessionNotFound, wrong_field
-from app.models import Attachment, Chat, Identity, SendMessage, SentAttachment, UserMessage
+from app.models import Identity
+from app.models.bodies import Attachment, SendMessage
+from app.models.chats import Chat, SentAttachment, UserMessage
 from app.stores.chats import NewChat
 from app.stores.files import FileRecord, FileStore
 from app.stores.sessions import SessionRecord, SessionStore

@@ -6,7 +6,8 @@ from attrs import define
 
 from app.coze.codes import MESSAGE_NOT_FOUND, NOT_FOUND
 from app.exceptions import ChatState, ConversationNotFound, UpstreamError
-from app.models import Chat, Identity
+from app.models import Identity
+from app.models.chats import Chat
 from app.stores.chats import ChatStore
 from app.stores.sessions import SessionStore
 from app.tasks.asking import CozeForCallers

@@ -9,7 +9,7 @@ import unicodedata
 from typing import Final, NamedTuple
 
 from app.exceptions import UnsupportedMediaType
-from app.models import FileType
+from app.models.bodies import FileType
 
 HEAD_BYTES: Final = 4096
 """How much of a file ``sniff`` wants to see."""

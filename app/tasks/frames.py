@@ -10,7 +10,7 @@ from app.coze.fold import Fold
 from app.coze.stream import SSEDecoder, frame
 from app.coze.wire import json_object
 from app.exceptions import ERROR_CLASSES, ServiceError, UpstreamError
-from app.models import AssistantMessage, Chat, ErrorInfo, Usage
+from app.models.chats import AssistantMessage, Chat, ErrorInfo, Usage
 from app.utils import iso, now_ms
 
 _END_EVENTS: Final = {

@@ -10,7 +10,7 @@ import msgspec
 from app.coze.client import CozeClient
 from app.coze.fold import Fold
 from app.exceptions import ChatState, InternalError, ServiceError, SessionExpired
-from app.models import Chat
+from app.models.chats import Chat
 from app.stores.chats import run_field
 from app.stores.leases import Claim
 from app.stores.open_log import OpenLog, Origin

@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 from app.coze.codes import TOKEN_REFUSED
 from app.coze.marks import is_hidden, is_ours, shown
 from app.coze.replies import Reply
-from app.models import OUR_META_KEY
+from app.models.chats import OUR_META_KEY
 
 __all__ = ["TOKEN_REFUSED", "Passed", "is_hidden", "is_ours", "shown"]  # the doors know Coze through us alone
 _D = TypeVar("_D")

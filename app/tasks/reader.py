@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 from attrs import define, field
 
 from app.exceptions import Overloaded, RedisUnavailable
-from app.models import SETTLED_STATUSES, Chat, Cursor
+from app.models import Cursor
+from app.models.chats import SETTLED_STATUSES, Chat
 from app.models.records import head_of
 from app.stores.log_entries import Entry
 from app.stores.log_reader import LogReader

@@ -18,7 +18,7 @@ from app.coze.fold import DELTA
 from app.coze.stream import CozeStream
 from app.coze.wire import ENDED, ChatRequest, ChatState, EnterMessage
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
-from app.models import OUR_META_KEY
+from app.models.chats import OUR_META_KEY
 from app.observing.metrics import Metrics
 from app.stores.event_log import LogWriter
 from app.stores.log_entries import pack

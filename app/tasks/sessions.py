@@ -18,8 +18,8 @@ from app.exceptions import (
     SessionExpired,
     wrong_field,
 )
-from app.models import CreateSession, Identity
-from app.models.bodies import UpdateSession
+from app.models import Identity
+from app.models.bodies import CreateSession, UpdateSession
 from app.stores.conversations import Conversation, ConversationStore
 from app.stores.index import user_key
 from app.stores.rates import RateStore

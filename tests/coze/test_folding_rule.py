@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.coze.fold import Fold
 from app.coze.stream import SSEEvent
 from app.coze.wire import ChatState, Message
-from app.models import Chat
+from app.models.chats import Chat
 from app.tasks.frames import close_chat, fold_frames, stored_frames
 from tests.support.folding import Folded, events_of, folded
 

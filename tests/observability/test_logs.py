@@ -196,7 +196,7 @@ def test_what_pydantic_refused_is_not_quoted(capsys: pytest.CaptureFixture[str])
     from loguru import logger
     from pydantic import ValidationError
 
-    from app.models import Chat
+    from app.models.chats import Chat
 
     configure_logging(level="INFO", json=True)
     record = json.dumps({"chat_id": {" ".join(("secret", "words")): 1}})

@@ -7,7 +7,7 @@ import pytest
 from app.coze.fold import Fold
 from app.coze.stream import SSEEvent
 from app.http.sse import without_separators
-from app.models import Chat, UserMessage
+from app.models.chats import Chat, UserMessage
 from app.tasks.frames import close_chat, data_of, stored_frames
 from app.utils import iso, new_chat_id, new_id
 

@@ -12,7 +12,7 @@ from app.doors.openai.bodies import ChatCompletionRequest
 from app.doors.openai.errors import OPENAI_ERRORS, openai_error
 from app.exceptions import ERROR_CLASSES
 from app.main import create_app
-from app.models import CreateSession, SendMessage
+from app.models.bodies import CreateSession, SendMessage
 
 EVERYWHERE = {
     "AUTH_MISSING",

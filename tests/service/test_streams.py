@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.models import SendMessage
+from app.models.bodies import SendMessage
 from app.tasks.chats import Sending
 from app.tasks.reader import Batch
 from tests.support import (

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from app.config import Settings
-from app.models import OUR_META_KEY
+from app.models.chats import OUR_META_KEY
 from tests.simulation.book import SETTLED, TERMINAL, Book, ChatNote, SeenChat
 from tests.simulation.coze_network import CozeNetwork
 from tests.simulation.excuses import Excuses

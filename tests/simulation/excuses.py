@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from app.config import Settings
-from app.models import OUR_META_KEY
+from app.models.chats import OUR_META_KEY
 from tests.simulation.book import Book, ChatNote, SeenChat, SessionNote
 from tests.simulation.clock import CLOCK
 from tests.simulation.coze_network import CozeNetwork

@@ -30,8 +30,8 @@ from app.stores.files import FileStore
 from app.stores.index import SessionIndex, name_key, owner_key, user_key
 from app.stores.layers import Limit, Limits
 from app.stores.leases import Claim, LeaseStore, RunState, SubmittedOutputs
-from app.stores.limits import LogPolicy, SessionLimits
 from app.stores.open_log import ChatEnd, OpenLog, Origin
+from app.stores.policy import LogPolicy, SessionLimits
 from app.stores.rates import RateStore
 from app.stores.replicas import ReplicaStore
 from app.stores.sessions import IdempotencyKey, SessionRecord, SessionStore

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import orjson
 
-from app.models import Chat, ErrorInfo, Identity, UserMessage
+from app.models import Identity
+from app.models.chats import Chat, ErrorInfo, UserMessage
 from app.stores.failures import KEPT
 from app.stores.replicas import ReplicaStore
 from app.utils import iso

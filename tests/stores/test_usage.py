@@ -7,7 +7,8 @@ from datetime import date, timedelta
 import pytest
 
 from app.exceptions import QuotaExceeded
-from app.models import Identity, Usage
+from app.models import Identity
+from app.models.chats import Usage
 from app.stores.index import owner_key, user_key
 from app.stores.scripts import usage_erase, usage_read
 from app.stores.usage import UsageStore, Used, today, usage_of_end

@@ -13,7 +13,7 @@ import redis as redis_py
 from app.exceptions import RedisUnavailable
 from app.redis_client import Command, Keys, RedisGate, open_redis
 from app.stores.leases import LeaseStore
-from app.stores.limits import LogPolicy
+from app.stores.policy import LogPolicy
 from app.tasks.lease_keeper import LeaseKeeper, scan_seconds
 from app.utils.stopping import end_tasks
 from tests.support import RedisServer, redis_server, wait_until

@@ -12,8 +12,8 @@ import pytest
 from app.redis_client import Command, Keys, RedisGate, open_redis
 from app.stores.event_log import LogWriter
 from app.stores.leases import LeaseStore
-from app.stores.limits import LogPolicy
 from app.stores.open_log import OpenLog, Origin
+from app.stores.policy import LogPolicy
 from app.stores.sessions import SessionRecord
 from app.utils import new_chat_id, new_id
 from tests.support import RedisServer, RunningApp, open_client, wait_until

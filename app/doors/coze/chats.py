@@ -34,7 +34,7 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.http.dependencies import CozeContextDep, RequestContext
-from app.models import SubmitToolOutputs
+from app.models.bodies import SubmitToolOutputs
 from app.tasks.at_coze import AtCoze
 from app.tasks.owned import Asked, Begun, Found
 from app.tasks.sessions import key_of_itself

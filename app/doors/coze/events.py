@@ -11,7 +11,8 @@ import orjson
 
 from app.doors.coze.views import Json, chat_just_begun, chat_of_record
 from app.exceptions import ServiceError
-from app.models import OUR_META_KEY, Cursor
+from app.models import Cursor
+from app.models.chats import OUR_META_KEY
 from app.tasks.frames import data_of
 from app.tasks.owned import Begun
 from app.tasks.passed import is_hidden, is_ours, shown

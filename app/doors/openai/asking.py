@@ -13,7 +13,7 @@ from app.doors.openai.dialog import Enclosed, Question, Turn, checked, invalid, 
 from app.exceptions import CozeTimeout, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
 from app.http.sse import Dialect, EventStream
-from app.models import Attachment, CreateSession, EnterMessage, FileType, SendMessage
+from app.models.bodies import Attachment, CreateSession, EnterMessage, FileType, SendMessage
 from app.tasks.chats import Started
 from app.tasks.files import FileInMemory
 from app.tasks.places import Place

@@ -39,7 +39,7 @@ from app.doors.openai.forms import Form, form_of
 from app.doors.openai.texts import notice_of
 from app.exceptions import ModelNotFound
 from app.http.dependencies import RequestContext
-from app.models import SubmitToolOutputs
+from app.models.bodies import SubmitToolOutputs
 from app.tasks.chats import Sending, Started
 from app.tasks.places import Place
 from app.tasks.sessions import idempotency_of, key_of_itself

@@ -17,7 +17,7 @@ from app.doors.openai.data_urls import clean_url, data_of_url
 from app.doors.openai.errors import TOO_LONG
 from app.doors.openai.values import clear_text
 from app.exceptions import ServiceError, UnsupportedMediaType, ValidationFailed
-from app.models import FileType, SubmitToolOutputs
+from app.models.bodies import FileType, SubmitToolOutputs
 from app.models.faults import in_plain_words
 from app.tasks.file_types import HEAD_BYTES, Kind, sniff
 from app.utils import is_chat_id

@@ -38,7 +38,8 @@ from app.exceptions import (
     ValidationFailed,
 )
 from app.http.dependencies import RequestContext
-from app.models import Chat, SendMessage, SubmitToolOutputs
+from app.models.bodies import SendMessage, SubmitToolOutputs
+from app.models.chats import Chat
 from app.tasks.chats import ANY_CHAT, Sending, Started
 from app.tasks.sessions import idempotency_of, key_of_itself
 

@@ -10,7 +10,7 @@ from app.doors.openai.data_urls import clean_url, data_of_url
 from app.doors.openai.dialog import checked, invalid
 from app.doors.openai.responses.bodies import Item
 from app.doors.openai.responses.names import Name
-from app.models import FileType
+from app.models.bodies import FileType
 
 MOST_KEPT: Final = 128 * 1024
 """Bytes of JSON of a response's input that are kept; of a longer one its newest items."""

@@ -1,4 +1,4 @@
-"""How long and how many: the numbers that sessions live by."""
+"""What the settings say to the stores: how long sessions, logs and leases live, and how much there may be."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
