@@ -346,7 +346,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             operators=services.operators(redis, accounts, started_ms, world.says_every),
             files=services.files,
             usage=UsageService(stores.usage, stores.rates),
-            conversations=ConversationService(sessions=stores.sessions, coze=services.asking),
+            conversations=ConversationService(sessions=services.sessions, coze=services.asking),
             owned=services.owned,
             past=UserConversations(stores.conversations, stores.users, services.sessions, services.asking),
             bots=BotService(coze, settings.bot_ids),

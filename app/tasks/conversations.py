@@ -12,8 +12,8 @@ from app.coze.wire import Message, MessagePage
 from app.exceptions import ConversationNotFound, SessionBusy, UpstreamError, wrong_field
 from app.models import Identity
 from app.models.chats import OUR_META_KEY
-from app.stores.sessions import SessionStore
 from app.tasks.asking import CozeForCallers
+from app.tasks.sessions import SessionService
 from app.utils import iso
 
 _SHOWN: Final = frozenset({"question", "answer", "follow_up", ""})
@@ -33,7 +33,7 @@ class History(TypedDict):
 
 
 class ConversationService:
-    def __init__(self, *, sessions: SessionStore, coze: CozeForCallers) -> None:
+    def __init__(self, *, sessions: SessionService, coze: CozeForCallers) -> None:
         self._sessions = sessions
         self._coze = coze
 
@@ -55,7 +55,7 @@ class ConversationService:
         """
         if before and after:
             raise wrong_field("before", "goes without `after`")
-        session, records, _ = await self._sessions.read(session_id, identity, history=_CHATS_KEPT)
+        session, records = await self._sessions.use(identity, session_id, _CHATS_KEPT)
         page = _EMPTY
         if session.conversation_id is not None:
             coze = await self._coze.for_session(session)
@@ -79,7 +79,7 @@ class ConversationService:
 
         Raises ``SessionBusy`` and ``RateLimited``.
         """
-        session, _, _ = await self._sessions.read(session_id, identity, history=0)
+        session, _ = await self._sessions.use(identity, session_id, 0)
         if session.running is not None:
             raise SessionBusy(details={"chat_id": session.running})
         section_id, logid = None, None

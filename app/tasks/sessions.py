@@ -135,14 +135,24 @@ class SessionService:
         self, identity: Identity, session_id: str, history: int, *, touch: bool = True
     ) -> dict[str, object]:
         """The session with its newest ``history`` chats. Reading it makes it live on where ``touch``."""
-        session, records, index_due = await self._sessions.read(
-            session_id, identity, history=history, touch=touch
-        )
+        if touch:
+            session, records = await self.use(identity, session_id, history)
+        else:
+            session, records, _ = await self._sessions.read(
+                session_id, identity, history=history, touch=False
+            )
+        return session.view(self._sessions.limits, records)
+
+    async def use(
+        self, identity: Identity, session_id: str, history: int
+    ) -> tuple[SessionRecord, list[bytes]]:
+        """The session and its newest ``history`` chats. It lives on, and so does what has to live as long:
+        its places in the indexes, and the record of its conversation."""
+        session, records, index_due = await self._sessions.read(session_id, identity, history=history)
         if index_due:
             self._running.move_in_indexes(session)
-        if touch:
-            await self._running.record_conversation(session)
-        return session.view(self._sessions.limits, records)
+        await self._running.record_conversation(session)
+        return session, records
 
     async def inspect(self, identity: Identity, session_id: str, history: int) -> dict[str, object]:
         """The same with what is kept of it and until when. It is left as it is: looking is no activity."""

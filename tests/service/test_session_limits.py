@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
+import pytest
 
 from app.utils import new_id
 from tests.support import Client, RedisServer, RunningApp, data_of, error_of, open_client, wait_until
@@ -172,3 +173,25 @@ async def test_the_place_of_what_is_over_is_taken_before_anything_idle_goes(
         [newcomer] = await create_many(clients, "u", 1, 1)
         assert await alive(clients[0], [kept, gone, newcomer]) == [kept, newcomer]
         await wait_until(lambda: sorted(indexed(redis)) == sorted([kept, newcomer]))
+
+
+@pytest.mark.parametrize("how", ["get", "history", "clear", "rename"])
+async def test_a_session_that_is_only_used_in_one_way_stays_in_the_indexes_as_long_as_it_lives(
+    how: str, redis: RedisServer, start_app: StartApp
+) -> None:
+    """An index that forgets it would not count it, and an erasure would not find it."""
+    async with replicas(start_app, redis) as clients:
+        [session_id] = await create_many(clients, "u", 1, 1)
+        use = {
+            "get": lambda: clients[1].get(f"/coze/sessions/{session_id}"),
+            "history": lambda: clients[1].get(f"/coze/sessions/{session_id}/history"),
+            "clear": lambda: clients[1].post(f"/coze/sessions/{session_id}/clear"),
+            "rename": lambda: clients[1].http.patch(f"/coze/sessions/{session_id}", json={"title": "t"}),
+        }[how]
+        with redis.client() as store:
+            hashes = (key for key in store.scan_iter("coze:*") if store.type(key) == b"hash")
+            [key] = [key for key in hashes if store.hexists(key, "indexed")]
+            store.hset(key, "indexed", 0)
+            store.zadd("coze:{index}:sessions", {session_id: 1})
+            assert (await use()).status_code == 200
+            await wait_until(lambda: store.zscore("coze:{index}:sessions", session_id) > 1)
