@@ -1,291 +1,232 @@
-"""Random faults under load, for as long as one likes: ``python -m tests.faults.chaos --minutes 10 --seed N``.
+"""One run: clients through all doors, troubles beside them, and in the end nothing lost and nothing left.
 
-Two replicas, a Redis with AOF and a Coze of its own, all on 127.0.0.1. Clients send messages, hang up now
-and then, and come back with their last id to whichever replica; meanwhile replicas are killed, stopped and
-sent off, Redis falls silent or restarts, and Coze has hiccups. In the end no answer may be lost, doubled or
-mixed up with another, Coze must have been asked once for each chat, and nothing may be left over.
+Three replicas, a Redis with AOF, a Coze and an auth service of their own, all on 127.0.0.1. Clients of
+several roots come by our own API, OpenAI's and Coze's; meanwhile replicas are killed, stopped and sent off,
+Redis falls silent, loses its connections or restarts, and Coze has hiccups. In the end no answer may be lost,
+doubled or mixed up with another, Coze must have been asked once for each chat, nothing may be left over, and
+what the first replica and Redis hold must not have grown.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+import json
+import math
 import random
 import re
-import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
-from tests.support import Client, wait_until
+from coze_simulator.auth_server import RunningAuth, running_auth
+from tests.faults.support import Stored, cluster
+from tests.support import wait_until
 
-from .support import AWAY, COME_BACK, Clients, Cluster, Reader, Stored, begun, cluster, nonce, open_session
+from . import coze_door, openai_doors, own
+from .dashboard import NO_PROMETHEUS, Prometheus, alerts, ask_all, prometheus, summary
+from .troubles import TROUBLES, Stand
+from .visits import ANSWER_SECONDS, Caller, HonestFailure, Kind, Ledger, Report, Visit, World
+from .watch import TASKS_FILE, Watch
 
-_WORD = re.compile(r"n[0-9a-f]{12}")
-ANSWER_SECONDS = 60.0
-"""Within this every chat has to be over, whatever happens."""
+KINDS: tuple[Kind, ...] = (*own.KINDS, *openai_doors.KINDS, *coze_door.KINDS)
+TELL_SECONDS = 300.0
+MOST_WRONG = 20
+"""With more than this a run ends early."""
+_EVERY_DOOR = frozenset({"own", "openai", "coze"})
+_KEYS = {"app": "sk-app-0123456789abcdefgh", "other": "sk-other-0123456789abcdef"}
+_OPENAI_KEY = "sk-webui-0123456789abcdef"
+VALUES = {
+    "LEASE_SECONDS": "2",
+    "COZE_IDLE_TIMEOUT": "3",
+    "DRAIN_SECONDS": "0.5",
+    "ENABLE_AUTH": "true",
+    "AUTH_TIMEOUT": "2",
+    "AUTH_CACHE_TTL": "5",
+    "COZE_API_KEYS": ",".join(f"{name}:{key}" for name, key in _KEYS.items()),
+    "COZE_OPENAI_API_KEYS": f"webui:{_OPENAI_KEY}",
+    "COZE_MAX_SESSIONS_PER_USER": str(own.SESSIONS_PER_USER),
+    "RATE_LIMIT_SESSIONS_PER_MINUTE": str(own.SESSIONS_PER_USER + 2),
+    "RATE_LIMIT_TOTAL_SESSIONS_PER_MINUTE": "100000",
+    # Short, so that what is kept comes and goes at the same pace after some minutes; longer than any visit.
+    "COZE_SESSION_EXPIRE": "150",
+    "COZE_RESULT_EXPIRE": "60",
+    "COZE_USER_INACTIVE_TIMEOUT": "150",
+    "COZE_FILE_DAYS": "0.002",
+    "COUNTED_TASKS": TASKS_FILE,
+}
 
-SHAPES = (
-    "deltas=20;gap=0.05;reasoning=0",
-    "deltas=8;gap=0.02;followups=2",
-    "deltas=40;gap=0.05;reasoning=0;followups=0",
-    "deltas=5;reasoning=0;first_byte=1",
-    "deltas=5;reasoning=0;delay=1.5",
-    "deltas=20;gap=0.03;reasoning=0;cut={cut}",
-    "multi=2;deltas=10;gap=0.02;reasoning=0",
-    "deltas=400;gap=0.002;reasoning=0",
-    "deltas=10;gap=0.02;reasoning=0;no_terminal=1",
-    "deltas=10;gap=0.02;reasoning=0;status_lag=1;cut={cut}",
-)
-HICCUPS: tuple[dict[str, Any], ...] = (
-    {"path": "/v3/chat/retrieve", "http": 502, "times": 8},
-    {"path": "/v3/chat/message/list", "fail": 720700801, "times": 4},
-    {"path": "/v1/conversation/message/list", "http": 503, "times": 4},
-    {"path": "/v3/chat", "http": 503, "times": 2},
-    {"path": "/v3/chat", "fail": 4013, "times": 2},
-    {"path": "/v3/chat", "first_byte": 1.0, "times": 3},
-    {"path": "/v3/chat/*", "drop": True, "times": 5},
-)
 
+def callers_of(auth: RunningAuth) -> list[Caller]:
+    """Persons of two roots, an admin, two servers, and an app that only knows OpenAI's API."""
 
-@dataclass
-class Report:
-    """What happened. ``wrong`` must be empty."""
+    def person(hty_id: str, host: str, *roles: str) -> Caller:
+        headers = {"HtySudoerToken": auth.app.issue(hty_id, roles or None), "HtyHost": host}
+        return Caller(f"{hty_id}@{host}", headers, _EVERY_DOOR)
 
-    counts: Counter[str] = field(default_factory=Counter)
-    faults: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    slowest: float = 0.0
-
-    def text(self) -> str:
-        lines = [
-            "chats: " + ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items())),
-            "faults: " + ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items())),
-            f"slowest answer: {self.slowest:.1f} s",
-            f"wrong: {len(self.wrong)}",
-        ]
-        return "\n".join([*lines, *self.wrong[:20], *self.notes])
+    return [
+        person("ada", "app.moicen.com"),
+        person("bob", "app.moicen.com"),
+        person("eve", "app.huiwings.cn"),
+        person("root", "app.huiwings.cn", "ADMIN"),
+        *(Caller(name, {"Authorization": f"Bearer {key}"}, _EVERY_DOOR) for name, key in _KEYS.items()),
+        Caller("webui", {"Authorization": f"Bearer {_OPENAI_KEY}"}, frozenset({"openai"})),
+    ]
 
 
 class Chaos:
-    """One run. ``workers`` clients at once bound the load."""
+    """One run. ``rate``: visits that begin each second."""
 
-    def __init__(self, pair: Cluster, clients: list[Client], *, seed: int, workers: int) -> None:
-        self._pair = pair
-        self._clients = clients
-        self._dice = random.Random(seed)
-        self._workers = workers
-        self._over = asyncio.Event()
-        self._stored = Stored(pair.simulator)
-        self.report = Report()
+    def __init__(self, world: World, stand: Stand, callers: list[Caller], *, seed: int, rate: float) -> None:
+        self._world = world
+        self._stand = stand
+        self._callers = callers
+        self._seed = seed
+        self._rate = rate
+        self._most = max(8, math.ceil(rate * 12))
+        self.report = world.report
 
-    async def run(self, seconds: float) -> Report:
-        async with self._stored, asyncio.TaskGroup() as group:
-            workers = [
-                group.create_task(self._work(number, random.Random(self._dice.random())))
-                for number in range(self._workers)
-            ]
+    async def run(self, seconds: float) -> None:
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            clients = group.create_task(self._clients(over))
+            telling = group.create_task(self._tell())
             await self._make_trouble(time.monotonic() + seconds)
-            self._over.set()
-            await asyncio.wait(workers)
-            await self._check_nothing_left()
-        return self.report
+            over.set()
+            await clients
+            telling.cancel()
+        await self._check_nothing_left()
+
+    async def _tell(self) -> None:
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(TELL_SECONDS)
+            report, minutes = self.report, (time.monotonic() - began) / 60
+            report.say(
+                f"{minutes:.0f} min: {report.visits.total()} visits, {report.counts['completed']} answers, "
+                f"{report.faults.total()} faults, {len(report.wrong)} wrong"
+            )
 
     # -- clients ---------------------------------------------------------------------------------------
 
-    async def _work(self, number: int, dice: random.Random) -> None:
-        session_id, messages = "", 0
-        while not self._over.is_set():
-            if not messages:
-                session_id, messages = await self._open(), dice.randint(1, 6)
-            messages -= 1
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS + 30):
-                    await self._one(session_id, dice)
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding
-                self.report.wrong.append(f"client {number}: {type(error).__name__}: {error}"[:600])
-                messages = 0
+    async def _clients(self, over: asyncio.Event) -> None:
+        """Comes and goes. Where visits take long no more than a bound of them are under way."""
+        room = asyncio.Semaphore(self._most)
+        async with asyncio.TaskGroup() as group:
+            number = 0
+            while not over.is_set():
+                dice = random.Random(f"{self._seed}/{number}")
+                await asyncio.sleep(dice.expovariate(self._rate))
+                await room.acquire()
+                group.create_task(self._visit(dice)).add_done_callback(lambda _: room.release())
+                number += 1
+                if number % 100 == 0:
+                    self._world.ledger.put_away()
 
-    async def _open(self) -> str:
-        while True:
-            for client in self._clients:
-                try:
-                    return await open_session(client)
-                except (*AWAY, AssertionError):
-                    await asyncio.sleep(0.1)
-
-    async def _one(self, session_id: str, dice: random.Random) -> None:
-        word, key = nonce(), nonce()
-        shape = dice.choice(SHAPES).format(cut=dice.randint(0, 6000))
-        reader = HangingUp(self._clients, first=dice.randrange(len(self._clients)), dice=dice)
+    async def _visit(self, dice: random.Random) -> None:
+        [kind] = dice.choices(KINDS, [kind.weight for kind in KINDS])
+        caller = dice.choice([caller for caller in self._callers if kind.door in caller.doors])
+        visit, report = Visit(self._world, caller, dice), self.report
+        report.visits[kind.name] += 1
         began = time.monotonic()
-        await self._send(reader, session_id, f"{word} [[sim:{shape}]]", key)
-        chat = await reader.follow(ANSWER_SECONDS)
-        self.report.slowest = max(self.report.slowest, time.monotonic() - began)
-        self.report.counts["asked"] += 1
-        self.report.counts["connections"] += reader.connections
-        self.report.counts["recovered"] += chat["recovered"]
-        await self._check(chat, reader, word)
+        try:
+            async with asyncio.timeout(4 * ANSWER_SECONDS):
+                await kind.does(visit)
+        except HonestFailure:
+            report.failed[kind.name] += 1
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is a finding
+            report.blame(
+                f"{kind.name} of {caller.name} after {time.monotonic() - began:.1f} s: "
+                f"{type(error).__name__}: {error}"[:900]
+            )
+        report.slowest = max(report.slowest, time.monotonic() - began)
 
-    async def _send(self, reader: Reader, session_id: str, message: str, key: str) -> None:
-        """Until the chat has an id. With the key a repetition is the same chat."""
-        while reader.chat_id is None:
-            client = self._clients[reader.place]
-            headers = {"Idempotency-Key": key}
-            body = {"message": message, "stream": True, "on_busy": "enqueue"}
-            path = f"/coze/sessions/{session_id}/messages"
-            try:
-                async with client.http.stream("POST", path, json=body, headers=headers) as response:
-                    if response.status_code == 200:
-                        reader.chat_id = response.headers["x-coze-chat-id"]
-                    else:
-                        text = (await response.aread()).decode()
-                        assert response.status_code in COME_BACK - {404}, text
-            except AWAY:
-                pass
-            if reader.chat_id is None:
-                reader.place = 1 - reader.place
-                await asyncio.sleep(0.2)
-
-    async def _check(self, chat: dict[str, Any], reader: Reader, word: str) -> None:
-        wrong = self.report.wrong
-        asked = begun(self._pair.simulator, word)
-        self.report.counts[chat["status"]] += 1
-        self.report.counts["POSTs"] += len(asked)
-        if len(asked) > 1:
-            wrong.append(f"{chat['chat_id']}: {len(asked)} POSTs")
-        if chat["status"] == "completed":
-            answer = await self._ask(lambda: self._stored.answer(chat))
-            if chat["content"] != answer:
-                wrong.append(f"{chat['chat_id']}: not Coze's answer")
-            if set(_WORD.findall(chat["content"])) != {word}:
-                wrong.append(f"{chat['chat_id']}: mixed with another")
-        elif chat["status"] != "failed" or not chat["error"]["retryable"]:
-            wrong.append(f"{chat['chat_id']}: {chat['status']} {chat['error']}")
-        elif asked and await self._ask(lambda: self._stored.status({"metadata": asked[0]})) != "canceled":
-            # An honest "not begun" is no loss: either Coze never heard of it, or it was cancelled there.
-            wrong.append(f"{chat['chat_id']}: lost, {chat['error']['message']}")
-        else:
-            self.report.counts["failed before Coze began"] += 1
-
-    async def _ask(self, question: Any) -> str:
-        """Coze's own word; its hiccups are for the service, not for the checks."""
-        while True:
-            try:
-                answer: str = await question()
-            except (*AWAY, AssertionError, KeyError, ValueError):
-                await asyncio.sleep(0.2)
-            else:
-                return answer
-
-    # -- faults ----------------------------------------------------------------------------------------
+    # -- troubles --------------------------------------------------------------------------------------
 
     async def _make_trouble(self, until: float) -> None:
-        troubles = [self._kill, self._kill, self._stop, self._send_off, self._silence, self._restart_redis]
-        troubles += [self._hiccup, self._hiccup]
-        while (left := until - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, self._dice.uniform(0.3, 2.0)))
-            trouble = self._dice.choice(troubles)
-            self.report.faults[trouble.__name__.strip("_")] += 1
-            await trouble()
-            if len(self.report.wrong) > 20:
-                break
-        self._pair.simulator.clear_knobs()
-
-    async def _kill(self) -> None:
-        victim = self._dice.choice(self._pair.replicas)
-        victim.kill()
-        await asyncio.sleep(self._dice.uniform(0, 1.5))
-        await asyncio.to_thread(victim.start)
-
-    async def _stop(self) -> None:
-        victim = self._dice.choice(self._pair.replicas)
-        victim.pause()
-        await asyncio.sleep(self._dice.uniform(0.2, 4))
-        victim.resume()
-
-    async def _send_off(self) -> None:
-        victim = self._dice.choice(self._pair.replicas)
-        await asyncio.to_thread(victim.stop, 20)
-        await asyncio.to_thread(victim.start)
-
-    async def _silence(self) -> None:
-        self._pair.redis.pause()
-        await asyncio.sleep(self._dice.uniform(0.2, 3))
-        self._pair.redis.resume()
-
-    async def _restart_redis(self) -> None:
-        await asyncio.to_thread(self._pair.redis.kill)
-        await asyncio.sleep(self._dice.uniform(0, 1))
-        await asyncio.to_thread(self._pair.redis.start)
-
-    async def _hiccup(self) -> None:
-        self._pair.simulator.knob(**self._dice.choice(HICCUPS))
-        await asyncio.sleep(self._dice.uniform(0.2, 1.5))
-        self._pair.simulator.clear_knobs()
+        dice = self._stand.dice
+        while (left := until - time.monotonic()) > 0 and len(self.report.wrong) <= MOST_WRONG:
+            await asyncio.sleep(min(left, dice.uniform(0.3, 2.0)))
+            [(_, trouble)] = dice.choices(TROUBLES, [weight for weight, _ in TROUBLES])
+            self.report.faults[trouble.__name__] += 1
+            await trouble(self._stand)
+        self._stand.pair.simulator.clear_knobs()
 
     # -- afterwards ------------------------------------------------------------------------------------
 
     async def _check_nothing_left(self) -> None:
-        pair, wrong = self._pair, self.report.wrong
+        pair, report = self._world.pair, self.report
         try:
-            await pair.settle(30)
+            await pair.settle(90)
             await wait_until(lambda: pair.simulator.state()["running"] == 0, 30)
         except AssertionError as error:
-            wrong.append(f"not at rest: {error}")
+            report.blame(f"not at rest: {error}")
         if left := pair.leftovers():
-            wrong.append(f"left over: {left[:5]}")
-        if forever := pair.redis.keys_without_ttl():
-            wrong.append(f"without a time to live: {forever[:5]}")
+            report.blame(f"left over: {left[:5]}")
+        if twice := self._world.ledger.asked_twice():
+            report.blame(f"asked for twice: {twice[:5]}")
         log = pair.log_text()
-        errors = [line for line in log.splitlines() if re.search(r'"level": ?"ERROR"', line)]
-        self.report.counts["errors logged"] = len(errors)
-        self.report.notes += errors[:5]
-        if "Traceback" in log:
-            wrong.append("traceback in a log: " + log[log.index("Traceback") - 300 :][:1500])
-        for client in self._clients:
-            health = (await client.get("/coze/health")).json()
-            if health["data"]["running_chats"]:
-                wrong.append("a task is left")
+        errors = [line for line in log.split("\n") if re.search(r'"level": ?"ERROR"', line)]
+        report.counts["errors logged"] = len(errors)
+        report.notes += errors[:5]
+        for line in [line for line in log.split("\n") if "Traceback" in line][:5]:
+            report.blame(f"traceback in a log: {line[:200]} ... {line[-1500:]}")
 
 
-class HangingUp(Reader):
-    """A client in a tunnel: many of its connections end after a few frames."""
+async def chaos(
+    seconds: float,
+    seed: int,
+    *,
+    rate: float = 3.0,
+    record: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Runs it on a cluster of its own. ``rate``: visits each second. ``record``: where the samples and the
+    answers to the dashboard's queries are written; beside it are the logs, if anything was wrong.
+    ``say`` is told how it goes on."""
+    scrape = 15 if seconds >= 600 else 3
+    report = Report(say)
+    with (
+        running_auth() as auth,
+        cluster(
+            count=3, module="tests.faults.chaos.counted", **VALUES, HTY_VERIFY_URL=auth.verify_url
+        ) as pair,
+        prometheus(pair, scrape) as source,
+    ):
+        watch = Watch(pair, scrape)
+        async with AsyncExitStack() as stack:
+            stored = await stack.enter_async_context(Stored(pair.simulator))
+            callers = [await caller.enter(stack, pair.urls) for caller in callers_of(auth)]
+            world = World(pair, Ledger(pair), stored, report)
+            stand = Stand(pair, auth, random.Random(seed))
+            watching = asyncio.create_task(watch.watch())
+            try:
+                await Chaos(world, stand, callers, seed=seed, rate=rate).run(seconds)
+            finally:
+                watching.cancel()
+        lines, grown = watch.table(seconds)
+        report.notes += lines
+        for each in grown:
+            report.blame(each)
+        answers = await _ask_dashboard(source, report)
+        logs = pair.log_text()
+    if record is not None:
+        told: dict[str, Any] = {"seed": seed, "seconds": seconds, "report": report.text()}
+        told |= {"samples": watch.samples, "dashboard": answers}
+        record.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+        if report.wrong:
+            record.with_suffix(".log").write_text(logs, encoding="utf-8")
+    return report
 
-    def __init__(self, clients: Sequence[Client], *, first: int, dice: random.Random) -> None:
-        super().__init__(clients, first=first)
-        self._dice = dice
 
-    async def _read(self, reader: Any, frames: int | None) -> bool:
-        if frames is None and self._dice.random() < 0.4:
-            frames = self._dice.randint(1, 30)
-        return await super()._read(reader, frames)
-
-
-async def chaos(seconds: float, seed: int, *, workers: int = 16) -> Report:
-    """Runs it on a cluster of its own."""
-    values = {"COZE_IDLE_TIMEOUT": "3", "DRAIN_SECONDS": "0.5"}
-    with cluster(**values) as pair:
-        async with Clients(pair.urls) as clients:
-            return await Chaos(pair, clients, seed=seed, workers=workers).run(seconds)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="tests.faults.chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--seed", type=int, default=None, help="the same seed makes the same choices")
-    parser.add_argument("--workers", type=int, default=16, help="clients at once (default: %(default)s)")
-    chosen = parser.parse_args(arguments)
-    seed = random.SystemRandom().randrange(1 << 32) if chosen.seed is None else chosen.seed
-    print(f"chaos for {chosen.minutes:g} minutes with seed {seed}", flush=True)
-    report = asyncio.run(chaos(chosen.minutes * 60, seed, workers=chosen.workers))
-    print(report.text())
-    print(f"seed {seed}: " + ("WRONG" if report.wrong else "nothing lost, doubled or mixed"))
-    return 1 if report.wrong or not report.counts["completed"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+async def _ask_dashboard(source: Prometheus | None, report: Report) -> list[dict[str, Any]]:
+    if source is None:
+        report.notes.append(NO_PROMETHEUS)
+        return []
+    answers, wrong = await ask_all(source)
+    for each in wrong:
+        report.blame(each)
+    report.notes.append(summary(answers))
+    report.notes.append("alerts that fired: " + (", ".join(await alerts(source)) or "none"))
+    return answers
