@@ -17,6 +17,7 @@ from .visits import Kind, Visit
 BASE = "/coze/api"
 _BUSY = 4016
 _CANNOT_SERVE = 503
+_LATER = 429
 _OVER = ("completed", "failed", "canceled", "requires_action")
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 64
 
@@ -87,7 +88,8 @@ async def _judge(visit: Visit, ids: dict[str, str], word: str) -> None:
     """The chat when it is over, and its messages."""
     chat = await _over(visit, ids)
     if chat["status"] != "completed":
-        await visit.check_failure(word, f"{chat['status']} {chat.get('last_error')}")
+        told = f"{chat['status']} {chat.get('last_error')}"
+        await visit.check_failure(word, told, final=True)
     listed = await _data(visit, "GET", "/v3/chat/message/list", params=ids)
     answers = [each["content"] for each in listed if each["type"] == "answer"]
     await visit.check_text(word, "\n".join(answers))
@@ -102,7 +104,7 @@ async def _chat_streamed(visit: Visit, word: str, text: str, conversation_id: st
         except NotBegun as refusal:
             code, status = refusal.args
             if status != _CANNOT_SERVE and code != _BUSY:
-                await visit.check_failure(word, refusal)
+                await visit.check_failure(word, refusal, final=status != _LATER)
         except AWAY:
             # Coze's API has no key to come back with: it may have begun, and is not asked a second time.
             assert len(visit.world.ledger.asked(word)) <= 1
@@ -115,7 +117,7 @@ async def _chat_streamed(visit: Visit, word: str, text: str, conversation_id: st
         return
     first = next((data for name, data in events_of(stream) if name == "conversation.chat.created"), None)
     if first is None:
-        await visit.check_failure(word, names)
+        await visit.check_failure(word, names, final=True)
         return
     await _judge(visit, {"conversation_id": first["conversation_id"], "chat_id": first["id"]}, word)
 
@@ -143,7 +145,7 @@ async def polled(visit: Visit) -> None:
         if envelope["code"] == 0:
             break
         if response.status_code != _CANNOT_SERVE:
-            await visit.check_failure(word, envelope)
+            await visit.check_failure(word, envelope, final=response.status_code != _LATER)
         await visit.elsewhere()
     chat = envelope["data"]
     await _judge(visit, {"conversation_id": chat["conversation_id"], "chat_id": chat["id"]}, word)

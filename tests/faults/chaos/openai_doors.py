@@ -29,6 +29,11 @@ def _again(error: Exception) -> bool:
     return isinstance(error, openai.APIError) and error.code in _COMES_BACK
 
 
+def _is_final(error: openai.APIError) -> bool:
+    """Whether the client is told that a repetition does not help, or would be paid for again."""
+    return isinstance(error, openai.BadRequestError)
+
+
 async def completed(visit: Visit) -> None:
     """A whole completion. With the key the same call, on any replica, is the same one."""
     word, text = visit.message()
@@ -43,7 +48,7 @@ async def completed(visit: Visit) -> None:
     try:
         completion = await visit.repeat(ask, _again)
     except openai.APIError as error:
-        await visit.check_failure(word, error)
+        await visit.check_failure(word, error, final=_is_final(error))
     await visit.check_text(word, completion.choices[0].message.content)
 
 
@@ -65,7 +70,7 @@ async def streamed(visit: Visit) -> None:
     try:
         told: Told = await visit.repeat(read, _again)
     except openai.APIError as error:
-        await visit.check_failure(word, error)
+        await visit.check_failure(word, error, final=_is_final(error))
     await visit.check_text(word, told.content)
 
 
@@ -101,7 +106,7 @@ async def responded(visit: Visit) -> None:
     if last == "response.completed":
         await visit.check_text(word, "".join(pieces))
     elif last == "response.failed":
-        await visit.check_failure(word, event.response.error)
+        await visit.check_failure(word, event.response.error, final=True)
     else:
         visit.world.report.counts["broken off"] += 1
 
@@ -129,7 +134,7 @@ async def _created(visit: Visit, word: str, text: str) -> Any:
     try:
         return await visit.repeat(create, _again)
     except openai.APIError as error:
-        await visit.check_failure(word, error)
+        await visit.check_failure(word, error, final=_is_final(error))
 
 
 async def _read_on(visit: Visit, word: str, text: str, more: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +162,7 @@ async def _read_on(visit: Visit, word: str, text: str, more: dict[str, Any]) -> 
     try:
         await visit.repeat(read, lambda error: _again(error) or (bool(events) and _is_gone_for_now(error)))
     except openai.APIError as error:
-        await visit.check_failure(word, error)
+        await visit.check_failure(word, error, final=_is_final(error))
     numbers = [event["sequence_number"] for event in events]
     assert numbers == list(range(len(numbers))), f"{word}: events are missing or doubled: {numbers}"
     response: dict[str, Any] = events[-1]["response"]
@@ -179,7 +184,7 @@ def _text(response: dict[str, Any]) -> str:
 
 async def _judge(visit: Visit, response: dict[str, Any], word: str) -> None:
     if response["status"] != "completed":
-        await visit.check_failure(word, response["error"])
+        await visit.check_failure(word, response["error"], final=True)
     await visit.check_text(word, _text(response))
 
 
@@ -219,7 +224,7 @@ async def called(visit: Visit) -> None:
     try:
         completion = await visit.repeat(ask, _again)
     except openai.APIError as error:
-        await visit.check_failure(word, error)
+        await visit.check_failure(word, error, final=_is_final(error))
     call = completion.choices[0].message
     assert completion.choices[0].finish_reason == "tool_calls", completion
     outputs = [{"role": "tool", "tool_call_id": each.id, "content": nonce()} for each in call.tool_calls]
@@ -231,7 +236,7 @@ async def called(visit: Visit) -> None:
     try:
         completion = await visit.repeat(answer, _again)
     except openai.APIError as error:
-        await visit.check_failure(word, error)
+        await visit.check_failure(word, error, final=_is_final(error))
     assert outputs[0]["content"] in completion.choices[0].message.content
 
 

@@ -27,13 +27,17 @@ from tests.support import wait_until
 from . import coze_door, openai_doors, own
 from .dashboard import NO_PROMETHEUS, Prometheus, alerts, ask_all, prometheus, summary
 from .troubles import TROUBLES, Stand
-from .visits import ANSWER_SECONDS, Caller, HonestFailure, Kind, Ledger, Report, Visit, World
+from .visits import ANSWER_SECONDS, UNFINDABLE, Caller, HonestFailure, Kind, Ledger, Report, Visit, World
 from .watch import TASKS_FILE, Watch
 
 KINDS: tuple[Kind, ...] = (*own.KINDS, *openai_doors.KINDS, *coze_door.KINDS)
 TELL_SECONDS = 300.0
 MOST_WRONG = 20
 """With more than this a run ends early."""
+MOST_UNFINDABLE = 0.002
+"""Of all answers: see ``Visit.check_failure``."""
+_OF_AIOHTTP = "coro=<ClientRequest.write_bytes()"
+"""Its task that writes a body finds the connection closed, and nobody asks that task."""
 _EVERY_DOOR = frozenset({"own", "openai", "coze"})
 _KEYS = {"app": "sk-app-0123456789abcdefgh", "other": "sk-other-0123456789abcdef"}
 _OPENAI_KEY = "sk-webui-0123456789abcdef"
@@ -162,6 +166,9 @@ class Chaos:
             await wait_until(lambda: pair.simulator.state()["running"] == 0, 30)
         except AssertionError as error:
             report.blame(f"not at rest: {error}")
+        counts = report.counts
+        if counts[UNFINDABLE] > 1 + counts["completed"] * MOST_UNFINDABLE:
+            report.blame(f"{UNFINDABLE}: {counts[UNFINDABLE]} chats")
         if left := pair.leftovers():
             report.blame(f"left over: {left[:5]}")
         if twice := self._world.ledger.asked_twice():
@@ -170,7 +177,9 @@ class Chaos:
         errors = [line for line in log.split("\n") if re.search(r'"level": ?"ERROR"', line)]
         report.counts["errors logged"] = len(errors)
         report.notes += errors[:5]
-        for line in [line for line in log.split("\n") if "Traceback" in line][:5]:
+        traces = [line for line in log.split("\n") if "Traceback" in line]
+        counts["aiohttp's own tracebacks"] = sum(_OF_AIOHTTP in line for line in traces)
+        for line in [line for line in traces if _OF_AIOHTTP not in line][:5]:
             report.blame(f"traceback in a log: {line[:200]} ... {line[-1500:]}")
 
 

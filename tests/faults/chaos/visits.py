@@ -22,6 +22,7 @@ ANSWER_SECONDS = 60.0
 """Within this every chat has to be over, whatever happens."""
 USERS = 40
 """Of each caller: users come back, as they do."""
+UNFINDABLE = "begun, and cannot be looked for"
 _IN_TROUBLE = frozenset({500, 502, 503, 504})
 _WORD = re.compile(r"n[0-9a-f]{12}")
 
@@ -214,12 +215,20 @@ class Visit:
         assert set(_WORD.findall(text)) <= {word}, f"{word}: mixed with another"
         self.world.report.counts["completed"] += 1
 
-    async def check_failure(self, word: str, told: object) -> None:
-        """A chat that has failed was not begun by Coze, or was cancelled there. Raises HonestFailure."""
+    async def check_failure(self, word: str, told: object, *, final: bool = False) -> None:
+        """A chat that has failed was not begun by Coze, or was cancelled there. Raises HonestFailure.
+
+        ``final``: the client was told not to ask again. That is how a chat ends that nobody can look for:
+        Coze made no conversation for it, and its stream was cut before its first event. Such are counted, and
+        a run may have few.
+        """
+        name = "failed before Coze began"
         for ids in self._asked_once(word):
             status = await of_coze(lambda ids=ids: self.world.stored.status({"metadata": ids}))  # type: ignore[misc]
-            assert status == "canceled", f"{word}: lost ({status} at Coze): {told}"
-        self.world.report.counts["failed before Coze began"] += 1
+            if status != "canceled":
+                assert final, f"{word}: lost ({status} at Coze), and to be asked again: {told}"
+                name = UNFINDABLE
+        self.world.report.counts[name] += 1
         raise HonestFailure(str(told))
 
     async def check_chat(self, chat: dict[str, Any], word: str) -> None:
@@ -228,9 +237,8 @@ class Visit:
         if chat["status"] == "completed":
             await self.check_text(word, chat["content"])
             return
-        failed = chat["status"] == "failed" and chat["error"]["retryable"]
-        assert failed, f"{chat['chat_id']}: {chat['status']} {chat['error']}"
-        await self.check_failure(word, chat["error"])
+        assert chat["status"] == "failed", f"{chat['chat_id']}: {chat['status']} {chat['error']}"
+        await self.check_failure(word, chat["error"], final=not chat["error"]["retryable"])
 
     def _asked_once(self, word: str) -> list[dict[str, str]]:
         asked = self.world.ledger.asked(word)
