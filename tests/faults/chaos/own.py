@@ -43,10 +43,18 @@ async def _session(visit: Visit, **body: Any) -> str:
 
 
 async def _ask(visit: Visit, session_id: str, text: str, *, prefer: str = "", **body: Any) -> str:
-    """Sends a message that is not streamed; its chat's id. With the key a repetition is the same chat."""
+    """Sends a message that is not streamed; its chat's id. With the key a repetition is the same chat.
+
+    The session may be busy for a moment with what is over: while Redis is away an end is told before it is
+    written.
+    """
     headers = {"Idempotency-Key": nonce()} | ({"Prefer": prefer} if prefer else {})
     path = f"/coze/sessions/{session_id}/messages"
-    response = await visit.call("POST", path, json={"message": text, **body}, headers=headers)
+    while True:
+        response = await visit.call("POST", path, json={"message": text, **body}, headers=headers)
+        if response.status_code != 409:
+            break
+        await visit.elsewhere()
     found = response.json()
     if response.status_code in (200, 202):
         chat_id: str = found["data"]["task_id"]

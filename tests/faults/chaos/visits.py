@@ -209,7 +209,9 @@ class Visit:
 
     async def check_text(self, word: str, text: str) -> None:
         """The answer is what Coze has stored, nobody else's, and was asked for once."""
-        [ids] = self._asked_once(word)
+        asked = self._asked_once(word)
+        assert asked, f"{word}: an answer, and Coze was not asked: {text[:200]!r}"
+        ids = asked[0]
         stored = await of_coze(lambda: self.world.stored.answer({"metadata": ids}))
         assert text == stored, f"{word}: not Coze's answer but {text[:200]!r}, of {stored[:200]!r}"
         assert set(_WORD.findall(text)) <= {word}, f"{word}: mixed with another"
