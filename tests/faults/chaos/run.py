@@ -22,7 +22,7 @@ from typing import Any
 
 from coze_simulator.auth_server import RunningAuth, running_auth
 from tests.faults.support import Stored, cluster
-from tests.support import wait_until
+from tests.support import redis_server, wait_until
 
 from . import coze_door, openai_doors, own
 from .dashboard import NO_PROMETHEUS, Prometheus, alerts, ask_all, prometheus, summary
@@ -198,8 +198,14 @@ async def chaos(
     report = Report(say)
     with (
         running_auth() as auth,
+        # Its file is written anew before it gets long: after an hour a restart would take half a minute.
+        redis_server(aof=True, options=("--auto-aof-rewrite-min-size", "8mb")) as redis,
         cluster(
-            count=3, module="tests.faults.chaos.counted", **VALUES, HTY_VERIFY_URL=auth.verify_url
+            count=3,
+            redis=redis,
+            module="tests.faults.chaos.counted",
+            **VALUES,
+            HTY_VERIFY_URL=auth.verify_url,
         ) as pair,
         prometheus(pair, scrape) as source,
     ):
