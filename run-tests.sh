@@ -14,7 +14,8 @@ Usage: ./run-tests.sh [--setup | --full | --ha | --chaos | --simulate | --replay
   (nothing)    ruff, mypy, bandit, the quick benchmark and all tests that do not take long: about 20 minutes
   --full       also those marked "full" and "containers" (with podman): more than an hour
   --ha         only those marked "ha": a real Redis Cluster and Sentinel with a forced failover
-  --chaos      ten minutes of random faults under load; further arguments: --minutes N --seed N
+  --chaos      ten minutes of random faults under load at all doors; further arguments: --minutes N --seed N
+               --rate R (clients a second, 3) --record FILE (what was measured, and the dashboard's answers)
   --simulate   scenarios in a simulated world, on all cores: --minutes N (1) --seed S; see tests/simulation/README.md
   --replay S   one of them with its trace
   --fuzz       only those marked "fuzz": schemathesis for longer

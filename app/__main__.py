@@ -135,7 +135,10 @@ def _warn(settings: Settings) -> None:
 
 def _prepare_process(resources: "Resources") -> None:
     """Everything that lives as long as the process is there by now."""
+    from app.coze.transport import ask_nothing_of_writers
+
     drain_on_signals(resources.shutdown.drain)
+    ask_nothing_of_writers(asyncio.get_running_loop())
     # What lives as long as the process need not be looked at by every collection, and a collection for each
     # few hundred objects would stop hundreds of streams for tens of milliseconds.
     gc.freeze()

@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import aiohttp
 import httpx
@@ -33,6 +33,7 @@ NETWORK_ERRORS: Final = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, a
 """All that a request or a read can raise. httpx-aiohttp lets some of aiohttp's own errors through, and both
 transports the system's; ``TimeoutError`` is an ``OSError``."""
 
+_WRITER: Final = aiohttp.ClientRequest.write_bytes.__qualname__
 _NOT_CONNECTED_AIOHTTP: Final = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
@@ -160,6 +161,22 @@ def network_error(error: BaseException, connect_timeout: float, head: Head | Non
     if late:
         return CozeTimeout("The connection to Coze timed out", logid=logid, maybe_started=True)
     return CozeApiError("The connection to Coze broke", logid=logid, maybe_started=True, retryable=True)
+
+
+def ask_nothing_of_writers(loop: asyncio.AbstractEventLoop) -> None:
+    """Keeps out of the log what aiohttp's tasks that write a body have met.
+
+    Nobody asks these tasks. Where Coze closes a connection right before the end of an upload, asyncio would
+    log a traceback at ``ERROR``, though the upload itself has failed and says so.
+    """
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        task = context.get("future")
+        name = getattr(task.get_coro(), "__qualname__", "") if isinstance(task, asyncio.Task) else ""
+        if name != _WRITER or not isinstance(context.get("exception"), aiohttp.ClientConnectionError):
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
 
 
 def _never_connected(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """Pure ASGI middleware: safe for streams; a piece of a body costs a few additions."""
 
+import asyncio
 import re
 import time
 from typing import Any, Final
@@ -245,6 +246,15 @@ class Refusals:
             await self._app(scope, receive, send)
         except ClientDisconnect:
             raise
+        except asyncio.CancelledError:
+            # The server ends, and has waited for what is under way: a file that Coze does not take, say.
+            if scope["state"].get("begun"):
+                raise
+            logger.warning(
+                "request given up, the process ends: {}", getattr(scope.get("route"), "path", None)
+            )
+            given_up = InternalError("The process that worked on this has ended; it may have been done")
+            await error_response(given_up, scope)(scope, receive, send)
         except Exception as error:  # noqa: BLE001  # the last resort of a request; logged once, here
             logger.opt(exception=error).error("request broke: {}", getattr(scope.get("route"), "path", None))
             if not scope["state"].get("begun"):  # what has begun can only be broken off

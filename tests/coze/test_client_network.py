@@ -1,14 +1,15 @@
 """A real network, misbehaving, over both transports, whose different errors must mean the same."""
 
 import asyncio
+import gc
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
 
-from app.coze.transport import PooledClient, TransportName
+from app.coze.transport import NETWORK_ERRORS, PooledClient, TransportName, ask_nothing_of_writers
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
 from tests.support import free_port
 
@@ -284,3 +285,34 @@ async def test_a_json_answer_that_breaks_off_may_have_started_a_chat(http: Poole
 
     assert caught.value.maybe_started
     assert len(server.requests) == 1
+
+
+# -- bodies that are written while the connection closes ---------------------------------------------------
+
+
+async def test_a_body_whose_connection_closes_before_its_end_leaves_no_traceback(
+    http: PooledClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Wherever the end of the body meets the connection's: so many turns of the loop lie between."""
+    ask_nothing_of_writers(asyncio.get_running_loop())
+    closed = asyncio.Event()
+
+    async def close_behind_the_file(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"the file")
+        writer.close()
+        closed.set()
+
+    async def body(turns: int) -> AsyncIterator[bytes]:
+        yield b"the file"
+        await closed.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    async with await asyncio.start_server(close_behind_the_file, "127.0.0.1", 0) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for turns in range(12):
+            closed.clear()
+            with pytest.raises(NETWORK_ERRORS):
+                await http.post(address, content=body(turns))
+    gc.collect()  # what a task has met, and nobody asked for, is told when the task is forgotten
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []

@@ -147,10 +147,11 @@ def cluster(
     simulator: SimControl | None = None,
     redis: RedisServer | None = None,
     codes: Sequence[Path] = (),
+    module: str = "app",
     **values: str,
 ) -> Iterator[Cluster]:
     """``count`` replicas as processes; nothing is left of them afterwards. ``codes``: instead of that, one
-    replica for each of these directories, whose ``app`` it runs."""
+    replica for each of these directories, whose ``app`` it runs. ``module``: what they run instead of it."""
     with ExitStack() as stack:
         if redis is None:
             redis = stack.enter_context(redis_server(aof=aof))
@@ -162,7 +163,7 @@ def cluster(
         simulator.running.app.core.recorder._records = deque(maxlen=500_000)
         chosen = {**VALUES, "REDIS_URL": redis.url, "COZE_API_URL": simulator.chat_url, **values}
         replicas = [
-            stack.enter_context(service_process(chosen, start=False, code=code))
+            stack.enter_context(service_process(chosen, start=False, code=code, module=module))
             for code in codes or [ROOT] * count
         ]
         start_all(replicas)
@@ -289,11 +290,15 @@ class Clients:
 
     urls: Sequence[str]
     timeout: float = 30.0
+    headers: dict[str, str] | None = None
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     async def __aenter__(self) -> list[Client]:
         return [
-            await self._stack.enter_async_context(open_client(url, timeout=self.timeout)) for url in self.urls
+            await self._stack.enter_async_context(
+                open_client(url, timeout=self.timeout, headers=self.headers)
+            )
+            for url in self.urls
         ]
 
     async def __aexit__(self, *exc: object) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from coze_simulator import SIMULATOR_BOT_ID
+from tests.files.helpers import PNG
 from tests.support import Client, ServiceProcess, error_of, open_client, service_process, wait_until
 
 from .folding import place_of
@@ -156,6 +157,22 @@ async def test_a_client_that_waits_for_a_whole_answer_gets_a_202_on_leaving(
         await check_completed(await other.ended(chat_id), pair.simulator, word)
 
 
+async def test_what_coze_does_not_answer_is_given_up_with_an_answer_of_ours(
+    pair: Cluster, leaving: ServiceProcess
+) -> None:
+    async with open_client(leaving.base_url, timeout=60) as client:
+        pair.simulator.knob(path="/v1/files/upload", first_byte=60)
+        files = {"file": ("a.png", PNG)}
+        uploading = asyncio.create_task(client.post("/coze/files", files=files))
+        await wait_until(lambda: pair.simulator.requests(path="/v1/files/upload"))
+        leaving.terminate()
+        response = await uploading
+    assert (response.status_code, error_of(response)["code"]) == (500, "INTERNAL_ERROR")
+    assert await asyncio.to_thread(leaving.wait, 60) in ENDED_BY_SIGTERM
+    assert "request given up, the process ends: /coze/files" in leaving.log
+    assert "Traceback" not in leaving.log
+
+
 # -- behind a proxy that asks another replica --------------------------------------------------------------
 
 ELSEWHERE = {"X-Coze-Elsewhere": "1"}
@@ -204,4 +221,5 @@ async def test_what_has_begun_a_chat_is_never_sent_elsewhere_and_what_has_not_is
             assert answer.status_code in (400, 503), (path, answer.text)
             assert "X-Accel-Redirect" not in answer.headers, path
             assert answer.headers["X-Coze-Chat-Id"], path
+            assert "Retry-After" not in answer.headers, f"{path}: it would be asked and paid for again"
         assert await asyncio.to_thread(leaving.wait, 60) in ENDED_BY_SIGTERM

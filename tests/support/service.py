@@ -189,11 +189,17 @@ def running_app(settings: Settings) -> Iterator[RunningApp]:
 class ServiceProcess:
     """``python -m app`` with only the variables that it was given. Several on one Redis are replicas.
 
-    ``code``: the directory whose ``app`` runs.
+    ``code``: the directory whose ``app`` runs. ``module``: what is run in the place of ``app``.
     """
 
     def __init__(
-        self, values: Mapping[str, str], directory: Path, *, wait_for: str, code: Path = ROOT
+        self,
+        values: Mapping[str, str],
+        directory: Path,
+        *,
+        wait_for: str,
+        code: Path = ROOT,
+        module: str = "app",
     ) -> None:
         self.values = {**BASE_VALUES, "HOST": "127.0.0.1", **values}
         self.directory = directory
@@ -201,6 +207,7 @@ class ServiceProcess:
         self.port = 0
         self._wait_for = wait_for
         self._code = code
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -228,7 +235,7 @@ class ServiceProcess:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "app"],
+                [sys.executable, "-m", self._module],
                 cwd=self.directory,  # no .env here
                 env={**inherited, **self.values, "PORT": str(self.port), "PYTHONPATH": str(self._code)},
                 stdin=subprocess.DEVNULL,
@@ -290,16 +297,21 @@ class ServiceProcess:
 
 @contextmanager
 def service_process(
-    values: Mapping[str, str], *, wait_for: str = "/coze/health", start: bool = True, code: Path = ROOT
+    values: Mapping[str, str],
+    *,
+    wait_for: str = "/coze/health",
+    start: bool = True,
+    code: Path = ROOT,
+    module: str = "app",
 ) -> Iterator[ServiceProcess]:
     """``python -m app`` in a directory of its own; nothing of it is left afterwards.
 
     ``values``: variables on top of ``BASE_VALUES``; give REDIS_URL and COZE_API_URL. ``wait_for``: the path
     that has to answer 200 before the process counts as up. ``start`` False: the caller starts it. ``code``:
-    the directory whose ``app`` runs, where it is not this one.
+    the directory whose ``app`` runs, where it is not this one. ``module``: what is run instead of ``app``.
     """
     directory = Path(tempfile.mkdtemp(prefix="coze-test-service-"))
-    process = ServiceProcess(values, directory, wait_for=wait_for, code=code)
+    process = ServiceProcess(values, directory, wait_for=wait_for, code=code, module=module)
     try:
         if start:
             process.start()

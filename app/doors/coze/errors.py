@@ -121,7 +121,11 @@ def _message(error: ServiceError) -> str:
 
 
 def _retry_after(error: ServiceError) -> int | None:
-    return error.retry_after if told_of(error).status in (429, 503) else None
+    """None where a chat was created that we cannot serve: it may have begun, and would be paid twice."""
+    status = told_of(error).status
+    if status == 503 and "chat_id" in error.details:
+        return None
+    return error.retry_after if status in (429, 503) else None
 
 
 COZE_ERRORS: Final = ErrorShape(
