@@ -23,8 +23,9 @@ _ERASED_PER_CALL: Final = 10_000
 def image_file_id(owner: str, user_id: str, credential: str, data: bytes) -> str:
     """The id of a picture that comes inside requests: the same one has the same id, for the same user alone.
     Who knows the picture and the user can work it out, but has to be the owner to use it."""
-    digest = hashlib.sha256("\0".join((owner, user_id, credential, "")).encode() + data).digest()
-    token = base64.b32encode(digest).decode().lower()
+    digest = hashlib.sha256("\0".join((owner, user_id, credential, "")).encode())
+    digest.update(data)
+    token = base64.b32encode(digest.digest()).decode().lower()
     return f"coze_file_{0:013d}_{token[:21]}"
 
 
