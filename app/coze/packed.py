@@ -1,6 +1,7 @@
 """Answers of Coze's that come compressed: unpacked in pieces of a bounded size, since a kilobyte may hold a
 megabyte."""
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
@@ -36,5 +37,6 @@ async def unpacked(stream: AsyncIterable[bytes], encoding: str) -> AsyncIterator
             while piece := unpack.decompress(left, _MOST_AT_ONCE):
                 yield piece
                 left = unpack.unconsumed_tail
+                await asyncio.sleep(0)  # what one read has brought may hold a thousand of them
         except zlib.error as error:
             raise httpx.DecodingError("the answer is not what its Content-Encoding says") from error

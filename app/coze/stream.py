@@ -21,6 +21,8 @@ from app.coze.wire import ChatState
 from app.exceptions import CozeApiError, CozeTimeout
 from app.utils.signals import IdleTimer
 
+MOST_AT_ONCE: Final = 16 * 1024
+"""Bytes that are looked at in one go: full of the shortest lines there are, they take some milliseconds."""
 _BOM: Final = b"\xef\xbb\xbf"
 _NEWLINE: Final = re.compile(rb"\r\n|\r|\n")
 _ONE_EVENT: Final = re.compile(rb"event: ?([^\r\n ][^\r\n]*)\ndata: ?([^\r\n]*)\n\n")
@@ -273,7 +275,7 @@ class CozeStream:
         self.chat = chat
         self.logid = response.head.logid
         self._response = response
-        self._first = first
+        self._unfed = first
         self._begun = bool(first)
         self._idle_timeout = options.idle_timeout
         self._decoder = SSEDecoder(
@@ -346,8 +348,11 @@ class CozeStream:
             events, self._early = self._early, []
             return events
         while not self._ended:
-            chunk = self._first or await self._response.read()
-            self._first = b""
+            chunk = self._unfed or await self._response.read()
+            self._unfed = b""
+            if len(chunk) >= MOST_AT_ONCE:  # no delta is: the loop goes on between the pieces of what is
+                chunk, self._unfed = chunk[:MOST_AT_ONCE], chunk[MOST_AT_ONCE:]
+                await asyncio.sleep(0)
             self._pulse.beat()
             if not self._begun:
                 self._begun = True

@@ -32,9 +32,9 @@ from app.exceptions import (
     wrong_field,
 )
 from app.factory import Resources
-from app.http.json_shape import holds_more_than, marks
+from app.http.json_shape import holds_more_than, marks, size_of
 from app.models import Cursor, Identity
-from app.utils.big_bodies import Room
+from app.utils.big_bodies import SMALL_BYTES, Room
 
 _M = TypeVar("_M", bound=BaseModel)
 _WAIT: Final = re.compile(r"\bwait\s*=\s*([0-9]{1,6})\b")
@@ -43,8 +43,8 @@ _MAX_PREFERRED_WAIT: Final = 600
 MOST_VALUES: Final = 10_000
 """Arrays, objects and values of them in a body, where its model says no other number (``MOST_VALUES``)."""
 _MOST_FAULTS: Final = 1000
-_SMALL: Final = 2000
-"""So many values take a millisecond or two; with more, bodies take turns."""
+_FEW: Final = 2000
+"""So many values take a millisecond or two; bodies with more, and large ones, take turns."""
 _BODY_SECONDS: Final = 30.0
 _LINGER_BYTES: Final = 16 * 1024 * 1024
 _LINGER_SECONDS: Final = 2.0
@@ -97,15 +97,19 @@ class RequestContext:
             raise UnsupportedMediaType(f"{UnsupportedMediaType.default_message}; this came with {given}")
         refuse_encoded(request)
         with bodies.room() as room:
-            body = await _read(request, limit or self.resources.settings.max_body_bytes, room)
-            data = body.removeprefix(codecs.BOM_UTF8)  # RFC 8259, 8.1: ignored
-            if marks(data, _SMALL) <= _SMALL:
+            data = await _read(request, limit or self.resources.settings.max_body_bytes, room)
+            if data.startswith(codecs.BOM_UTF8):  # RFC 8259, 8.1: ignored
+                del data[: len(codecs.BOM_UTF8)]
+            if len(data) <= SMALL_BYTES and marks(data, _FEW) <= _FEW:
                 return _parsed(data, model)
-            async with bodies.turn:
-                try:
-                    return _parsed(data, model)
-                finally:
-                    await asyncio.sleep(0)  # the next of them is not the next of all
+            body = await bodies.work(_parsed, data, model)
+            if len(data) > SMALL_BYTES:
+                # Its texts, which may take four bytes for a letter, and as much again for files that are in
+                # them.
+                if not room.hold(size_of(body) + len(data)):
+                    raise _overloaded()
+                bodies.keep(room, body)
+            return body
 
 
 async def get_resources(request: Request) -> Resources:
@@ -193,7 +197,7 @@ def _bearers(values: list[str]) -> list[str]:
 # -- bodies -----------------------------------------------------------------------------------------------
 
 
-async def _read(request: Request, limit: int, room: Room) -> bytes:
+async def _read(request: Request, limit: int, room: Room) -> bytearray:
     too_large = BodyTooLarge(f"The request body is larger than {limit} bytes", headers=CLOSE)
     if int(request.headers.get("content-length") or 0) > limit + _LINGER_BYTES:
         raise too_large
@@ -207,15 +211,19 @@ async def _read(request: Request, limit: int, room: Room) -> bytes:
                     if await ends_soon(chunks):
                         too_large.headers = {}
                     raise too_large
-                if not room.take(len(chunk)):
-                    raise Overloaded("Too many large bodies arrive at once; try again shortly", headers=CLOSE)
+                if len(body) > SMALL_BYTES and not room.hold(len(body)):
+                    raise _overloaded()
     except TimeoutError:
         text = f"The body did not arrive within {_BODY_SECONDS:g} s"
         raise ValidationFailed(text, headers=CLOSE) from None
-    return bytes(body)
+    return body
 
 
-def _parsed(data: bytes, model: type[_M]) -> _M:
+def _overloaded() -> Overloaded:
+    return Overloaded("Too many large bodies arrive at once; try again shortly", headers=CLOSE)
+
+
+def _parsed(data: bytearray, model: type[_M]) -> _M:
     most = getattr(model, "MOST_VALUES", MOST_VALUES)
     if holds_more_than(data, most):
         raise wrong_field("body", f"holds more than {most} values")
@@ -240,7 +248,7 @@ def refuse_encoded(request: Request) -> None:
                 raise UnsupportedMediaType(text, headers={"Accept-Encoding": "identity"} | CLOSE)
 
 
-def _undecodable(body: bytes) -> str | None:
+def _undecodable(body: bytearray) -> str | None:
     """Why these bytes are no UTF-8 text; None where they are."""
     if not body:
         return "is empty"

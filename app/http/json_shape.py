@@ -1,17 +1,20 @@
-"""How many values a JSON text holds, counted before anything is made of them.
+"""How many values a JSON text holds, counted before anything is made of them, and what they take then.
 
 Three bytes (``[],``) become an object of a hundred and more, so a bound on the bytes alone bounds neither
 memory nor time. Counted by the parts of Python that are written in C: counting must not be work, too.
 """
 
-from typing import Final
+import sys
+from typing import Any, Final
+
+from pydantic import BaseModel
 
 _MARKS: Final = (b",", b"[", b"{")
 """Each value of an array or object stands behind one of these, but for those of empty ones."""
 _SLICE: Final = 64 * 1024
 
 
-def marks(data: bytes, enough: int) -> int:
+def marks(data: bytes | bytearray, enough: int) -> int:
     """How many values ``data`` holds at most; counted to the end only where there are not ``enough``."""
     found = 0
     for at in range(0, len(data), _SLICE):
@@ -21,7 +24,7 @@ def marks(data: bytes, enough: int) -> int:
     return found
 
 
-def holds_more_than(data: bytes, most: int) -> bool:
+def holds_more_than(data: bytes | bytearray, most: int) -> bool:
     """Whether ``data`` holds more than ``most`` arrays, objects and values of them. What stands inside of
     texts does not count; what is no JSON may be told either way."""
     if marks(data, most) <= most:
@@ -37,5 +40,21 @@ def holds_more_than(data: bytes, most: int) -> bool:
     return False
 
 
-def _marks_of(piece: bytes) -> int:
+def _marks_of(piece: bytes | bytearray) -> int:
     return sum(map(piece.count, _MARKS))
+
+
+def size_of(body: BaseModel) -> int:
+    """Bytes that the texts in it take."""
+    size, values = 0, list[Any]([body])
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            size += sys.getsizeof(value)
+        elif isinstance(value, dict):
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, BaseModel):
+            values += value.__dict__.values()
+    return size

@@ -63,6 +63,10 @@ _NOT_KNOWN: Final[dict[str, Any]] = {
 }
 
 
+class _UnfitError(ValueError):
+    """What is wrong with a request, in words of ours."""
+
+
 class HttpProtocol(HttpToolsProtocol):
     """For ``uvicorn.run(http=...)``."""
 
@@ -290,7 +294,7 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.headers) > MOST_HEADERS:
             raise ValueError("too many headers")
         if len(value) > _LONGEST_LENGTH and name.lower() == b"content-length":
-            raise ValueError("too many digits")
+            raise _UnfitError("its Content-Length has too many digits")
 
     def on_body(self, body: bytes) -> None:
         self._chunks += 1
@@ -341,11 +345,11 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise ValueError("CONNECT")
+                raise _UnfitError("CONNECT is for proxies")
             self._upgrading = True
         else:
             if len(self.pipeline) >= MOST_QUEUED:
-                raise ValueError("too many requests at once")
+                raise _UnfitError("too many requests are sent ahead")
             super().on_headers_complete()
             self._body = self._pending = self._chunks = 0
             self.headers = []  # trailers go there, and nobody reads them
@@ -433,7 +437,8 @@ def _behind_blank_lines(data: bytes, at: int) -> int:
 
 
 def _reason(error: httptools.HttpParserError) -> str:
-    """The parser's words; not those of a callback, which repeat what was sent."""
+    """The parser's words; of callbacks ours alone, since others repeat what was sent."""
     if isinstance(error, httptools.HttpParserCallbackError):
-        return "the request target cannot be used"
+        ours = error.__context__
+        return str(ours) if isinstance(ours, _UnfitError) else "the request target cannot be used"
     return str(error) or "it cannot be parsed"

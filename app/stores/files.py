@@ -24,7 +24,7 @@ _ERASED_PER_CALL: Final = 10_000
 def image_file_id(owner: str, user_id: str, credential: str, data: bytes) -> str:
     """The id of a picture that comes inside requests: the same one has the same id, for the same user alone.
     Who knows the picture and the user can work it out, but has to be the owner to use it."""
-    return _id_of("\0".join((owner, user_id, credential, "")).encode() + data)
+    return _id_of("\0".join((owner, user_id, credential, "")).encode(), data)
 
 
 def coze_file_id(owner: str, coze_id: str) -> str:
@@ -32,8 +32,10 @@ def coze_file_id(owner: str, coze_id: str) -> str:
     return _id_of("\0".join((owner, "coze", coze_id)).encode())
 
 
-def _id_of(named: bytes) -> str:
-    token = base64.b32encode(hashlib.sha256(named).digest()).decode().lower()
+def _id_of(named: bytes, data: bytes = b"") -> str:
+    digest = hashlib.sha256(named)
+    digest.update(data)
+    token = base64.b32encode(digest.digest()).decode().lower()
     return f"coze_file_{0:013d}_{token[:21]}"
 
 

@@ -1,44 +1,89 @@
-"""What the bodies of all requests of a process share: room, and the processor."""
+"""What the large bodies of a process share: room, and the processor."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Final, ParamSpec, TypeVar
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 MOST_BYTES: Final = 256 * 1024 * 1024
+SMALL_BYTES: Final = 64 * 1024
+"""What is no longer has room always: messages are not refused because of others' pictures."""
 
 
 class BigBodies:
-    """``turn``: for whoever works on a body long enough for others to notice, one at a time."""
+    """Room for bodies of more than ``SMALL_BYTES``, from their first byte until nobody has what was made of
+    them, and the turns of those that take long to work on."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
-        self.turn = asyncio.Lock()
+        self._turn = asyncio.Lock()
         self._left = most
+        self._kept: dict[int, Room] = {}
 
-    @contextmanager
+    @contextlib.contextmanager
     def room(self) -> Iterator["Room"]:
-        """For one body, given back at the end."""
+        """For one body, given back at the end unless it is kept."""
         room = Room(self)
         try:
             yield room
         finally:
-            self._left += room.taken
+            if not room.kept:
+                room.hold(0)
 
     def take(self, size: int) -> bool:
-        if size > self._left:
+        """Less than nothing gives back."""
+        if size > max(self._left, 0):
             return False
         self._left -= size
         return True
 
+    async def work(self, function: Callable[_P, _T], *args: _P.args, **more: _P.kwargs) -> _T:
+        """What ``function`` returns, one at a time, so that only one body takes more than its room.
+
+        In a thread: between any two steps of it the event loop goes on. No step of it may be long, also where
+        it is written in C, since those keep the processor's lock.
+        """
+        async with self._turn:
+            return await asyncio.to_thread(function, *args, **more)
+
+    async def work_on(
+        self, body: object, function: Callable[_P, _T], *args: _P.args, **more: _P.kwargs
+    ) -> _T:
+        """As ``work`` where ``body`` is kept; else at once."""
+        return await self.work(function, *args, **more) if id(body) in self._kept else function(*args, **more)
+
+    def keep(self, room: "Room", body: object) -> None:
+        """``room`` stays taken for as long as there is ``body``."""
+        room.kept = True
+        self._kept[id(body)] = room
+        loop = asyncio.get_running_loop()
+
+        def gone() -> None:  # in whichever thread lets go of it last
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._give_back, id_of_body, room)
+
+        id_of_body = id(body)
+        weakref.finalize(body, gone).atexit = False
+
+    def _give_back(self, id_of_body: int, room: "Room") -> None:
+        if self._kept.get(id_of_body) is room:  # another body may be in its place already
+            del self._kept[id_of_body]
+        room.hold(0)
+
 
 class Room:
+    kept = False
+
     def __init__(self, bodies: BigBodies) -> None:
         self._bodies = bodies
-        self.taken = 0
+        self._taken = 0
 
-    def take(self, size: int) -> bool:
-        """``size`` bytes more; False where all bodies together would have too many."""
-        if not self._bodies.take(size):
+    def hold(self, size: int) -> bool:
+        """From now on ``size`` bytes; False, and as before, where all bodies together would have too many."""
+        size = size if size > SMALL_BYTES else 0
+        if not self._bodies.take(size - self._taken):
             return False
-        self.taken += size
+        self._taken = size
         return True

@@ -3,9 +3,11 @@
 import asyncio
 import gzip
 import tracemalloc
+from collections import Counter
 
 import pytest
 
+from app.coze.stream import MOST_AT_ONCE, SSEDecoder, SSEEvent
 from app.coze.transport import PooledClient, TransportName
 from app.exceptions import CozeApiError
 from tests.support import free_port
@@ -82,6 +84,37 @@ async def test_a_stream_that_unpacks_without_end_takes_no_memory(
 
     assert isinstance(error, CozeApiError)
     assert most < 24_000_000  # an event has at most 4 MB
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "gzip"])
+async def test_the_loop_goes_on_between_the_pieces_of_a_burst(
+    http: PooledClient, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    burst = b":\n" * 1_000_000 + PART + END
+    packed = gzip.compress(burst) if encoding == "gzip" else burst
+    line = f"\r\nContent-Encoding: {encoding}" if encoding else ""
+    head = SSE_HEAD.replace(b"\r\n\r\n", f"{line}\r\n\r\n".encode())
+    turn, fed, feed = 0, Counter[int](), SSEDecoder.feed
+
+    async def turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def counted(decoder: SSEDecoder, chunk: bytes) -> list[SSEEvent]:
+        fed[turn] += len(chunk)
+        return feed(decoder, chunk)
+
+    monkeypatch.setattr(SSEDecoder, "feed", counted)
+    counting = asyncio.create_task(turns())
+    try:
+        async with streaming(http, sending(head, chunked(packed), LAST_CHUNK)) as stream:
+            assert len(await read(stream)) == PART_EVENTS + 2
+    finally:
+        counting.cancel()
+    assert sum(fed.values()) == len(burst)
+    assert max(fed.values()) <= 2 * MOST_AT_ONCE  # the end of one read and the beginning of the next
 
 
 async def test_leaving_the_block_hangs_up(http: PooledClient) -> None:

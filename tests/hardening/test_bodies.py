@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+from select import select
 from typing import Any
 
 import pytest
 
-from app.http.json_shape import holds_more_than
-from tests.support import ServiceProcess, SimControl, service_process
+from app.http.json_shape import holds_more_than, size_of
+from app.models import SendMessage
+from app.utils.big_bodies import MOST_BYTES, SMALL_BYTES, BigBodies
+from tests.support import ServiceProcess, SimControl, block_until, service_process, wait_until
 
-from .support import MB, ask, watched
+from .support import MAY_GROW, MB, ask, connect, memory, read_all, watched
 
 JSON = {"Content-Type": "application/json"}
 OPENAI = "/coze/openai/v1/chat/completions"
@@ -98,6 +105,82 @@ def test_as_many_messages_as_the_door_takes_are_taken(attacked: ServiceProcess) 
     body = json.dumps({"model": "coze", "messages": messages}).encode()
     status, answer = ask(attacked, OPENAI, JSON, method="POST", body=body)
     assert status == 200, answer[:300]
+
+
+def with_picture(size: int, text: str = "?") -> bytes:
+    """A request of some ``size`` bytes, for the most part a picture."""
+    picture = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(size // 4 * 3 - 500)).decode()
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + picture}}
+    body = json.dumps(said([{"type": "text", "text": text}, image])).encode()
+    head = f"POST {OPENAI} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_pictures_of_megabytes_get_the_room_that_there_is_for_them(attacked: ServiceProcess) -> None:
+    request = with_picture(16 * MB)
+    before = memory(attacked)
+    with watched(attacked) as report, ExitStack() as stack:
+        links = [stack.enter_context(connect(attacked, timeout=120)) for _ in range(17)]
+        for link in links:  # together they are more than may be
+            with suppress(ConnectionError):
+                link.sendall(request[:-1])
+        small = b'{"user_id":"u"}' + b" " * (SMALL_BYTES - 100)
+        status, _ = ask(attacked, CREATE, JSON, method="POST", body=small)
+        assert status == 200, "a message is refused because of others' pictures"
+        statuses = []
+        for link in links:
+            with suppress(ConnectionError):
+                link.sendall(request[-1:])
+        for link in links:
+            answer = read_all(link)
+            statuses.append(int(answer[9:12] or 503))  # who was still sending may miss the refusal
+    assert set(statuses) == {200, 503}
+    report.check(most=MOST_BYTES + MAY_GROW)
+    block_until(lambda: memory(attacked) < before + MAY_GROW, 30)
+
+
+def test_what_was_asked_is_let_go_of_while_the_answer_takes_its_time(
+    attacked: ServiceProcess, simulator: SimControl
+) -> None:
+    simulator.knob(match="a long answer", delay=600)
+    before = memory(attacked)
+    links: list[socket.socket] = []
+
+    def has_asked(times: int) -> bool:
+        return len(simulator.requests(contains="a long answer")) == times
+
+    try:
+        for number in range(8):
+            links.append(connect(attacked))
+            links[-1].sendall(with_picture(16 * MB, "a long answer"))
+            block_until(partial(has_asked, number + 1), 60)
+        block_until(lambda: memory(attacked) < before + MAY_GROW, 30)
+        assert select(links, (), (), 0)[0] == [], "an answer was there already"
+    finally:
+        for link in links:
+            link.close()
+
+
+async def test_room_is_taken_until_the_body_is_gone_and_small_bodies_have_it_always() -> None:
+    bodies = BigBodies(most=3 * SMALL_BYTES)
+    body = SendMessage(message="x")
+    with bodies.room() as room, bodies.room() as other, bodies.room() as small:
+        assert room.hold(SMALL_BYTES + 1)
+        assert room.hold(2 * SMALL_BYTES + 1)
+        assert not other.hold(SMALL_BYTES + 1)
+        assert small.hold(SMALL_BYTES)
+        assert room.hold(2 * SMALL_BYTES)
+        assert not room.hold(4 * SMALL_BYTES)
+        bodies.keep(room, body)
+    with bodies.room() as other:
+        assert not other.hold(SMALL_BYTES + 1)
+        del body
+        await wait_until(lambda: other.hold(3 * SMALL_BYTES))
+
+
+def test_texts_count_as_what_they_take_in_memory() -> None:
+    wide = SendMessage(message="a" * 999 + "😀", meta_data={"k": "b" * 500})
+    assert 4500 < size_of(wide) < 5000
 
 
 TEXTS = ["", "a,b", '"', "\\", '\\"', "[{,", '\\\\",[', "ü,"]

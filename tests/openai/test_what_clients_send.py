@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import time
 import tracemalloc
 from typing import Any, cast
@@ -87,6 +88,23 @@ def test_every_form_of_a_data_url_that_browsers_take_gives_the_same_bytes(url: s
     )
     assert [image.data for image in question.asked.enclosed] == [TRICKY]
     assert data_of_url(clean_url(url)) == TRICKY
+
+
+LONG = TRICKY + random.Random(1).randbytes(300_000)
+
+
+@pytest.mark.parametrize("shift", range(4))
+def test_a_long_file_is_read_in_pieces_that_cut_nothing(shift: int) -> None:
+    data = bytes(shift) + LONG
+    text = base64.b64encode(data).decode()
+    broken = "%0A \f".join(text[at : at + 7] for at in range(0, len(text), 7))
+    escaped = "," * shift + "".join(f"%{byte:02X}" for byte in data)
+    assert data_of_url(f"data:;base64,{text}") == data
+    assert data_of_url(f"data:;base64,{broken}{'=' * 100_000}") == data
+    assert data_of_url(f"data:,{escaped}") == b"," * shift + data
+    for url in (f"data:;base64,{text[:-1]}=A", f"data:,{escaped}%4", f"data:;base64,{text}!"):
+        with pytest.raises(ValueError, match="base64"):
+            data_of_url(url)
 
 
 @pytest.mark.parametrize("piece", ["%41", "%25", "%3d", "%3Da", "=", "%41=%0A", "_", "+"])

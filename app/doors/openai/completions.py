@@ -57,13 +57,24 @@ class CompletionCall:
 
 @dataclass(frozen=True, slots=True)
 class StartedCompletion:
-    """A chat whose answer is to be told. ``before``: what it had said when it asked for tools.
-    ``connection_bound``: nobody but the one who has this connection can come back for the answer."""
+    """A chat whose answer is to be told. It holds nothing of what was asked, which may be large: an answer
+    may take minutes.
 
+    Args:
+        before: what the chat had said when it asked for tools.
+        form: in which the answer is asked for.
+        connection_bound: nobody but the one who has this connection can come back for the answer.
+        repeatable: the same call leads to this chat again: by its key, or because it brings tool outputs.
+    """
+
+    context: RequestContext
     chat: Started
     before: TextByKind | None
     form: Form | None
+    model: str
+    include_usage: bool
     connection_bound: bool
+    repeatable: bool
 
     @property
     def epoch(self) -> int:
@@ -81,9 +92,10 @@ def bot_of(bots: Mapping[str, str], model: str) -> str:
 
 async def begin(call: CompletionCall) -> StartedCompletion:
     """Raises whatever can be refused before the first byte."""
-    bot_id = bot_of(call.context.resources.settings.bots, call.body.model)
-    form = form_of(call.body)
-    outputs = tool_outputs_of(call.body.messages)
+    body, resources = call.body, call.context.resources
+    bot_id = bot_of(resources.settings.bots, body.model)
+    form = await resources.big_bodies.work_on(body, form_of, body)
+    outputs = await resources.big_bodies.work_on(body, tool_outputs_of, body.messages)
     if outputs is not None:
         return await _go_on(call, form, *outputs)
     return await _ask(call, form, bot_id)
@@ -106,19 +118,20 @@ async def _go_on(
         "content": chat["content"][:content],
         "reasoning_content": chat["reasoning_content"][:reasoning],
     }
-    return StartedCompletion(started, before, form, connection_bound=False)
+    return _begun(call, started, before, form, connection_bound=False)
 
 
 async def _ask(call: CompletionCall, form: Form | None, bot_id: str) -> StartedCompletion:
     body, chats, identity = call.body, call.context.resources.chats, call.context.identity
-    settings = call.context.resources.settings
-    question = question_of(body, settings.max_file_bytes, MAX_HISTORY - (form is not None))
+    settings, bodies = call.context.resources.settings, call.context.resources.big_bodies
+    room = MAX_HISTORY - (form is not None)
+    question = await bodies.work_on(body, question_of, body, settings.max_file_bytes, room)
     if form is not None:
         question.history.append(Turn("user", form.instruction))
     who = asker_of(call.context, body.user or call.user_id, bot_id)
     plain = body.model_copy(update={"stream": None, "stream_options": None})
     # Of the request as it came: images that are uploaded get new ids each time.
-    key = idempotency_of(call.idempotency_key, plain, who.user_id)
+    key = await bodies.work_on(body, idempotency_of, call.idempotency_key, plain, who.user_id)
     uploads = await uploaded(call.context, question, user_id=who.user_id, session_id=body.session_id)
     message = message_of(question, uploads, _meta_data(body))
     sending = Sending(
@@ -128,9 +141,29 @@ async def _ask(call: CompletionCall, form: Form | None, bot_id: str) -> StartedC
     )
     if body.session_id is not None:
         started = await chats.send(identity, body.session_id, message, sending)
-        return StartedCompletion(started, None, form, connection_bound=False)
+        return _begun(call, started, None, form, connection_bound=False)
     started = await chats.send_single(identity, who, message, sending)
-    return StartedCompletion(started, None, form, connection_bound=key is None)
+    return _begun(call, started, None, form, connection_bound=key is None)
+
+
+def _begun(
+    call: CompletionCall,
+    started: Started,
+    before: TextByKind | None,
+    form: Form | None,
+    *,
+    connection_bound: bool,
+) -> StartedCompletion:
+    return StartedCompletion(
+        call.context,
+        started,
+        before,
+        form,
+        call.body.model,
+        call.body.include_usage,
+        connection_bound,
+        repeatable=call.idempotency_key is not None or before is not None,
+    )
 
 
 def _meta_data(body: ChatCompletionRequest) -> dict[str, str] | None:
@@ -141,34 +174,29 @@ def _meta_data(body: ChatCompletionRequest) -> dict[str, str] | None:
 # -- answers ---------------------------------------------------------------------------------------------
 
 
-def stream_of(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
-    chat_id = started.chat.chat_id
+def stream_of(started: StartedCompletion, place: Place) -> Response:
+    context, chat_id = started.context, started.chat.chat_id
     dialect = ChunkStream(
         chat_id,
-        call.body.model,
-        include_usage=call.body.include_usage,
+        started.model,
+        include_usage=started.include_usage,
         before=started.before,
         epoch=started.epoch,
         form=started.form,
-        repeatable=_is_repeatable(call, started),
+        repeatable=started.repeatable,
     )
-    on_close = closing(call.context, chat_id, place, dialect, connection_bound=started.connection_bound)
-    return event_stream(call.context, started.chat, dialect, on_close, patience=PATIENCE)
+    on_close = closing(context, chat_id, place, dialect, connection_bound=started.connection_bound)
+    return event_stream(context, started.chat, dialect, on_close, patience=PATIENCE)
 
 
-async def whole_answer(call: CompletionCall, started: StartedCompletion, place: Place) -> Response:
+async def whole_answer(started: StartedCompletion, place: Place) -> Response:
     """Waits until the chat is over: OpenAI knows no answer that is still to come."""
-    chat_id = started.chat.chat_id
-    call.context.began(chat_id)
-    chat = await end_of(call.context, chat_id, place, connection_bound=started.connection_bound)
-    raise_unless_whole(call.context, chat, repeatable=_is_repeatable(call, started))
-    completion = completion_of(chat, call.body.model, started.before, epoch=started.epoch, form=started.form)
-    return Response(orjson.dumps(completion), headers=headers_of(chat), media_type="application/json")
-
-
-def _is_repeatable(call: CompletionCall, started: StartedCompletion) -> bool:
-    """Whether the same call leads to this chat again: by its key, or because it brings tool outputs."""
-    return call.idempotency_key is not None or started.before is not None
+    context, chat_id = started.context, started.chat.chat_id
+    context.began(chat_id)
+    chat = await end_of(context, chat_id, place, connection_bound=started.connection_bound)
+    raise_unless_whole(context, chat, repeatable=started.repeatable)
+    answer = completion_of(chat, started.model, started.before, epoch=started.epoch, form=started.form)
+    return Response(orjson.dumps(answer), headers=headers_of(chat), media_type="application/json")
 
 
 def completion_of(

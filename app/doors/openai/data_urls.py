@@ -6,6 +6,7 @@ Beyond that the URL-safe alphabet is taken, and any padding, or none: encoders l
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 from typing import Final
 
 _EDGES: Final = "".join(map(chr, range(0x21)))
@@ -14,6 +15,8 @@ _BREAKS: Final = "\t\n\r"
 _SCHEME: Final = re.compile(r"data:", re.IGNORECASE)
 _SPACES: Final = b" \t\n\r\f"
 _LONGEST_KIND: Final = 1000
+_PIECE: Final = 64 * 1024
+"""Letters that are read at once: a file takes a tenth of a second, in which nothing else would be done."""
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 
@@ -33,14 +36,27 @@ def data_of_url(url: str) -> bytes | None:
     scheme = _SCHEME.match(url)
     if scheme is None:
         return None
-    kind, comma, body = url[scheme.end() :].partition("#")[0].partition(",")
-    if not comma:
+    end = url.find("#")
+    end = end if end >= 0 else len(url)
+    comma = url.find(",", scheme.end(), end)
+    if comma < 0:
         raise ValueError("there is no comma before its data")
+    kind = url[scheme.end() : min(comma, scheme.end() + _LONGEST_KIND + 1)]
     if len(kind) > _LONGEST_KIND:
         raise ValueError(f"its media type has more than {_LONGEST_KIND} characters")
-    data = _unescaped(body.encode())
     words = [word.strip().lower() for word in kind.split(";")]
-    return _forgiving(data) if "base64" in words[1:] else data
+    pieces = _pieces(url, comma + 1, end)
+    return b"".join(_forgiving(pieces) if "base64" in words[1:] else pieces)
+
+
+def _pieces(url: str, at: int, end: int) -> Iterator[bytes]:
+    """What stands there, its escapes resolved, none of which is cut."""
+    rest = b""
+    for begin in range(at, end, _PIECE):
+        piece, rest = rest + url[begin : min(begin + _PIECE, end)].encode(), b""
+        if begin + _PIECE < end and (cut := piece.rfind(b"%", -2)) >= 0:
+            piece, rest = piece[:cut], piece[cut:]
+        yield _unescaped(piece)
 
 
 def _unescaped(text: bytes) -> bytes:
@@ -58,11 +74,24 @@ def _unescaped(text: bytes) -> bytes:
     return data
 
 
-def _forgiving(text: bytes) -> bytes:
-    text = text.translate(_URL_SAFE, _SPACES).rstrip(b"=")
-    if len(text) % 4 == 1:
+def _forgiving(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    rest, is_over = b"", False
+    for piece in pieces:
+        text, padding, behind = piece.translate(_URL_SAFE, _SPACES).partition(b"=")
+        if behind.strip(b"=") or (is_over and text):
+            raise ValueError("is not base64")
+        is_over = is_over or bool(padding)
+        text = rest + text
+        whole = len(text) - len(text) % 4
+        yield _decoded(text[:whole])
+        rest = text[whole:]
+    if len(rest) == 1:
         raise ValueError("its base64 is cut off")
+    yield _decoded(rest + b"=" * (-len(rest) % 4))
+
+
+def _decoded(text: bytes) -> bytes:
     try:
-        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(text, validate=True)
     except binascii.Error:
         raise ValueError("is not base64") from None

@@ -7,7 +7,9 @@ message alone: in an earlier one it is passed over, or the dialog could never go
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import dropwhile
+from operator import not_
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -202,29 +204,29 @@ def checked(model: type[_M], values: dict[str, Any], where: str) -> _M:
 
 def _turn_of(message: DialogMessage, where: str) -> Turn:
     """A message of which everything is to be sent. ``where``: its place in the request."""
-    turn = Turn(_role(message), "")
-    for number, part in enumerate(_parts_of(message)):
-        turn = _with_part(turn, message, part, f"{where}.content.{number}")
-    return _worded(turn)
+    role, parts = _role(message), enumerate(_parts_of(message))
+    return _turn(role, [_content(role, part, f"{where}.content.{number}") for number, part in parts])
 
 
 def _earlier_turn(message: DialogMessage, max_image: int) -> Turn:
     """What can be sent of a message of the history."""
-    turn = Turn(_role(message), "")
+    role, contents = _role(message), list[str | Enclosed]()
     for part in _parts_of(message):
         try:
-            more = _with_part(turn, message, part, "")
+            content = _content(role, part, "")
         except ValidationFailed:
             continue
-        if not any(len(each.data) > max_image for each in more.enclosed[len(turn.enclosed) :]):
-            turn = more
-    return _worded(turn)
+        if isinstance(content, str) or len(content.data) <= max_image:
+            contents.append(content)
+    return _turn(role, contents)
 
 
-def _worded(turn: Turn) -> Turn:
-    if turn.enclosed and not turn.text.strip():
-        return replace(turn, text=_PICTURE_ALONE if turn.enclosed[0].type == "image" else _FILE_ALONE)
-    return turn
+def _turn(role: str, contents: list[str | Enclosed]) -> Turn:
+    enclosed = [each for each in contents if isinstance(each, Enclosed)]
+    text = "\n".join(dropwhile(not_, (each for each in contents if isinstance(each, str))))
+    if enclosed and not text.strip():
+        text = _PICTURE_ALONE if enclosed[0].type == "image" else _FILE_ALONE
+    return Turn(role, text, enclosed)
 
 
 def _parts_of(message: DialogMessage) -> list[Part]:
@@ -232,20 +234,17 @@ def _parts_of(message: DialogMessage) -> list[Part]:
     return content or [] if not isinstance(content, str) else [{"type": "text", "text": content}]
 
 
-def _with_part(turn: Turn, message: DialogMessage, part: Part, where: str) -> Turn:
-    """``turn`` and what ``part`` says. Raises ``ValidationFailed`` where that cannot be sent."""
+def _content(role: str, part: Part, where: str) -> str | Enclosed:
+    """What ``part`` says. Raises ``ValidationFailed`` where that cannot be sent."""
     kind = part.get("type")
     if kind is None:
         kind = next((name for name in (*_TEXTS, *_IMAGES) if name in part), None)
-    sent = (*_TEXTS, *_IMAGES, *_FILES) if turn.role == "user" else (*_TEXTS,)
+    sent = (*_TEXTS, *_IMAGES, *_FILES) if role == "user" else (*_TEXTS,)
     if not isinstance(kind, str) or kind not in sent:
         raise invalid(f"{where}.type", "only text, and images and files in the user's messages, can be sent")
     if kind in _IMAGES:
-        return replace(turn, enclosed=[*turn.enclosed, _image(part, where)])
-    if kind in _FILES:
-        return replace(turn, enclosed=[*turn.enclosed, _file(part, where)])
-    text = _text(part, _TEXTS[kind], where)
-    return replace(turn, text=f"{turn.text}\n{text}" if turn.text else text)
+        return _image(part, where)
+    return _file(part, where) if kind in _FILES else _text(part, _TEXTS[kind], where)
 
 
 def _role(message: DialogMessage) -> str:

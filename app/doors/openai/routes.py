@@ -56,10 +56,9 @@ async def create_chat_completion(
     body = await context.json(ChatCompletionRequest, context.resources.settings.openai_max_body_bytes)
     call = CompletionCall(context, body, idempotency_key, end_user)
     with context.resources.streams.taken(context.identity.owner) as place:
-        started = await begin(call)
-        if body.stream:
-            return stream_of(call, started, place)
-        return await whole_answer(call, started, place)
+        started, is_stream = await begin(call), bool(body.stream)
+        del body, call  # megabytes of pictures, for as long as the answer takes
+        return stream_of(started, place) if is_stream else await whole_answer(started, place)
 
 
 @router.get(

@@ -4,30 +4,30 @@ import orjson
 from fastapi import Response as HttpResponse
 
 from app.doors.openai.asking import PATIENCE, closing, end_of, event_stream, headers_of, raise_unless_whole
-from app.doors.openai.responses.calls import ResponseCall, StartedResponse
+from app.doors.openai.responses.calls import StartedResponse
 from app.doors.openai.responses.events import ResponseEvents
 from app.doors.openai.responses.objects import Response
 from app.tasks.places import Place
 
 
-def stream_of(call: ResponseCall, begun: StartedResponse, place: Place) -> HttpResponse:
-    context, chat_id = call.context, begun.started.chat_id
+def stream_of(begun: StartedResponse, place: Place) -> HttpResponse:
+    context, chat_id = begun.context, begun.started.chat_id
     dialect = ResponseEvents(
-        begun.response, begun.chat, live=not call.background, repeatable=begun.repeatable
+        begun.response, begun.chat, live=not begun.background, repeatable=begun.repeatable
     )
     on_close = closing(context, chat_id, place, dialect, connection_bound=begun.connection_bound)
-    patience = 0.0 if call.background else PATIENCE
+    patience = 0.0 if begun.background else PATIENCE
     return event_stream(context, begun.started, dialect, on_close, patience=patience)
 
 
-async def answer_to(call: ResponseCall, begun: StartedResponse, place: Place | None) -> HttpResponse:
+async def answer_to(begun: StartedResponse, place: Place | None) -> HttpResponse:
     """In background at once, else when the chat is over."""
     response, chat, chat_id = begun.response, begun.chat, begun.started.chat_id
-    if not call.background:
+    if not begun.background:
         if response.note.done is None:
-            chat = await end_of(call.context, chat_id, place, connection_bound=begun.connection_bound)
+            chat = await end_of(begun.context, chat_id, place, connection_bound=begun.connection_bound)
         response = Response.in_chat(response.name, chat) or response
         if response.note.done is None:
-            raise_unless_whole(call.context, chat, repeatable=begun.repeatable)
+            raise_unless_whole(begun.context, chat, repeatable=begun.repeatable)
     body = orjson.dumps(response.seen(chat))
     return HttpResponse(body, headers=headers_of(chat), media_type="application/json")

@@ -84,7 +84,8 @@ class ResponseRequest(Body):
     ] = None
     """The conversation to go on with: an id that a response has told."""
     metadata: Annotated[Annotated[dict[str, str], Field(max_length=16)] | None, ClearTexts] = None
-    """`session_id` goes on with a session of ours; the rest is sent to Coze as `meta_data`."""
+    """Told with the response, and sent to Coze as `meta_data`. A `session_id` in it is no session here: see
+    `conversation`."""
     user: Annotated[Annotated[str, StringConstraints(max_length=128)] | None, ClearText] = None
     """Whose message it is: the user at Coze. Without it, the person or the key's name."""
     text: Annotated[dict[str, JsonValue] | None, ClearObject, AfterValidator(_known_format)] = None

@@ -1,9 +1,9 @@
 """A response that is begun: what it goes on from, and its question."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import orjson
 
@@ -43,6 +43,8 @@ from app.models.chats import Chat
 from app.tasks.chats import ANY_CHAT, Sending, Started
 from app.tasks.sessions import idempotency_of, key_of_itself
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _GONE: Final = (NotTheNewest, SessionNotFound, SessionExpired, SessionTerminated)
 """The conversation cannot go on from there: another one begins, with its history."""
 
@@ -59,15 +61,21 @@ class ResponseCall:
     def background(self) -> bool:
         return bool(self.body.background)
 
+    async def work(self, function: Callable[_P, _T], *args: _P.args, **more: _P.kwargs) -> _T:
+        """What ``function`` makes of the body or its parts."""
+        return await self.context.resources.big_bodies.work_on(self.body, function, *args, **more)
+
 
 @dataclass(frozen=True, slots=True)
 class StartedResponse:
-    """A chat that answers. ``chat``: as it was read once it had begun. ``connection_bound``: nobody but the
-    one who has this connection waits for the answer."""
+    """A chat that answers, and nothing of what was asked, which may be large. ``chat``: as it was read once
+    it had begun. ``connection_bound``: nobody but the one who has this connection waits for the answer."""
 
+    context: RequestContext
     started: Started
     response: Response
     chat: dict[str, Any]
+    background: bool
     connection_bound: bool
     repeatable: bool
 
@@ -91,10 +99,10 @@ async def begin(call: ResponseCall) -> StartedResponse:
     bot_id = bot_of(call.context.resources.settings.bots, body.model)
     previous = await _previous(call) if body.previous_response_id is not None else None
     items = await with_references(call.context, body.input)
-    note = _note(body)
+    note = await call.work(_note, body)
     with _in_their_words(0):
-        messages = dialog_messages(items)
-        outputs = tool_outputs_of(messages)
+        messages = await call.work(dialog_messages, items)
+        outputs = await call.work(tool_outputs_of, messages)
         asked = _Asked(items, messages, bot_id, form_in(note), note)
     if outputs is not None:
         return await _go_on(call, asked, previous, *outputs)
@@ -173,7 +181,7 @@ async def _go_on(
     if previous is not None and previous.name.chat_id != chat_id:
         raise invalid("previous_response_id", "is not the response that asked for these outputs")
     context, note = call.context, asked.note
-    note.input = kept_items(asked.items, {}) if note.store else []
+    note.input = await call.work(kept_items, asked.items, {}) if note.store else []
 
     def notes(chat: Chat, epoch: int) -> Mapping[str, str]:
         """With what the response before has told: its chat says more from now on."""
@@ -290,33 +298,32 @@ async def _in_session(
     call: ResponseCall, asked: _Asked, session_id: str, *, after: str, told: bool, called: Found | None
 ) -> StartedResponse:
     who = asker_of(call.context, call.body.user, asked.bot_id)
-    question = _question(call, asked, [], called, told=told)
+    question = await call.work(_question, call, asked, [], called, told=told)
     message = await _message(call, asked, question, who.user_id, session_id)
-    started = await call.context.resources.chats.send(
-        call.context.identity, session_id, message, _sending(call, who.user_id, asked.note, after)
-    )
+    sending = await _sending(call, who.user_id, asked.note, after)
+    started = await call.context.resources.chats.send(call.context.identity, session_id, message, sending)
     return await _begun(call, started, asked.note)
 
 
 async def _anew(call: ResponseCall, asked: _Asked, history: list[Item]) -> StartedResponse:
     """A conversation of its own."""
     who = asker_of(call.context, call.body.user, asked.bot_id)
-    question = _question(call, asked, history, None, told=False)
+    question = await call.work(_question, call, asked, history, None, told=False)
     message = await _message(call, asked, question, who.user_id, None)
     started = await call.context.resources.chats.send_single(
         call.context.identity,
         who,
         message,
-        _sending(call, who.user_id, asked.note),
+        await _sending(call, who.user_id, asked.note),
         lasting=call.background,
     )
     return await _begun(call, started, asked.note)
 
 
-def _sending(call: ResponseCall, user_id: str, note: Note, after: str = "") -> Sending:
+async def _sending(call: ResponseCall, user_id: str, note: Note, after: str = "") -> Sending:
     return Sending(
         request_id=call.context.request_id,
-        idempotency_key=idempotency_of(call.idempotency_key, call.body, user_id),
+        idempotency_key=await call.work(idempotency_of, call.idempotency_key, call.body, user_id),
         max_length=call.context.resources.settings.openai_max_message_length,
         after=after,
         notes=note_as_metadata(note),
@@ -330,7 +337,8 @@ async def _message(
     meta_data = {name: text for name, text in (call.body.metadata or {}).items() if text} or None
     with _in_their_words(0):
         uploads: Uploads = await uploaded(call.context, question, user_id=user_id, session_id=session_id)
-        asked.note.input = kept_items(asked.items, uploads) if asked.note.store else []
+        if asked.note.store:
+            asked.note.input = await call.work(kept_items, asked.items, uploads)
         return message_of(question, uploads, meta_data)
 
 
@@ -356,4 +364,12 @@ async def _started(
     chat = orjson.loads(found.record)
     noted = note_in(chat["metadata"], name.epoch) or note
     response = Response(name, noted, chat["session_id"])
-    return StartedResponse(started, response, chat, connection_bound, repeatable or call.background)
+    return StartedResponse(
+        call.context,
+        started,
+        response,
+        chat,
+        call.background,
+        connection_bound,
+        repeatable or call.background,
+    )

@@ -140,11 +140,12 @@ def _without_bytes(
     part: dict[str, Any], field: str, uploads: Mapping[bytes, tuple[str, FileType]]
 ) -> dict[str, Any]:
     """Bytes are not kept: the id of the upload that they became stands in their place."""
-    url = part.get(field)
-    if not isinstance(url, str) or clean_url(url)[:5].lower() != "data:":
+    given = part.get(field)
+    url = clean_url(given) if isinstance(given, str) else ""
+    if url[:5].lower() != "data:":
         return part
     try:
-        data = data_of_url(clean_url(url))
+        data = data_of_url(url)
     except ValueError:
         data = None
     file_id, _ = uploads.get(data or b"", (None, ""))

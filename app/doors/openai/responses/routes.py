@@ -71,11 +71,12 @@ async def create_response(
     call = ResponseCall(context, body, idempotency_key)
     stays = bool(body.stream) or not call.background
     with context.resources.streams.taken_if(stays, context.identity.owner) as place:
-        begun = await begin(call)
+        begun, is_stream = await begin(call), bool(body.stream)
+        del body, call  # megabytes of pictures, for as long as the answer takes
         context.began(begun.started.chat_id)
-        if body.stream and place is not None:
-            return stream_of(call, begun, place)
-        return await answer_to(call, begun, place)
+        if is_stream and place is not None:
+            return stream_of(begun, place)
+        return await answer_to(begun, place)
 
 
 @router.get(
