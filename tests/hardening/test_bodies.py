@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.http.json_shape import holds_more_than, size_of
-from app.models import SendMessage
+from app.models.bodies import SendMessage
 from app.utils.big_bodies import MOST_BYTES, SMALL_BYTES, BigBodies
 from tests.support import ServiceProcess, SimControl, block_until, service_process, wait_until
 
