@@ -129,7 +129,7 @@ class SessionRecord:
             "session_id": self.session_id,
             "user_id": self.user_id,
             "title": self.title or None,
-            "status": self.status(limits.inactive * 1000),
+            "status": self.status(limits.inactive),
             "created_at": iso(self.number(b"created")),
             "updated_at": iso(self.number(b"updated")),
             "last_activity_at": iso(self.number(b"activity")),
@@ -229,7 +229,7 @@ class SessionStore:
         flat = await self._redis.run(
             session_open(
                 at=self._keys.of_session(session_id),
-                session_ttl=self.limits.expire_ms,
+                session_ttl=self.limits.ttl,
                 owner=identity.owner,
                 fields=[part for pair in fields.items() for part in pair],
             )
@@ -280,7 +280,7 @@ class SessionStore:
                 admin_prefix=identity.admin_prefix,
                 limit=history,
                 touch=touch,
-                session_ttl=self.limits.expire_ms,
+                session_ttl=self.limits.ttl,
                 hold=self.limits.hold,
             )
         )
@@ -309,7 +309,7 @@ class SessionStore:
                 at=self._keys.of_session(session_id),
                 mine=identity.owner,
                 admin_prefix=identity.admin_prefix,
-                session_ttl=self.limits.expire_ms,
+                session_ttl=self.limits.ttl,
                 hold=self.limits.hold,
                 fields=[part for pair in fields.items() for part in pair],
             )
