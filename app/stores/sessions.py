@@ -45,58 +45,30 @@ _GONE: Final[dict[bytes, type[ServiceError]]] = {
 class SessionRecord:
     """A session's hash as Redis returned it (a flat list of fields and values)."""
 
-    __slots__ = ("_fields", "session_id")
-
     def __init__(self, session_id: str, flat: Sequence[bytes]) -> None:
-        self.session_id = session_id
         self._fields = dict(pairs(flat))
+        self.session_id = session_id
+        self.owner = self.text(b"owner")
+        self.user_id = self.text(b"user_id")
+        self.title = self.text(b"title")
+        """Empty before its first message."""
+        self.bot_id = self.text(b"bot_id")
+        self.conversation_id = self.text(b"conversation_id") or None
+        self.credential = self.text(b"credential") if self.conversation_id is not None else ""
+        """Whose the conversation is at Coze; empty where there is none, or only one can be meant."""
+        self.auto_save_history = self.text(b"auto_save") == "1"
+        self.single = b"single" in self._fields
+        """It is there for one chat alone, or for Coze's clients: neither listed nor counted, and soon
+        forgotten."""
+        self.serves_conversation = self.text(b"single") == "conversation"
+        """It is there for a conversation of Coze's own clients, who know their chats by Coze's ids."""
+        self.running = self.text(b"running") or None
 
     def text(self, field: bytes) -> str:
         return self._fields.get(field, b"").decode()
 
     def number(self, field: bytes) -> int:
         return int(self._fields.get(field) or 0)
-
-    @property
-    def owner(self) -> str:
-        return self.text(b"owner")
-
-    @property
-    def user_id(self) -> str:
-        return self.text(b"user_id")
-
-    @property
-    def title(self) -> str:
-        """Empty before its first message."""
-        return self.text(b"title")
-
-    @property
-    def bot_id(self) -> str:
-        return self.text(b"bot_id")
-
-    @property
-    def conversation_id(self) -> str | None:
-        return self.text(b"conversation_id") or None
-
-    @property
-    def credential(self) -> str:
-        """Whose the conversation is at Coze; empty where there is none, or only one can be meant."""
-        return self.text(b"credential") if self.conversation_id is not None else ""
-
-    @property
-    def auto_save_history(self) -> bool:
-        return self._fields.get(b"auto_save") == b"1"
-
-    @property
-    def single(self) -> bool:
-        """It is there for one chat alone, or for Coze's clients: neither listed nor counted, and soon
-        forgotten."""
-        return b"single" in self._fields
-
-    @property
-    def serves_conversation(self) -> bool:
-        """It is there for a conversation of Coze's own clients, who know their chats by Coze's ids."""
-        return self._fields.get(b"single") == b"conversation"
 
     @property
     def opening_messages(self) -> list[JsonObject]:
@@ -107,10 +79,6 @@ class SessionRecord:
     def additional_messages(self) -> list[JsonObject]:
         messages: list[JsonObject] = orjson.loads(self._fields.get(b"messages") or b"[]")
         return messages
-
-    @property
-    def running(self) -> str | None:
-        return self.text(b"running") or None
 
     def flat(self) -> list[bytes]:
         return [part for pair in self._fields.items() for part in pair]
