@@ -167,7 +167,8 @@ class HttpMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await (self.serve if scope["type"] == "http" else self._app)(scope, receive, send)
+        handler = self.serve if scope["type"] == "http" else self._app
+        await handler(scope, receive, send)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         raise NotImplementedError
