@@ -67,7 +67,7 @@ def main() -> None:
         settings = load_settings()
     allow_descriptors()
     if settings.workers > 1:
-        configure_logging(**settings.logging)  # for the parent: a worker that died is worth a line
+        configure_logging(settings)  # for the parent: a worker that died is worth a line
     with shared_metrics(settings.workers):
         from app.factory.parts import check_parts  # it imports prometheus_client, see shared_metrics
 
@@ -120,7 +120,7 @@ def build_app() -> "FastAPI":
     except SettingsError as error:
         logger.error("{}", error)
         raise SystemExit(STARTUP_FAILURE) from None
-    configure_logging(**settings.logging)
+    configure_logging(settings)
     _warn(settings)
     return create_app(settings, on_start=_prepare_process)
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from loguru import logger
 
+from app.config import Settings
+
 if TYPE_CHECKING:
     from loguru import Record
 
@@ -120,51 +122,34 @@ class _ToLoguru(logging.Handler):
         logger.opt(exception=record.exc_info, depth=6).log(level, "{}", record.getMessage())
 
 
-def configure_logging(
-    *,
-    level: str,
-    json: bool,
-    file: str = "",
-    workers: int = 1,
-    max_bytes: int = 100_000_000,
-    keep_days: float = 7,
-) -> None:
-    """Sends all logging of the process through loguru to stdout, and to ``file`` where one is named.
-
-    Args:
-        level: the least that is logged.
-        json: a JSON object for each line; else lines for people.
-        file: as well; not with several workers: processes that rotate the same file would lose lines.
-        workers: how many processes have the same settings.
-        max_bytes: the size past which the file is renamed and a new one begun.
-        keep_days: how long renamed files are kept.
-    """
-    render = _json_line if json else _console_line
+def configure_logging(settings: Settings) -> None:
+    """Sends all logging of the process through loguru to stdout, and to COZE_LOG_FILE where one is named; not
+    with several workers: processes that rotate the same file would lose lines."""
+    render = _json_line if settings.log_format == "json" else _console_line
     logger.remove()
     logger.configure(patcher=lambda record: _prepare(record, render))
     # A function and no text: loguru would put its own traceback behind a text.
     form = lambda _: "{extra[line]}\n"  # noqa: E731
-    logger.add(write_stdout, level=level, format=form)
+    logger.add(write_stdout, level=settings.log_level, format=form)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         library = logging.getLogger(name)
         library.handlers, library.propagate = [], name != "uvicorn.access"
     for name in ("httpx", "httpcore", "aiohttp", "fakeredis", "opentelemetry"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if not file:
+    if not settings.log_file:
         return
-    if workers > 1:
-        logger.warning(
-            "COZE_LOG_FILE is for one process: with WORKERS={} the log goes to stdout alone", workers
-        )
+    if settings.workers > 1:
+        text = "COZE_LOG_FILE is for one process: with WORKERS={} the log goes to stdout alone"
+        logger.warning(text, settings.workers)
         return
     try:
         logger.add(
-            file.replace("{", "{{").replace("}", "}}"),
-            level=level,
+            settings.log_file.replace("{", "{{").replace("}", "}}"),
+            level=settings.log_level,
             format=form,
-            rotation=max_bytes,
-            retention=timedelta(days=keep_days),
+            rotation=int(settings.log_rotation_mb * 1_000_000),
+            retention=timedelta(days=settings.log_retention_days),
             watch=True,
             errors="backslashreplace",
             opener=_for_its_owner,

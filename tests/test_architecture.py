@@ -54,7 +54,7 @@ FORBIDDEN = {
 }
 
 BROAD_EXCEPTS = {
-    "app/http/middleware.py:_serve",  # the last resort of a request: an answer, and one line in the log
+    "app/http/middleware.py:serve",  # the last resort of a request: an answer, and one line in the log
     "app/http/sse.py:_take",  # a reader's fault is raised in its own task, not in that of the chat
     "app/stores/loops.py:forever",  # a periodic loop outlives its faults
     "app/tasks/runner.py:run",  # a fault of ours must end the chat as failed

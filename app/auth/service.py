@@ -10,7 +10,6 @@ from app.auth.options import AuthOptions
 from app.utils.certificates import certificate_fault
 
 _MAX_ANSWER: Final = 64 * 1024
-_TRIES: Final = 2
 _CONNECTION_ERRORS: Final = (httpx.NetworkError, httpx.RemoteProtocolError)
 """Nothing, or nothing whole, came back. A kept connection that the server just closed is the usual case."""
 
@@ -42,14 +41,10 @@ class AuthService:
             raise CannotAsk(certificate_fault(error) or type(error).__name__) from None
 
     async def _ask(self, token: str, root: str) -> bool:
-        tries = 1
-        while True:
-            try:
-                return await self._post(token, root)
-            except _CONNECTION_ERRORS:
-                if tries == _TRIES:
-                    raise
-                tries += 1  # asking twice changes nothing at the service
+        try:
+            return await self._post(token, root)
+        except _CONNECTION_ERRORS:
+            return await self._post(token, root)  # asking twice changes nothing at the service
 
     async def _post(self, token: str, root: str) -> bool:
         headers = {

@@ -40,9 +40,8 @@ async def check_settings(settings: Settings, *, regions: Mapping[str, str] = REG
     try:
         check_parts(settings)
     except SettingsError as error:
-        return [
-            Line("fail", "settings", fault.rstrip("."), "correct it", "配置有误") for fault in error.faults
-        ]
+        faults = [fault.rstrip(".") for fault in error.faults]
+        return [Line("fail", "settings", fault, "correct it", "配置有误") for fault in faults]
     auth = auth_options(settings) if settings.enable_auth else None
     base = Endpoints.derive(settings.chat_url, settings.base_url or None).base
     async with AsyncExitStack() as stack:

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Final
 
 import httpx
-import orjson
 from attrs import define, field
 
 from app.check.lines import Line
@@ -21,6 +20,7 @@ from app.coze.codes import NOT_FOUND, TOKEN_REFUSED, rule_for
 from app.coze.credentials import Accounts
 from app.coze.options import Bearer
 from app.coze.transport import NETWORK_ERRORS
+from app.coze.wire import strict_object
 from app.exceptions import UpstreamError
 from app.utils.certificates import certificate_fault
 
@@ -123,13 +123,9 @@ class CozeCheck:
         there = await self._probe("GET", "/v3/chat/retrieve", bearer, dict(_NO_SUCH_CHAT), base=other)
         if there.code is None or there.refused or there.code == _NO_PERMISSION:
             return None
-        return Line(
-            "fail",
-            "region",
-            f"{who}: {self._base} refuses it ({here}), {other} knows it",
-            f"set COZE_API_URL={other}/v3/chat, or take a token of this region",
-            "令牌与区域不符：coze.cn 与 coze.com 账号互不相通",
-        )
+        text = f"{who}: {self._base} refuses it ({here}), {other} knows it"
+        fix = f"set COZE_API_URL={other}/v3/chat, or take a token of this region"
+        return Line("fail", "region", text, fix, "令牌与区域不符：coze.cn 与 coze.com 账号互不相通")
 
     async def _permissions(self, who: str, bearer: str) -> Line:
         answers = await asyncio.gather(
@@ -197,11 +193,7 @@ class CozeCheck:
                 )
         except NETWORK_ERRORS as error:
             return ProbeReply(failure=certificate_fault(error) or f"no answer ({_kind(error)})")
-        try:
-            value = orjson.loads(response.content)
-        except orjson.JSONDecodeError:
-            value = None
-        reply = value if isinstance(value, dict) else {}
+        reply = strict_object(response.content) or {}
         detail = reply.get("detail")
         code = reply.get("code")
         return ProbeReply(

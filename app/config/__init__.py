@@ -313,18 +313,6 @@ class Settings(BaseSettings):
         """All configured bots, the default first."""
         return list(dict.fromkeys((self.bot_id, *self.bots.values())))
 
-    @property
-    def logging(self) -> dict[str, Any]:
-        """What ``configure_logging`` takes."""
-        return {
-            "level": self.log_level,
-            "json": self.log_format == "json",
-            "file": self.log_file,
-            "workers": self.workers,
-            "max_bytes": int(self.log_rotation_mb * 1_000_000),
-            "keep_days": self.log_retention_days,
-        }
-
     def several_tokens(self) -> list[str]:
         """The tokens of COZE_API_TOKENS, in their order."""
         return self.api_tokens.get_secret_value().split(",") if self.api_tokens is not None else []

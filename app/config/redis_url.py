@@ -22,10 +22,6 @@ _ENCODE: Final = (
 )
 
 
-def _anything(_: str) -> bool:
-    return True
-
-
 def _number(text: str) -> bool:
     return re.fullmatch(r"[0-9]{1,9}", text) is not None
 
@@ -46,7 +42,7 @@ _SWITCH: Final = (
     "must be true or false",
 )
 _VERIFY: Final = (_flags, "must be names of Python's ssl.VerifyFlags, with commas between them")
-_FREE: Final = (_anything, "")
+_FREE: Final = (lambda _: True, "")
 _OPTIONS: Final[Mapping[str, tuple[Callable[[str], bool], str]]] = {
     **dict.fromkeys(("username", "password", "client_name", "sentinel_username", "sentinel_password"), _FREE),
     **dict.fromkeys(("socket_timeout", "socket_connect_timeout", "timeout"), _SECONDS),

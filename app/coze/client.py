@@ -24,14 +24,7 @@ from app.coze.deadline import deadline
 from app.coze.files import CozeFile, FilePart
 from app.coze.replies import Reply
 from app.coze.stream import CozeStream
-from app.coze.wire import (
-    ENDED,
-    ChatRequest,
-    ChatState,
-    Message,
-    MessagePage,
-    identifier,
-)
+from app.coze.wire import ENDED, ChatRequest, ChatState, Message, MessagePage, identifier
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
 
 PAGE_SIZE: Final = 50

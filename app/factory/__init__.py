@@ -141,7 +141,7 @@ class _Opening:
         http = await self.stack.enter_async_context(coze_http(settings, self.world.transport))
         accounts = build_accounts(settings, http)
         self.stack.push_async_callback(accounts.aclose)
-        self.metrics.watch_credentials(accounts.expiry_times, accounts.cool_downs)
+        self.metrics.watch_credentials(accounts.times)
         options = CozeOptions(
             endpoints=Endpoints.derive(settings.chat_url, settings.base_url or None),
             connect_timeout=settings.connect_timeout,

@@ -29,18 +29,8 @@ def _log_policy(settings: Settings, limits: ServiceLimits) -> LogPolicy:
         log_ttl=settings.result_expire * 1000,
         hold=int(settings.chat_timeout * 1000) + 60_000,
         usage_ttl=settings.usage_retention_days * 86_400_000,
-        quota=limits.tokens.exists,
+        quota=bool(limits.tokens.layers),
         usage_rows=math.ceil(settings.usage_rows_per_day / SHARDS),
-    )
-
-
-def _session_limits(settings: Settings, limits: ServiceLimits) -> SessionLimits:
-    return SessionLimits(
-        expire=settings.session_expire,
-        inactive=settings.user_inactive_timeout,
-        sessions=limits.sessions,
-        users=limits.users,
-        hold=_log_policy(settings, limits).hold,
     )
 
 
@@ -62,7 +52,9 @@ class Stores:
 def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits, metrics: Metrics) -> Stores:
     keys, policy = Keys(settings.redis_prefix), _log_policy(settings, limits)
     leases = LeaseStore(redis, keys, policy)
-    sessions = SessionStore(redis, keys, _session_limits(settings, limits), metrics=metrics)
+    inactive = settings.user_inactive_timeout * 1000
+    of_sessions = SessionLimits(policy.session_ttl, inactive, limits.sessions, limits.users, policy.hold)
+    sessions = SessionStore(redis, keys, of_sessions, metrics=metrics)
     usage_days = settings.usage_retention_days
     return Stores(
         sessions=sessions,

@@ -142,7 +142,7 @@ class _Watched:
         )
         if route is not None:
             span.rename(f"{method} {route}")
-            if metrics := _from(self.scope, "metrics"):
+            if metrics := part_of(self.scope, "metrics"):
                 metrics.request(method, route, status, self.headers_after or elapsed)
         span.set({"http.request.method": method, "http.route": route, "http.response.status_code": status})
         span.set({f"coze.{name}": self.answer.get(name) for name in ("chat_id", "logid")})
@@ -155,24 +155,32 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 1)
 
 
-def _from(scope: Scope, name: str) -> Any:
+def part_of(scope: Scope, name: str) -> Any:
     """A part of the app's resources; None before the lifespan has begun."""
     resources = getattr(scope["app"].state, "resources", None)
     return getattr(resources, name, None)
 
 
-class RequestMiddleware:
-    """Outermost: each request's id (the caller's if sane, else ours) bound to its log lines and sent back,
-    one access line, metrics and a span, the security headers, and bounds: on the size of the headers, and on
-    how many requests are begun at once."""
+class HttpMiddleware:
+    """Around the app for what is HTTP: a subclass says in ``serve`` what it does."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        handler = self.serve if scope["type"] == "http" else self._app
+        await handler(scope, receive, send)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise NotImplementedError
+
+
+class RequestMiddleware(HttpMiddleware):
+    """Outermost: each request's id (the caller's if sane, else ours) bound to its log lines and sent back,
+    one access line, metrics and a span, the security headers, and bounds: on the size of the headers, and on
+    how many requests are begun at once."""
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         size, sent, hosts = len(scope["raw_path"]) + len(scope["query_string"]), b"", 0
         carrier: dict[str, str] = {}
         for name, value in scope["headers"]:
@@ -205,7 +213,7 @@ class RequestMiddleware:
                 watched.body(message)
             await send(message)
 
-        tracing: Tracing = _from(scope, "tracing") or _OFF
+        tracing: Tracing = part_of(scope, "tracing") or _OFF
         span = tracing.span(scope["method"], kind="server", carrier=carrier)
         with logger.contextualize(fields=watched.fields), span:
             watched.answer["trace_id"] = span.trace_id
@@ -225,23 +233,14 @@ class RequestMiddleware:
                 watched.finish(span)
 
 
-class Refusals:
+class Refusals(HttpMiddleware):
     """Innermost, so that its answers get all that the others add: the answer to what was refused on the way
     in, and to what nobody expected."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (refusal := scope["state"].pop(REFUSAL, None)) is not None:
             await error_response(refusal, scope)(scope, receive, send)
-        else:
-            await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
@@ -261,7 +260,7 @@ class Refusals:
                 await error_response(InternalError(), scope)(scope, receive, send)
 
 
-class Cors:
+class Cors(HttpMiddleware):
     """CORS as the settings have it, which are only known once the lifespan has begun.
 
     Without CORS_ALLOW_ORIGINS there is none. Credentials are never allowed: callers authenticate by
@@ -269,14 +268,14 @@ class Cors:
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        super().__init__(app)
         self._cors: dict[str, ASGIApp] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not any(name == b"origin" for name, _ in scope["headers"]):
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not any(name == b"origin" for name, _ in scope["headers"]):
             await self._app(scope, receive, send)
             return
-        settings = _from(scope, "settings")
+        settings = part_of(scope, "settings")
         await self._for(settings.cors_allow_origins if settings is not None else "")(scope, receive, send)
 
     def _for(self, setting: str) -> ASGIApp:

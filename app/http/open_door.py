@@ -6,31 +6,28 @@ made to lead here, "DNS rebinding"). Programs send none of these headers but Hos
 """
 
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Final
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.config import Settings
 from app.exceptions import AuthForbidden
+from app.http.middleware import HttpMiddleware, part_of
 from app.http.protocol import REFUSAL
 
 _OURS: Final = frozenset({b"same-origin", b"none"})
 _LOOKING: Final = frozenset({"GET", "HEAD"})
 
 
-class OpenDoor:
+class OpenDoor(HttpMiddleware):
     """Outside of ``Refusals``, which answers."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            resources: Any = getattr(scope["app"].state, "resources", None)
-            if resources is not None and not resources.settings.enable_auth:
-                why = refused_because(scope, resources.settings)
-                if why is not None:
-                    scope["state"].setdefault(REFUSAL, AuthForbidden(why))
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        settings = part_of(scope, "settings")
+        if settings is not None and not settings.enable_auth:
+            why = refused_because(scope, settings)
+            if why is not None:
+                scope["state"].setdefault(REFUSAL, AuthForbidden(why))
         await self._app(scope, receive, send)
 
 

@@ -102,24 +102,13 @@ async def open_upload(context: RequestContext) -> AsyncIterator[Upload]:
         raise
 
 
+_FILE: Final = {
+    "type": "string",
+    "format": "binary",
+    "description": "The file, with a name; at most MAX_FILE_BYTES",
+}
+_FORM: Final = {"type": "object", "required": ["file"], "properties": {"file": _FILE}}
 UPLOAD_BODY: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {
-                        "file": {
-                            "type": "string",
-                            "format": "binary",
-                            "description": "The file, with a name; at most MAX_FILE_BYTES",
-                        }
-                    },
-                }
-            }
-        },
-    }
+    "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
 }
 """``openapi_extra=`` of a route that takes a file."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from app.exceptions import UpstreamError
 
@@ -27,6 +27,14 @@ _REDIS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 _ANSWER_BUCKETS: Final = (0, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 _KINDS_OF_UNREADABLE: Final = ("reply", "message", "event", "lost_event")
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+
+
+class CredentialTimes(NamedTuple):
+    """Unix seconds at which a credential for Coze expires (None: not known), and seconds until it is used
+    again (0: it is in use)."""
+
+    expires_at: int | None
+    cool_down: float = 0.0
 
 
 class Timings:
@@ -98,8 +106,7 @@ class Metrics:
         self._directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         self._registry = prometheus_client.CollectorRegistry()
         self._bot, self._code = _BoundedLabel(), _BoundedLabel()
-        self._expiry_times: Callable[[], Mapping[str, int | None]] = dict
-        self._cool_downs: Callable[[], Mapping[str, float]] = dict
+        self._credential_times: Callable[[], Mapping[str, CredentialTimes]] = dict
         self._redis_latency: dict[str, Histogram] = {}
         self._request_series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if self._directory:
@@ -201,14 +208,9 @@ class Metrics:
         for limit, layer in limits:
             self._refusals.labels(limit, layer)
 
-    def watch_credentials(
-        self,
-        expiry_times: Callable[[], Mapping[str, int | None]],
-        cool_downs: Callable[[], Mapping[str, float]] = dict,
-    ) -> None:
-        """Both are asked at each scrape, and answer by a label for the credential: unix seconds, None where
-        they are unknown; and seconds until it is used again, 0 where it is."""
-        self._expiry_times, self._cool_downs = expiry_times, cool_downs
+    def watch_credentials(self, times: Callable[[], Mapping[str, CredentialTimes]]) -> None:
+        """``times`` is asked at each scrape, and answers by a label for each credential."""
+        self._credential_times = times
 
     # -- what takes time ---------------------------------------------------------------------------------
 
@@ -239,11 +241,10 @@ class Metrics:
         from prometheus_client.exposition import choose_encoder
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        for credential, moment in self._expiry_times().items():
-            if moment is not None:
-                self._expiry.labels(credential).set(moment - time.time())
-        for credential, seconds in self._cool_downs().items():
-            self._cool_down.labels(credential).set(seconds)
+        for credential, (expires_at, cool_down) in self._credential_times().items():
+            if expires_at is not None:
+                self._expiry.labels(credential).set(expires_at - time.time())
+            self._cool_down.labels(credential).set(cool_down)
         encode, content_type = choose_encoder(accept)
         registry = self._registry
         if self._directory:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from attrs import define, field
+
 from app.observing.metrics import Metrics
 
 FRESH_SECONDS: Final = 2.0
@@ -12,23 +14,18 @@ FRESH_SECONDS: Final = 2.0
 _MOST_KINDS: Final = 8
 
 
+@define(eq=False, repr=False)
 class MetricsPages:
     """``queued``: asks how many chats are queued, for which Redis has to be asked. ``ticks``: a clock in
     seconds that only goes forward."""
 
-    def __init__(
-        self,
-        metrics: Metrics,
-        queued: Callable[[], Awaitable[float]],
-        ticks: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._metrics = metrics
-        self._queued = queued
-        self._ticks = ticks
-        self._lock = asyncio.Lock()
-        self._pages: dict[str, tuple[bytes, str]] = {}
-        self._made_at = 0.0
-        self.fresh_seconds = FRESH_SECONDS
+    _metrics: Metrics
+    _queued: Callable[[], Awaitable[float]]
+    _ticks: Callable[[], float] = time.monotonic
+    _lock: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    _pages: dict[str, tuple[bytes, str]] = field(init=False, factory=dict)
+    _made_at: float = field(init=False, default=0.0)
+    fresh_seconds: float = field(init=False, default=FRESH_SECONDS)
 
     async def get(self, accept: str) -> tuple[bytes, str]:
         """Text and content type, as ``Metrics.render``. Made in a thread: with several workers there are

@@ -59,6 +59,8 @@ class Keys:
     they share a slot. Indexes have a tag of their own.
     """
 
+    shards: Final = range(SHARDS)
+
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
 
@@ -94,18 +96,11 @@ class Keys:
         """Hash of what the owner of a chat that is not over needs: epoch, state, ids at Coze, the request."""
         return Key(f"{self._at(chat_id)}run:{chat_id}")
 
-    def runs_of(self, any_id: str) -> Key:
-        """A chat's id completes it."""
-        return Key(f"{self._at(any_id)}run:")
-
     def log(self, chat_id: str) -> Key:
         return Key(f"{self._at(chat_id)}log:{chat_id}")
 
     def leases(self, shard: int) -> Key:
         return Key(f"{self._shard(shard)}leases")
-
-    def leases_of(self, any_id: str) -> Key:
-        return Key(f"{self._at(any_id)}leases")
 
     def idempotency(self, session_id: str, digest: str) -> Key:
         return Key(f"{self._at(session_id)}idem:{digest}")
@@ -166,12 +161,10 @@ class Keys:
         """Users of one name in one root who have uploaded something."""
         return Key(f"{self.prefix}{{index}}:uploaders:{name}")
 
-    def conversation(self, name: str, digest: str) -> Key:
-        """Whose a conversation is. ``name``: users of one name in one root, who share a slot."""
-        return Key(self.conversation_prefix(name) + digest)
-
-    def conversation_prefix(self, name: str) -> Key:
-        return Key(f"{self.prefix}{{{name}}}:conversation:")
+    def conversation(self, name: str, digest: str = "") -> Key:
+        """Whose a conversation is. ``name``: users of one name in one root, who share a slot. Without
+        ``digest`` that is to be added."""
+        return Key(f"{self.prefix}{{{name}}}:conversation:{digest}")
 
     def conversations(self, name: str) -> Key:
         """The same conversations by user and expiry, so that they can be erased."""
@@ -233,7 +226,3 @@ class Keys:
     @property
     def all_users(self) -> Key:
         return Key(f"{self.prefix}{{index}}:users")
-
-    @property
-    def shards(self) -> range:
-        return range(SHARDS)

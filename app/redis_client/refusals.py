@@ -4,12 +4,11 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
 from typing import Final
 
 from redis import exceptions as redis_errors
 
-from app.utils.certificates import certificate_fault
+from app.utils.certificates import causes, certificate_fault
 
 AWAY: Final = (
     redis_errors.ConnectionError,
@@ -89,11 +88,10 @@ _KNOWN_TEXTS: Final = {
     "No master found for": "no Sentinel knows a master of that name",
 }
 """What texts of redis-py's begin with, which hold an address behind that."""
-_MOST_CAUSES: Final = 8
 
 
 def _known_words(error: BaseException) -> str:
-    for each in _causes(error):
+    for each in causes(error):
         if isinstance(each, redis_errors.InvalidResponse):
             return "what answers there is no Redis"
         if found := next((words for text, words in _KNOWN_TEXTS.items() if str(each).startswith(text)), ""):
@@ -105,13 +103,3 @@ def _known_words(error: BaseException) -> str:
         if isinstance(each, OSError) and isinstance(each.errno, int):
             return os.strerror(each.errno)
     return ""
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and what it was made of, the nearest first."""
-    seen: BaseException | None = error
-    for _ in range(_MOST_CAUSES):
-        if seen is None:
-            return
-        yield seen
-        seen = seen.__cause__ or seen.__context__

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import math
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,25 +56,26 @@ Reply = object
 """As the wire has it, or a command's own error."""
 AnyCommand = Command[object]
 Parts = tuple[Arg, ...]
+MakeClient = Callable[[int, float | None], Redis]
 
 
 class Servers:
     """One server, or the master of a group: everything goes to the same place.
 
     Args:
-        client: for commands.
-        blocking: for reads that wait: the same server without a read time-out (redis-py would end them).
+        client: makes a client of so many connections, with that read time-out.
+        pool_size: connections for commands.
         reply_timeout: seconds for a reply, and for all replies of a pipeline together.
         sentinel: tells where the master is; closed with the rest.
     """
 
     def __init__(
-        self, client: Redis, *, blocking: Redis, reply_timeout: float, sentinel: Sentinel | None = None
+        self, client: MakeClient, *, pool_size: int, reply_timeout: float, sentinel: Sentinel | None = None
     ) -> None:
-        self._client = client
+        self._client = client(pool_size, reply_timeout)
         self._sentinel = sentinel
-        self._blocking = blocking
-        blocking.response_callbacks.clear()  # replies as they come, everywhere
+        self._blocking = client(BLOCKING_READS, None)  # else redis-py would end reads that wait
+        self._blocking.response_callbacks.clear()  # replies as they come, everywhere
         self._reply_timeout = reply_timeout
         self._next_batch: list[tuple[bytes, asyncio.Future[Reply]]] = []
         self._batches: dict[asyncio.Task[None], None] = {}
@@ -207,10 +208,10 @@ class ClusterServers:
     the server for the keys of some, and send others anywhere while it learns the slots anew."""
 
     def __init__(
-        self, client: RedisCluster, *, blocking: RedisCluster, reply_timeout: float, pool_size: int
+        self, client: Callable[[int, float | None], RedisCluster], *, pool_size: int, reply_timeout: float
     ) -> None:
-        self._client = client
-        self._blocking = blocking
+        self._client = client(pool_size, reply_timeout)
+        self._blocking = client(BLOCKING_READS, None)
         self._reply_timeout = reply_timeout
         # A node's pool does not wait for a free connection, so the waiting is done here.
         self._slots = asyncio.Semaphore(pool_size)
@@ -335,9 +336,7 @@ def open_embedded(reply_timeout: float, server: "FakeServer | None" = None) -> S
 
     server = server or FakeServer()
     return Servers(
-        FakeAsyncRedis(server=server, protocol=2),
-        blocking=FakeAsyncRedis(server=server, protocol=2),
-        reply_timeout=reply_timeout,
+        lambda *_: FakeAsyncRedis(server=server, protocol=2), pool_size=0, reply_timeout=reply_timeout
     )
 
 
@@ -352,9 +351,7 @@ def open_single(address: RedisAddress, *, pool_size: int, reply_timeout: float) 
             )
         )
 
-    return Servers(
-        client(pool_size, reply_timeout), blocking=client(BLOCKING_READS, None), reply_timeout=reply_timeout
-    )
+    return Servers(client, pool_size=pool_size, reply_timeout=reply_timeout)
 
 
 def open_sentinel(address: RedisAddress, *, pool_size: int, reply_timeout: float) -> Servers:
@@ -362,17 +359,10 @@ def open_sentinel(address: RedisAddress, *, pool_size: int, reply_timeout: float
     given.pop("host", None)
     given.pop("port", None)
     tls = given.pop("connection_class", None) is SSLConnection
-    sentinel_options = connection_options(reply_timeout, reply_timeout)
-    sentinel_options |= {name: value for name, value in given.items() if name.startswith("ssl_")}
-    sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        address.nodes,
-        sentinel_kwargs={
-            **sentinel_options,
-            "ssl": tls,
-            "username": address.sentinel_username,
-            "password": address.sentinel_password,
-        },
-    )
+    options = connection_options(reply_timeout, reply_timeout)
+    options |= {name: value for name, value in given.items() if name.startswith("ssl_")}
+    options |= {"ssl": tls, "username": address.sentinel_username, "password": address.sentinel_password}
+    sentinel = Sentinel(address.nodes, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
 
     def client(size: int, read_timeout: float | None) -> Redis:
         pool = _MasterPool(  # type: ignore[no-untyped-call]
@@ -385,12 +375,7 @@ def open_sentinel(address: RedisAddress, *, pool_size: int, reply_timeout: float
         )
         return Redis.from_pool(pool)
 
-    return Servers(
-        client(pool_size, reply_timeout),
-        blocking=client(BLOCKING_READS, None),
-        reply_timeout=reply_timeout,
-        sentinel=sentinel,
-    )
+    return Servers(client, pool_size=pool_size, reply_timeout=reply_timeout, sentinel=sentinel)
 
 
 def open_cluster(address: RedisAddress, *, pool_size: int, reply_timeout: float) -> ClusterServers:
@@ -417,9 +402,4 @@ def open_cluster(address: RedisAddress, *, pool_size: int, reply_timeout: float)
                 del cluster.response_callbacks[name]
         return cluster
 
-    return ClusterServers(
-        client(pool_size, reply_timeout),
-        blocking=client(BLOCKING_READS, None),
-        reply_timeout=reply_timeout,
-        pool_size=pool_size,
-    )
+    return ClusterServers(client, pool_size=pool_size, reply_timeout=reply_timeout)

@@ -5,14 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from app import __version__
-from app.exceptions import (
-    SESSION,
-    AuthForbidden,
-    ChatNotFound,
-    RateLimited,
-    SessionExpired,
-    SessionNotFound,
-)
+from app.exceptions import SESSION, AuthForbidden, ChatNotFound, RateLimited, SessionExpired, SessionNotFound
 from app.http.dependencies import AdminContextDep
 from app.http.openapi import errors
 from app.http.raw_path import RawPathRoute

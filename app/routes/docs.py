@@ -15,17 +15,7 @@ from app.http.dependencies import ResourcesDep
 from app.routes.static_files import PageFiles
 
 _FILES: Final = PageFiles(
-    Path(__file__).resolve().parent / "apidocs",
-    {
-        "default-src": "'none'",
-        "script-src": "'self'",
-        "style-src": "'self' 'unsafe-inline'",
-        "img-src": "'self' data:",
-        "connect-src": "'self'",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-    },
+    Path(__file__).resolve().parent / "apidocs", {"style-src": "'self' 'unsafe-inline'"}
 )
 
 

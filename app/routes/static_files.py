@@ -22,12 +22,26 @@ _TYPES: Final = {
 """What is served at all. Named here because a machine's own table of types may say something else."""
 
 
+_POLICY: Final = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+}
+"""Of all pages: nothing foreign is loaded or called, and no other page shows them."""
+
+
 class PageFiles:
-    """``policy``: the Content-Security-Policy of all files of ``directory``."""
+    """``policy``: what the Content-Security-Policy of all files of ``directory`` says beside, or in place of,
+    that of all pages."""
 
     def __init__(self, directory: Path, policy: Mapping[str, str]) -> None:
         self._files = StaticFiles(directory=directory)
-        rules = "; ".join(f"{name} {value}" for name, value in policy.items())
+        rules = "; ".join(f"{name} {value}" for name, value in {**_POLICY, **policy}.items())
         self._headers = {
             "Content-Security-Policy": rules,
             "Cache-Control": "no-cache",  # kept, but asked for each time: the ETag makes that cheap
@@ -48,19 +62,7 @@ class PageFiles:
 
 _PAGES: Final = PageFiles(
     Path(__file__).resolve().parent / "pages",
-    {
-        "default-src": "'none'",
-        "script-src": "'self'",
-        "style-src": "'self'",
-        "font-src": "'self'",
-        "img-src": "'self' data:",
-        "connect-src": "'self'",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-        "require-trusted-types-for": "'script'",
-        "trusted-types": "dompurify",
-    },
+    {"font-src": "'self'", "require-trusted-types-for": "'script'", "trusted-types": "dompurify"},
 )
 
 

@@ -113,7 +113,7 @@ class ConversationStore:
         await self._redis.run(
             conversation_forget(
                 conversations=self._keys.conversations(name),
-                records=self._keys.conversation_prefix(name),
+                records=self._keys.conversation(name),
                 lists=self._keys.conversation_list(name),
                 user=whose,
             )
@@ -130,7 +130,7 @@ class ConversationStore:
         more, found = await self._redis.run(
             conversation_list(
                 listed=self._keys.conversation_list(name, user_key(identity.owner, user_id)),
-                records=self._keys.conversation_prefix(name),
+                records=self._keys.conversation(name),
                 before=digest_of(identity.owner, user_id, before) if before else "",
                 limit=limit,
             )

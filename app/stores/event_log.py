@@ -354,7 +354,7 @@ class LogWriter:
         """Whether lease or run is missing."""
         if log.end is not None:  # they go with the end
             return False
-        leases = self._keys.leases_of(log.chat_id)
+        leases = self._keys.leases(shard_of(log.chat_id))
         if await self._redis.run(Text("ZSCORE", leases, f"{log.chat_id}:{log.epoch}")) is None:
             return True
         return not await self._redis.run(Number("EXISTS", self._keys.run(log.chat_id)))

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from app.exceptions import SessionLimitReached
 from app.observing.metrics import Metrics
 from app.redis_client import ALL, HeldKeys, Keys, Number, RedisGate, Texts, pairs
-from app.stores.layers import LAYERS, Limits
+from app.stores.layers import LAYERS, NO_LIMITS, Limits
 from app.stores.policy import SessionLimits
 from app.stores.scripts import index_admit, index_drop, index_prune, index_single
 from app.utils import now_ms
@@ -70,9 +70,6 @@ def digest_of(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:40]
 
 
-_NO_LIMITS: Final = Limits("")
-
-
 class SessionIndex:
     def __init__(
         self, redis: RedisGate, keys: Keys, limits: SessionLimits, *, metrics: Metrics | None = None
@@ -107,13 +104,11 @@ class SessionIndex:
 
     def _entered(self, scored: list[bytes]) -> list[tuple[str, int]]:
         """Ids and when they were entered last, of ids and scores."""
-        return [
-            (member.decode(), int(float(score)) - self._limits.expire_ms) for member, score in pairs(scored)
-        ]
+        return [(member.decode(), int(float(score)) - self._limits.ttl) for member, score in pairs(scored)]
 
     async def renew(self, session_id: str, owner: str, user_id: str) -> None:
         """Moves the session's expiry to a full life from now."""
-        await self._enter(session_id, owner, user_id, sessions=_NO_LIMITS, users=_NO_LIMITS)
+        await self._enter(session_id, owner, user_id, sessions=NO_LIMITS, users=NO_LIMITS)
 
     async def enter_single(self, session_id: str, owner: str, user_id: str) -> None:
         """Enters a session of a single chat where erasure found, and nowhere else."""
@@ -124,7 +119,7 @@ class SessionIndex:
                 users_by_name=keys.users_by_name(name_key(owner, user_id)),
                 session_id=session_id,
                 user=user,
-                ttl=self._limits.expire_ms,
+                ttl=self._limits.ttl,
             )
         )
 
@@ -139,7 +134,7 @@ class SessionIndex:
                 users_by_name=keys.users_by_name(name_key(owner, user_id)),
                 session_id=session_id,
                 user=user,
-                ttl=self._limits.expire_ms,
+                ttl=self._limits.ttl,
                 most_sessions=[*sessions.numbers(owner)],
                 most_users=[*users.numbers(owner)],
                 over=over,

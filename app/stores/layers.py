@@ -88,11 +88,6 @@ class Limits:
         )
 
     @property
-    def exists(self) -> bool:
-        """Whether there is one in any layer."""
-        return bool(self.layers)
-
-    @property
     def layers(self) -> list[Layer]:
         """Those in which there is one."""
         owner = self.owner if self.owner.most else self.apps_owner
@@ -108,20 +103,15 @@ class Limits:
         """The same for scripts; 0 is no limit."""
         return [limit.most for limit in self.of_owner(owner)]
 
-    def refusal(self, owner: str, layer: int) -> "Refusal":
-        """What to tell a caller whom the layer of that number (0: the user's) refuses."""
+    def refusal(self, owner: str, layer: int) -> tuple[str, dict[str, str | int]]:
+        """What to tell a caller whom the layer of that number (0: the user's) refuses: a message, and its
+        details."""
         limit, name = self.of_owner(owner)[layer], LAYERS[layer]
-        return Refusal(
-            f"At most {limit.most} {self.what} for {_WHOM[name]} ({limit.setting})",
-            {"layer": name, "setting": limit.setting, "limit": limit.most},
-        )
+        text = f"At most {limit.most} {self.what} for {_WHOM[name]} ({limit.setting})"
+        return text, {"layer": name, "setting": limit.setting, "limit": limit.most}
 
 
-class Refusal(NamedTuple):
-    """A message and its details: the layer that refuses, the setting that moves its limit, and the limit."""
-
-    message: str
-    details: dict[str, str | int]
+NO_LIMITS: Final = Limits("")
 
 
 def _share(total: Limit, share: float, setting: str) -> Limit:

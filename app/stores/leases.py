@@ -19,7 +19,7 @@ from app.stores.scripts import (
     signal_send,
 )
 from app.stores.sessions import IdempotencyKey, SessionRecord
-from app.utils import random_token
+from app.utils import random_token, shard_of
 
 MAX_CLAIMS: Final = 5
 """A chat that so many owners in a row could not finish is failed, not tried for ever."""
@@ -100,7 +100,7 @@ class LeaseStore:
             [
                 lease_renew(
                     leases=key,
-                    runs=self._keys.runs_of(members[0].partition(":")[0]),
+                    runs=self._keys.of_session(members[0].partition(":")[0]).runs,
                     lease=self._policy.lease,
                     members=members,
                 )
@@ -112,7 +112,7 @@ class LeaseStore:
     def _members(self, held: Sequence[tuple[str, int]]) -> dict[Key, list[str]]:
         members: dict[Key, list[str]] = {}
         for chat_id, epoch in held:
-            members.setdefault(self._keys.leases_of(chat_id), []).append(f"{chat_id}:{epoch}")
+            members.setdefault(self._keys.leases(shard_of(chat_id)), []).append(f"{chat_id}:{epoch}")
         return members
 
     async def expired(self) -> list[tuple[str, int]]:
@@ -128,7 +128,7 @@ class LeaseStore:
 
     async def drop(self, chat_id: str, epoch: int) -> None:
         """Takes a lease away whose chat is no more."""
-        await self._redis.run(Number("ZREM", self._keys.leases_of(chat_id), f"{chat_id}:{epoch}"))
+        await self._redis.run(Number("ZREM", self._keys.leases(shard_of(chat_id)), f"{chat_id}:{epoch}"))
 
     async def claim(
         self,

@@ -8,18 +8,14 @@ from app.stores.layers import Limits
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """``expire`` and ``inactive`` in seconds; ``hold`` in milliseconds: what a running chat adds to
-    the life of its session. ``sessions``, and ``users`` who have any: how many there may be."""
+    """Times in milliseconds. ``ttl``: how long a session lives after what was done last in it; ``hold``: what
+    a running chat adds to that. ``sessions``, and ``users`` who have any: how many there may be."""
 
-    expire: int
+    ttl: int
     inactive: int
     sessions: Limits
     users: Limits
     hold: int
-
-    @property
-    def expire_ms(self) -> int:
-        return self.expire * 1000
 
 
 class LogPolicy(NamedTuple):

@@ -45,58 +45,30 @@ _GONE: Final[dict[bytes, type[ServiceError]]] = {
 class SessionRecord:
     """A session's hash as Redis returned it (a flat list of fields and values)."""
 
-    __slots__ = ("_fields", "session_id")
-
     def __init__(self, session_id: str, flat: Sequence[bytes]) -> None:
-        self.session_id = session_id
         self._fields = dict(pairs(flat))
+        self.session_id = session_id
+        self.owner = self.text(b"owner")
+        self.user_id = self.text(b"user_id")
+        self.title = self.text(b"title")
+        """Empty before its first message."""
+        self.bot_id = self.text(b"bot_id")
+        self.conversation_id = self.text(b"conversation_id") or None
+        self.credential = self.text(b"credential") if self.conversation_id is not None else ""
+        """Whose the conversation is at Coze; empty where there is none, or only one can be meant."""
+        self.auto_save_history = self.text(b"auto_save") == "1"
+        self.single = b"single" in self._fields
+        """It is there for one chat alone, or for Coze's clients: neither listed nor counted, and soon
+        forgotten."""
+        self.serves_conversation = self.text(b"single") == "conversation"
+        """It is there for a conversation of Coze's own clients, who know their chats by Coze's ids."""
+        self.running = self.text(b"running") or None
 
     def text(self, field: bytes) -> str:
         return self._fields.get(field, b"").decode()
 
     def number(self, field: bytes) -> int:
         return int(self._fields.get(field) or 0)
-
-    @property
-    def owner(self) -> str:
-        return self.text(b"owner")
-
-    @property
-    def user_id(self) -> str:
-        return self.text(b"user_id")
-
-    @property
-    def title(self) -> str:
-        """Empty before its first message."""
-        return self.text(b"title")
-
-    @property
-    def bot_id(self) -> str:
-        return self.text(b"bot_id")
-
-    @property
-    def conversation_id(self) -> str | None:
-        return self.text(b"conversation_id") or None
-
-    @property
-    def credential(self) -> str:
-        """Whose the conversation is at Coze; empty where there is none, or only one can be meant."""
-        return self.text(b"credential") if self.conversation_id is not None else ""
-
-    @property
-    def auto_save_history(self) -> bool:
-        return self._fields.get(b"auto_save") == b"1"
-
-    @property
-    def single(self) -> bool:
-        """It is there for one chat alone, or for Coze's clients: neither listed nor counted, and soon
-        forgotten."""
-        return b"single" in self._fields
-
-    @property
-    def serves_conversation(self) -> bool:
-        """It is there for a conversation of Coze's own clients, who know their chats by Coze's ids."""
-        return self._fields.get(b"single") == b"conversation"
 
     @property
     def opening_messages(self) -> list[JsonObject]:
@@ -107,10 +79,6 @@ class SessionRecord:
     def additional_messages(self) -> list[JsonObject]:
         messages: list[JsonObject] = orjson.loads(self._fields.get(b"messages") or b"[]")
         return messages
-
-    @property
-    def running(self) -> str | None:
-        return self.text(b"running") or None
 
     def flat(self) -> list[bytes]:
         return [part for pair in self._fields.items() for part in pair]
@@ -129,7 +97,7 @@ class SessionRecord:
             "session_id": self.session_id,
             "user_id": self.user_id,
             "title": self.title or None,
-            "status": self.status(limits.inactive * 1000),
+            "status": self.status(limits.inactive),
             "created_at": iso(self.number(b"created")),
             "updated_at": iso(self.number(b"updated")),
             "last_activity_at": iso(self.number(b"activity")),
@@ -229,7 +197,7 @@ class SessionStore:
         flat = await self._redis.run(
             session_open(
                 at=self._keys.of_session(session_id),
-                session_ttl=self.limits.expire_ms,
+                session_ttl=self.limits.ttl,
                 owner=identity.owner,
                 fields=[part for pair in fields.items() for part in pair],
             )
@@ -280,7 +248,7 @@ class SessionStore:
                 admin_prefix=identity.admin_prefix,
                 limit=history,
                 touch=touch,
-                session_ttl=self.limits.expire_ms,
+                session_ttl=self.limits.ttl,
                 hold=self.limits.hold,
             )
         )
@@ -309,7 +277,7 @@ class SessionStore:
                 at=self._keys.of_session(session_id),
                 mine=identity.owner,
                 admin_prefix=identity.admin_prefix,
-                session_ttl=self.limits.expire_ms,
+                session_ttl=self.limits.ttl,
                 hold=self.limits.hold,
                 fields=[part for pair in fields.items() for part in pair],
             )

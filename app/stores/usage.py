@@ -19,7 +19,7 @@ from app.models.chats import Usage
 from app.observing.metrics import Metrics
 from app.redis_client import Fields, Keys, RedisGate, pairs
 from app.stores.index import owner_key, whose
-from app.stores.layers import LAYERS, Limits
+from app.stores.layers import LAYERS, NO_LIMITS, Limits
 from app.stores.scripts import usage_erase, usage_read
 from app.stores.sessions import SessionRecord
 from app.utils import iso, now_ms
@@ -33,7 +33,6 @@ Redis nor this process must be kept from others for long. Of a whole root it is 
 _ROWS_AT_ONCE: Final = 1000
 _MOST: Final = 1 << 50
 """Tokens of one chat. What Coze says is added up in Lua's doubles, which are exact to 2**53."""
-NO_QUOTA: Final = Limits("")
 _SEPARATOR: Final = "\x1f"
 """Between user and bot in a row's name; neither can hold it."""
 
@@ -76,7 +75,7 @@ class UsageStore:
     _redis: RedisGate
     _keys: Keys
     _days: int = field(kw_only=True)
-    _daily_tokens: Limits = field(kw_only=True, default=NO_QUOTA)
+    _daily_tokens: Limits = field(kw_only=True, default=NO_LIMITS)
     _metrics: Metrics = field(kw_only=True, factory=Metrics)
 
     async def check_quota(self, owner: str, user: str) -> None:

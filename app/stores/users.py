@@ -45,9 +45,7 @@ class UserStore:
         """Live sessions, newest activity first."""
         ids = await self._index.live(await self._users(identity, user_id))
         records = [r for r in await self._records(ids) if r is not None and identity.may_see(r.owner)]
-        live = [
-            r for r in records if r.status(self._sessions.limits.inactive * 1000) in ("active", "inactive")
-        ]
+        live = [r for r in records if r.status(self._sessions.limits.inactive) in ("active", "inactive")]
         live.sort(key=lambda record: record.number(b"activity"), reverse=True)
         return live[:limit]
 
@@ -151,7 +149,7 @@ class UserStore:
                 await self._index.remove(session_id, "", "")
                 orphaned += 1
                 continue
-            status = record.status(self._sessions.limits.inactive * 1000)
+            status = record.status(self._sessions.limits.inactive)
             if status == "inactive":
                 if await self._sessions.end_idle(session_id, "inactive") == b"busy":
                     continue

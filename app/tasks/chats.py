@@ -11,13 +11,7 @@ from typing import Final
 import orjson
 from attrs import define, frozen
 
-from app.exceptions import (
-    ChatState,
-    Overloaded,
-    RedisUnavailable,
-    ServiceError,
-    wrong_field,
-)
+from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
 from app.models import Cursor, Identity
 from app.models.bodies import CreateSession, Regenerate, SendMessage, SubmitToolOutputs
 from app.models.chats import SETTLED_STATUSES, TERMINAL_STATUSES, Chat

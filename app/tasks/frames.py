@@ -43,10 +43,8 @@ def data_of(frame_bytes: bytes) -> dict[str, Any]:
 def stored_frames(chat: Chat) -> list[bytes]:
     """A snapshot and the end, from the record of a chat whose log has expired."""
     fold = Fold()
-    fold.coze_chat_id, fold.conversation_id = (
-        chat.metadata.get("coze_chat_id"),
-        chat.metadata.get("conversation_id"),
-    )
+    fold.coze_chat_id = chat.metadata.get("coze_chat_id")
+    fold.conversation_id = chat.metadata.get("conversation_id")
     message_id = chat.assistant_message.message_id if chat.assistant_message else ""
     message = {
         "id": message_id,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Final
 
+from attrs import define, field
+
 from app.exceptions import Overloaded, RateLimited
 from app.observing.metrics import Metrics
 from app.stores.layers import LAYERS, Limits, places_of
@@ -49,6 +51,7 @@ class Place:
         self._places.count(self._owner, change)
 
 
+@define(eq=False, repr=False)
 class Places:
     """Counts places by owner and root. ``limits``: those of one process; ``kept_changed`` is told how many
     more or less are kept for longer than a block. ``refuse_first``: raises where a full process has a better
@@ -57,22 +60,14 @@ class Places:
     A place is taken before anything is begun: a burst must not slip through while each of it waits.
     """
 
-    def __init__(
-        self,
-        limits: Limits,
-        kept_changed: Callable[[int], object] = lambda _: None,
-        *,
-        metrics: Metrics | None = None,
-        refuse_first: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._limits = limits
-        self._metrics = metrics or Metrics()
-        self._refuse_first = refuse_first
-        self._kept_changed = kept_changed
-        self.kept = 0
-        """How many are kept for longer than a block."""
-        self._held: Counter[str] = Counter()
-        """By owner, by root, and under "" all."""
+    _limits: Limits
+    _kept_changed: Callable[[int], object] = lambda _: None
+    _metrics: Metrics = field(kw_only=True, factory=Metrics)
+    _refuse_first: Callable[[], None] = field(kw_only=True, default=lambda: None)
+    kept: int = field(init=False, default=0)
+    """How many are kept for longer than a block."""
+    _held: Counter[str] = field(init=False, factory=Counter)
+    """By owner, by root, and under "" all."""
 
     @contextlib.contextmanager
     def taken(self, owner: str) -> Iterator[Place]:

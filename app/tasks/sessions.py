@@ -11,13 +11,7 @@ from loguru import logger
 from pydantic import BaseModel
 
 from app.coze.client import CozeClient
-from app.exceptions import (
-    ConversationNotFound,
-    RedisUnavailable,
-    ServiceError,
-    SessionExpired,
-    wrong_field,
-)
+from app.exceptions import ConversationNotFound, RedisUnavailable, ServiceError, SessionExpired, wrong_field
 from app.models import Identity
 from app.models.bodies import CreateSession, UpdateSession
 from app.stores.conversations import Conversation, ConversationStore

@@ -5,20 +5,20 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from attrs import define, field
+
 _T = TypeVar("_T")
 
 
+@define(eq=False, repr=False)
 class Kept(Generic[_T]):
     """What ``make`` has made, for ``seconds``. ``ticks``: a clock in seconds that only goes forward."""
 
-    def __init__(
-        self, make: Callable[[], Awaitable[_T]], seconds: float, ticks: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._make = make
-        self._ticks = ticks
-        self._lock = asyncio.Lock()
-        self._found: tuple[_T, float] | None = None
-        self.seconds = seconds
+    _make: Callable[[], Awaitable[_T]]
+    seconds: float
+    _ticks: Callable[[], float] = time.monotonic
+    _lock: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    _found: tuple[_T, float] | None = field(init=False, default=None)
 
     async def get(self) -> _T:
         """Who comes while it is made gets the same."""

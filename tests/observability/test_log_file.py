@@ -13,7 +13,7 @@ import pytest
 from loguru import logger
 
 from app.logging_config import configure_logging
-from tests.support import RedisServer, ServiceProcess, open_client
+from tests.support import RedisServer, ServiceProcess, make_settings, open_client
 
 from .support import lines_of
 
@@ -21,12 +21,12 @@ from .support import lines_of
 @pytest.fixture(autouse=True)
 def _files_are_closed() -> Iterator[None]:
     yield
-    configure_logging(level="INFO", json=True)
+    configure_logging(make_settings())
 
 
 def test_a_full_file_gives_way_to_a_new_one_and_no_line_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "logs {1}" / "service.log"
-    configure_logging(level="INFO", json=True, file=str(path), max_bytes=10_000)
+    configure_logging(make_settings(COZE_LOG_FILE=str(path), COZE_LOG_ROTATION_MB=0.01))
     for n in range(300):
         logger.bind(n=n).info("x" * 100)
     files = [path, *path.parent.glob("service.2*.log")]
@@ -45,7 +45,8 @@ def test_files_that_were_kept_long_enough_go(tmp_path: Path) -> None:
         os.utime(tmp_path / name, times=(time.time() - days * 86_400,) * 2)
     (tmp_path / "other.log").touch()
     os.utime(tmp_path / "other.log", times=(0, 0))
-    configure_logging(level="INFO", json=True, file=str(path), max_bytes=1000, keep_days=7)
+    few = {"COZE_LOG_ROTATION_MB": 0.001, "COZE_LOG_RETENTION_DAYS": 7}
+    configure_logging(make_settings(COZE_LOG_FILE=str(path), **few))
     for _ in range(2):
         logger.info("x" * 800)
     assert [(tmp_path / name).exists() for name in (*ages, "other.log")] == [False, True, True]
@@ -53,7 +54,7 @@ def test_files_that_were_kept_long_enough_go(tmp_path: Path) -> None:
 
 def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
     path, taken_away = tmp_path / "service.log", tmp_path / "taken-away"
-    configure_logging(level="INFO", json=True, file=str(path))
+    configure_logging(make_settings(COZE_LOG_FILE=str(path)))
     logger.info("one")
     path.rename(taken_away)
     logger.info("two")
@@ -64,7 +65,7 @@ def test_a_file_that_cannot_be_opened_is_said_and_not_the_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    configure_logging(level="INFO", json=True, file=str(tmp_path / "file" / "service.log"))
+    configure_logging(make_settings(COZE_LOG_FILE=str(tmp_path / "file" / "service.log")))
     assert "COZE_LOG_FILE cannot be opened" in capsys.readouterr().out
 
 

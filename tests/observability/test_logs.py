@@ -14,7 +14,16 @@ import pytest
 
 from app.logging_config import configure_logging
 from coze_simulator.auth_server import running_auth
-from tests.support import Client, RedisServer, RunningApp, ServiceProcess, data_of, open_client, wait_until
+from tests.support import (
+    Client,
+    RedisServer,
+    RunningApp,
+    ServiceProcess,
+    data_of,
+    make_settings,
+    open_client,
+    wait_until,
+)
 
 from .support import lines_of
 
@@ -29,7 +38,7 @@ def captured(level: str = "INFO") -> Iterator[Callable[[], list[Line]]]:
     """The lines that are logged from here on; each has to be JSON."""
     stream, real = io.StringIO(), sys.stdout
     sys.stdout = stream
-    configure_logging(level=level, json=True)
+    configure_logging(make_settings(COZE_LOG_LEVEL=level))
     try:
         yield lambda: [
             json.loads(line) for line in stream.getvalue().splitlines() if "coze_simulator" not in line
@@ -165,11 +174,11 @@ async def test_a_fault_of_ours_is_logged_once_and_answered(
     assert "inside" not in response.text
 
 
-@pytest.mark.parametrize("json_lines", [True, False])
-def test_what_a_caller_wrote_stays_in_its_line(json_lines: bool, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_a_caller_wrote_stays_in_its_line(form: str, capsys: pytest.CaptureFixture[str]) -> None:
     from loguru import logger
 
-    configure_logging(level="INFO", json=json_lines)
+    configure_logging(make_settings(COZE_LOG_FORMAT=form))
     evil = 'x\n{"level":"ERROR"}\u2028FORGED\x85\x1b[2J\x9b' + "y" * 1000
     with logger.contextualize(fields=lambda: {"user": evil, "root": "a\rb", "logid": None}, user_id=evil):
         logger.info("a {}", evil)
@@ -177,7 +186,7 @@ def test_what_a_caller_wrote_stays_in_its_line(json_lines: bool, capsys: pytest.
     assert len(text.splitlines()) == 1
     assert "\x1b" not in text
     assert "\x9b" not in text
-    if json_lines:
+    if form == "json":
         line = json.loads(text)
         assert line["user"].startswith("x\\n{")
         assert len(line["user"]) < 400
@@ -187,7 +196,7 @@ def test_what_a_caller_wrote_stays_in_its_line(json_lines: bool, capsys: pytest.
 def test_half_a_surrogate_pair_does_not_lose_the_line(capsys: pytest.CaptureFixture[str]) -> None:
     from loguru import logger
 
-    configure_logging(level="INFO", json=True)
+    configure_logging(make_settings())
     logger.bind(user="\ud83d").info("half")
     assert json.loads(capsys.readouterr().out)["message"] == "half"
 
@@ -198,7 +207,7 @@ def test_what_pydantic_refused_is_not_quoted(capsys: pytest.CaptureFixture[str])
 
     from app.models.chats import Chat
 
-    configure_logging(level="INFO", json=True)
+    configure_logging(make_settings())
     record = json.dumps({"chat_id": {" ".join(("secret", "words")): 1}})
     try:
         Chat.model_validate_json(record)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from app.exceptions import CozeApiError
-from app.observing.metrics import MAX_LABELS, Metrics
+from app.observing.metrics import MAX_LABELS, CredentialTimes, Metrics
 from coze_simulator import SIMULATOR_BOT_ID
 from coze_simulator.auth_server import running_auth
 from tests.support import RedisServer, RunningApp, SimControl, data_of, error_of, open_client, wait_until
@@ -213,10 +213,10 @@ def test_the_number_of_labels_is_bounded() -> None:
 
 def test_the_credential_is_shown_once_its_end_is_known() -> None:
     metrics = Metrics()
-    times: dict[str, int | None] = {"0": None, "1": None}
+    times = {"0": CredentialTimes(None), "1": CredentialTimes(None)}
     metrics.watch_credentials(lambda: times)
     assert parse(metrics.render()[0].decode()).labels("coze_credential_expiry_seconds", "credential") == set()
-    times["1"] = int(time.time()) + 900
+    times["1"] = CredentialTimes(int(time.time()) + 900)
     counted = parse(metrics.render()[0].decode())
     assert counted.labels("coze_credential_expiry_seconds", "credential") == {"1"}
     left = counted("coze_credential_expiry_seconds")

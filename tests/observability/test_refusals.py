@@ -117,7 +117,7 @@ def test_a_credential_that_rests_is_shown_until_it_is_used_again() -> None:
     now = 100.0
     accounts = Accounts([("a", StaticToken("a")), ("b", StaticToken("b"))], ticks=lambda: now)
     metrics = Metrics()
-    metrics.watch_credentials(accounts.expiry_times, accounts.cool_downs)
+    metrics.watch_credentials(accounts.times)
 
     def rests() -> list[float]:
         page = parse(metrics.render()[0].decode())

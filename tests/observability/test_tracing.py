@@ -91,7 +91,7 @@ async def test_without_the_packages_nothing_is_traced_and_the_log_says_so(
         return real(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    configure_logging(level="INFO", json=True)
+    configure_logging(make_settings())
     async with open_tracing("http://127.0.0.1:1", service="s") as tracing:
         assert tracing.span("a") is Tracing().span("off")
     assert "uv pip install --group otel" in capsys.readouterr().out

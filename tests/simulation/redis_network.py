@@ -16,7 +16,7 @@ from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.driver_info import DriverInfo
 
 from app.redis_client import Servers
-from app.redis_client.servers import BLOCKING_READS, connection_options
+from app.redis_client.servers import connection_options
 from tests.simulation.clock import Line, Owner, later
 from tests.simulation.fake_server import PlainSocket, Server
 from tests.simulation.quick_socket import QuickSocket
@@ -92,11 +92,7 @@ class RedisNetwork:
                 )
             )
 
-        return Servers(
-            client(pool_size, reply_timeout),
-            blocking=client(BLOCKING_READS, None),
-            reply_timeout=reply_timeout,
-        )
+        return Servers(client, pool_size=pool_size, reply_timeout=reply_timeout)
 
     def delay(self) -> float:
         return self.dice.uniform(0.0001, 0.002)

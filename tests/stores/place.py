@@ -118,8 +118,8 @@ class Place:
         self._server = server
         self.keys = Keys("stores:")  # services that run beside take over what has their own prefix
         self.limits = SessionLimits(
-            SESSION // 1000,
-            600,
+            SESSION,
+            600_000,
             sessions=layers("sessions", user=3, service=100),
             users=layers("active users", service=100),
             hold=HOLD,

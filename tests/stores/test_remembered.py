@@ -159,7 +159,7 @@ async def test_forgetting_tells_how_many_went(at: Place) -> None:
     name = name_key(ME.owner, "u")
     keys = {
         "conversations": at.keys.conversations(name),
-        "records": at.keys.conversation_prefix(name),
+        "records": at.keys.conversation(name),
         "lists": at.keys.conversation_list(name),
     }
     assert await at.redis.run(conversation_forget(**keys, user="")) == 2

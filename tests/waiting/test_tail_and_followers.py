@@ -9,7 +9,7 @@ from typing import Any
 from app.models import Cursor
 from app.redis_client import Keys, open_redis
 from app.stores.log_reader import LogReader
-from app.utils import new_chat_id, new_id
+from app.utils import new_chat_id, new_id, shard_of
 from tests.support import Client, RedisServer, RunningApp, data_of, open_client, wait_until
 
 BOUND = 30.0
@@ -122,4 +122,4 @@ async def test_what_was_just_being_claimed_is_handed_over_like_all_else(
         await asyncio.to_thread(service.call, claims.let_through)
         await draining
         with redis.client() as store:
-            assert store.zscore(KEYS.leases_of(second), f"{second}:1") == 0.0
+            assert store.zscore(KEYS.leases(shard_of(second)), f"{second}:1") == 0.0

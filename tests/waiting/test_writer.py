@@ -15,7 +15,7 @@ from app.stores.leases import LeaseStore
 from app.stores.open_log import OpenLog, Origin
 from app.stores.policy import LogPolicy
 from app.stores.sessions import SessionRecord
-from app.utils import new_chat_id, new_id
+from app.utils import new_chat_id, new_id, shard_of
 from tests.support import RedisServer, RunningApp, open_client, wait_until
 
 BOUND = 30.0
@@ -174,8 +174,8 @@ async def test_leases_are_given_away_with_one_script_a_shard_in_one_pipeline(
         held = [(new_chat_id(new_id("session")), 1) for _ in range(100)]
         with redis.client() as store:
             for chat_id, epoch in held:
-                store.zadd(KEYS.leases_of(chat_id), {f"{chat_id}:{epoch}": 9e12})
-                store.expire(KEYS.leases_of(chat_id), 60)
+                store.zadd(KEYS.leases(shard_of(chat_id)), {f"{chat_id}:{epoch}": 9e12})
+                store.expire(KEYS.leases(shard_of(chat_id)), 60)
             await leases.release(held[:1])
             if scripts == "forgotten":
                 store.script_flush()
@@ -183,7 +183,7 @@ async def test_leases_are_given_away_with_one_script_a_shard_in_one_pipeline(
             await leases.release(held)
             assert len(sent.pipelines) == (1 if scripts == "known" else 2)
             assert all(len(commands) <= 32 for commands in sent.pipelines)
-            scores = [store.zscore(KEYS.leases_of(chat_id), f"{chat_id}:1") for chat_id, _ in held]
+            scores = [store.zscore(KEYS.leases(shard_of(chat_id)), f"{chat_id}:1") for chat_id, _ in held]
             assert scores == [0.0] * len(held)
 
 
@@ -193,8 +193,8 @@ async def test_renewing_tells_which_leases_are_gone(redis: RedisServer) -> None:
         held = [(new_chat_id(new_id("session")), n) for n in range(1, 6)]
         with redis.client() as store:
             for chat_id, epoch in held[1:]:
-                store.zadd(KEYS.leases_of(chat_id), {f"{chat_id}:{epoch}": 1})
-                store.expire(KEYS.leases_of(chat_id), 60)
+                store.zadd(KEYS.leases(shard_of(chat_id)), {f"{chat_id}:{epoch}": 1})
+                store.expire(KEYS.leases(shard_of(chat_id)), 60)
                 store.hset(KEYS.run(chat_id), "epoch", epoch)
                 store.expire(KEYS.run(chat_id), 60)
             store.delete(KEYS.run(held[4][0]))  # thrown away: the lease alone is no use

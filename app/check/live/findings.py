@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from attrs import field, frozen
 
 Verdict = Literal["holds", "differs", "unknown"]
+_TOLD: Final = ("name", "verdict", "needed", "assumed", "seen")
 _MARKS: Final[dict[Verdict, str]] = {"holds": "[ ok ]", "differs": "[diff]", "unknown": "[ -- ]"}
 
 
@@ -72,14 +73,5 @@ class Report:
             "use_stream": self.use_stream,
             "holds": self.holds,
             "summary": self.summary,
-            "findings": [
-                {
-                    "name": f.name,
-                    "verdict": f.verdict,
-                    "needed": f.needed,
-                    "assumed": f.assumed,
-                    "seen": f.seen,
-                }
-                for f in self.findings
-            ],
+            "findings": [{name: getattr(found, name) for name in _TOLD} for found in self.findings],
         }

@@ -10,9 +10,9 @@ from typing import Any, Final
 from attrs import define, field
 
 from app.check.live.findings import Finding, Verdict
-from app.check.live.raw import ENDED, META_KEY, Heard, RawCoze
+from app.check.live.raw import META_KEY, Heard, RawCoze
 from app.coze.codes import NOT_FOUND
-from app.coze.wire import count, identifier, integer, json_object, shown_text
+from app.coze.wire import ENDED, count, identifier, integer, json_object, shown_text
 
 LONG: Final = "请从 1 数到 80，每行写一个数字和它的中文读法，不要省略，也不要使用工具。"
 SHORT: Final = "请只回复两个字：你好。"
@@ -161,11 +161,8 @@ class Probes:
             return Finding(name, "holds", assumed, f"{_BUSY} {form}", does)
         if identifier(heard.chat.get("id")):
             seen = "it takes a second chat beside the first"
-            await self._coze.call(
-                "POST",
-                "/v3/chat/cancel",
-                body={"conversation_id": where, "chat_id": identifier(heard.chat["id"])},
-            )
+            ids = {"conversation_id": where, "chat_id": identifier(heard.chat["id"])}
+            await self._coze.call("POST", "/v3/chat/cancel", body=ids)
         else:
             seen = str(heard)
         return Finding(name, "differs", assumed, seen, "runs one chat of a session at a time by itself")

@@ -14,12 +14,11 @@ from attrs import define, field, frozen
 
 from app.coze.stream import STREAM_ENDS, SSEDecoder
 from app.coze.transport import NETWORK_ERRORS
-from app.coze.wire import Endpoints, integer, json_object, normal_status, text
+from app.coze.wire import ENDED, Endpoints, integer, json_object, normal_status, text
 
 META_KEY: Final = "coze_fastapi_live_check"
 _CALL_SECONDS: Final = 60.0
 _STREAM_SECONDS: Final = 180.0
-ENDED: Final = frozenset({"completed", "failed", "canceled", "requires_action"})
 
 
 @frozen

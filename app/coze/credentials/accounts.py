@@ -16,6 +16,7 @@ from loguru import logger
 from app.coze.codes import CODES
 from app.coze.credentials.sources import TokenSource
 from app.exceptions import CozeRateLimited, UpstreamError
+from app.observing.metrics import CredentialTimes
 
 _ACCOUNT_LIMITS: Final = frozenset({4011, 4013, 4019, 4020, 4022, 4027, 4028, 788788103})
 """Codes that are about the account behind a token, not about one user or one request."""
@@ -114,15 +115,12 @@ class Accounts:
         account.cool_until = self._ticks() + seconds
         account.last_code, account.refused = code, refused
 
-    def expiry_times(self) -> dict[str, int | None]:
-        """By the credential's place in the settings, unix seconds at which it expires; None: not known."""
-        return {str(place): account.source.expires_at for place, account in enumerate(self._accounts)}
-
-    def cool_downs(self) -> dict[str, float]:
-        """By the credential's place in the settings, seconds until it is used again; 0: it is in use."""
+    def times(self) -> dict[str, CredentialTimes]:
+        """By each credential's place in the settings."""
         now = self._ticks()
         return {
-            str(place): max(0.0, account.cool_until - now) for place, account in enumerate(self._accounts)
+            str(place): CredentialTimes(account.source.expires_at, max(0.0, account.cool_until - now))
+            for place, account in enumerate(self._accounts)
         }
 
     def states(self) -> list[dict[str, object]]:

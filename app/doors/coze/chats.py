@@ -8,12 +8,7 @@ from pydantic import ValidationError
 
 from app.doors.coze.answers import ConversationId, described, stream_of
 from app.doors.coze.bodies import CancelBody, ChatBody, ToolOutputsBody
-from app.doors.coze.errors import (
-    CANNOT_CANCEL,
-    PARAMETERS,
-    UNSAVED_NEEDS_STREAM,
-    CozeRefusal,
-)
+from app.doors.coze.errors import CANNOT_CANCEL, PARAMETERS, UNSAVED_NEEDS_STREAM, CozeRefusal
 from app.doors.coze.views import (
     Json,
     answer,

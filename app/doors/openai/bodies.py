@@ -7,14 +7,7 @@ cannot be done is refused. docs/openai.md has the list.
 
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import (
-    Field,
-    JsonValue,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, JsonValue, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from app.doors.openai.values import (
     MOST_PARTS,

@@ -28,12 +28,7 @@ from app.doors.openai.chunks import (
     reason_of,
     usage_of,
 )
-from app.doors.openai.dialog import (
-    MAX_HISTORY,
-    Turn,
-    question_of,
-    tool_outputs_of,
-)
+from app.doors.openai.dialog import MAX_HISTORY, Turn, question_of, tool_outputs_of
 from app.doors.openai.folding import TextByKind, content_type_of, said_since
 from app.doors.openai.forms import Form, form_of
 from app.doors.openai.texts import notice_of

@@ -8,11 +8,7 @@ if fingerprint ~= '' then
 end
 local member = chat .. ':' .. epoch
 local r = hash(run)
-if not r.epoch then
-  redis.call('ZREM', leases, member)
-  return refused('no')
-end
-if epoch ~= '' and r.epoch ~= epoch then
+if not r.epoch or (epoch ~= '' and r.epoch ~= epoch) then
   redis.call('ZREM', leases, member)
   return refused('no')
 end
@@ -64,5 +60,4 @@ live_at_least(log, hold)
 if lives and s.running == chat and kind ~= 'expired' then
   renew_session(session, chats, s, now, session_ttl, hold)
 end
-local _, flat_run = hash(run)
-return {kind, epoch, flat_run, flatten(s), stored or '', state}
+return {kind, epoch, redis.call('HGETALL', run), flatten(s), stored or '', state}

@@ -16,8 +16,7 @@ end
 if state ~= 'active' then return refused(state) end
 -- The answer to a first try was lost: the chat is there and is ours.
 if redis.call('HEXISTS', chats, chat) == 1 then
-  local _, flat = hash(session)
-  return {s.running == chat and 'started' or 'queued', s.running, flat, '', 0}
+  return {s.running == chat and 'started' or 'queued', s.running, flatten(s), '', 0}
 end
 
 -- A single session is within no limit, so it takes no second chat: to callers there is none. Only whoever names the

@@ -33,7 +33,7 @@ end
 local function hash(key)
   local flat, h = redis.call('HGETALL', key), {}
   for i = 1, #flat, 2 do h[flat[i]] = flat[i + 1] end
-  return h, flat
+  return h
 end
 
 local function may_see(owner, mine, admin_prefix)
@@ -166,15 +166,17 @@ local function renew_session(session, chats, s, now, ttl, hold)
   end
 end
 
--- A conversation that an owner has: remembered from its last use on, and found by that in the list of its bot.
-local function renew_owned(record, lists, ttl, now)
+-- A conversation that an owner has: remembered from its last use on, and found by that in the list of its bot. Returns
+-- its fields and values.
+local function renew_owned(record, lists, ttl)
   local conversation, bot = unpack(redis.call('HMGET', record, 'conversation', 'bot'))
-  local list = lists .. bot
+  local now, list = now_ms(), lists .. bot
   redis.call('HSET', record, 'used', int(now))
   redis.call('PEXPIRE', record, ttl)
   redis.call('ZREMRANGEBYSCORE', list, '-inf', int(now))
   redis.call('ZADD', list, int(now + ttl), conversation)
   redis.call('PEXPIRE', list, ttl)
+  return redis.call('HGETALL', record)
 end
 
 -- A conversation is remembered for its full time from now on. What is told of it in lists lies beside the proof of

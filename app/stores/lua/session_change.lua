@@ -5,5 +5,4 @@ if state ~= 'active' then return {state, {}, 0} end
 redis.call('HSET', session, 'updated', int(now), unpack(fields))
 renew_session(session, chats, s, now, session_ttl, hold)
 local due = index_due(session, s, now)
-local _, flat = hash(session)
-return {state, flat, due}
+return {state, redis.call('HGETALL', session), due}

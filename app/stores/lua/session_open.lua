@@ -8,5 +8,4 @@ if redis.call('EXISTS', session) == 0 then
   redis.call('HSET', chats, 'owner', owner)
   redis.call('PEXPIRE', chats, int(session_ttl))
 end
-local _, flat = hash(session)
-return flat
+return redis.call('HGETALL', session)

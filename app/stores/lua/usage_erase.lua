@@ -1,8 +1,7 @@
 local gone = 0
 for day = first_day, last_day do
   local set = usage_owners .. root .. ':' .. day
-  local owners = {owner}
-  if owner == '' then owners = redis.call('SMEMBERS', set) end
+  local owners = owner ~= '' and {owner} or redis.call('SMEMBERS', set)
   for _, each in ipairs(owners) do
     local of_day = usage .. each .. ':' .. day
     for _, name in ipairs(redis.call('HKEYS', of_day)) do

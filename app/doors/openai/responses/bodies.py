@@ -5,14 +5,7 @@ What is not among the fields is the bot's own affair at Coze and read over; docs
 
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-)
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, JsonValue, StringConstraints
 
 from app.doors.openai.values import ClearObject, ClearText, ClearTexts, Flag
 from app.models.documented import Body, Documented, example

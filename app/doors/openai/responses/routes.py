@@ -10,12 +10,7 @@ from app.doors.openai.asking import event_stream
 from app.doors.openai.dialog import invalid
 from app.doors.openai.errors import OPENAI_ERRORS
 from app.doors.openai.responses.answers import answer_to, stream_of
-from app.doors.openai.responses.bodies import (
-    DeletedResponse,
-    ResponseItems,
-    ResponseObject,
-    ResponseRequest,
-)
+from app.doors.openai.responses.bodies import DeletedResponse, ResponseItems, ResponseObject, ResponseRequest
 from app.doors.openai.responses.calls import ResponseCall, begin
 from app.doors.openai.responses.events import ResponseEvents
 from app.doors.openai.responses.found import Found, cancel, delete, found
