@@ -622,6 +622,25 @@ def test_references_to_more_responses_than_messages_go_along_are_refused(
     assert refused.value.param == "input.2.id"
 
 
+def test_references_and_a_history_end_where_too_much_was_read(
+    ai: OpenAI, simulator: SimControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [ai.responses.create(model=MODEL, input="gull")]
+    for _ in range(2):
+        made.append(ai.responses.create(model=MODEL, input="gull", previous_response_id=made[-1].id))
+    items: Any = [{"type": "item_reference", "id": each.output[-1].id} for each in made]
+    question: Any = {"role": "user", "content": "x"}
+    monkeypatch.setattr("app.doors.openai.responses.found.MOST_READ", 1)
+    assert ai.responses.create(model=MODEL, input=[*items[:1] * 5, question]).output_text
+    with pytest.raises(openai.BadRequestError, match="too large") as refused:
+        ai.responses.create(model=MODEL, input=[*items, question])
+    assert refused.value.param == "input.1.id"
+    for most, entered in ((1, 1), (1 << 20, 2)):
+        monkeypatch.setattr("app.doors.openai.responses.found.MOST_READ", most)
+        ai.responses.create(model=MODEL, input=f"gull {most}", previous_response_id=made[1].id)
+        assert held_at_coze(simulator, f"gull {most}") == ["gull"] * entered + [f"gull {most}"]
+
+
 def test_a_users_responses_are_erased_with_the_user(ai: OpenAI, door: RunningApp) -> None:
     first = ai.responses.create(model=MODEL, input="hello", user="u-9")
     ai.responses.create(model=MODEL, input="again", user="u-9", previous_response_id=first.id)

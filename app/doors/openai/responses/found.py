@@ -16,15 +16,19 @@ from app.http.dependencies import RequestContext
 
 MOST_REFERRED: Final = 100
 """Responses whose items a request may refer to; as many messages go to Coze."""
+MOST_READ: Final = 4 * 1024 * 1024
+"""Bytes of chats' records that one request has looked through, for what it refers to or goes on from. It has
+not paid for anything yet then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A response, and its chat as it stands."""
+    """A response, and its chat as it stands. ``size``: bytes of the chat's record, as it was read."""
 
     name: Name
     response: Response
     chat: dict[str, Any]
+    size: int = 0
 
     @property
     def session_id(self) -> str:
@@ -48,17 +52,19 @@ class Found:
 
     async def history(self, context: RequestContext, most: int) -> list[Item]:
         """Input and output of this response and of those that it went on from, at most ``most`` items or a
-        few more. It ends where one of them is not kept any more."""
-        items, here = list[Item](), self
-        while True:
-            items = [*here.response.note.input, *here.output, *items]
-            before = response_named(here.response.note.previous or "")
-            if before is None or len(items) >= most:
-                return items
-            try:
-                here = await find(context, before)
-            except ChatNotFound:
-                return items
+        few more. It ends where one of them is not kept any more, and where ``MOST_READ`` was read."""
+        items, here, read = list[Item](), self, self.size
+        async with context.resources.bodies.turn(context.identity.owner):
+            while True:
+                items = [*here.response.note.input, *here.output, *items]
+                before = response_named(here.response.note.previous or "")
+                if before is None or len(items) >= most or read >= MOST_READ:
+                    return items
+                try:
+                    here = await find(context, before)
+                except ChatNotFound:
+                    return items
+                read += here.size
 
 
 async def find(context: RequestContext, name: Name) -> Found:
@@ -68,7 +74,7 @@ async def find(context: RequestContext, name: Name) -> Found:
     response = Response.in_chat(name, chat)
     if response is None or not response.note.store:
         raise ChatNotFound
-    return Found(name, response, chat)
+    return Found(name, response, chat, len(record))
 
 
 async def found(context: RequestContext, response_id: str) -> Found:
@@ -90,23 +96,41 @@ def not_found() -> ChatNotFound:
 
 async def with_references(context: RequestContext, items: list[Item]) -> list[Item]:
     """``items`` with what they refer to in the place of references. Raises ``ValidationFailed``."""
-    known: dict[Name, Found | None] = {}
-    whole = []
+    if not any(_referred(item) for item in items):
+        return items
+    async with context.resources.bodies.turn(context.identity.owner):  # what is read takes much memory
+        return await _with_references(context, items)
+
+
+def _referred(item: Item) -> str | None:
+    """The id of what the item refers to; None where it is one itself."""
+    given = item.get("id")
+    if item.get("type") not in (REFERENCE, None) or "role" in item or not isinstance(given, str):
+        return None
+    return given
+
+
+async def _with_references(context: RequestContext, items: list[Item]) -> list[Item]:
+    known: dict[Name, list[OutputItem]] = {}
+    read, whole = 0, []
     for number, item in enumerate(items):
-        given = item.get("id")
-        if item.get("type") not in (REFERENCE, None) or "role" in item or not isinstance(given, str):
+        given = _referred(item)
+        if given is None:
             whole.append(item)
             continue
         name = response_of_item(given)
         if name is not None and name not in known:
             if len(known) >= MOST_REFERRED:
                 raise invalid(f"input.{number}.id", f"items of at most {MOST_REFERRED} responses")
+            if read >= MOST_READ:
+                raise invalid(f"input.{number}.id", "the responses that the input refers to are too large")
             try:
-                known[name] = await find(context, name)
+                here = await find(context, name)
+                known[name], read = here.output, read + here.size
             except ChatNotFound:
-                known[name] = None
-        response = known[name] if name is not None else None
-        meant = next((each for each in response.output if each["id"] == given), None) if response else None
+                known[name] = []
+        outputs = known[name] if name is not None else []
+        meant = next((each for each in outputs if each["id"] == given), None)
         if meant is None:
             raise invalid(
                 f"input.{number}.id", "Item with this id not found; responses that are kept have some"
