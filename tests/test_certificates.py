@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from app.auth.bounds import CannotAsk
 from app.auth.options import AuthOptions, build_auth_client
-from app.auth.service import AuthService, CannotAsk
+from app.auth.service import AuthService
 from app.check.store import check_redis
 from app.coze.transport import NETWORK_ERRORS, TransportName, build_http_client, network_error
 from app.utils.certificates import certificate_fault

@@ -6,16 +6,13 @@ from typing import Final
 import httpx
 import orjson
 
+from app.auth.bounds import CannotAsk
 from app.auth.options import AuthOptions
 from app.utils.certificates import certificate_fault
 
 _MAX_ANSWER: Final = 64 * 1024
 _CONNECTION_ERRORS: Final = (httpx.NetworkError, httpx.RemoteProtocolError)
 """Nothing, or nothing whole, came back. A kept connection that the server just closed is the usual case."""
-
-
-class CannotAsk(Exception):
-    """The service gave no answer: that says nothing of the token. The text holds nothing of the request."""
 
 
 class AuthService:

@@ -8,12 +8,13 @@ from typing import Final
 import httpx
 from loguru import logger
 
+from app.auth.bounds import CannotAsk
 from app.auth.cache import Accepted, Refused, Unanswered, Verdict, VerdictCache, cache_key
 from app.auth.hosts import root_of
 from app.auth.lanes import Lane, LaneFull, Lanes
 from app.auth.local import LocalCheck
 from app.auth.options import AuthOptions
-from app.auth.service import AuthService, CannotAsk
+from app.auth.service import AuthService
 from app.auth.tokens import is_acceptable, read_claims
 from app.exceptions import AuthInvalid, AuthMissing, AuthUnavailable, ServiceError
 from app.models import Identity

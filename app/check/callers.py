@@ -5,8 +5,9 @@ from typing import Final
 
 import httpx
 
+from app.auth.bounds import CannotAsk
 from app.auth.options import AuthOptions
-from app.auth.service import AuthService, CannotAsk
+from app.auth.service import AuthService
 from app.check.lines import Line
 from app.config import Settings
 from app.doors.coze.errors import COZE_ERRORS

@@ -27,6 +27,7 @@ from app.stores.sessions import JsonObject, SessionRecord
 from app.utils import iso, now_ms
 
 _DAY_MS: Final = 86_400_000
+_ERASED_PER_CALL: Final = 20_000
 _LATELY_MS: Final = 300_000
 """So exact is when a conversation was last used: each writing of it is a command more for a chat's end."""
 
@@ -106,18 +107,28 @@ class ConversationStore:
         at = self._places(session.owner, session.user_id, conversation_id)
         await self._redis.run(conversation_drop(at=at, mark=False))
 
-    async def forget(self, identity: Identity, user_id: str) -> None:
-        """Forgets all of the user's; for an admin, of everybody of that name in the root."""
+    async def forget(self, identity: Identity, user_id: str) -> bool:
+        """Forgets all of the user's; for an admin, of everybody of that name in the root. A call does a
+        bounded number: returns whether more may be left."""
         name = name_key(identity.owner, user_id)
         whose = "" if identity.admin else user_key(identity.owner, user_id)
-        await self._redis.run(
-            conversation_forget(
-                conversations=self._keys.conversations(name),
-                records=self._keys.conversation(name),
-                lists=self._keys.conversation_list(name),
-                user=whose,
+        erased, before, cursor = 0, 0, "0"
+        while erased < _ERASED_PER_CALL:
+            gone, at = await self._redis.run(
+                conversation_forget(
+                    conversations=self._keys.conversations(name),
+                    records=self._keys.conversation(name),
+                    lists=self._keys.conversation_list(name),
+                    user=whose,
+                    cursor=cursor,
+                )
             )
-        )
+            erased, cursor = erased + gone, at.decode()
+            if cursor == "0":
+                if erased == before:  # else once more: what goes meanwhile may hide others
+                    return False
+                before = erased
+        return True
 
     # -- as their user sees them --------------------------------------------------------------------------
 

@@ -241,9 +241,11 @@ def conversation_drop(*, at: ConversationKeys, mark: bool) -> int:
     """``mark``: what is still under way in it must not write it down again. -> 0 where there was none."""
 
 @Script
-def conversation_forget(*, conversations: Key, records: Key, lists: Key, user: str) -> int:
-    """``records`` and ``lists``: what their names begin with; ``user`` '' is everybody of that name. -> how
-    many went."""
+def conversation_forget(
+    *, conversations: Key, records: Key, lists: Key, user: str, cursor: str
+) -> tuple[int, bytes]:
+    """A portion, from ``cursor`` on (first '0'). ``records`` and ``lists``: what their names begin with;
+    ``user`` '' is everybody of that name. -> how many went, and the next cursor: '0' behind the last."""
 
 @Script
 def owned_remember(*, at: OwnedKeys, ttl: int, bot: str, fields: list[Arg]) -> list[bytes]:

@@ -52,18 +52,20 @@ class UserService:
         if left.sessions:
             await self._failures.forget(identity, {session.session_id for session in left.sessions})
         await self._users.forget_users(identity, user_id, left.users)
+        more_conversations = False
         if left.found == len(done) and not left.more_users:
             # Nobody is left who could add to them.
             await self._usage.erase(identity, user_id)
-            await self._conversations.forget(identity, user_id)
+            more_conversations = await self._conversations.forget(identity, user_id)
         more_owned = await self._erase_owned(identity, user_id)
         files, more_files = await self._files.erase(identity, user_id)
+        more = more_conversations + more_files + bool(more_owned)
         return {
             "user_id": user_id,
             "erased_sessions": len(done),
             "erased_chats": sum(done),
             # More than one call erases of what is no session counts as one that is left, too: call again.
-            "remaining_sessions": left.found - len(done) + left.more_users + more_files + bool(more_owned),
+            "remaining_sessions": left.found - len(done) + left.more_users + more,
             "erased_files": files,
         }
 

@@ -124,6 +124,39 @@ async def test_cached_identities_go_on_until_their_time_is_up(clock: Clock) -> N
             assert (await verifier.identify([token], [HOST])).hty_id == "u-1"
 
 
+ENDLESS: dict[str, tuple[bytes, bytes]] = {
+    "interim answers": (b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 500),
+    "one header": (b"HTTP/1.1 200 OK\r\nX: ", b"x" * 4096),
+    "chunks of a byte": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n" * 500),
+    "a chunk's extension": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;", b"x" * 4096),
+    "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"x: y\r\n" * 500),
+    "a body": (b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n", b" " * 4096),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_an_answer_without_end_is_given_up_after_a_bounded_part_of_it(clock: Clock, name: str) -> None:
+    begin, piece = ENDLESS[name]
+    sent = 0
+
+    async def answer(writer: asyncio.StreamWriter, _: bytes) -> None:
+        nonlocal sent
+        await send(writer, begin)
+        while True:
+            await send(writer, piece)
+            sent += len(piece)
+
+    async with (
+        raw_server(answer) as server,
+        verifying(clock, verify_url=f"{server.base}/verify", timeout=FOR_EVER) as verifier,
+    ):
+        async with asyncio.timeout(FOR_EVER / 2):
+            with pytest.raises(AuthUnavailable):
+                await verifier.identify([token_for()], [HOST])
+    assert sent < 16 * 1024 * 1024, "the system's buffers may hold some"
+
+
 # -- connections that break -------------------------------------------------------------------------------
 
 

@@ -162,7 +162,27 @@ async def test_forgetting_tells_how_many_went(at: Place) -> None:
         "records": at.keys.conversation(name),
         "lists": at.keys.conversation_list(name),
     }
-    assert await at.redis.run(conversation_forget(**keys, user="")) == 2
+    assert await at.redis.run(conversation_forget(**keys, user="", cursor="0")) == [2, b"0"]
+
+
+async def test_of_many_conversations_a_call_forgets_a_bounded_number_and_no_step_takes_all(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = await at.open(), await at.open("T", owner=STRANGER)
+    for number in range(700):
+        await keep(at, f"c-{number}", mine)
+    for number in range(700):
+        await keep(at, f"d-{number}", theirs)
+    monkeypatch.setattr("app.stores.conversations._ERASED_PER_CALL", 100)
+    calls = 1
+    while await at.conversations.forget(ME, "u"):
+        calls += 1
+    assert 2 <= calls <= 8
+    left = await at.do("ZCARD", at.keys.conversations(name_key(ME.owner, "u")))
+    assert left == 700, "nothing of the other's went"
+    while await at.conversations.forget(STRANGER, "u"):
+        pass
+    assert await at.held("{name(u)}:") == {}
 
 
 async def test_a_conversation_of_a_session_that_was_erased_meanwhile_is_not_kept(at: Place) -> None:

@@ -1,12 +1,13 @@
-local gone, names = 0, {}
-for _, member in ipairs(redis.call('ZRANGE', conversations, 0, -1)) do
+-- A portion: hundreds of thousands in one step would keep Redis from everybody for seconds.
+local gone, found = 0, redis.call('ZSCAN', conversations, cursor, 'COUNT', 500)
+for i = 1, #found[2], 2 do
+  local member = found[2][i]
   local whose, record = string.match(member, '^([^:]+):(.+)$')
   if user == '' or user == whose then
     redis.call('DEL', records .. record)
     redis.call('ZREM', conversations, member)
-    names[whose] = true
+    redis.call('ZREM', lists .. whose, record)
     gone = gone + 1
   end
 end
-for whose in pairs(names) do redis.call('DEL', lists .. whose) end
-return gone
+return {gone, found[1]}
