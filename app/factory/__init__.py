@@ -27,6 +27,7 @@ from app.observing.tracing import Tracing, open_tracing
 from app.redis_client import Keys, RedisGate, Servers, open_redis
 from app.stores.event_log import LogWriter
 from app.stores.log_reader import LogReader
+from app.tasks.arriving import ArrivingBodies
 from app.tasks.asking import CozeForCallers
 from app.tasks.at_coze import ChatsAtCoze
 from app.tasks.bots import BotService
@@ -79,6 +80,7 @@ class Resources:
     metrics: Metrics
     tracing: Tracing
     api_keys: ApiKeys
+    arriving: ArrivingBodies
     big_bodies: BigBodies
     metrics_pages: MetricsPages
     redis_check: Kept[bool]
@@ -357,6 +359,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             metrics=metrics,
             tracing=tracing,
             api_keys=api_keys(settings),
+            arriving=ArrivingBodies(Places(limits.bodies, metrics=metrics)),
             big_bodies=BigBodies(),
             metrics_pages=MetricsPages(metrics, services.chats.queued),
             redis_check=Kept(redis.works, _CHECKED_SECONDS),

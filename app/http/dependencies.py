@@ -10,7 +10,7 @@ import asyncio
 import codecs
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple, TypeVar
 
@@ -27,6 +27,7 @@ from app.exceptions import (
     AuthMissing,
     BodyTooLarge,
     Overloaded,
+    RateLimited,
     UnsupportedMediaType,
     ValidationFailed,
     wrong_field,
@@ -34,6 +35,7 @@ from app.exceptions import (
 from app.factory import Resources
 from app.http.json_shape import holds_more_than, marks, size_of
 from app.models import Cursor, Identity
+from app.tasks.places import Place, Places
 from app.utils.big_bodies import SMALL_BYTES, Room
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -88,21 +90,25 @@ class RequestContext:
             BodyTooLarge: it is longer than ``limit``.
             ValidationFailed: it did not arrive in time, or holds too many values.
             RequestValidationError: it does not fit ``model``, or is no JSON.
-            Overloaded: the bodies that are being read take all the room that there is for them.
+            Overloaded: the bodies that are being read take all the room that there is for them, or for the
+                caller's.
         """
-        request, bodies = self.request, self.resources.big_bodies
+        request, bodies, arriving = self.request, self.resources.big_bodies, self.resources.arriving
+        owner = self.identity.owner
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             given = f"`{kind[:_MAX_SHOWN]}`" if kind else "no Content-Type"
             raise UnsupportedMediaType(f"{UnsupportedMediaType.default_message}; this came with {given}")
         refuse_encoded(request)
         with bodies.room() as room:
-            data = await _read(request, limit or self.resources.settings.max_body_bytes, room)
+            with room_for(arriving.room, owner) as place:
+                data = await _read(request, limit or self.resources.settings.max_body_bytes, room, place)
             if data.startswith(codecs.BOM_UTF8):  # RFC 8259, 8.1: ignored
                 del data[: len(codecs.BOM_UTF8)]
             if len(data) <= SMALL_BYTES and marks(data, _FEW) <= _FEW:
                 return _parsed(data, model)
-            body = await bodies.work(_parsed, data, model)
+            async with arriving.turn(owner):
+                body = await bodies.work(_parsed, data, model)
             if len(data) > SMALL_BYTES:
                 # Its texts, which may take four bytes for a letter, and as much again for files that are in
                 # them.
@@ -197,7 +203,19 @@ def _bearers(values: list[str]) -> list[str]:
 # -- bodies -----------------------------------------------------------------------------------------------
 
 
-async def _read(request: Request, limit: int, room: Room) -> bytearray:
+@contextlib.contextmanager
+def room_for(room: Places, owner: str) -> Iterator[Place]:
+    """For a body that arrives, which keeps a connection and memory for as long as it takes. Raises
+    ``Overloaded``, inside of the block, too."""
+    try:
+        with room.taken(owner) as place:
+            yield place
+    except (Overloaded, RateLimited) as error:
+        text, details = f"Too many bodies arrive at once: {error.message}", error.details
+        raise Overloaded(text, details=details, retry_after=error.retry_after, headers=CLOSE) from None
+
+
+async def _read(request: Request, limit: int, room: Room, place: Place) -> bytearray:
     too_large = BodyTooLarge(f"The request body is larger than {limit} bytes", headers=CLOSE)
     if int(request.headers.get("content-length") or 0) > limit + _LINGER_BYTES:
         raise too_large
@@ -211,6 +229,7 @@ async def _read(request: Request, limit: int, room: Room) -> bytearray:
                     if await ends_soon(chunks):
                         too_large.headers = {}
                     raise too_large
+                place.has(len(body))
                 if len(body) > SMALL_BYTES and not room.hold(len(body)):
                     raise _overloaded()
     except TimeoutError:

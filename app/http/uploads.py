@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from app.exceptions import BodyTooLarge, ServiceError, ValidationFailed
-from app.http.dependencies import CLOSE, RequestContext, ends_soon, refuse_encoded
+from app.http.dependencies import CLOSE, RequestContext, ends_soon, refuse_encoded, room_for
 from app.http.multipart import MAX_OVERHEAD, FormReader, broken
 
 
@@ -82,6 +82,7 @@ async def open_upload(context: RequestContext) -> AsyncIterator[Upload]:
     Raises:
         UnsupportedMediaType: the body is no form.
         BodyTooLarge: the body says that it is longer than MAX_FILE_BYTES.
+        Overloaded: as many bodies as may be are arriving.
         ValidationFailed: the form has no file with a name, or is not right.
     """
     request, settings = context.request, context.resources.settings
@@ -91,7 +92,8 @@ async def open_upload(context: RequestContext) -> AsyncIterator[Upload]:
             raise BodyTooLarge(f"The file is larger than {limit} bytes (MAX_FILE_BYTES)")
         refuse_encoded(request)
         upload = Upload(request, idle_timeout=settings.upload_idle_timeout)
-        await upload.open()
+        with room_for(context.resources.arriving.room, context.identity.owner):
+            await upload.open()  # the place among the uploads is taken once it is known what this is
         if not upload.name and upload.failure is None:
             raise broken("the file has no name")
         yield upload

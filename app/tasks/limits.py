@@ -5,17 +5,20 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from app.config import Settings
-from app.stores.layers import Layer, Limit, Limits, Shares
+from app.stores.layers import PLACE_BYTES, Layer, Limit, Limits, Shares
 from app.stores.rates import RateKind
 
 _MESSAGES_TO_A_REPORT: Final = 6
 """There may be a sixth as many reports and erasures, each of which costs Redis thousands of commands."""
+_BODIES: Final = Limit(256 * 1024 * 1024 // PLACE_BYTES, "256 MiB")
+"""Of JSON bodies that arrive, and of uploads that have not begun: no setting, since it is memory."""
 _USERS_AT_ONCE: Final = 20
 """Unless it is set, the whole service takes as many calls a minute as so many users may make."""
 
 
 class ServiceLimits(NamedTuple):
-    """``tokens``: of a day. ``users``: who have sessions. ``chats`` and ``streams``: of one process."""
+    """``tokens``: of a day. ``users``: who have sessions. ``chats``, ``streams`` and ``bodies``: of one
+    process."""
 
     rates: Mapping[RateKind, Limits]
     tokens: Limits
@@ -23,6 +26,7 @@ class ServiceLimits(NamedTuple):
     users: Limits
     chats: Limits
     streams: Limits
+    bodies: Limits
 
     @classmethod
     def of(cls, settings: Settings) -> "ServiceLimits":
@@ -47,11 +51,13 @@ class ServiceLimits(NamedTuple):
                 owner=of_caller,
                 name="open_streams",
             ),
+            bodies=Limits.of("blocks of 64 KiB of bodies", _BODIES, shares, name="bodies"),
         )
 
     def refusals(self) -> list[tuple[str, Layer]]:
         """What may be refused, by the limit's name and the layer that it holds for."""
-        every = (*self.rates.values(), self.tokens, self.sessions, self.users, self.chats, self.streams)
+        of_processes = (self.chats, self.streams, self.bodies)
+        every = (*self.rates.values(), self.tokens, self.sessions, self.users, *of_processes)
         return [(limits.name, layer) for limits in every for layer in limits.layers]
 
 

@@ -1,0 +1,107 @@
+"""Bodies that arrive slowly, or not at all: one caller's do not keep out another's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+
+from app.stores.layers import Limits
+from app.tasks.arriving import ArrivingBodies
+from app.tasks.places import Places
+from coze_simulator.auth_server import RunningAuth
+from tests.security.helpers import ALICE, ALICE_ELSEWHERE, BOB, calling
+from tests.support import RunningApp, error_of, wait_until
+
+Start = Callable[..., RunningApp]
+
+
+@pytest.fixture
+def places() -> Places:
+    return Places(Limits("blocks"))
+
+
+OPENAI = "/coze/openai/v1/chat/completions"
+FORM = {"Content-Type": "multipart/form-data; boundary=b"}
+JSON = {"Content-Type": "application/json"}
+SHARES = {"COZE_OWNER_SHARE": "0.0008", "COZE_ROOT_SHARE": "0.0016"}
+"""Of 4,096 places: three for one caller, six for his root."""
+
+
+async def unfinished(begin: bytes) -> AsyncIterator[bytes]:
+    yield begin
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "begin"),
+    [("/coze/sessions", JSON, b"{"), ("/coze/api/v3/chat", JSON, b"{"), ("/coze/files", FORM, b"--b\r\n")],
+)
+async def test_bodies_that_do_not_end_have_places_which_one_caller_cannot_fill(
+    start_secured: Start, auth: RunningAuth, path: str, headers: dict[str, str], begin: bytes
+) -> None:
+    service = start_secured(**SHARES)
+    async with calling(service, auth, ALICE, BOB, ALICE_ELSEWHERE) as [alice, bob, elsewhere]:
+
+        async def send() -> httpx.Response:
+            return await alice.post(path, content=unfinished(begin), headers=headers)
+
+        sending = [asyncio.create_task(send()) for _ in range(3)]
+        held = service.resources.arriving.room._held
+        await wait_until(lambda: held[""] == 3)
+        refused = await alice.post("/coze/sessions", json={})
+        assert refused.status_code == 503
+        assert error_of(refused)["code"] == "OVERLOADED"
+        assert error_of(refused)["details"]["layer"] == "owner"
+        assert int(refused.headers["retry-after"]) >= 1
+        for other in (bob, elsewhere):
+            assert (await other.post("/coze/sessions", json={})).status_code == 400, "it was read"
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+        await wait_until(lambda: not held)
+        assert (await alice.post("/coze/sessions", json={})).status_code == 400
+
+
+async def test_a_body_takes_a_place_for_each_64_kib_of_what_has_arrived(
+    start_secured: Start, auth: RunningAuth
+) -> None:
+    service = start_secured(**SHARES)
+    async with calling(service, auth, ALICE) as [alice]:
+        sending = asyncio.create_task(alice.post(OPENAI, content=unfinished(b"x" * 150_000), headers=JSON))
+        held = service.resources.arriving.room._held
+        await wait_until(lambda: held[""] == 3)
+        assert (await alice.post("/coze/sessions", json={})).status_code == 503
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        await wait_until(lambda: not held)
+
+
+async def test_nobody_waits_behind_all_the_large_bodies_that_another_one_has_sent(places: Places) -> None:
+    bodies, order = ArrivingBodies(places), []
+
+    async def work(owner: str) -> None:
+        async with bodies.turn(owner):
+            order.append(owner)
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        for owner in ("alice", "alice", "alice", "alice", "bob"):
+            group.create_task(work(owner))
+    assert order.index("bob") <= 1
+    assert not bodies._queues
+
+
+async def test_who_gives_up_waiting_for_a_turn_leaves_it_to_the_next(places: Places) -> None:
+    bodies = ArrivingBodies(places)
+    async with bodies.turn("alice"):
+        for owner in ("alice", "bob"):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.01), bodies.turn(owner):
+                    raise AssertionError("two have it")
+    async with bodies.turn("bob"):
+        pass
+    assert not bodies._queues
