@@ -8,13 +8,15 @@ from redis import exceptions as redis_errors
 
 from app.models import Identity
 from app.models.operating import CleanedUp
-from app.redis_client import Key, Keys, Number, RedisGate, Texts
+from app.redis_client import Fields, Key, Keys, Number, RedisGate, Texts
 from app.stores.index import SessionIndex, may_be_opening, name_key, user_key
 from app.stores.scripts import index_forget_user, session_erase
 from app.stores.sessions import SessionRecord, SessionStore
 from app.utils import now_ms
 
 _AT_ONCE: Final = 500
+_WHOLE_AT_ONCE: Final = 20
+_BRIEFLY: Final = ("owner", "status", "expires", "activity", "running", "conversation_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,35 @@ class UserStore:
         return [user_key(identity.owner, user_id)]
 
     async def sessions(self, identity: Identity, user_id: str, limit: int) -> list[SessionRecord]:
-        """Live sessions, newest activity first."""
-        ids = await self._index.live(await self._users(identity, user_id))
-        records = [r for r in await self._records(ids) if r is not None and identity.may_see(r.owner)]
-        live = [r for r in records if r.status(self._sessions.limits.inactive) in ("active", "inactive")]
+        """Live sessions, newest activity first. Only of so many all is read: one holds up to 100 KiB."""
+        live = await self._live(identity, await self._users(identity, user_id))
         live.sort(key=lambda record: record.number(b"activity"), reverse=True)
-        return live[:limit]
+        whole: list[SessionRecord | None] = []
+        for begin in range(0, min(limit, len(live)), _WHOLE_AT_ONCE):
+            some = live[begin : min(begin + _WHOLE_AT_ONCE, limit)]
+            whole += await self._records([record.session_id for record in some])
+        return [record for record in whole if record is not None]
+
+    async def ids_in_conversation(self, identity: Identity, user_id: str, conversation_id: str) -> list[str]:
+        """The caller's own live sessions of that user that go on with a conversation."""
+        live = await self._live(identity, [user_key(identity.owner, user_id)])
+        return [record.session_id for record in live if record.conversation_id == conversation_id]
+
+    async def _live(self, identity: Identity, users: Sequence[str]) -> list[SessionRecord]:
+        """With no more than ``_BRIEFLY`` of each."""
+        ids, records = await self._index.live(users), list[SessionRecord]()
+        for begin in range(0, len(ids), _AT_ONCE):
+            some = ids[begin : begin + _AT_ONCE]
+            replies = await self._redis.pipeline(
+                [Fields("HMGET", self._keys.session(session_id), *_BRIEFLY) for session_id in some]
+            )
+            for session_id, values in zip(some, replies, strict=True):
+                known = zip(_BRIEFLY, values, strict=True)
+                flat = [part for name, value in known if value is not None for part in (name.encode(), value)]
+                records.append(SessionRecord(session_id, flat))
+        inactive = self._sessions.limits.inactive
+        mine = (record for record in records if record.owner and identity.may_see(record.owner))
+        return [record for record in mine if record.status(inactive) in ("active", "inactive")]
 
     async def remaining(self, identity: Identity, user_id: str, limit: int) -> Remaining:
         """Sessions of which anything is left, terminated ones too. However many there are, ``limit`` of them

@@ -1,7 +1,5 @@
 """The conversations that a user has had, as a list that outlives sessions: look, rename, delete."""
 
-from typing import Final
-
 from attrs import define
 
 from app.coze.codes import NOT_FOUND
@@ -10,12 +8,9 @@ from app.models import Identity
 from app.models.bodies import UpdateSession
 from app.stores.conversations import ConversationStore
 from app.stores.index import user_key
-from app.stores.sessions import SessionRecord
 from app.stores.users import UserStore
 from app.tasks.asking import CozeForCallers
 from app.tasks.sessions import SessionService
-
-_MOST_SESSIONS: Final = 1000
 
 
 @define(eq=False, repr=False)
@@ -39,8 +34,8 @@ class UserConversations:
     ) -> dict[str, object]:
         """Also in the sessions that go on with it at the moment."""
         renamed = await self._conversations.rename(identity.owner, user_id, conversation_id, title)
-        for session in await self._live(identity, user_id, conversation_id):
-            await self._sessions.change(identity, session.session_id, UpdateSession(title=title))
+        for session_id in await self._users.ids_in_conversation(identity, user_id, conversation_id):
+            await self._sessions.change(identity, session_id, UpdateSession(title=title))
         return renamed
 
     async def delete(
@@ -54,8 +49,8 @@ class UserConversations:
         conversation = await self._conversations.find(identity, user_id, conversation_id)
         user = user_key(identity.owner, user_id)
         coze = await self._coze.for_user(identity.owner, user, conversation.credential)
-        for session in await self._live(identity, user_id, conversation_id):
-            await self._sessions.end(identity, session.session_id)
+        for session_id in await self._users.ids_in_conversation(identity, user_id, conversation_id):
+            await self._sessions.end(identity, session_id)
         logid = None
         try:
             logid = (await coze.delete_conversation(conversation_id)).logid
@@ -64,11 +59,3 @@ class UserConversations:
                 raise
         await self._conversations.delete(identity, user_id, conversation_id)
         return {"conversation_id": conversation_id, "deleted": True}, logid
-
-    async def _live(self, identity: Identity, user_id: str, conversation_id: str) -> list[SessionRecord]:
-        sessions = await self._users.sessions(identity, user_id, _MOST_SESSIONS)
-        return [
-            each
-            for each in sessions
-            if each.conversation_id == conversation_id and each.owner == identity.owner
-        ]

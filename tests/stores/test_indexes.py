@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from app.exceptions import (
     SessionLimitReached,
 )
+from app.models import Identity
 from app.stores.index import name_key, user_key
 from app.stores.scripts import index_forget_user
+from app.stores.sessions import SessionRecord
 
 from .place import (
+    ADMIN,
     DAY,
     HOUR,
     ME,
@@ -281,3 +286,24 @@ async def test_a_session_in_the_indexes_that_no_longer_exists_is_cleaned_up(at: 
     cleaned = await at.users.clean_up(10)
     assert (cleaned.orphaned_sessions, cleaned.inactive_sessions, cleaned.more) == (1, 0, False)
     assert sorted(await at.held("{index}:sessions.")) == ["{index}:sessions.S"]
+
+
+async def test_of_the_sessions_of_a_name_only_those_that_are_listed_are_read_whole(at: Place) -> None:
+    owners = [ME, STRANGER, Identity(ME.root, "third")]
+    for number, owner in enumerate(owners):
+        await at.open(f"S{number}", owner=owner, metadata={"k": "v" * 100})
+    await at.age(SECOND)
+    await at.say("A", "S1", who=STRANGER)  # the newest activity
+    whole: list[str] = []
+    read = at.users._records
+
+    async def reading(ids: Sequence[str]) -> list[SessionRecord | None]:
+        whole.extend(ids)
+        return await read(ids)
+
+    at.users._records = reading  # type: ignore[method-assign]
+    listed = await at.users.sessions(ADMIN, "u", 1)
+    assert [record.session_id for record in listed] == [at.sid("S1")] == whole
+    assert listed[0].view(at.limits)["metadata"] == {"k": "v" * 100}
+    assert {record.owner for record in await at.users.sessions(ADMIN, "u", 9)} == {o.owner for o in owners}
+    assert [record.owner for record in await at.users.sessions(ME, "u", 9)] == [ME.owner]
