@@ -50,6 +50,9 @@ __all__ = ["COZE_ID", "Asked", "Begun", "Found", "Owned", "OwnedConversations", 
 
 COZE_ID: Final = re.compile(r"[0-9]{1,32}")
 _SERVED_TRIES: Final = 4
+_LONGEST_NAME: Final = 1000
+_MOST_KEPT: Final = 4096
+"""Bytes of a conversation as Coze told of it, which are kept for half a year and paid for by one message."""
 _GONE: Final = (SessionNotFound, SessionExpired, SessionTerminated)
 
 
@@ -220,7 +223,7 @@ class OwnedConversations:
                 credential=coze.credential,
                 name=name,
                 section_id=str(view.get("last_section_id") or ""),
-                view=orjson.dumps(view).decode(),
+                view=_kept(view),
                 created=now_ms(),
             )
         )
@@ -235,7 +238,7 @@ class OwnedConversations:
     async def rename(self, owned: Owned, body: Mapping[str, object]) -> Passed:
         reply = await self.pass_on(owned, "PUT", f"/v1/conversations/{owned.conversation_id}", body=body)
         if isinstance(name := body.get("name"), str):
-            await self._owned.change(owned, {"name": name})
+            await self._owned.change(owned, {"name": name[:_LONGEST_NAME]})
         return reply
 
     async def clear(self, identity: Identity, owned: Owned) -> Passed:
@@ -298,6 +301,14 @@ class OwnedConversations:
         if any(record.credential not in ("", credential) for record in records if credential):
             problem = "was uploaded before the service's credentials changed: upload it again"
             raise wrong_field("file_id", problem)
+
+
+def _kept(view: dict[str, object]) -> str:
+    """Without what the caller wrote into it where that is much."""
+    for each in (view, {name: value for name, value in view.items() if name != "meta_data"}):
+        if len(packed := orjson.dumps(each)) <= _MOST_KEPT:
+            return packed.decode()
+    return ""
 
 
 @define(eq=False, repr=False)

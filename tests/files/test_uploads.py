@@ -70,13 +70,15 @@ async def test_a_file_arrives_at_coze_byte_for_byte_and_gets_an_id_of_ours(
 async def test_a_form_cut_at_any_place_gives_the_same_bytes(
     start_app: Callable[..., RunningApp], simulator: SimControl, transport: str
 ) -> None:
-    content = PNG + b"\r\n--" + BOUNDARY.encode()[:-1] + b"\r\n\r\n" + os.urandom(5000) + b"\r\n-"
-    body = form(('Content-Disposition: form-data; name="note"', b"ignored"), file_part(content))
     service = start_app(COZE_HTTP_TRANSPORT=transport, RATE_LIMIT_MESSAGES_PER_MINUTE="0")
     async with open_client(service.base_url) as client:
-        for size in (1, 7, 64, 4097):
+        for size, more in ((1, 200), (7, 5000), (64, 5000), (4097, 5000)):  # a thousand pieces at most
+            content = (
+                PNG[:100] + b"\r\n--" + BOUNDARY.encode()[:-1] + b"\r\n\r\n" + os.urandom(more) + b"\r\n-"
+            )
+            body = form(('Content-Disposition: form-data; name="note"', b"ignored"), file_part(content))
 
-            async def pieces(size: int = size) -> AsyncIterator[bytes]:
+            async def pieces(body: bytes = body, size: int = size) -> AsyncIterator[bytes]:
                 for begin in range(0, len(body), size):
                     yield body[begin : begin + size]
 

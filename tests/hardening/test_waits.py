@@ -114,3 +114,20 @@ async def stop_all(service: RunningApp) -> None:
 
     service.call(cancel)
     await asyncio.to_thread(service.wait_idle)
+
+
+async def test_little_is_kept_of_a_conversation_that_a_client_of_coze_s_makes(
+    start_secured: Start, auth: RunningAuth
+) -> None:
+    service = start_secured()
+    create, lists = (
+        "/coze/api/v1/conversation/create",
+        "/coze/api/v1/conversations?bot_id=7380000000000000009",
+    )
+    async with calling(service, auth, ALICE) as [alice]:
+        for size in (1, 15):
+            body = {"bot_id": "7380000000000000009", "meta_data": {f"k{n}": "v" * 500 for n in range(size)}}
+            assert (await alice.post(create, json=body)).json()["code"] == 0
+        found = (await alice.get(lists)).json()["data"]["conversations"]
+        assert sorted(len(each.get("meta_data") or {}) for each in found) == [0, 1]
+        assert all(each["id"] for each in found)

@@ -57,7 +57,7 @@ async def open_log(gate: RedisGate, frame: bytes = b"first\n\n") -> OpenLog:
     chat_id = new_chat_id(session_id)
     key = KEYS.log(chat_id)
     await gate.pipeline([Command("XADD", key, "1-1", "n", 1, "f", frame), Command("PEXPIRE", key, 60_000)])
-    origin = Origin(SessionRecord(session_id, [b"owner", b"o"]), b"{}", [b"epoch", b"1"])
+    origin = Origin(SessionRecord(session_id, [b"owner", b"o", b"running", b""]), b"{}", [b"epoch", b"1"])
     return OpenLog(chat_id, session_id, 1, origin, frames=[frame], visible=1, committed=1)
 
 
