@@ -163,7 +163,7 @@ class Place:
     def with_limits(self, *, expire: int | None = None, users: int | None = None, **sessions: int) -> None:
         """``sessions``: by layer; ``users``: of the whole service."""
         if expire is not None:
-            self.limits = replace(self.limits, expire=expire)
+            self.limits = replace(self.limits, ttl=expire * 1000)
         if users is not None:
             self.with_users(service=users)
         self.limits = replace(self.limits, sessions=_changed(self.limits.sessions, sessions))
