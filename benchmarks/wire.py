@@ -21,7 +21,7 @@ _MARK: Final = rb'"content":\s?"#(\d{5})@(\d{13})'
 DELTAS: Final = {
     "coze": re.compile(rb"event: ?conversation\.message\.delta\ndata: ?[^\n]*?" + _MARK),
     "openai": re.compile(rb"data: [^\n]*?" + _MARK),
-    "text": re.compile(_MARK),  # where several deltas may stand in one frame, and no text comes twice
+    "text": re.compile(rb"#(\d{5})@(\d{13})"),  # one frame may hold several
 }
 """The deltas in a piece of a stream that ends with a whole frame, by the dialect of the answer."""
 
