@@ -155,12 +155,13 @@ def test_there_are_as_many_header_lines_as_may_be_and_no_more(attacked: ServiceP
 
 def test_a_kept_connection_keeps_nothing_of_the_head_before(attacked: ServiceProcess) -> None:
     long = HEAD + b"X: " + b"a" * (MOST_HEAD_BYTES - 1000) + b"\r\n\r\n"
-    links = [connect(attacked) for _ in range(800)]  # their heads are 100 MB
+    links: list[socket.socket] = []
     try:
         with watched(attacked) as report:
-            for link in links:
-                link.sendall(long)
-                assert link.recv(12) == b"HTTP/1.1 200"
+            for _ in range(800):  # their heads are 100 MB
+                links.append(connect(attacked))  # not earlier: who says nothing for long is closed
+                links[-1].sendall(long)
+                assert links[-1].recv(12) == b"HTTP/1.1 200"
         report.check(times=False)
     finally:
         for link in links:
