@@ -56,5 +56,5 @@ def size_of(body: BaseModel) -> int:
         elif isinstance(value, list):
             values += value
         elif isinstance(value, BaseModel):
-            values += value.__dict__.values()
+            values += (*value.__dict__.values(), value.model_extra)
     return size

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from app.doors.coze.bodies import ChatBody
 from app.http.json_shape import holds_more_than, size_of
 from app.models.bodies import SendMessage
 from app.utils.big_bodies import MOST_BYTES, SMALL_BYTES, BigBodies
@@ -181,6 +182,9 @@ async def test_room_is_taken_until_the_body_is_gone_and_small_bodies_have_it_alw
 def test_texts_count_as_what_they_take_in_memory() -> None:
     wide = SendMessage(message="a" * 999 + "😀", meta_data={"k": "b" * 500})
     assert 4500 < size_of(wide) < 5000
+    # Of a body of Coze's own API most stands in fields that nobody has declared.
+    passed = {"bot_id": "1", "user_id": "u", "custom_variables": {"k": "c" * 3000}, "odd": ["d" * 2000]}
+    assert 5000 < size_of(ChatBody.model_validate(passed)) < 5500
 
 
 TEXTS = ["", "a,b", '"', "\\", '\\"', "[{,", '\\\\",[', "ü,"]
