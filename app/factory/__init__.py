@@ -27,7 +27,6 @@ from app.observing.tracing import Tracing, open_tracing
 from app.redis_client import Keys, RedisGate, Servers, open_redis
 from app.stores.event_log import LogWriter
 from app.stores.log_reader import LogReader
-from app.tasks.arriving import ArrivingBodies
 from app.tasks.asking import CozeForCallers
 from app.tasks.at_coze import ChatsAtCoze
 from app.tasks.bots import BotService
@@ -50,6 +49,7 @@ from app.tasks.user_conversations import UserConversations
 from app.tasks.users import UserService
 from app.utils import now_ms
 from app.utils.big_bodies import BigBodies
+from app.utils.fair_turns import FairTurns
 from app.utils.kept import Kept
 
 _CHECKED_SECONDS: Final = 1.0
@@ -80,7 +80,11 @@ class Resources:
     metrics: Metrics
     tracing: Tracing
     api_keys: ApiKeys
-    arriving: ArrivingBodies
+    arriving: Places
+    """For bodies: one for each and for each 64 KiB of it, from its first byte until it is read."""
+    going_back: FairTurns
+    """For requests that read records of earlier chats, which takes memory; not those of bodies, since these
+    wait for Redis."""
     big_bodies: BigBodies
     metrics_pages: MetricsPages
     redis_check: Kept[bool]
@@ -359,7 +363,8 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             metrics=metrics,
             tracing=tracing,
             api_keys=api_keys(settings),
-            arriving=ArrivingBodies(Places(limits.bodies, metrics=metrics)),
+            arriving=Places(limits.bodies, metrics=metrics),
+            going_back=FairTurns(),
             big_bodies=BigBodies(),
             metrics_pages=MetricsPages(metrics, services.chats.queued),
             redis_check=Kept(redis.works, _CHECKED_SECONDS),

@@ -93,22 +93,20 @@ class RequestContext:
             Overloaded: the bodies that are being read take all the room that there is for them, or for the
                 caller's.
         """
-        request, bodies, arriving = self.request, self.resources.big_bodies, self.resources.arriving
-        owner = self.identity.owner
+        request, bodies, owner = self.request, self.resources.big_bodies, self.identity.owner
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             given = f"`{kind[:_MAX_SHOWN]}`" if kind else "no Content-Type"
             raise UnsupportedMediaType(f"{UnsupportedMediaType.default_message}; this came with {given}")
         refuse_encoded(request)
-        with bodies.room() as room:
-            with room_for(arriving.room, owner) as place:
+        with bodies.room(owner) as room:
+            with room_for(self.resources.arriving, owner) as place:
                 data = await _read(request, limit or self.resources.settings.max_body_bytes, room, place)
             if data.startswith(codecs.BOM_UTF8):  # RFC 8259, 8.1: ignored
                 del data[: len(codecs.BOM_UTF8)]
             if len(data) <= SMALL_BYTES and marks(data, _FEW) <= _FEW:
                 return _parsed(data, model)
-            async with arriving.turn(owner):
-                body = await bodies.work(_parsed, data, model)
+            body = await bodies.work(owner, _parsed, data, model)
             if len(data) > SMALL_BYTES:
                 # Its texts, which may take four bytes for a letter, and as much again for files that are in
                 # them.

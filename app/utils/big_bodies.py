@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Final, ParamSpec, TypeVar
 
+from app.utils.fair_turns import FairTurns
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 MOST_BYTES: Final = 256 * 1024 * 1024
@@ -18,14 +20,14 @@ class BigBodies:
     them, and the turns of those that take long to work on."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
-        self._turn = asyncio.Lock()
+        self._turns = FairTurns()
         self._left = most
         self._kept: dict[int, Room] = {}
 
     @contextlib.contextmanager
-    def room(self) -> Iterator["Room"]:
-        """For one body, given back at the end unless it is kept."""
-        room = Room(self)
+    def room(self, owner: str) -> Iterator["Room"]:
+        """For one body of this caller's, given back at the end unless it is kept."""
+        room = Room(self, owner)
         try:
             yield room
         finally:
@@ -39,20 +41,23 @@ class BigBodies:
         self._left -= size
         return True
 
-    async def work(self, function: Callable[_P, _T], *args: _P.args, **more: _P.kwargs) -> _T:
+    async def work(self, owner: str, function: Callable[_P, _T], *args: _P.args, **more: _P.kwargs) -> _T:
         """What ``function`` returns, one at a time, so that only one body takes more than its room.
 
         In a thread: between any two steps of it the event loop goes on. No step of it may be long, also where
         it is written in C, since those keep the processor's lock.
         """
-        async with self._turn:
+        async with self._turns.taken(owner):
             return await asyncio.to_thread(function, *args, **more)
 
     async def work_on(
         self, body: object, function: Callable[_P, _T], *args: _P.args, **more: _P.kwargs
     ) -> _T:
         """As ``work`` where ``body`` is kept; else at once."""
-        return await self.work(function, *args, **more) if id(body) in self._kept else function(*args, **more)
+        room = self._kept.get(id(body))
+        if room is None:
+            return function(*args, **more)
+        return await self.work(room.owner, function, *args, **more)
 
     def keep(self, room: "Room", body: object) -> None:
         """``room`` stays taken for as long as there is ``body``."""
@@ -76,7 +81,8 @@ class BigBodies:
 class Room:
     kept = False
 
-    def __init__(self, bodies: BigBodies) -> None:
+    def __init__(self, bodies: BigBodies, owner: str) -> None:
+        self.owner = owner
         self._bodies = bodies
         self._taken = 0
 

@@ -9,19 +9,12 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from app.stores.layers import Limits
-from app.tasks.arriving import ArrivingBodies
-from app.tasks.places import Places
+from app.utils.fair_turns import FairTurns
 from coze_simulator.auth_server import RunningAuth
 from tests.security.helpers import ALICE, ALICE_ELSEWHERE, BOB, calling
 from tests.support import RunningApp, error_of, wait_until
 
 Start = Callable[..., RunningApp]
-
-
-@pytest.fixture
-def places() -> Places:
-    return Places(Limits("blocks"))
 
 
 OPENAI = "/coze/openai/v1/chat/completions"
@@ -50,7 +43,7 @@ async def test_bodies_that_do_not_end_have_places_which_one_caller_cannot_fill(
             return await alice.post(path, content=unfinished(begin), headers=headers)
 
         sending = [asyncio.create_task(send()) for _ in range(3)]
-        held = service.resources.arriving.room._held
+        held = service.resources.arriving._held
         await wait_until(lambda: held[""] == 3)
         refused = await alice.post("/coze/sessions", json={})
         assert refused.status_code == 503
@@ -72,7 +65,7 @@ async def test_a_body_takes_a_place_for_each_64_kib_of_what_has_arrived(
     service = start_secured(**SHARES)
     async with calling(service, auth, ALICE) as [alice]:
         sending = asyncio.create_task(alice.post(OPENAI, content=unfinished(b"x" * 150_000), headers=JSON))
-        held = service.resources.arriving.room._held
+        held = service.resources.arriving._held
         await wait_until(lambda: held[""] == 3)
         assert (await alice.post("/coze/sessions", json={})).status_code == 503
         sending.cancel()
@@ -80,11 +73,11 @@ async def test_a_body_takes_a_place_for_each_64_kib_of_what_has_arrived(
         await wait_until(lambda: not held)
 
 
-async def test_nobody_waits_behind_all_the_large_bodies_that_another_one_has_sent(places: Places) -> None:
-    bodies, order = ArrivingBodies(places), []
+async def test_nobody_waits_behind_all_the_large_bodies_that_another_one_has_sent() -> None:
+    turns, order = FairTurns(), list[str]()
 
     async def work(owner: str) -> None:
-        async with bodies.turn(owner):
+        async with turns.taken(owner):
             order.append(owner)
             await asyncio.sleep(0)
 
@@ -92,16 +85,16 @@ async def test_nobody_waits_behind_all_the_large_bodies_that_another_one_has_sen
         for owner in ("alice", "alice", "alice", "alice", "bob"):
             group.create_task(work(owner))
     assert order.index("bob") <= 1
-    assert not bodies._queues
+    assert not turns._queues
 
 
-async def test_who_gives_up_waiting_for_a_turn_leaves_it_to_the_next(places: Places) -> None:
-    bodies = ArrivingBodies(places)
-    async with bodies.turn("alice"):
+async def test_who_gives_up_waiting_for_a_turn_leaves_it_to_the_next() -> None:
+    turns = FairTurns()
+    async with turns.taken("alice"):
         for owner in ("alice", "bob"):
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.01), bodies.turn(owner):
+                async with asyncio.timeout(0.01), turns.taken(owner):
                     raise AssertionError("two have it")
-    async with bodies.turn("bob"):
+    async with turns.taken("bob"):
         pass
-    assert not bodies._queues
+    assert not turns._queues

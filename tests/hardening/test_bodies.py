@@ -165,7 +165,7 @@ def test_what_was_asked_is_let_go_of_while_the_answer_takes_its_time(
 async def test_room_is_taken_until_the_body_is_gone_and_small_bodies_have_it_always() -> None:
     bodies = BigBodies(most=3 * SMALL_BYTES)
     body = SendMessage(message="x")
-    with bodies.room() as room, bodies.room() as other, bodies.room() as small:
+    with bodies.room("o") as room, bodies.room("o") as other, bodies.room("o") as small:
         assert room.hold(SMALL_BYTES + 1)
         assert room.hold(2 * SMALL_BYTES + 1)
         assert not other.hold(SMALL_BYTES + 1)
@@ -173,7 +173,7 @@ async def test_room_is_taken_until_the_body_is_gone_and_small_bodies_have_it_alw
         assert room.hold(2 * SMALL_BYTES)
         assert not room.hold(4 * SMALL_BYTES)
         bodies.keep(room, body)
-    with bodies.room() as other:
+    with bodies.room("o") as other:
         assert not other.hold(SMALL_BYTES + 1)
         del body
         await wait_until(lambda: other.hold(3 * SMALL_BYTES))

@@ -54,7 +54,7 @@ class Found:
         """Input and output of this response and of those that it went on from, at most ``most`` items or a
         few more. It ends where one of them is not kept any more, and where ``MOST_READ`` was read."""
         items, here, read = list[Item](), self, self.size
-        async with context.resources.arriving.turn(context.identity.owner):
+        async with context.resources.going_back.taken(context.identity.owner):
             while True:
                 items = [*here.response.note.input, *here.output, *items]
                 before = response_named(here.response.note.previous or "")
@@ -98,7 +98,7 @@ async def with_references(context: RequestContext, items: list[Item]) -> list[It
     """``items`` with what they refer to in the place of references. Raises ``ValidationFailed``."""
     if not any(_referred(item) for item in items):
         return items
-    async with context.resources.arriving.turn(context.identity.owner):  # what is read takes much memory
+    async with context.resources.going_back.taken(context.identity.owner):  # what is read takes much memory
         return await _with_references(context, items)
 
 

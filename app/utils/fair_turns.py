@@ -1,4 +1,4 @@
-"""What bodies that arrive share: room, by owner and root, and turns for what takes long with one."""
+"""Turns for what is done one at a time in a process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,22 +6,18 @@ from contextlib import asynccontextmanager
 
 from attrs import define, field
 
-from app.tasks.places import Places
-
 
 @define(eq=False, repr=False)
-class ArrivingBodies:
-    """``room``: a place for each body and for each 64 KiB of it, from its first byte until it is read."""
+class FairTurns:
+    """Each owner waits in a queue of his own, so that nobody stands behind all that another one has sent."""
 
-    room: Places
     _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
     _queues: dict[str, "_Queue"] = field(init=False, factory=dict)
     """By owner, of those who wait or have the turn."""
 
     @asynccontextmanager
-    async def turn(self, owner: str) -> AsyncIterator[None]:
-        """For whoever works on a body long enough for others to notice, one at a time. Each owner waits in a
-        queue of his own, so that nobody stands behind all that another one has sent."""
+    async def taken(self, owner: str) -> AsyncIterator[None]:
+        """For the block nobody else has it."""
         queue = self._queues.setdefault(owner, _Queue())
         queue.length += 1
         try:
