@@ -55,7 +55,9 @@ class Place:
 class Places:
     """Counts places by owner and root. ``limits``: those of one process; ``kept_changed`` is told how many
     more or less are kept for longer than a block. ``refuse_first``: raises where a full process has a better
-    reason to refuse than that, such as that it is leaving: then another one may have room.
+    reason to refuse than that, such as that it is leaving: then another one may have room. ``for_small``: the
+    part of each bound that whoever has a place already cannot get, so that what needs only one is not kept
+    out by what grows.
 
     A place is taken before anything is begun: a burst must not slip through while each of it waits.
     """
@@ -64,6 +66,7 @@ class Places:
     _kept_changed: Callable[[int], object] = lambda _: None
     _metrics: Metrics = field(kw_only=True, factory=Metrics)
     _refuse_first: Callable[[], None] = field(kw_only=True, default=lambda: None)
+    _for_small: float = field(kw_only=True, default=0.0)
     kept: int = field(init=False, default=0)
     """How many are kept for longer than a block."""
     _held: Counter[str] = field(init=False, factory=Counter)
@@ -99,8 +102,8 @@ class Places:
         for layer, (most, whose) in enumerate(zip(self._limits.numbers(owner), _layers(owner), strict=True)):
             if whose is None or not most:
                 continue
-            held = self._held[whose]
-            if held > own and held + more > most:
+            held, there_are = self._held[whose], most - int(most * self._for_small) if own else most
+            if held > own and held + more > there_are:
                 self._refuse_first()
                 message, details = self._limits.refusal(owner, layer)
                 self._metrics.refused(self._limits.name, LAYERS[layer])

@@ -192,7 +192,7 @@ async def test_an_api_key_is_nobodys_admin(
 async def test_stats_name_the_processes_their_versions_and_what_is_open_in_them(
     start_secured: Callable[..., RunningApp], auth: RunningAuth
 ) -> None:
-    one, two = start_secured(), start_secured()
+    one, two = [start_secured(COZE_REDIS_PREFIX="two:") for _ in range(2)]  # others live beside them
     async with calling(one, auth, ALICE, ADMIN) as [alice, admin]:
         chat_id = await alice.start(await alice.open_session(), "[[sim:delay=100]] slow")
 

@@ -42,6 +42,16 @@ def test_what_is_large_takes_a_place_for_each_piece_of_it() -> None:
     assert [free_of(shared, owner) for owner in (ALICE, BOB, ELSEWHERE)] == [4, 4, 4]
 
 
+def test_what_grows_leaves_room_for_what_needs_only_one() -> None:
+    shared = places(for_small=0.5)
+    with ExitStack() as taken:
+        for _ in range(2):
+            place = taken.enter_context(shared.taken(ALICE))
+        with pytest.raises(RateLimited):
+            place.has(2 * PLACE_BYTES)
+        assert [free_of(shared, owner) for owner in (ALICE, BOB, ELSEWHERE)] == [2, 4, 4]
+
+
 def test_a_refusal_of_more_leaves_the_place_as_it_was() -> None:
     shared = places()
     with ExitStack() as taken:
