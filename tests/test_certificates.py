@@ -21,7 +21,14 @@ from app.auth.bounds import CannotAsk
 from app.auth.options import AuthOptions, build_auth_client
 from app.auth.service import AuthService
 from app.check.store import check_redis
-from app.coze.transport import NETWORK_ERRORS, TransportName, build_http_client, network_error
+from app.coze.transport import (
+    NETWORK_ERRORS,
+    Outgoing,
+    SecretHeaders,
+    TransportName,
+    build_http_client,
+    network_error,
+)
 from app.utils.certificates import certificate_fault
 
 from .support import make_settings
@@ -70,7 +77,7 @@ async def test_a_call_to_coze_says_so(server: tuple[int, str], transport: Transp
     port, word = server
     async with build_http_client(connect_timeout=5, pool_size=1, transport=transport) as http:
         with pytest.raises(NETWORK_ERRORS) as caught:
-            await http.exchange(http.build_request("GET", f"https://127.0.0.1:{port}/"))
+            await http.exchange(Outgoing("GET", f"https://127.0.0.1:{port}/", SecretHeaders()))
     told = network_error(caught.value, 5)
     assert told.hint is not None
     assert word in told.hint

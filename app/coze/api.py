@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-import httpx
 import msgspec
 from attrs import define, field
 from loguru import logger
@@ -23,7 +22,7 @@ from app.coze.options import Bearer, CozeOptions
 from app.coze.replies import Reply, looks_like
 from app.coze.retry import RetryBudget, pause_before
 from app.coze.stream import CozeResponse, CozeStream, no_first_byte
-from app.coze.transport import NETWORK_ERRORS, PooledClient, network_error
+from app.coze.transport import NETWORK_ERRORS, Outgoing, PooledClient, SecretHeaders, network_error
 from app.coze.wire import ChatState
 from app.exceptions import CozeApiError, UpstreamError
 from app.observing.metrics import Metrics
@@ -211,19 +210,17 @@ async def send(http: PooledClient, options: CozeOptions, call: ApiCall, bearer: 
         CozeTimeout: they are late.
         CozeApiError: there was no connection, or it broke.
     """
-    request = _request(options, call, bearer)
     late_at = asyncio.get_running_loop().time() + (call.seconds or options.first_byte_timeout)
     async with deadline(late_at, lambda: no_first_byte(options)):
         try:
-            response = await http.exchange(request)
+            answer = await http.exchange(_request(call, bearer))
         except NETWORK_ERRORS as error:
             raise network_error(error, options.connect_timeout) from error
-    return CozeResponse(response, options, late_at)
+    return CozeResponse(answer, options, late_at)
 
 
-def _request(options: CozeOptions, call: ApiCall, bearer: Bearer) -> httpx.Request:
-    # httpx.Headers, not a dict: its repr hides the token from any traceback that shows variables.
-    headers = httpx.Headers(
+def _request(call: ApiCall, bearer: Bearer) -> Outgoing:
+    headers = SecretHeaders(
         {
             "authorization": bearer.header(),
             "accept": "text/event-stream, application/json" if call.stream else "application/json",
@@ -234,18 +231,7 @@ def _request(options: CozeOptions, call: ApiCall, bearer: Bearer) -> httpx.Reque
     )
     if call.content is not None:
         headers["content-type"] = call.content_type
-    timeout = httpx.Timeout(None, connect=options.connect_timeout, pool=options.connect_timeout)
-    try:
-        return httpx.Request(
-            call.method,
-            call.url,
-            params=call.params or None,
-            content=call.content,
-            headers=headers,
-            extensions={"timeout": timeout.as_dict()},
-        )
-    except httpx.InvalidURL as error:
-        raise network_error(error, options.connect_timeout) from error
+    return Outgoing(call.method, call.url, headers, call.params, call.content)
 
 
 async def begin_stream(response: CozeResponse) -> CozeStream:

@@ -47,7 +47,7 @@ _SEPARATORS: Final = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029
 def without_separators(piece: bytes) -> bytes:
     """Whole frames with U+2028, U+2029 and U+0085 as JSON escapes."""
     # Nearly always one or two looks for a single byte are enough.
-    if piece.isascii() or not (0xE2 in piece or 0xC2 in piece):
+    if not (0xE2 in piece or 0xC2 in piece):
         return piece
     for raw, escape in _SEPARATORS:
         piece = piece.replace(raw, escape)
@@ -57,13 +57,11 @@ def without_separators(piece: bytes) -> bytes:
 def render(batch: Batch) -> bytes:
     """The frames with their ids, in one piece: what arrived together is written together. What is hidden
     (``app.coze.marks``: it begins with a colon) is for readers of another dialect."""
-    epoch = batch.epoch
+    epoch, number, frames = batch
+    if len(frames) == 1:  # nearly always
+        return b"id: %d-%d\n%b" % (epoch, number, frames[0]) if frames[0][0] != _COLON else b""
     return b"".join(
-        [
-            b"id: %d-%d\n%s" % (epoch, n, frame)
-            for n, frame in enumerate(batch.frames, batch.first)
-            if frame[0] != _COLON
-        ]
+        [b"id: %d-%d\n%b" % (epoch, n, frame) for n, frame in enumerate(frames, number) if frame[0] != _COLON]
     )
 
 
@@ -269,7 +267,7 @@ class EventStream(Response):
         return True
 
     def _write_piece(self, pieces: Pieces, piece: bytes) -> None:
-        body = without_separators(piece)
+        body = piece if piece.isascii() else without_separators(piece)
         self._straight += len(body)
         self._silence.beat()
         pieces.write(body)

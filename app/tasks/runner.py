@@ -6,6 +6,7 @@ import itertools
 import time
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Final, Literal
 
 import msgspec
@@ -15,7 +16,7 @@ from loguru import logger
 from app.coze.client import CozeClient
 from app.coze.codes import NOT_FOUND
 from app.coze.fold import DELTA
-from app.coze.stream import CozeStream
+from app.coze.stream import CozeStream, SSEEvent
 from app.coze.wire import ENDED, ChatRequest, ChatState, EnterMessage
 from app.exceptions import CozeApiError, CozeBusy, CozeTimeout, InternalError, ServiceError, UpstreamError
 from app.models.chats import OUR_META_KEY
@@ -226,26 +227,31 @@ class Runner:
                 return
 
     async def _stream(self, job: Job) -> None:
-        fold, log = job.fold, job.log
         async with self._open_stream(job) as stream:
-            fold.logid = stream.logid
+            job.fold.logid = stream.logid
             if stream.chat is not None:
                 await self._adopt_and_poll(job, stream.chat)
                 return
+            stream.take = partial(self._fold, job)
             async for events in stream:
-                if frames := fold.feed_all(events):
-                    self._writer.append(log, frames)
-                if job.first_delta is None and any(event.name == DELTA for event in events):
-                    job.first_delta = time.perf_counter() - job.begun
-                if not job.ids_known and fold.coze_chat_id:
-                    self._learn(job)
-                if log.size > job.trim_at:
-                    self._trim(job)
-                if fold.settled:
+                if not self._fold(job, stream, events):
                     break
-                if fold.status in ENDED:
-                    stream.idle_timeout = _AFTER_END_SECONDS
             await stream.finish()
+
+    def _fold(self, job: Job, stream: CozeStream, events: list[SSEEvent]) -> bool:
+        """False: nothing that may still come changes the outcome."""
+        fold, log = job.fold, job.log
+        if frames := fold.feed_all(events):
+            self._writer.append(log, frames)
+        if job.first_delta is None and any(event.name == DELTA for event in events):
+            job.first_delta = time.perf_counter() - job.begun
+        if not job.ids_known and fold.coze_chat_id:
+            self._learn(job)
+        if log.size > job.trim_at:
+            self._trim(job)
+        if fold.status in ENDED:
+            stream.idle_timeout = _AFTER_END_SECONDS
+        return not fold.settled
 
     def _request(self, job: Job) -> ChatRequest:
         """What is POSTed to Coze. The session's opening messages go along until Coze has them.
