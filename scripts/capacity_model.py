@@ -15,7 +15,7 @@ from dataclasses import dataclass
 SHARDS = 32
 SLOTS = 16_384
 DAY_HOURS = 24
-TICK_SECONDS, SPACING_SECONDS = 0.04, 0.025
+TICK_SECONDS, SPACING_SECONDS = 0.08, 0.025
 """How long the service gathers frames, and between two pipelines in the long run (stores/event_log)."""
 RECORDS_PER_SESSION = 100
 CONNECTIONS_OF_A_PROCESS = 64 + 36

@@ -111,7 +111,7 @@ class Script(Generic[_P, _T]):
     def __call__(self, *_: _P.args, **given: _P.kwargs) -> Command[_T]:
         parts: list[Arg] = []
         for name in self._parameters:
-            value = cast("Arg | tuple[Arg, ...] | list[Arg]", given[name])
+            value: Arg | tuple[Arg, ...] | list[Arg] = given[name]  # type: ignore[assignment]  # as declared
             if isinstance(value, str | bytes | int):
                 parts.append(value)
             elif isinstance(value, tuple):

@@ -27,7 +27,7 @@ from app.stores.usage import usage_row
 from app.utils import shard_of
 from app.utils.stopping import end_tasks
 
-TICK_SECONDS: Final = 0.04
+TICK_SECONDS: Final = 0.08
 """How long frames are gathered."""
 SPACING_SECONDS: Final = 0.025
 """Between two pipelines, in the long run."""
@@ -68,16 +68,13 @@ class LogWriter:
 
     # -- what a chat's owner calls ---------------------------------------------------------------------
 
-    def append(self, log: OpenLog, frames: Iterable[bytes]) -> None:
+    def append(self, log: OpenLog, frames: Sequence[bytes]) -> None:
         """Shows frames to local readers at once and to Redis at the next tick."""
         if log.state == "fenced":
             return
-        for frame in frames:
-            log.frames.append(frame)
-            log.size += len(frame)
-        log.visible = log.last
-        log.grown.notify()
-        self._mark(log)
+        log.add(frames)
+        if self._dirty.get(log.chat_id) is not log:
+            self._mark(log)
 
     def snapshot(self, log: OpenLog, frame: bytes) -> None:
         """A frame that replaces all before it: they leave memory now, and Redis once it is there."""
@@ -174,14 +171,18 @@ class LogWriter:
             for kind, command in self._commands(log):
                 commands.append(command)
                 asked.append((log, kind))
-                size += sum(len(part) for part in command.parts if isinstance(part, bytes))
+            size += len(log.sent[1]) if log.sent is not None else 0
+            size += len(log.end.record) + len(log.end.packed) if log.end is not None else 0
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)  # the frames of hundreds of streams must not wait for all of this
         if commands:
             self.pipelines += 1
             replies = await self._redis.attempt(commands)
             for number, ((log, kind), reply) in enumerate(zip(asked, replies, strict=True), 1):
-                await self._handle(log, kind, reply)
+                if kind != "add" or not isinstance(reply, bytes):
+                    await self._handle(log, kind, reply)
+                elif log.sent is not None and log.state != "fenced":
+                    log.committed, log.sent, log.trim = log.sent[0], None, False
                 if number % _AT_A_TIME == 0:
                     await asyncio.sleep(0)
         for log in logs:
@@ -210,7 +211,8 @@ class LogWriter:
             log.sent = self._batch(log)
         if log.sent is not None:
             last, frames = log.sent
-            key, entry_id = self._keys.log(log.chat_id), f"{log.epoch}-{last}"
+            key = log.key = log.key or self._keys.log(log.chat_id)
+            entry_id = f"{log.epoch}-{last}"
             fields = ("n", log.committed + 1, "f", frames)
             commands.append(("add", Command("XADD", key, "NOMKSTREAM", entry_id, *fields)))
             if log.trim:
@@ -219,9 +221,12 @@ class LogWriter:
 
     @staticmethod
     def _batch(log: OpenLog) -> tuple[int, bytes]:
+        unsent = log.since(log.committed)
+        if log.size <= _MAX_BATCH_BYTES:  # all that there is
+            return log.last, b"".join(unsent)
         size = 0
         batch: list[bytes] = []
-        for frame in log.since(log.committed):
+        for frame in unsent:
             size += len(frame)
             if batch and size > _MAX_BATCH_BYTES:
                 break
@@ -268,7 +273,7 @@ class LogWriter:
         if log.state == "fenced":
             return
         if kind == "add" and log.sent is not None:
-            await self._handle_added(log, log.sent[0], reply)
+            await self._not_added(log, reply)
         elif isinstance(reply, Exception):
             self._not_written(log, kind, reply)
         elif kind == "end":
@@ -285,15 +290,13 @@ class LogWriter:
         if log.end is not None and log.state == "open":
             log.settle("unsaved")
 
-    async def _handle_added(self, log: OpenLog, last: int, reply: object) -> None:
+    async def _not_added(self, log: OpenLog, reply: object) -> None:
         if reply is None:  # NOMKSTREAM: the log is gone, Redis has lost data
             await self._write_again(log)
         elif isinstance(reply, redis_errors.ResponseError) and _STALE_ID in str(reply):
             await self._verify([log])
         elif isinstance(reply, Exception):
             self._not_written(log, kind="log", reply=reply)
-        else:
-            log.committed, log.sent, log.trim = last, None, False
 
     async def _handle_end(self, log: OpenLog, reply: tuple[bytes, bytes, bytes, int]) -> None:
         verdict, follower, expires, index_due = reply

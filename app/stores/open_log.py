@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from app.redis_client import Key
 from app.stores.log_entries import Entry
 from app.stores.sessions import SessionRecord
 from app.utils.signals import Notifier
@@ -78,6 +79,8 @@ class OpenLog:
     """They are in Redis."""
     sent: tuple[int, bytes] | None = None
     """A batch (last frame, frames) whose reply is not known: it is sent again unchanged."""
+    key: Key | None = None
+    """In Redis; worked out once."""
     outages: int | None = None
     """How often Redis had been away when it was last known what it holds; None: not written to yet, so it
     holds what the log began with."""
@@ -95,6 +98,13 @@ class OpenLog:
         """Frames after ``number`` up to ``until`` (inclusive)."""
         stop = None if until is None else max(0, until - self.first + 1)
         return self.frames[max(0, number - self.first + 1) : stop]
+
+    def add(self, frames: Sequence[bytes]) -> None:
+        """Readers see them at once."""
+        self.frames += frames
+        self.size += sum(map(len, frames))
+        self.visible = self.first + len(self.frames) - 1
+        self.grown.notify()
 
     def settle(self, state: LogState) -> None:
         """What readers were waiting for is known: the end is committed, unsaved, or somebody else's."""
