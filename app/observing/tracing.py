@@ -54,6 +54,8 @@ class Span:
 
     def set(self, attributes: Mapping[str, Value]) -> None:
         """What is None or empty is left out."""
+        if self._span is trace.INVALID_SPAN:
+            return
         for name, value in attributes.items():
             if value is not None and value != "":
                 self._span.set_attribute(name, value)
