@@ -7,7 +7,7 @@ reads, goes straight to its dependencies and its function; any other one goes Fa
 """
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
 from fastapi import Request, Response
@@ -43,6 +43,12 @@ class DirectRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         if (plan := _plan_of(self.dependant)) is not None:
             self.app = _direct(plan, self.app)
+
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """No coroutines of its own: an open stream would keep them."""
+        if self.methods and scope["method"] in self.methods:
+            return self.app(scope, receive, send)  # type: ignore[return-value]  # each of ours is a coroutine
+        return super().handle(scope, receive, send)
 
 
 def _direct(plan: _Plan, checked: ASGIApp) -> ASGIApp:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from loguru import logger
@@ -57,6 +58,11 @@ _EXPOSED_HEADERS: Final = [
 
 class _Watched:
     """One request as it goes on: what its log lines, its metrics and its span are made of."""
+
+    __slots__ = (
+        *("answer", "bytes", "complete", "first_byte_after", "gone", "headers_after", "request_id"),
+        *("scope", "started", "state", "status", "streamed", "timings"),
+    )
 
     def __init__(self, scope: Scope, request_id: str) -> None:
         self.scope = scope
@@ -167,9 +173,10 @@ class HttpMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """No coroutine of its own: an open stream keeps one for each layer that there is."""
         handler = self.serve if scope["type"] == "http" else self._app
-        await handler(scope, receive, send)
+        return handler(scope, receive, send)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         raise NotImplementedError
