@@ -21,6 +21,8 @@ from app.utils import random_token
 
 STRAIGHT_BYTES: Final = "straight_bytes"
 """Key of a request's state: how many bytes went to the connection past the middleware (``Pieces``)."""
+CLIENT_GONE: Final = "client_gone"
+"""The same: whether a stream has ended since its client had left."""
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 _QUIET: Final = frozenset({"/coze/health", "/coze/health/live", "/coze/health/ready", "/coze/metrics"})
@@ -137,7 +139,7 @@ class _Watched:
             upstream_ms=_ms(self.timings.upstream),
             store_ms=_ms(self.timings.store),
             bytes=self.bytes + self.state.get(STRAIGHT_BYTES, 0),
-            client_gone=self.gone or None,
+            client_gone=self.gone or (self.state.get(CLIENT_GONE) and not self.complete) or None,
         ).log(
             "DEBUG" if route in _QUIET else "INFO",
             "{} {} {} {:.1f} ms",

@@ -55,6 +55,22 @@ class Wakeup:
         return waiter
 
 
+class Told:
+    """In place of a ``Wakeup`` for which nobody waits: calls."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call: Callable[[], object] | None = call
+
+    def set(self) -> None:
+        if self._call is not None:
+            self._call()
+
+    def ignore(self) -> None:
+        self._call = None
+
+
 async def until(condition: Callable[[], bool], *notifiers: Notifier) -> None:
     """Returns once ``condition`` holds. It is looked at now and whenever one of ``notifiers`` calls."""
     if condition():
