@@ -38,6 +38,7 @@ _TO_BE_CLEANED: Final = re.compile(
     r"(?i:bearer|pat_|sat_|czs_|cztei_|redis|eyJ)|[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 )
 """What a text must hold for ``redact`` or ``one_line`` to change it: one look instead of two."""
+_OF_SECRETS: Final = ("bearer", "pat_", "sat_", "czs_", "cztei_", "redis", "eyj")
 
 
 def redact(text: str) -> str:
@@ -57,15 +58,35 @@ def _clean(value: object) -> object:
     return one_line(redact(value)[:_MAX_FIELD]) if _TO_BE_CLEANED.search(value) else value[:_MAX_FIELD]
 
 
+def _is_harmless(text: str) -> bool:
+    """Whether nothing of it can have to be cleaned, which is nearly always so, and found out in a tenth of
+    the time that a regular expression takes. What is not ASCII is looked at by that one."""
+    if not (text.isascii() and text.isprintable()):
+        return False
+    lower = text.lower()
+    for part in _OF_SECRETS:  # noqa: SIM110  # any() with a generator takes twice as long
+        if part in lower:
+            return False
+    return True
+
+
 def _prepare(record: "Record", render: Callable[["Record"], str]) -> None:
     """Cleans a record, and leaves the line that it makes in ``extra["line"]``, for all sinks alike."""
-    if _TO_BE_CLEANED.search(record["message"]):
-        record["message"] = one_line(redact(record["message"]))
     extra = record["extra"]
     fields: LogFields | None = extra.pop("fields", None)
     found = {**extra, **fields()} if fields is not None else dict(extra)
     extra.clear()
-    extra.update({name: _clean(value) for name, value in found.items() if value is not None and value != ""})
+    texts = [value for value in found.values() if isinstance(value, str)]
+    harmless = _is_harmless(" ".join([record["message"], *texts]))
+    if not harmless and _TO_BE_CLEANED.search(record["message"]):
+        record["message"] = one_line(redact(record["message"]))
+    for name, value in found.items():
+        if value is None or value == "":
+            continue
+        if not harmless:
+            extra[name] = _clean(value)
+        else:
+            extra[name] = value[:_MAX_FIELD] if isinstance(value, str) else value
     extra["line"] = render(record)
 
 

@@ -15,6 +15,8 @@ from typing import Final, Protocol, TypeVar
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
+from app.utils.signals import Wakeup
+
 BREAK_OFF: Final = "break_off"
 """Key in a scope's ``state``: a function that ends the connection behind what was sent, so that its client
 can tell that this is not the end of the answer."""
@@ -118,6 +120,11 @@ class HeldFlow(FlowControl):
 
     held = False
 
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self._is_writable_event = Wakeup()  # type: ignore[assignment]  # only who writes the answer waits for it
+        self._is_writable_event.set()
+
     def hold(self) -> None:
         self.held = True
         self.pause_reading()
@@ -125,6 +132,15 @@ class HeldFlow(FlowControl):
     def resume_reading(self) -> None:
         if self.read_paused and not self.held:
             super().resume_reading()
+
+
+class Pipeline(list[object]):
+    """Requests that wait, the last one first: a few at most, and hardly ever one. A deque takes 600 bytes."""
+
+    __slots__ = ()
+
+    def appendleft(self, request: object) -> None:
+        self.insert(0, request)
 
 
 class LingeringTransport:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from loguru import logger
@@ -20,6 +21,8 @@ from app.utils import random_token
 
 STRAIGHT_BYTES: Final = "straight_bytes"
 """Key of a request's state: how many bytes went to the connection past the middleware (``Pieces``)."""
+CLIENT_GONE: Final = "client_gone"
+"""The same: whether a stream has ended since its client had left."""
 _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 _QUIET: Final = frozenset({"/coze/health", "/coze/health/live", "/coze/health/ready", "/coze/metrics"})
@@ -57,6 +60,11 @@ _EXPOSED_HEADERS: Final = [
 
 class _Watched:
     """One request as it goes on: what its log lines, its metrics and its span are made of."""
+
+    __slots__ = (
+        *("answer", "bytes", "complete", "first_byte_after", "gone", "headers_after", "request_id"),
+        *("scope", "started", "state", "status", "streamed", "timings"),
+    )
 
     def __init__(self, scope: Scope, request_id: str) -> None:
         self.scope = scope
@@ -131,7 +139,7 @@ class _Watched:
             upstream_ms=_ms(self.timings.upstream),
             store_ms=_ms(self.timings.store),
             bytes=self.bytes + self.state.get(STRAIGHT_BYTES, 0),
-            client_gone=self.gone or None,
+            client_gone=self.gone or (self.state.get(CLIENT_GONE) and not self.complete) or None,
         ).log(
             "DEBUG" if route in _QUIET else "INFO",
             "{} {} {} {:.1f} ms",
@@ -167,9 +175,10 @@ class HttpMiddleware:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """No coroutine of its own: an open stream keeps one for each layer that there is."""
         handler = self.serve if scope["type"] == "http" else self._app
-        await handler(scope, receive, send)
+        return handler(scope, receive, send)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         raise NotImplementedError

@@ -3,16 +3,17 @@
 from typing import Final
 from urllib.parse import unquote
 
-from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
+
+from app.http.direct import DirectRoute
 
 _KEPT: Final = "path_with_kept_slashes"
 MOST_SLASHES: Final = 16
 """Far more than any route has. Nobody is known yet, and each piece of a path costs a little."""
 
 
-class RawPathRoute(APIRoute):
+class RawPathRoute(DirectRoute):
     """``scope["path"]`` is unescaped before routes see it: ``/users/u%2Fsessions`` and ``/users/u/sessions``
     look the same there, so that the one would erase or list what belongs to the other. Matched is the path as
     it was sent, unescaped but for slashes (and the percent sign that marks them)."""

@@ -42,11 +42,26 @@ _GONE: Final[dict[bytes, type[ServiceError]]] = {
 }
 
 
+_FIELDS: Final = {
+    name: name
+    for name in (
+        b"activity auto_save bot_id conversation_id count created credential ended expires idempotency "
+        b"indexed kept messages metadata owner reason running seeded single status title updated user user_id"
+    ).split()
+}
+"""Names in a session's hash. Each reply brings them anew, and each chat that runs keeps one."""
+
+
 class SessionRecord:
     """A session's hash as Redis returned it (a flat list of fields and values)."""
 
+    __slots__ = (
+        *("_fields", "auto_save_history", "bot_id", "conversation_id", "credential", "owner", "running"),
+        *("serves_conversation", "session_id", "single", "title", "user_id"),
+    )
+
     def __init__(self, session_id: str, flat: Sequence[bytes]) -> None:
-        self._fields = dict(pairs(flat))
+        self._fields = {_FIELDS.get(name, name): value for name, value in pairs(flat)}
         self.session_id = session_id
         self.owner = self.text(b"owner")
         self.user_id = self.text(b"user_id")

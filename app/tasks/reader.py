@@ -16,6 +16,7 @@ from app.stores.log_entries import Entry
 from app.stores.log_reader import LogReader
 from app.stores.open_log import OpenLog
 from app.tasks.frames import ends_reading, is_snapshot, stored_frames
+from app.utils.signals import Wakeup
 
 
 class Batch(NamedTuple):
@@ -66,7 +67,7 @@ class Reader:
     take: Callable[[Batch], bool] | None = field(init=False, default=None)
     """Takes news from memory in the turn of whoever brings them, while the iterator waits; False: it cannot
     now. Waking a task for each delta takes longer than all that is done with it."""
-    _wakeup: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _wakeup: Wakeup = field(init=False, factory=Wakeup)
     _woken: bool = field(init=False, default=False)
     _waiting: bool = field(init=False, default=False)
     """The iterator waits for the log in memory, and has nothing in hand."""

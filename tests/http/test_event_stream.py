@@ -34,7 +34,7 @@ def delta(number: int) -> bytes:
 class Connection:
     """What the client gets, in order, whichever way it was written; and what uvicorn knows of the request."""
 
-    disconnected = response_complete = False
+    disconnected = response_complete = more_body = False
     chunked_encoding = True
 
     def __init__(self) -> None:

@@ -193,6 +193,34 @@ def test_what_a_caller_wrote_stays_in_its_line(form: str, capsys: pytest.Capture
         assert "logid" not in line
 
 
+@pytest.mark.parametrize("around", ["", "您好 ", "\x7f"])
+def test_a_token_is_taken_out_wherever_it_is_and_however_it_is_written(
+    around: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from loguru import logger
+
+    configure_logging(make_settings())
+    for token in (
+        *("bearer hidden", "BEARER hidden", "pat_hidden", "Sat_hidden", "czs_hidden", "CZTEI_hidden"),
+        *("redis://u:hidden@host", "Rediss://:hidden@host", "eyJhidden12345.hidden", "\u017fat_hidden"),
+    ):
+        logger.bind(user=around + token, status=200).info("plain")
+        logger.bind(user="plain").info("{}", around + token)
+        text = capsys.readouterr().out
+        assert len(text.splitlines()) == 2, token
+        assert "***" in text, token
+        assert "hidden" not in text, token
+
+
+def test_a_long_field_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    from loguru import logger
+
+    configure_logging(make_settings())
+    logger.bind(user="y" * 1000, status=200).info("plain")
+    line = json.loads(capsys.readouterr().out)
+    assert (line["user"], line["status"]) == ("y" * 256, 200)
+
+
 def test_half_a_surrogate_pair_does_not_lose_the_line(capsys: pytest.CaptureFixture[str]) -> None:
     from loguru import logger
 

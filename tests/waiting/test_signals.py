@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.utils.signals import Notifier, interrupt_when, until
+from app.utils.signals import Notifier, Wakeup, interrupt_when, until
 
 BOUND = 20.0
 """Seconds that nothing here takes unless it hangs."""
@@ -118,3 +118,37 @@ async def test_a_time_out_of_the_block_itself_goes_upward() -> None:
 
     with pytest.raises(TimeoutError):
         await work()
+
+
+async def test_a_wakeup_ends_one_wait_after_another_whether_it_comes_before_or_behind() -> None:
+    wakeup, waits = Wakeup(), list[int]()
+
+    async def wait() -> None:
+        for number in range(3):
+            await wakeup.wait()
+            wakeup.clear()
+            waits.append(number)
+
+    waiting = asyncio.create_task(wait())
+    wakeup.set()  # nobody waits yet
+    wakeup.set()
+    await a_few_turns()
+    assert waits == [0]
+    wakeup.set()
+    wakeup.set()  # it is awake, and has not run yet
+    await a_few_turns()
+    assert waits == [0, 1]
+    wakeup.set()
+    async with asyncio.timeout(BOUND):
+        await waiting
+
+
+async def test_a_wakeup_outlives_a_wait_that_was_broken_off() -> None:
+    wakeup = Wakeup()
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await wakeup.wait()
+    wakeup.set()
+    async with asyncio.timeout(BOUND):
+        await wakeup.wait()

@@ -29,12 +29,13 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.http.dependencies import CozeContextDep, RequestContext
+from app.http.direct import DirectRoute
 from app.models.bodies import SubmitToolOutputs
 from app.tasks.at_coze import AtCoze
 from app.tasks.owned import Asked, Begun, Found
 from app.tasks.sessions import key_of_itself
 
-router = APIRouter(prefix="/coze/api/v3/chat", tags=["coze"])
+router = APIRouter(prefix="/coze/api/v3/chat", tags=["coze"], route_class=DirectRoute)
 
 ChatId = Annotated[str, Query(min_length=1, max_length=128, description="Coze's id of the chat")]
 _ABOUT: Final = (*COZE, ConversationNotFound, ChatNotFound, RateLimited)

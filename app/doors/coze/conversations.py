@@ -21,9 +21,10 @@ from app.doors.coze.errors import CozeRefusal
 from app.doors.coze.views import answer, passed
 from app.exceptions import BEGINS, COZE, ConversationNotFound, RateLimited, SessionBusy
 from app.http.dependencies import CozeContextDep, RequestContext
+from app.http.direct import DirectRoute
 from app.tasks.owned import COZE_ID, Owned, conversation_view
 
-router = APIRouter(prefix="/coze/api/v1", tags=["coze"])
+router = APIRouter(prefix="/coze/api/v1", tags=["coze"], route_class=DirectRoute)
 
 MessageId = Annotated[str, Query(min_length=1, max_length=128, description="Coze's id of the message")]
 ConversationPath = Annotated[str, Path(description="Coze's id of the conversation")]

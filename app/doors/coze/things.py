@@ -8,10 +8,11 @@ from app.doors.coze.answers import described
 from app.doors.coze.views import answer, passed
 from app.exceptions import BEGINS, COZE, BodyTooLarge, BotNotFound, FileNotFound, UnsupportedMediaType
 from app.http.dependencies import CozeContextDep
+from app.http.direct import DirectRoute
 from app.http.uploads import UPLOAD_BODY, open_upload
 from app.tasks.files import coze_file_view
 
-router = APIRouter(prefix="/coze/api/v1", tags=["coze"])
+router = APIRouter(prefix="/coze/api/v1", tags=["coze"], route_class=DirectRoute)
 
 _TOO_LARGE = 4302
 _WRONG_KIND = 4303

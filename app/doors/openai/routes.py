@@ -19,6 +19,7 @@ from app.exceptions import (
     SessionBusy,
 )
 from app.http.dependencies import IdempotencyKeyHeader, OpenAIContextDep
+from app.http.direct import DirectRoute
 from app.http.openapi import JsonBody, errors, event_stream
 
 _STREAM: Final = event_stream(
@@ -28,7 +29,7 @@ _STREAM: Final = event_stream(
     '"finish_reason":null}]}\n\ndata: [DONE]\n\n',
 )
 
-router = APIRouter(prefix="/coze/openai/v1", tags=["openai"])
+router = APIRouter(prefix="/coze/openai/v1", tags=["openai"], route_class=DirectRoute)
 
 
 @router.post(

@@ -1,0 +1,105 @@
+"""Routes that are called directly where a request brings nothing that FastAPI would have to check.
+
+For each request FastAPI looks at all parameters of a route and of its dependencies anew, and keeps stacks for
+dependencies that have an end, which ours have not: together as long as all else that a read does. What a
+route takes is known when it is made. So a request without a query, and without the headers that the route
+reads, goes straight to its dependencies and its function; any other one goes FastAPI's way.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, NamedTuple
+
+from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+_REQUEST: Final = "request"
+_UNCHANGING: Final = (str, int, float, bool, type(None))
+
+
+class _Dependency(NamedTuple):
+    """A parameter's ``name``, and what makes its value of the request, or of nothing."""
+
+    name: str
+    call: Callable[..., Awaitable[object]]
+    takes_request: bool
+
+
+class _Plan(NamedTuple):
+    """``headers``: those that a request must not have, since they are to be checked."""
+
+    call: Callable[..., Awaitable[Response]]
+    dependencies: list[_Dependency]
+    headers: frozenset[bytes]
+
+
+class DirectRoute(APIRoute):
+    """A route whose function returns a ``Response``, and whose dependencies are ``async`` and depend on
+    nothing but the request; whatever is otherwise is FastAPI's affair."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        if (plan := _plan_of(self.dependant)) is not None:
+            self.app = _direct(plan, self.app)
+
+    def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """No coroutines of its own: an open stream would keep them."""
+        if self.methods and scope["method"] in self.methods:
+            return self.app(scope, receive, send)  # type: ignore[return-value]  # each of ours is a coroutine
+        return super().handle(scope, receive, send)
+
+
+def _direct(plan: _Plan, checked: ASGIApp) -> ASGIApp:
+    call, dependencies, headers = plan
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["query_string"] or any(name in headers for name, _ in scope["headers"]):
+            await checked(scope, receive, send)
+            return
+        request = Request(scope, receive, send)
+        values = dict(scope["path_params"])
+        for name, make, takes_request in dependencies:
+            values[name] = await (make(request=request) if takes_request else make())
+        response = await call(**values)
+        del request, values  # a stream is long, and needs neither
+        await response(scope, receive, send)
+
+    return app
+
+
+def _plan_of(route: Dependant) -> _Plan | None:
+    """None where there is more to do than to call functions."""
+    call = route.call
+    if call is None or not _is_plain(route):
+        return None
+    if inspect.signature(call, eval_str=True).return_annotation is not Response:
+        return None
+    if any(one.field_info.annotation is not str or one.field_info.metadata for one in route.path_params):
+        return None
+    dependencies = []
+    for each in route.dependencies:
+        if each.call is None or each.name is None or each.dependencies or not _is_plain(each):
+            return None
+        dependencies.append(_Dependency(each.name, each.call, each.request_param_name is not None))
+    headers = [field.alias for one in (route, *route.dependencies) for field in one.header_params]
+    names = {name.lower().encode() for alias in headers for name in (alias, alias.replace("_", "-"))}
+    return _Plan(call, dependencies, frozenset(names))
+
+
+def _is_plain(one: Dependant) -> bool:
+    """Whether it can be called as it is: what it takes of query and headers has a default that Python knows,
+    and nothing else is asked for but the request."""
+    call: Any = one.call
+    if not (inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(type(call).__call__)):
+        return False
+    special = (
+        *(one.websocket_param_name, one.http_connection_param_name, one.response_param_name),
+        *(one.background_tasks_param_name, one.security_scopes_param_name, one.concurrency),
+    )
+    if any(special) or one.body_params or one.cookie_params or one.request_param_name not in (None, _REQUEST):
+        return False
+    parameters = inspect.signature(call).parameters
+    defaults = [parameters[field.name].default for field in (*one.query_params, *one.header_params)]
+    return all(type(default) in _UNCHANGING for default in defaults)

@@ -1,0 +1,94 @@
+"""Requests that give FastAPI nothing to check go past it, and are answered as it would answer them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import fastapi.routing
+import httpx
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi.routing import APIRoute
+
+from app.exceptions import ValidationFailed
+from app.http.direct import DirectRoute
+from tests.support import Client
+
+
+async def _caller(request: Request, prefer: Annotated[str | None, Header(max_length=5)] = None) -> str:
+    return f"{request.method} {prefer}"
+
+
+async def _length(text: Annotated[int, Query(ge=0)] = 7) -> int:
+    return text
+
+
+async def _thing(
+    name: str,
+    caller: Annotated[str, Depends(_caller)],
+    length: Annotated[int, Depends(_length)],
+    limit: Annotated[int, Query(ge=1, le=3)] = 2,
+    some_key: Annotated[str | None, Header(min_length=1)] = None,
+) -> Response:
+    return Response(f"{name} {caller} {length} {limit} {some_key}")
+
+
+async def _number(number: int, caller: Annotated[str, Depends(_caller)]) -> Response:
+    return Response(f"{number + 1} {caller}")
+
+
+async def _model(caller: Annotated[str, Depends(_caller)]) -> dict[str, str]:
+    return {"caller": caller}
+
+
+async def _failing(caller: Annotated[str, Depends(_caller)]) -> Response:
+    raise fastapi.HTTPException(418, caller)
+
+
+def _app(kind: type[APIRoute]) -> FastAPI:
+    app = FastAPI()
+    router = APIRouter(route_class=kind)
+    for path, endpoint in (
+        *(("/things/{name}", _thing), ("/numbers/{number}", _number)),
+        *(("/model", _model), ("/failing", _failing)),
+    ):
+        router.add_api_route(path, endpoint, response_model=None)
+    app.router.routes.extend(router.routes)
+    return app
+
+
+async def _answer(app: FastAPI, path: str, headers: dict[str, str]) -> tuple[int, Any, str]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        answer = await http.get(path, headers=headers)
+    return answer.status_code, answer.text, answer.headers.get("content-type", "")
+
+
+async def test_a_direct_route_answers_every_request_as_fastapi_does() -> None:
+    ours, theirs = _app(DirectRoute), _app(APIRoute)
+    for path in ("/things/a", "/things/a%20b", "/numbers/41", "/numbers/x", "/model", "/failing", "/nope"):
+        for query in ("", "?limit=3", "?limit=9", "?text=-1", "?text=4&limit=1", "?other=1"):
+            for headers in ({}, {"Prefer": "a"}, {"Prefer": "too long"}, {"Some-Key": "k"}, {"Some-Key": ""}):
+                expected = await _answer(theirs, path + query, headers)
+                assert await _answer(ours, path + query, headers) == expected, (path, query, headers)
+    ways = {route.path: route.app.__module__ for route in ours.router.routes if isinstance(route, APIRoute)}
+    assert [path for path, module in ways.items() if module == DirectRoute.__module__] == [
+        "/things/{name}",
+        "/failing",
+    ]
+
+
+async def test_what_is_asked_most_goes_past_fastapis_checks_unless_there_is_something_to_check(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = await client.open_session()
+    chat_id = await client.start(session_id, "hi")
+    await client.ended(chat_id)
+
+    async def refuse(**_: object) -> None:
+        raise ValidationFailed("asked FastAPI")
+
+    monkeypatch.setattr(fastapi.routing, "solve_dependencies", refuse)
+    for path in (f"/coze/sessions/{session_id}", f"/coze/chats/{chat_id}/result"):
+        assert (await client.get(path)).status_code == 200, path
+    for path in (f"/coze/sessions/{session_id}?history_limit=1", f"/coze/chats/{chat_id}/result?wait=0"):
+        assert (await client.get(path)).json()["error"]["message"] == "asked FastAPI", path
