@@ -10,10 +10,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 import httptools
-from uvicorn._types import (
-    ASGI3Application,
-    HTTPScope,
-)
+from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.exceptions import HeadersTooLarge, ServiceError, TargetTooLong, ValidationFailed
@@ -30,7 +27,6 @@ from app.http.connections import (
     MOST_WAITING,
     SLOWEST_BYTES,
     SMALL_CHUNK,
-    TURNS,
     UNSENT_SECONDS,
     HeldFlow,
     LingeringTransport,
@@ -41,6 +37,7 @@ from app.http.connections import (
 )
 from app.http.half_close import PROBE_SECONDS, PROBES, STILL_HERE, told_of_half_close
 from app.http.http_1_0 import without_chunks
+from app.http.turns import TURNS, Turns
 
 REFUSAL: Final = "refusal"
 """Key in a scope's ``state``: the ``ServiceError`` that is the answer, whatever the request asks for."""
@@ -107,9 +104,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = HeldFlow(transport)
         self._deadline = self.loop.call_later(HEAD_SECONDS, self._too_late)
-        if TURNS in self.app_state:
-            self.app_state[TURNS].connection_came()
-        if len(self.connections) - len(self.tasks) > MOST_WAITING:
+        turns: Turns | None = self.app_state.get(TURNS)
+        not_begun = turns.connection_came() if turns is not None else 0
+        if len(self.connections) - len(self.tasks) - not_begun > MOST_WAITING:
             self._make_room()
         elif len(self.connections) > most_connections() and not self._make_room():
             self.transport.abort()
@@ -366,14 +363,23 @@ class HttpProtocol(HttpToolsProtocol):
             self.scope = self.cycle.scope = None  # type: ignore[assignment]  # until the next begins
             self.url, self.headers = b"", []
 
-    # -- HTTP/1.0: its clients do not know chunks (RFC 9112, 6.1) -------------------------------------------
+    # -- a request is whole: it is begun when its turn comes ------------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         cycle.scope["state"] |= {BREAK_OFF: partial(self._break_off, cycle), CYCLE: cycle}
         if cycle.scope["http_version"] != "1.1":
             cycle.waiting_for_100_continue = False
-            app = without_chunks(cycle, app)
-        super()._start_asgi_task(cycle, told_of_half_close(app))
+            app = without_chunks(cycle, app)  # its clients do not know them (RFC 9112, 6.1)
+        begin = partial(self._begin, cycle, told_of_half_close(app))
+        turns: Turns | None = self.app_state.get(TURNS)
+        if turns is None:
+            begin()
+        else:
+            turns.take(cycle.scope, begin, self.transport.abort)
+
+    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if not cycle.disconnected:  # else nothing was begun, and nobody is there to hear of it
+            super()._start_asgi_task(cycle, app)
 
     def _break_off(self, cycle: RequestResponseCycle) -> None:
         cycle.disconnected = True  # so that uvicorn does not take it for a fault
