@@ -83,6 +83,31 @@ def test_a_body_of_many_values_is_refused_before_they_are_made(
     assert len(answer) < 2000
 
 
+def object_string(content: str) -> dict[str, Any]:
+    message = {"role": "user", "content_type": "object_string", "content": content}
+    return {"bot_id": "7380000000000000009", "user_id": "u", "additional_messages": [message]}
+
+
+def test_a_text_that_is_json_of_many_values_is_not_read(attacked: ServiceProcess) -> None:
+    """At Coze's door, where it may have 16 MB."""
+    body = json.dumps(object_string("[" + "[]," * 3_000_000 + '"file_id"]')).encode()
+    with watched(attacked) as report:
+        status, answer = ask(attacked, "/coze/api/v3/chat", JSON, method="POST", body=body)
+    report.check(times=False, most=100 * MB)  # the body itself has its room
+    assert report.work["live"] < 1
+    assert status == 200
+    assert b"holds more than 10000 values" in answer
+
+
+@pytest.mark.parametrize(
+    ("times", "shown"), [(100, "hello"), (10_001, '[{"type":"text","text":"hello"},[],[')]
+)
+def test_nor_is_it_for_its_record(times: int, shown: str) -> None:
+    content = '[{"type":"text","text":"hello"},' + "[]," * times + "[]]"
+    question = ChatBody.model_validate(object_string(content)).question
+    assert question.startswith(shown)
+
+
 def test_nesting_without_end_is_refused(attacked: ServiceProcess, session_id: str) -> None:
     body = b'{"message":"x","parameters":{"a":' + b"[" * 1_000_000 + b"]" * 1_000_000 + b"}}"
     with watched(attacked) as report:
