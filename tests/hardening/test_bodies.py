@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from select import select
 from typing import Any
 
+import httpx
 import pytest
 
 from app.doors.coze.bodies import ChatBody
 from app.http.json_shape import holds_more_than, size_of
 from app.models.bodies import SendMessage
+from app.tasks.job import Job
 from app.utils.big_bodies import MOST_BYTES, SMALL_BYTES, BigBodies
-from tests.support import ServiceProcess, SimControl, block_until, service_process, wait_until
+from tests.support import RunningApp, ServiceProcess, SimControl, block_until, service_process, wait_until
 
 from .support import MAY_GROW, MB, ask, connect, memory, read_all, watched
 
@@ -222,3 +225,21 @@ def test_only_what_is_outside_of_texts_counts(text: str) -> None:
     marks = 5000 * 4  # for each: a comma in front, an object, an array, a comma inside
     assert not holds_more_than(data, marks)
     assert holds_more_than(data, marks - 1)
+
+
+async def test_what_was_asked_is_let_go_of_where_the_chat_fails(start_app: Callable[..., RunningApp]) -> None:
+    service = start_app()
+
+    def jobs() -> int:
+        return sum(type(each) is Job for each in gc.get_objects())
+
+    gc.collect()
+    before = jobs()
+    gc.disable()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client:
+            answer = await client.post("/coze/api/v3/chat", json=object_string("no JSON" * 10_000))
+            assert answer.json()["code"] == 4000
+        await wait_until(lambda: jobs() == before)
+    finally:
+        gc.enable()
