@@ -26,7 +26,7 @@ from uvicorn.supervisors import Multiprocess
 from app.config import Settings, exiting_if_wrong, load_settings, unknown_names
 from app.config.faults import SettingsError
 from app.http.connections import allow_descriptors
-from app.http.listening import listen
+from app.http.listening import BACKLOG, listen
 from app.logging_config import configure_logging
 
 if TYPE_CHECKING:  # in a worker prometheus_client is imported when its directory is known: see shared_metrics
@@ -92,6 +92,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
         access_log=False,
         server_header=False,
         timeout_keep_alive=75,
+        backlog=BACKLOG,
         # Our own drain has closed every stream before; this is for a client that does not let go.
         timeout_graceful_shutdown=_STREAMS_CLOSE_SECONDS,
     )

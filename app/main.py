@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,10 +19,11 @@ from app.doors.openai.responses import routes as openai_responses
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
-from app.http.connections import TURNS, Turns
+from app.http.dependencies import known_caller
 from app.http.document import add_openapi
 from app.http.middleware import Cors, Refusals, RequestMiddleware
 from app.http.open_door import OpenDoor
+from app.http.turns import TURNS, Turns
 from app.routes import (
     admin,
     bots,
@@ -58,7 +60,7 @@ def create_app(
             if not await resources.redis.works(thorough=True):
                 logger.warning("{}", RedisUnavailable.default_message)
             on_start(resources)
-            yield {TURNS: Turns()}
+            yield {TURNS: Turns(partial(known_caller, resources))}
             await resources.shutdown.drain()
 
     app = FastAPI(

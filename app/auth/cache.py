@@ -71,10 +71,11 @@ class VerdictCache:
                 del entries[key]
         return None
 
-    def knew(self, key: bytes) -> bool:
-        """Whether the last verdict was a yes, however long ago. That lets nobody in: it only says who goes
+    def knew(self, key: bytes) -> Identity | None:
+        """Of whom the last verdict was a yes, however long ago. That lets nobody in: it only says who goes
         first where many are to be checked."""
-        return key in self._accepted
+        found = self._accepted.get(key)
+        return None if found is None else found[1].identity
 
     def put(self, key: bytes, verdict: Verdict) -> None:
         """Remembers yes and no; that nobody answered is nothing to remember."""

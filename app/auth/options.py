@@ -10,7 +10,7 @@ from typing import Final
 import httpx
 from pydantic import SecretStr
 
-from app.auth.bounds import SMALL_BUFFER, bound_answers
+from app.auth.bounds import bounded_transport
 from app.auth.hosts import host_name
 
 VERIFY_PATH: Final = "/api/v1/uc/verify_jwt_token"
@@ -82,18 +82,13 @@ def build_auth_client(
     No redirect is followed with a token in hand. The environment (proxies, .netrc) is not consulted: .netrc
     could replace the Authorization header. Cookies are not kept: all callers share this client.
     """
-    transport = httpx.AsyncHTTPTransport(
-        verify=ssl_context or httpx.create_ssl_context(trust_env=False),
-        trust_env=False,
-        socket_options=SMALL_BUFFER,
-        limits=httpx.Limits(
-            max_connections=_MAX_CONNECTIONS,
-            max_keepalive_connections=_MAX_CONNECTIONS,
-            keepalive_expiry=_KEEPALIVE_SECONDS,
-        ),
+    transport = bounded_transport(
+        ssl_context or httpx.create_ssl_context(trust_env=False),
+        max_connections=_MAX_CONNECTIONS,
+        keepalive_seconds=_KEEPALIVE_SECONDS,
     )
     return httpx.AsyncClient(
-        transport=bound_answers(transport),
+        transport=transport,
         timeout=httpx.Timeout(options.timeout),
         follow_redirects=False,
         trust_env=False,

@@ -74,6 +74,13 @@ class HtyVerifier:
         self._metrics.auth.labels("OK").inc()
         return identity
 
+    def knew(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity | None:
+        """Whom these values stood for when they were last accepted, however long ago; lets nobody in."""
+        try:
+            return self._cache.knew(cache_key(*self._read(tokens, hosts)))
+        except ServiceError:
+            return None
+
     async def aclose(self) -> None:
         """Ends the calls under way; their waiters get AuthUnavailable."""
         await end_tasks(self._flights.values())
@@ -128,7 +135,7 @@ class HtyVerifier:
         flight = self._flights.get(key)
         self._metrics.auth_cache.labels("miss" if flight is None else "joined").inc()
         if flight is None:
-            lane = self._lanes.enter(root, known=self._cache.knew(key))
+            lane = self._lanes.enter(root, known=self._cache.knew(key) is not None)
             if lane is None:
                 return Unanswered()
             flight = asyncio.create_task(self._ask(token, root, key, lane), name="auth-check")
@@ -175,6 +182,9 @@ class NoVerifier:
 
     async def identify(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity:
         return LOCAL_ADMIN
+
+    def knew(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity | None:
+        return None
 
 
 Verifier = HtyVerifier | NoVerifier

@@ -36,7 +36,7 @@ class Answer(Protocol):
         be done.
 
         Returns once ``take`` has said False, and where ``read`` is to be asked: for the end, for what went
-        wrong, for all where this cannot be done. ``take`` raises nothing.
+        wrong, for all where this cannot be done. Raises what ``take`` does.
         """
 
     async def close(self) -> None:
@@ -166,13 +166,9 @@ class _Tap(asyncio.Protocol):
         # Within a chunk, or where the body has none, all of ``data`` would be body.
         self._between_chunks = bool(chunk) and content.total_bytes == before + len(chunk)
         while content.total_bytes != self._taken and self._transport is not None:
-            try:
-                piece = content.read_nowait()
-            except Exception:  # noqa: BLE001  # raised again to whoever reads
-                self._remove()
-                return
+            piece = b"" if content.exception() is not None else content.read_nowait()
             self._taken += len(piece)
-            if not self._run(self._take, piece):
+            if not piece or not self._run(self._take, piece):  # what went wrong is raised to whoever reads
                 self._remove()
 
     def eof_received(self) -> None:
@@ -180,6 +176,8 @@ class _Tap(asyncio.Protocol):
         self._behind.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not isinstance(exc, OSError) and not self._over.done():
+            self._over.set_exception(exc)  # a fault of ``take``, for which the event loop has closed it
         self._remove()
         self._behind.connection_lost(exc)
         if not self._content.is_eof() and self._content.exception() is None:

@@ -298,7 +298,6 @@ class CozeStream:
         """Takes events in the turn in which they come, while the iterator waits; False: it is woken, with no
         events, since they were taken. What this raises, the iterator does."""
         self._woken = False
-        self._fault: Exception | None = None
 
     @property
     def idle_timeout(self) -> float:
@@ -363,8 +362,6 @@ class CozeStream:
             if self.take is not None and not self._unfed:
                 self._woken = False
                 await self._response.push(self._arrived)
-                if self._fault is not None:
-                    raise self._fault
                 if self._woken:
                     return []
             chunk = self._unfed or await self._response.read()
@@ -383,13 +380,9 @@ class CozeStream:
         if len(chunk) >= MOST_AT_ONCE:
             self._unfed = chunk
             return False
-        try:
-            events = self._events_of(chunk)
-            if events and self.take is not None and not self.take(self, events):
-                self._woken = True
-        except Exception as error:  # noqa: BLE001  # the iterator's: the connection must not fail of it
-            self._fault = error
-            return False
+        events = self._events_of(chunk)
+        if events and self.take is not None and not self.take(self, events):
+            self._woken = True
         return not (self._woken or self._ended)
 
     def _events_of(self, chunk: bytes) -> list[SSEEvent]:

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import resource
 import termios
-from collections import deque
 from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 
@@ -22,8 +21,6 @@ BREAK_OFF: Final = "break_off"
 can tell that this is not the end of the answer."""
 CYCLE: Final = "cycle"
 """Key in a scope's ``state``: what uvicorn knows of the request. Not there under another server."""
-TURNS: Final = "turns"
-"""Key in a scope's ``state``: the server's ``Turns``. Not there under a server that is not ours."""
 MOST_HEAD_BYTES: Final = 128 * 1024
 """Of a request line with its headers; and of anything else that is no body, such as trailers."""
 MOST_HEADERS: Final = 256
@@ -50,10 +47,6 @@ LINGER_BYTES: Final = 16 * 1024 * 1024
 """After a refusal: who is still sending would not see the answer if the connection closed at once."""
 MOST_WAITING: Final = 2000
 """Connections of a process on which nothing is being done; one more, and the oldest of them are closed."""
-_BEGUN_AT_ONCE: Final = 16
-"""Requests that are begun in one turn of the loop; enough for their commands to Redis to travel together."""
-_TURNS_FOR_ONE: Final = 16
-"""While connections keep coming, one request is begun in so many turns."""
 
 
 def most_connections() -> int:
@@ -160,55 +153,3 @@ class LingeringTransport:
         if not self._transport.is_closing():
             self._transport.write_eof()
             self._loop.call_later(LINGER_SECONDS, self._transport.abort)
-
-
-class Turns:
-    """Which requests are begun in a turn of the event loop, where hundreds arrive at once.
-
-    uvloop takes one new connection in a turn, and a request costs about three milliseconds: behind five
-    hundred connections a probe would wait a second and a half until anybody heard of it. So while connections
-    keep coming, they are taken first. Only new requests wait, in their order; what was begun goes on in any
-    turn.
-    """
-
-    def __init__(self) -> None:
-        self._left = _BEGUN_AT_ONCE
-        self._came = False
-        self._passed = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._is_counting = False
-
-    def connection_came(self) -> None:
-        self._came = True
-        self._count()
-
-    def for_request(self) -> asyncio.Future[None] | None:
-        """None: the request may be begun now. Else what to await before."""
-        self._count()
-        if self._left and not (self._waiting or self._came):
-            self._left -= 1
-            return None
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        return turn
-
-    def _count(self) -> None:
-        if not self._is_counting:
-            self._is_counting = True
-            asyncio.get_running_loop().call_soon(self._next)
-
-    def _next(self) -> None:
-        if self._came:
-            self._passed = (self._passed + 1) % _TURNS_FOR_ONE
-            self._left = 0 if self._passed else 1
-        else:
-            self._left = _BEGUN_AT_ONCE
-        while self._waiting and self._left:
-            turn = self._waiting.popleft()
-            if not turn.done():  # else whoever waited was cancelled
-                turn.set_result(None)
-                self._left -= 1
-        self._is_counting = self._came or bool(self._waiting) or self._left < _BEGUN_AT_ONCE
-        self._came = False
-        if self._is_counting:
-            asyncio.get_running_loop().call_soon(self._next)

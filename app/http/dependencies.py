@@ -34,6 +34,7 @@ from app.exceptions import (
 )
 from app.factory import Resources
 from app.http.json_shape import holds_more_than, marks, size_of
+from app.http.turns import Headers
 from app.models import Cursor, Identity
 from app.tasks.places import Place, Places
 from app.utils.big_bodies import SMALL_BYTES, Room
@@ -142,16 +143,8 @@ class _Caller(SecurityBase):
         self.scheme_name = door
 
     async def __call__(self, request: Request) -> RequestContext:
-        tokens, hosts, authorizations = [], [], []
-        for name, value in request.scope["headers"]:  # once, not once for each name
-            if name == b"htysudoertoken":
-                tokens.append(value.decode("latin-1"))
-            elif name == b"htyhost":
-                hosts.append(value.decode("latin-1"))
-            elif name == b"authorization":
-                authorizations.append(value.decode("latin-1"))
+        tokens, hosts, bearers = _credentials(request.scope["headers"])
         resources: Resources = request.app.state.resources
-        bearers = _bearers(authorizations) if authorizations and not tokens else []
         if bearers:
             identity = await self._by_bearer(resources, bearers, hosts)
         else:
@@ -190,6 +183,30 @@ OpenAIContextDep = Annotated[RequestContext, Depends(_Caller("openai"))]
 """For OpenAI's clients."""
 CozeContextDep = Annotated[RequestContext, Depends(_Caller("coze"))]
 """For Coze's own clients."""
+
+
+def known_caller(resources: Resources, headers: Headers) -> str | None:
+    """The owner whose credentials these are, by what is known without asking anybody. Good for a place in a
+    line and nothing else: whether they count is found out when it is the request's turn."""
+    tokens, hosts, bearers = _credentials(headers)
+    known = None
+    if len(bearers) == 1:
+        known = resources.api_keys.identify(bearers[0], "openai")
+    known = known or resources.verifier.knew(tokens or bearers, hosts)
+    return None if known is None else known.owner
+
+
+def _credentials(headers: Headers) -> tuple[list[str], list[str], list[str]]:
+    """All values of HtySudoerToken and of HtyHost; and bearers, where there is no HtySudoerToken."""
+    tokens, hosts, authorizations = [], [], []
+    for name, value in headers:  # once, not once for each name
+        if name == b"htysudoertoken":
+            tokens.append(value.decode("latin-1"))
+        elif name == b"htyhost":
+            hosts.append(value.decode("latin-1"))
+        elif name == b"authorization":
+            authorizations.append(value.decode("latin-1"))
+    return tokens, hosts, _bearers(authorizations) if authorizations and not tokens else []
 
 
 def _bearers(values: list[str]) -> list[str]:

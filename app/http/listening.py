@@ -2,9 +2,13 @@
 
 import errno
 import socket
-from typing import Any
+from typing import Any, Final
 
 from app.config.faults import SettingsError
+
+BACKLOG: Final = 4096
+"""Connections that the system keeps until they are taken, unless its own bound is lower (net.core.somaxconn).
+One that finds no place there tries again a second later."""
 
 
 def listen(host: str, port: int) -> list[socket.socket]:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.error_handlers import error_response
 from app.exceptions import HeadersTooLarge, InternalError, ServiceError, ValidationFailed
-from app.http.connections import MOST_HEAD_BYTES, TURNS
+from app.http.connections import MOST_HEAD_BYTES
 from app.http.protocol import REFUSAL
 from app.observing.metrics import begin_timings
 from app.observing.tracing import Span, Tracing
@@ -27,8 +27,6 @@ _SANE: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _TRACE_HEADERS: Final = frozenset({b"traceparent", b"tracestate"})
 _QUIET: Final = frozenset({"/coze/health", "/coze/health/live", "/coze/health/ready", "/coze/metrics"})
 """Routes that machines ask all day."""
-_FIRST: Final = frozenset({"/coze/health/live", "/coze/health/ready"})
-"""Whoever asks these decides by the time that it takes whether the process is killed, or sent no more."""
 _MAX_SHOWN: Final = 200
 _CLIENT_GONE: Final = 499
 """Status, in logs and metrics, of a request that ended before it had an answer."""
@@ -186,8 +184,7 @@ class HttpMiddleware:
 
 class RequestMiddleware(HttpMiddleware):
     """Outermost: each request's id (the caller's if sane, else ours) bound to its log lines and sent back,
-    one access line, metrics and a span, the security headers, and bounds: on the size of the headers, and on
-    how many requests are begun at once."""
+    one access line, metrics and a span, the security headers, and a bound on the size of the headers."""
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         size, sent, hosts = len(scope["raw_path"]) + len(scope["query_string"]), b"", 0
@@ -202,9 +199,6 @@ class RequestMiddleware(HttpMiddleware):
                 carrier[name.decode()] = value.decode("latin-1")
         request_id = sent.decode() if _SANE.fullmatch(sent) else f"req_{random_token()}"
         watched = _Watched(scope, request_id)
-        turns = watched.state.get(TURNS)
-        if turns is not None and scope["path"] not in _FIRST and (turn := turns.for_request()) is not None:
-            await turn
         extra = [(b"x-request-id", request_id.encode()), *_SECURITY_HEADERS]
         if scope["path"].startswith("/coze"):
             extra += _API_HEADERS

@@ -10,10 +10,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 import httptools
-from uvicorn._types import (
-    ASGI3Application,
-    HTTPScope,
-)
+from uvicorn._types import ASGI3Application, HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.exceptions import HeadersTooLarge, ServiceError, TargetTooLong, ValidationFailed
@@ -30,7 +27,6 @@ from app.http.connections import (
     MOST_WAITING,
     SLOWEST_BYTES,
     SMALL_CHUNK,
-    TURNS,
     UNSENT_SECONDS,
     HeldFlow,
     LingeringTransport,
@@ -42,6 +38,8 @@ from app.http.connections import (
 )
 from app.http.half_close import PROBE_SECONDS, PROBES, STILL_HERE, told_of_half_close
 from app.http.http_1_0 import without_chunks
+from app.http.turns import TURNS, Turns
+from app.http.unfit import UnfitError, reason
 from app.utils.signals import Wakeup
 
 REFUSAL: Final = "refusal"
@@ -63,10 +61,6 @@ _NOT_KNOWN: Final[dict[str, Any]] = {
     "query_string": b"",
     "headers": [],
 }
-
-
-class _UnfitError(ValueError):
-    """What is wrong with a request, in words of ours."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -117,9 +111,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.flow = HeldFlow(transport)
         self._deadline = self.loop.call_later(HEAD_SECONDS, self._too_late)
-        if TURNS in self.app_state:
-            self.app_state[TURNS].connection_came()
-        if len(self.connections) - len(self.tasks) > MOST_WAITING:
+        turns: Turns | None = self.app_state.get(TURNS)
+        not_begun = turns.connection_came() if turns is not None else 0
+        if len(self.connections) - len(self.tasks) - not_begun > MOST_WAITING:
             self._make_room()
         elif len(self.connections) > most_connections() and not self._make_room():
             self.transport.abort()
@@ -229,7 +223,7 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self._take(data, at)
         except httptools.HttpParserError as error:
-            wrong = ValidationFailed(f"The request is not valid HTTP/1.1: {_reason(error)}")
+            wrong = ValidationFailed(f"The request is not valid HTTP/1.1: {reason(error)}")
             is_much = len(self.url or b"") > MOST_TARGET_BYTES or len(self.headers or ()) > MOST_HEADERS
             self._refuse(self._too_much() if is_much else wrong)
         if self._deadline is not None or self.is_waiting:
@@ -304,7 +298,7 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.headers) > MOST_HEADERS:
             raise ValueError("too many headers")
         if len(value) > _LONGEST_LENGTH and name.lower() == b"content-length":
-            raise _UnfitError("its Content-Length has too many digits")
+            raise UnfitError("its Content-Length has too many digits")
 
     def on_body(self, body: bytes) -> None:
         self._chunks += 1
@@ -355,11 +349,11 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise _UnfitError("CONNECT is for proxies")
+                raise UnfitError("CONNECT is for proxies")
             self._upgrading = True
         else:
             if len(self.pipeline) >= MOST_QUEUED:
-                raise _UnfitError("too many requests are sent ahead")
+                raise UnfitError("too many requests are sent ahead")
             super().on_headers_complete()
             self.cycle.message_event = Wakeup()  # type: ignore[assignment]  # its one reader has not begun
             self._body = self._pending = self._chunks = 0
@@ -377,14 +371,23 @@ class HttpProtocol(HttpToolsProtocol):
             self.scope = self.cycle.scope = None  # type: ignore[assignment]  # until the next begins
             self.url, self.headers = b"", []
 
-    # -- HTTP/1.0: its clients do not know chunks (RFC 9112, 6.1) -------------------------------------------
+    # -- a request is whole: it is begun when its turn comes ------------------------------------------------
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         cycle.scope["state"] |= {BREAK_OFF: partial(self._break_off, cycle), CYCLE: cycle}
         if cycle.scope["http_version"] != "1.1":
             cycle.waiting_for_100_continue = False
-            app = without_chunks(cycle, app)
-        super()._start_asgi_task(cycle, told_of_half_close(app))
+            app = without_chunks(cycle, app)  # its clients do not know them (RFC 9112, 6.1)
+        begin = partial(self._begin, cycle, told_of_half_close(app))
+        turns: Turns | None = self.app_state.get(TURNS)
+        if turns is None:
+            begin()
+        else:
+            turns.take(cycle.scope, begin, self.transport.abort)
+
+    def _begin(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if not cycle.disconnected:  # else nothing was begun, and nobody is there to hear of it
+            super()._start_asgi_task(cycle, app)
 
     def _break_off(self, cycle: RequestResponseCycle) -> None:
         cycle.disconnected = True  # so that uvicorn does not take it for a fault
@@ -445,11 +448,3 @@ class HttpProtocol(HttpToolsProtocol):
 
 def _behind_blank_lines(data: bytes, at: int) -> int:
     return len(data) - len(data[at:].lstrip(b"\r\n"))
-
-
-def _reason(error: httptools.HttpParserError) -> str:
-    """The parser's words; of callbacks ours alone, since others repeat what was sent."""
-    if isinstance(error, httptools.HttpParserCallbackError):
-        ours = error.__context__
-        return str(ours) if isinstance(ours, _UnfitError) else "the request target cannot be used"
-    return str(error) or "it cannot be parsed"

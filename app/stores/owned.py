@@ -5,7 +5,7 @@ serves it; it is there for as long as the conversation is remembered, while sess
 chat gives it a user, under whom usage is counted and by whom it can be erased; until then it has none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -25,7 +25,7 @@ from app.stores.scripts import (
 from app.utils import now_ms
 
 _DAY_MS: Final = 86_400_000
-_AT_ONCE: Final = 100
+_AT_ONCE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,26 +143,41 @@ class OwnedStore:
 
     # -- erasing a user -----------------------------------------------------------------------------------
 
-    async def of_user(self, identity: Identity, user_id: str, limit: int) -> tuple[list[Owned], int]:
-        """Conversations that the user has begun, of all owners whom the caller may see; and how many more
-        there are."""
+    async def of_user(self, identity: Identity, user_id: str, limit: int) -> tuple[list[Owned], bool]:
+        """Conversations that the user has begun, of all owners whom the caller may see; and whether there are
+        more. At most ``limit`` are read."""
         key = self._keys.labelled(name_key(identity.owner, user_id))
-        members = await self._redis.run(Texts("ZRANGEBYSCORE", key, now_ms(), "+inf"))
-        places = [_split(member) for member in members]
-        mine = [place for place in places if identity.may_see(place[0])]
-        found: list[tuple[tuple[str, str], Owned]] = []
-        gone: list[tuple[tuple[str, str], Owned]] = []
-        for begin in range(0, min(len(mine), limit), _AT_ONCE):
-            some = mine[begin : min(begin + _AT_ONCE, limit)]
-            records = await self._redis.pipeline(
-                [Texts("HGETALL", self._places(*each).record) for each in some]
-            )
-            for place, flat in zip(some, records, strict=True):
-                owned = Owned.parse(flat)
-                (found if flat and owned.user_id == user_id else gone).append((place, owned))
+        mine: list[tuple[str, str]] = []
+        async for place in self._begun_under(key):
+            if identity.may_see(place[0]):
+                mine.append(place)
+                if len(mine) > limit:
+                    break
+        places = mine[:limit]
+        records = await self._redis.pipeline(
+            [Texts("HGETALL", self._places(*place).record) for place in places]
+        )
+        found: list[Owned] = []
+        gone: list[str] = []
+        for place, flat in zip(places, records, strict=True):
+            owned = Owned.parse(flat)
+            if flat and owned.user_id == user_id:
+                found.append(owned)
+            else:
+                gone.append(_member(*place))
         if gone:
-            await self._redis.run(Number("ZREM", key, *(_member(*place) for place, _ in gone)))
-        return [owned for _, owned in found], len(mine) - len(found) - len(gone)
+            await self._redis.run(Number("ZREM", key, *gone))
+        return found, len(mine) > limit
+
+    async def _begun_under(self, key: Key) -> AsyncIterator[tuple[str, str]]:
+        """In portions: one user may have hundreds of thousands."""
+        now, first = now_ms(), 0
+        some = Texts("ZRANGEBYSCORE", key, now, "+inf", "LIMIT", first, _AT_ONCE)
+        while members := await self._redis.run(some):
+            for member in members:
+                yield _split(member)
+            first += len(members)
+            some = Texts("ZRANGEBYSCORE", key, now, "+inf", "LIMIT", first, _AT_ONCE)
 
     async def erase(self, owned: Owned) -> None:
         """Forgets the conversation, and then that it was the user's."""

@@ -79,6 +79,11 @@ class SessionRecord:
         """It is there for a conversation of Coze's own clients, who know their chats by Coze's ids."""
         self.running = self.text(b"running") or None
 
+    @property
+    def size(self) -> int:
+        """Bytes of its values."""
+        return sum(map(len, self._fields.values()))
+
     def text(self, field: bytes) -> str:
         return self._fields.get(field, b"").decode()
 

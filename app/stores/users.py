@@ -16,7 +16,15 @@ from app.utils import now_ms
 
 _AT_ONCE: Final = 500
 _WHOLE_AT_ONCE: Final = 20
+MOST_WHOLE_BYTES: Final = 1 << 20
+"""Of sessions in a list; past it they are read without what may be long."""
 _BRIEFLY: Final = ("owner", "status", "expires", "activity", "running", "conversation_id")
+_ALL_BUT_LONG: Final = (
+    *_BRIEFLY,
+    *("user_id", "user", "title", "bot_id", "credential", "auto_save", "single"),
+    *("created", "updated", "count", "idempotency"),
+)
+"""Without the opening messages and ``metadata``, which hold up to 100 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +52,18 @@ class UserStore:
         return [user_key(identity.owner, user_id)]
 
     async def sessions(self, identity: Identity, user_id: str, limit: int) -> list[SessionRecord]:
-        """Live sessions, newest activity first. Only of so many all is read: one holds up to 100 KiB."""
+        """Live sessions, newest activity first. Those past ``MOST_WHOLE_BYTES`` are without opening messages
+        and metadata."""
         live = await self._live(identity, await self._users(identity, user_id))
         live.sort(key=lambda record: record.number(b"activity"), reverse=True)
-        whole: list[SessionRecord | None] = []
-        for begin in range(0, min(limit, len(live)), _WHOLE_AT_ONCE):
-            some = live[begin : min(begin + _WHOLE_AT_ONCE, limit)]
-            whole += await self._records([record.session_id for record in some])
-        return [record for record in whole if record is not None]
+        ids, size = [record.session_id for record in live[:limit]], 0
+        found: list[SessionRecord | None] = []
+        while len(found) < len(ids) and size < MOST_WHOLE_BYTES:
+            some = await self._whole(ids[len(found) : len(found) + _WHOLE_AT_ONCE])
+            size += sum(record.size for record in some if record is not None)
+            found += some
+        found += await self._records(ids[len(found) :])
+        return [record for record in found if record is not None]
 
     async def ids_in_conversation(self, identity: Identity, user_id: str, conversation_id: str) -> list[str]:
         """The caller's own live sessions of that user that go on with a conversation."""
@@ -60,18 +72,9 @@ class UserStore:
 
     async def _live(self, identity: Identity, users: Sequence[str]) -> list[SessionRecord]:
         """With no more than ``_BRIEFLY`` of each."""
-        ids, records = await self._index.live(users), list[SessionRecord]()
-        for begin in range(0, len(ids), _AT_ONCE):
-            some = ids[begin : begin + _AT_ONCE]
-            replies = await self._redis.pipeline(
-                [Fields("HMGET", self._keys.session(session_id), *_BRIEFLY) for session_id in some]
-            )
-            for session_id, values in zip(some, replies, strict=True):
-                known = zip(_BRIEFLY, values, strict=True)
-                flat = [part for name, value in known if value is not None for part in (name.encode(), value)]
-                records.append(SessionRecord(session_id, flat))
+        records = await self._records(await self._index.live(users), _BRIEFLY)
         inactive = self._sessions.limits.inactive
-        mine = (record for record in records if record.owner and identity.may_see(record.owner))
+        mine = (record for record in records if record is not None and identity.may_see(record.owner))
         return [record for record in mine if record.status(inactive) in ("active", "inactive")]
 
     async def remaining(self, identity: Identity, user_id: str, limit: int) -> Remaining:
@@ -126,12 +129,28 @@ class UserStore:
         await self._index.remove_erased(session_id, user)
         return erased
 
-    async def _records(self, ids: Sequence[str]) -> list[SessionRecord | None]:
+    async def _whole(self, ids: Sequence[str]) -> list[SessionRecord | None]:
         replies = await self._redis.pipeline(
             [Texts("HGETALL", self._keys.session(session_id)) for session_id in ids]
         )
         found = zip(ids, replies, strict=True)
         return [SessionRecord(session_id, reply) if reply else None for session_id, reply in found]
+
+    async def _records(
+        self, ids: Sequence[str], fields: Sequence[str] = _ALL_BUT_LONG
+    ) -> list[SessionRecord | None]:
+        """With no more than ``fields`` of each; None where there is no such session any more."""
+        records: list[SessionRecord | None] = []
+        for begin in range(0, len(ids), _AT_ONCE):
+            some = ids[begin : begin + _AT_ONCE]
+            replies = await self._redis.pipeline(
+                [Fields("HMGET", self._keys.session(session_id), *fields) for session_id in some]
+            )
+            for session_id, values in zip(some, replies, strict=True):
+                known = zip(fields, values, strict=True)
+                flat = [part for name, value in known if value is not None for part in (name.encode(), value)]
+                records.append(SessionRecord(session_id, flat) if flat else None)
+        return records
 
     # -- the service's numbers ---------------------------------------------------------------------------
 

@@ -182,6 +182,10 @@ class RunningChats:
 
     async def _run(self, job: Job, span: Span) -> None:
         await self._runner.run(job)
+        if job.fold.error is not None:
+            # Its frames have the job, which has the error: what was asked, megabytes of it, would stay until
+            # the next full collection of garbage, and that may be hours away.
+            job.fold.error.__traceback__ = None
         if job.log.state != "fenced":
             self._report(job, span)
 

@@ -59,7 +59,7 @@ class UserService:
             more_conversations = await self._conversations.forget(identity, user_id)
         more_owned = await self._erase_owned(identity, user_id)
         files, more_files = await self._files.erase(identity, user_id)
-        more = more_conversations + more_files + bool(more_owned)
+        more = more_conversations + more_files + more_owned
         return {
             "user_id": user_id,
             "erased_sessions": len(done),
@@ -79,8 +79,8 @@ class UserService:
             await self._clear(session.conversation_id, session.credential)
         return await self._users.erase(session)
 
-    async def _erase_owned(self, identity: Identity, user_id: str) -> int:
-        """Conversations of Coze's own clients; returns how many more there are. What was said in one whose
+    async def _erase_owned(self, identity: Identity, user_id: str) -> bool:
+        """Conversations of Coze's own clients; returns whether there are more. What was said in one whose
         session is over is still known to the bot."""
         owned, more = await self._owned.of_user(identity, user_id, _ERASED_PER_CALL)
         await asyncio.gather(*(self._forget(each) for each in owned))

@@ -11,7 +11,7 @@ import pytest
 
 from app.auth.options import build_auth_client
 from app.auth.verifier import HtyVerifier
-from app.exceptions import AuthUnavailable
+from app.exceptions import AuthInvalid, AuthUnavailable
 from coze_simulator.auth_server import RunningAuth, running_auth
 from tests.coze.support import raw_server, send, sending
 from tests.support import free_port
@@ -175,6 +175,35 @@ async def test_a_connection_that_breaks_is_tried_once_more(clock: Clock) -> None
     ):
         assert (await verifier.identify([token_for()], [HOST])).hty_id == "u-1"
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "behind", [b"", _ok(), b"x", _ok() * 100], ids=["nothing", "a yes", "a byte", "many"]
+)
+@pytest.mark.parametrize("later", [False, True], ids=["with it", "a little later"])
+async def test_what_comes_behind_an_answer_is_no_answer_to_the_next_question(
+    clock: Clock, behind: bytes, later: bool
+) -> None:
+    """Else it would let in whoever asks next."""
+    sent = asyncio.Event()
+
+    async def answer(writer: asyncio.StreamWriter, _: bytes) -> bool:
+        last = server.requests[1:] != []
+        no = _ok(b'{"r":false}')
+        await send(writer, *([no] if last else [no, behind] if later else [no + behind]))
+        sent.set()
+        return True
+
+    async with (
+        raw_server(answer, watch=False) as server,
+        verifying(clock, verify_url=server.base, timeout=TIMEOUT) as verifier,
+    ):
+        for number in range(2):
+            with pytest.raises(AuthInvalid):
+                await verifier.identify([token_for(f"u-{number}")], [HOST])
+            await sent.wait()
+        assert len(server.requests) == 2
+        assert server.connections == (2 if behind else 1)
 
 
 async def test_a_connection_that_keeps_breaking_is_tried_twice_and_no_more(clock: Clock) -> None:

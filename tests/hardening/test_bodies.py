@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from select import select
 from typing import Any
 
+import httpx
 import pytest
 
 from app.doors.coze.bodies import ChatBody
 from app.http.json_shape import holds_more_than, size_of
 from app.models.bodies import SendMessage
+from app.tasks.job import Job
 from app.utils.big_bodies import MOST_BYTES, SMALL_BYTES, BigBodies
-from tests.support import ServiceProcess, SimControl, block_until, service_process, wait_until
+from tests.support import RunningApp, ServiceProcess, SimControl, block_until, service_process, wait_until
 
 from .support import MAY_GROW, MB, ask, connect, memory, read_all, watched
 
@@ -81,6 +84,31 @@ def test_a_body_of_many_values_is_refused_before_they_are_made(
     assert status == 400, answer[:300]
     assert f"holds more than {50_000 if path == OPENAI else 10_000} values" in answer.decode()
     assert len(answer) < 2000
+
+
+def object_string(content: str) -> dict[str, Any]:
+    message = {"role": "user", "content_type": "object_string", "content": content}
+    return {"bot_id": "7380000000000000009", "user_id": "u", "additional_messages": [message]}
+
+
+def test_a_text_that_is_json_of_many_values_is_not_read(attacked: ServiceProcess) -> None:
+    """At Coze's door, where it may have 16 MB."""
+    body = json.dumps(object_string("[" + "[]," * 3_000_000 + '"file_id"]')).encode()
+    with watched(attacked) as report:
+        status, answer = ask(attacked, "/coze/api/v3/chat", JSON, method="POST", body=body)
+    report.check(times=False, most=100 * MB)  # the body itself has its room
+    assert report.work["live"] < 1
+    assert status == 200
+    assert b"holds more than 10000 values" in answer
+
+
+@pytest.mark.parametrize(
+    ("times", "shown"), [(100, "hello"), (10_001, '[{"type":"text","text":"hello"},[],[')]
+)
+def test_nor_is_it_for_its_record(times: int, shown: str) -> None:
+    content = '[{"type":"text","text":"hello"},' + "[]," * times + "[]]"
+    question = ChatBody.model_validate(object_string(content)).question
+    assert question.startswith(shown)
 
 
 def test_nesting_without_end_is_refused(attacked: ServiceProcess, session_id: str) -> None:
@@ -197,3 +225,21 @@ def test_only_what_is_outside_of_texts_counts(text: str) -> None:
     marks = 5000 * 4  # for each: a comma in front, an object, an array, a comma inside
     assert not holds_more_than(data, marks)
     assert holds_more_than(data, marks - 1)
+
+
+async def test_what_was_asked_is_let_go_of_where_the_chat_fails(start_app: Callable[..., RunningApp]) -> None:
+    service = start_app()
+
+    def jobs() -> int:
+        return sum(type(each) is Job for each in gc.get_objects())
+
+    gc.collect()
+    before = jobs()
+    gc.disable()
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client:
+            answer = await client.post("/coze/api/v3/chat", json=object_string("no JSON" * 10_000))
+            assert answer.json()["code"] == 4000
+        await wait_until(lambda: jobs() == before)
+    finally:
+        gc.enable()

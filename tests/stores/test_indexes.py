@@ -10,6 +10,7 @@ from app.exceptions import (
     SessionLimitReached,
 )
 from app.models import Identity
+from app.stores import users
 from app.stores.index import name_key, user_key
 from app.stores.scripts import index_forget_user
 from app.stores.sessions import SessionRecord
@@ -295,15 +296,32 @@ async def test_of_the_sessions_of_a_name_only_those_that_are_listed_are_read_who
     await at.age(SECOND)
     await at.say("A", "S1", who=STRANGER)  # the newest activity
     whole: list[str] = []
-    read = at.users._records
+    read = at.users._whole
 
     async def reading(ids: Sequence[str]) -> list[SessionRecord | None]:
         whole.extend(ids)
         return await read(ids)
 
-    at.users._records = reading  # type: ignore[method-assign]
+    at.users._whole = reading  # type: ignore[method-assign]
     listed = await at.users.sessions(ADMIN, "u", 1)
     assert [record.session_id for record in listed] == [at.sid("S1")] == whole
     assert listed[0].view(at.limits)["metadata"] == {"k": "v" * 100}
     assert {record.owner for record in await at.users.sessions(ADMIN, "u", 9)} == {o.owner for o in owners}
     assert [record.owner for record in await at.users.sessions(ME, "u", 9)] == [ME.owner]
+
+
+async def test_sessions_past_a_bound_of_bytes_are_listed_without_what_may_be_long(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(users, "MOST_WHOLE_BYTES", 1500)
+    monkeypatch.setattr(users, "_WHOLE_AT_ONCE", 1)
+    for name in ("SA", "SB", "SC"):
+        await at.open(name, metadata={"k": "v" * 500}, additional_messages=[{"content": "x" * 500}])
+    listed = await at.users.sessions(ME, "u", 5)
+    views = [record.view(at.limits) for record in listed]
+    assert [bool(view["metadata"]) for view in views] == [True, True, False]
+    assert [bool(record.additional_messages) for record in listed] == [True, True, False]
+    for record, view in zip(listed, views, strict=True):
+        whole, _, _ = await at.sessions.read(record.session_id, ME, history=0, touch=False)
+        differ = {name for name, value in whole.view(at.limits).items() if view[name] != value}
+        assert differ <= {"metadata", "context"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from app.exceptions import ConversationNotFound
+from app.stores import owned as module
 from app.stores.owned import Owned, OwnedStore
 from app.stores.scripts import chat_ids
 
@@ -125,14 +127,14 @@ async def test_erasing_a_user_finds_what_he_began_and_nothing_else(at: Place) ->
     await owned.remember(theirs)
     later = await owned.serve(MINE, ended="s-a", session_id="s-b", user_id="v", bot_id="bot")
     assert later.user_id == "u"
-    assert await owned.of_user(ME, "v", 5) == ([], 0)
+    assert await owned.of_user(ME, "v", 5) == ([], False)
     found, more = await owned.of_user(ME, "u", 5)
-    assert ([each.conversation_id for each in found], more) == (["71"], 0)
+    assert ([each.conversation_id for each in found], more) == (["71"], False)
     everybodys, more = await owned.of_user(ADMIN, "u", 1)
-    assert (len(everybodys), more) == (1, 1)
+    assert (len(everybodys), more) == (1, True)
     for each in (await owned.of_user(ADMIN, "u", 5))[0]:
         await owned.erase(each)
-    assert await owned.of_user(ADMIN, "u", 5) == ([], 0)
+    assert await owned.of_user(ADMIN, "u", 5) == ([], False)
     with pytest.raises(ConversationNotFound):
         await owned.use(STRANGER, "72")
     assert await at.names() == []
@@ -197,3 +199,28 @@ async def test_chats_of_other_sessions_keep_no_such_thing(at: Place) -> None:
     await at.say("A")
     assert await committed(at, "A", "81") == 1
     assert await at.chats.by_coze_id(at.sid("S"), "81") is None
+
+
+async def test_of_very_many_conversations_a_portion_is_read_at_once(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owned = store(at)
+    for number in range(20):
+        owner = ME.owner if number >= 12 else STRANGER.owner
+        await owned.remember(replace(MINE, owner=owner, conversation_id=f"c{number:02}", user_id="u"))
+    monkeypatch.setattr(module, "_AT_ONCE", 5)
+    run, sizes = at.redis.run, list[int]()
+
+    async def noted(command: Any) -> Any:
+        reply = await run(command)
+        if isinstance(reply, list):
+            sizes.append(len(reply))
+        return reply
+
+    monkeypatch.setattr(at.redis, "run", noted)
+    found, more = await owned.of_user(ME, "u", 3)
+    assert [each.conversation_id for each in found] == ["c12", "c13", "c14"]
+    assert more
+    assert max(sizes) == 5
+    assert len((await owned.of_user(ME, "u", 8))[0]) == 8
+    assert not (await owned.of_user(ME, "u", 8))[1]

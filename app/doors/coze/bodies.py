@@ -8,12 +8,17 @@ from typing import Annotated, Any, ClassVar, Final
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from app.exceptions import wrong_field
+from app.http.json_shape import holds_more_than
 from app.models.bodies import BotId, UserId, check_json
 from app.models.documented import Documented, example
 
 _MOST_MESSAGES: Final = 100
 _SHOWN_CHARS: Final = 4000
 _TEXT: Final = "text"
+_FILE_ID: Final = "file_id"
+_MOST_INSIDE: Final = 10_000
+"""Values in texts that are JSON themselves, of a body all together: one of 16 MB may hold five million."""
+_PIECE: Final = 64 * 1024
 
 _DECIDING: Final = {
     name.replace("_", ""): name
@@ -93,13 +98,12 @@ class ChatBody(PassedOn):
 
     @property
     def file_ids(self) -> list[str]:
-        found = list(files_in(self.additional_messages or []))
+        contents = list(_contents(self.additional_messages or []))
         command = (self.model_extra or {}).get("shortcut_command")
         for name, values in command.items() if isinstance(command, dict) else ():
             for value in values.values() if name.lower() == "parameters" and isinstance(values, dict) else ():
-                if isinstance(value, str):
-                    found += _file_ids(value)
-        return found
+                contents += [value] if isinstance(value, str) else []
+        return _file_ids(contents)
 
 
 class ToolOutputsBody(PassedOn):
@@ -167,24 +171,42 @@ class FeedbackBody(PassedOn):
 # -- files that messages name ------------------------------------------------------------------------------
 
 
-def files_in(messages: list[Passed]) -> Iterator[str]:
+def files_in(messages: list[Passed]) -> list[str]:
     """The ids of uploaded files that messages name. Plain text is not looked into.
 
     Names are compared as Go's JSON decoder does it, without regard to case: whoever writes ``File_ID`` must
     not get at a file that is not his.
     """
+    return _file_ids(list(_contents(messages)))
+
+
+def _contents(messages: list[Passed]) -> Iterator[str]:
     for message in messages:
         kinds = [value for name, value in message.items() if name.lower() == "content_type"]
         if kinds == [_TEXT]:
             continue
         for name, value in message.items():
             if name.lower() == "content" and isinstance(value, str):
-                yield from _file_ids(value)
+                yield value
 
 
-def _file_ids(content: str) -> Iterator[str]:
-    if "file_id" not in content.lower() and "\\u" not in content:
-        return
+def _file_ids(contents: list[str]) -> list[str]:
+    naming = [content for content in contents if _may_name_files(content)]
+    if holds_more_than(b",".join(map(_encoded, naming)), _MOST_INSIDE):
+        raise wrong_field("content", f"holds more than {_MOST_INSIDE} values, in texts that are JSON")
+    return [file_id for content in naming for file_id in _ids_in(content)]
+
+
+def _may_name_files(content: str) -> bool:
+    """In pieces: one step over megabytes would stop everybody, also beside the event loop."""
+    for at in range(0, len(content), _PIECE):
+        piece = content[at : at + _PIECE + len(_FILE_ID)].lower()
+        if _FILE_ID in piece or "\\u" in piece:
+            return True
+    return False
+
+
+def _ids_in(content: str) -> Iterator[str]:
     try:
         # The most lenient reader there is: nothing may be JSON to Coze that is none here.
         items = json.loads(content)
@@ -192,12 +214,12 @@ def _file_ids(content: str) -> Iterator[str]:
         raise wrong_field("content", "is no JSON, as content that names files has to be") from None
     for item in items if isinstance(items, list) else [items]:
         for name, value in item.items() if isinstance(item, dict) else ():
-            if name.lower() == "file_id" and value is not None and value != "":
+            if name.lower() == _FILE_ID and value is not None and value != "":
                 yield str(value)
 
 
 def _words(content: str, message: Passed) -> str:
-    if message.get("content_type") != "object_string":
+    if message.get("content_type") != "object_string" or holds_more_than(_encoded(content), _MOST_INSIDE):
         return content
     try:
         items = json.loads(content)
@@ -205,3 +227,7 @@ def _words(content: str, message: Passed) -> str:
         return content
     texts = [item.get("text") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")

@@ -65,14 +65,7 @@ async def create_chat(
     body = await context.json(ChatBody, resources.settings.coze_max_body_bytes)
     if not body.stream and body.auto_save_history is False:
         raise CozeRefusal(UNSAVED_NEEDS_STREAM, "auto_save_history must be true when stream is false")
-    asked = Asked(
-        body=body.sent,
-        conversation_id=conversation_id or None,
-        user_id=body.user_id,
-        bot_id=body.bot_id,
-        text=body.question,
-        file_ids=body.file_ids,
-    )
+    asked = await resources.big_bodies.work_on(body, _asked, body, conversation_id)
     with resources.streams.taken_if(bool(body.stream), context.identity.owner) as place:
         begun = await resources.owned.send(context.identity, asked, context.request_id, context.began)
         if place is not None:
@@ -166,6 +159,17 @@ async def submit_tool_outputs(
         if place is not None:
             return stream_of(context, begun, place, goes_on=True)
     return _in_progress(begun, context.request_id)
+
+
+def _asked(body: ChatBody, conversation_id: str | None) -> Asked:
+    return Asked(
+        body=body.sent,
+        conversation_id=conversation_id or None,
+        user_id=body.user_id,
+        bot_id=body.bot_id,
+        text=body.question,
+        file_ids=body.file_ids,
+    )
 
 
 def _in_progress(begun: Begun, logid: str) -> Response:

@@ -13,6 +13,7 @@ from app.doors.coze.bodies import (
     FeedbackBody,
     ListMessagesBody,
     MessageBody,
+    Passed,
     PassedOn,
     RenameBody,
     files_in,
@@ -53,7 +54,7 @@ async def create_conversation(context: CozeContextDep) -> Response:
         {name: value for name, value in body.values.items() if value is not None},
         bot_id=bot_id,
         name=body.name or "",
-        file_ids=list(files_in(body.messages or [])),
+        file_ids=await _files(context, body, body.messages or []),
     )
     return passed(reply, context.request_id)
 
@@ -158,9 +159,8 @@ async def _page(context: RequestContext, conversation_id: str, given: dict[str, 
 async def create_message(context: CozeContextDep, conversation_id: ConversationId) -> Response:
     body = await _body(context, MessageBody)
     owned = await _owned(context, conversation_id)
-    await context.resources.owned.check_files(
-        context.identity, list(files_in([body.values])), owned.credential
-    )
+    files = await _files(context, body, [body.values])
+    await context.resources.owned.check_files(context.identity, files, owned.credential)
     path, params = "/v1/conversation/message/create", {"conversation_id": conversation_id}
     return await _pass_on(context, owned, "POST", path, params, body.values)
 
@@ -208,6 +208,10 @@ def _feedback_path(owned: Owned, message_id: str) -> str:
 
 async def _body(context: RequestContext, model: type[_M]) -> _M:
     return await context.json(model, context.resources.settings.coze_max_body_bytes)
+
+
+async def _files(context: RequestContext, body: PassedOn, messages: list[Passed]) -> list[str]:
+    return await context.resources.big_bodies.work_on(body, files_in, messages)
 
 
 async def _pass_on(
