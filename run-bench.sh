@@ -30,51 +30,15 @@ Everything is started here on free ports and ended again. The status is 1 where 
 TEXT
 }
 
-# LiteLLM and py-spy are no part of the project: each in an environment of its own under .run, the newest
-# there is when it is made. Where that fails, the benchmark goes on without it.
-side_environment() { # directory, package
-    local directory=$1 package=$2
-    if [[ ! -f $directory/.complete ]]; then
-        say "Setting up ${directory#"$ROOT/"} with the newest $package ..."
-        : >"$SETUP_LOG"
-        read_pip_settings
-        if find_uv && "$UV" venv --quiet --clear --python "$PY" "$directory" >>"$SETUP_LOG" 2>&1 &&
-            "$UV" pip install --quiet --python "$directory/bin/python" "$package" >>"$SETUP_LOG" 2>&1; then
-            touch "$directory/.complete"
-        else
-            warn "$package cannot be installed here; see ${SETUP_LOG#"$ROOT/"}"
-        fi
-    fi
-}
-
-needs_peer() {
-    local argument last=""
-    for argument in "$@"; do
-        if [[ $argument == --quick || $argument == --profile ]]; then return 1; fi
-        if [[ $last == --only && $argument != *streams* ]]; then return 1; fi
-        if [[ $argument == --only=* && $argument != *streams* ]]; then return 1; fi
-        last=$argument
-    done
-}
-
 main() {
     local argument
     cd "$ROOT"
     for argument in "$@"; do
         case $argument in
             -h | --help) usage && exit 0 ;;
-            --profile) local profile=yes ;;
         esac
     done
     ensure_venv requirements-dev.lock
-    if needs_peer "$@"; then
-        side_environment "$RUN_DIR/peer-venv" "litellm[proxy]"
-        export BENCH_PEER="$RUN_DIR/peer-venv"
-    fi
-    if [[ ${profile:-no} == yes ]]; then
-        side_environment "$RUN_DIR/profile-venv" py-spy
-        export BENCH_PROFILER="$RUN_DIR/profile-venv/bin/py-spy"
-    fi
     exec "$VENV_PY" -m benchmarks "$@"
 }
 

@@ -31,6 +31,10 @@ _COLUMNS: Final = {
 _MORE: Final = {
     "cpu_spread": "spread of CPU",
     "late.max": "latest frame ms",
+    "late_worst": "latest of all rounds ms",
+    "held_ms": "longest callback or step ms",
+    "turn_ms": "longest turn of the loop ms",
+    "collection_ms": "longest collection ms",
     "busy": "share of its core",
     "kib_per_stream": "KiB per stream",
     "idle_mib": "idle MiB",
@@ -45,6 +49,8 @@ _MORE: Final = {
     "xadd_per_chat": "XADDs per chat",
     "bytes_in_per_chat": "bytes in",
     "bytes_out_per_chat": "bytes out",
+    "kib_kept": "KiB kept per chat",
+    "kib_of_keys": "KiB by MEMORY USAGE",
     "predicted": "predicted",
     "found": "measured",
 }
@@ -60,7 +66,7 @@ def markdown(found: dict[str, Any], language: str = "en") -> str:
     first = ["scenario", "contestant", "ratio of CPU"] if language == "en" else ["场景", "对象", "CPU 之比"]
     lines += _head([*first, *heads])
     for part in parts:
-        lines += [_line(row, part["rows"]) for row in part["rows"]]
+        lines += [_line(row) for row in part["rows"]]
     checks = ["#", "what", "measured", "limit", ""] if language == "en" else ["#", "内容", "实测", "目标", ""]
     lines += ["", *_head(checks)]
     for check in (check for part in parts for check in part["checks"]):
@@ -93,18 +99,10 @@ def _head(names: list[str]) -> list[str]:
     return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
 
 
-def _line(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def _line(row: dict[str, Any]) -> str:
     values = row["values"]
-    base: dict[str, float] = next(
-        (
-            r["values"]
-            for r in rows
-            if r["scenario"] == row["scenario"] and r["contestant"] in ("passthrough", "constant")
-        ),
-        {},
-    )
-    ratio = values.get("cpu_ms", 0) / base["cpu_ms"] if base.get("cpu_ms") and "cpu_ms" in values else None
-    cells = [row["scenario"], row["contestant"], f"{ratio:.2f}" if ratio is not None else ""]
+    ratio = f"{values['cpu_ratio']:.2f}" if "cpu_ratio" in values else ""
+    cells = [row["scenario"], row["contestant"], ratio]
     for name, (_, _, form) in _COLUMNS.items():
         if name == "faults":
             counts = [values.get(key) for key in ("lost", "doubled", "errors")]
