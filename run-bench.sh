@@ -14,7 +14,8 @@ Usage: ./run-bench.sh [options]
   (nothing)          all parts: about half an hour; writes benchmarks/results/
   --quick            20 streams at once, in a burst and paced, half a minute; fails when ours takes more CPU time
                      per chat than its limit as a ratio to frame and passthrough, or a frame is lost
-  --only A,B         some of: streams paced crowds doors variants latency whole reads flat memory redis capacity;
+  --only A,B         some of: streams paced crowds doors variants latency whole reads flat memory redis cores
+                     capacity;
                      capacity measures what users cost, for scripts/capacity.py, and only where it is named
                      runs capacity-check: ten thousand chats against what that calculator says (a quarter hour)
   --rounds N         interleaved rounds (5; quick: 3)

@@ -16,7 +16,18 @@ from typing import Any, Final
 from benchmarks import plot, report
 from benchmarks.bench import Bench
 from benchmarks.options import Options
-from benchmarks.parts import capacity, capacity_check, flat, latency, memory, reads, store, streams, whole
+from benchmarks.parts import (
+    capacity,
+    capacity_check,
+    cores,
+    flat,
+    latency,
+    memory,
+    reads,
+    store,
+    streams,
+    whole,
+)
 from benchmarks.processes import ROOT, raise_file_limit
 from benchmarks.profiling import profile
 from benchmarks.results import Check, Results, as_json
@@ -35,6 +46,7 @@ PARTS: Final[dict[str, Part]] = {
     "flat": flat.flat,
     "memory": memory.memory,
     "redis": store.store,
+    "cores": cores.cores,
     "capacity": capacity.capacity,
 }
 NAMED_ONLY: Final[dict[str, Part]] = {"capacity-check": capacity_check.capacity_check}

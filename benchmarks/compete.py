@@ -23,6 +23,8 @@ class Figures:
     """Rounds of one contestant, as the driver has reported them."""
 
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    extra: dict[str, float] = field(default_factory=dict)
+    """What else goes into the table."""
 
     def of(self, name: str) -> float:
         """Median over the rounds of ``rate`` (per second), ``cpu_ms``, ``redis_ms``, ``driver_ms``,
@@ -80,7 +82,9 @@ class Figures:
             (r["cpu"]["driver"] + r["cpu"].get("upstream", 0) + r["cpu"].get("redis", 0)) for r in self.rounds
         ]
         values["other_core"] = median(b / r["seconds"] for b, r in zip(busy, self.rounds, strict=True))
-        return values | {"errors": sum(self.errors.values()), "cpu_spread": self.spread("cpu_ms")}
+        return (
+            values | {"errors": sum(self.errors.values()), "cpu_spread": self.spread("cpu_ms")} | self.extra
+        )
 
     def _has(self, name: str) -> bool:
         return all(_figure(result, name) == _figure(result, name) for result in self.rounds)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -24,7 +26,7 @@ from benchmarks.compete import Figures, add_rows, compete, stream_side_by_side
 from benchmarks.driver import Job, Visitor
 from benchmarks.fit import fit
 from benchmarks.plot import svg
-from benchmarks.processes import ROOT, cpu_seconds, free_port
+from benchmarks.processes import ROOT, connections_of, cpu_seconds, free_port, pin_all, usable_cores
 from benchmarks.results import Results, as_json
 from benchmarks.upstream import Connection, Upstream
 
@@ -179,6 +181,31 @@ def test_cpu_time_is_told_finer_than_a_tick_of_the_kernel() -> None:
     assert all(step > 0 for step in steps)
     assert min(steps) < 0.001
     assert looks[-1] - looks[0] == pytest.approx(sum(steps))
+
+
+def test_connections_are_counted_for_the_process_that_took_them() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(3)]
+            taken = [stack.enter_context(server.accept()[0]) for _ in clients[:2]]
+            assert len(taken) == 2
+            assert connections_of(os.getpid(), port) == 2  # neither those of callers, nor one not taken yet
+            assert connections_of(os.getppid(), port) == 0
+
+
+def test_every_thread_of_a_process_is_pinned() -> None:
+    core = {usable_cores()[0]}
+    code = "import sys, threading, time\nthreading.Thread(target=sys.stdin.read).start()\nprint(flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        pin_all(process.pid, core)
+        threads = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        assert len(threads) == 2
+        assert all(os.sched_getaffinity(thread) == core for thread in threads)
 
 
 # -- other programs ---------------------------------------------------------------------------------------
