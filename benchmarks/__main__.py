@@ -160,6 +160,7 @@ def main() -> int:
     found = as_json(results, parsed.rounds, load)
     if not parsed.quick and not parsed.no_save:
         save(found)  # first: a run may have taken an hour
+        report.main()
     print("\n" + report.terminal(found))
     failed = missed(results, quick=parsed.quick)
     for check in failed:

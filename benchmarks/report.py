@@ -1,16 +1,16 @@
 """The tables: for the terminal, and in Markdown for ``results/`` and the documentation.
 
-``python -m benchmarks.report`` puts the last run's into docs/zh and docs/en/benchmarks.md, between the lines
-``<!-- benchmark -->`` and ``<!-- /benchmark -->``, and the costs of users with what follows from them into
+A run that is kept, and ``python -m benchmarks.report`` again, puts them into docs/zh and
+docs/en/benchmarks.md, between the lines ``<!-- benchmark -->`` and ``<!-- /benchmark -->``, three lines of
+them into the first page (``benchmarks.headlines``), and the costs of users with what follows from them into
 docs/zh and docs/en/capacity.md.
 """
 
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.headlines import with_headlines
 from benchmarks.processes import ROOT
 from scripts.capacity import plan, row
 from scripts.capacity_model import Costs, Demand
@@ -152,6 +152,12 @@ def put_into_pages(found: dict[str, Any]) -> list[str]:
         if new != text:
             file.write_text(new)
             changed.append(name)
+    for name, language in (("README.md", "zh"), ("README.en.md", "en")):
+        file = ROOT / name
+        text = file.read_text()
+        if (new := with_headlines(text, found, language)) != text:
+            file.write_text(new)
+            changed.append(name)
     return changed
 
 
@@ -211,8 +217,8 @@ def put_costs_into_pages() -> list[str]:
 
 
 def main() -> None:
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / "latest.json"
-    changed = put_into_pages(json.loads(source.read_text())) + put_costs_into_pages()
+    """Also at the end of a run that is kept."""
+    changed = put_into_pages(json.loads((RESULTS / "latest.json").read_text())) + put_costs_into_pages()
     print("changed:", ", ".join(changed) or "nothing")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import environments, report, wire
+from benchmarks import environments, headlines, report, wire
 from benchmarks.bench import Bench, Contestant
 from benchmarks.census import kind_of
 from benchmarks.compete import Figures, add_rows, compete, stream_side_by_side
@@ -434,13 +434,53 @@ def test_the_table_goes_between_the_marks_of_both_pages(
     for page in pages:
         page.parent.mkdir(parents=True)
         page.write_text(f"before\n{report.BEGIN}old\n{report.END}\nafter\n")
-    assert report.put_into_pages(_measured()) == ["docs/zh/benchmarks.md", "docs/en/benchmarks.md"]
+    first_pages = ["README.md", "README.en.md"]
+    for name in first_pages:
+        (tmp_path / name).write_text(f"first\n- last {headlines.BEGIN}\nold {headlines.END}\nafter\n")
+    assert report.put_into_pages(_measured()) == [
+        "docs/zh/benchmarks.md",
+        "docs/en/benchmarks.md",
+        *first_pages,
+    ]
     english = pages[1].read_text()
     assert english.startswith("before\n")
     assert english.endswith("\nafter\n")
     assert "| 20 at once | ours |" in english
     assert "old" not in english
     assert report.put_into_pages(_measured()) == []
+
+
+def _checked(*checks: tuple[str, float]) -> dict[str, Any]:
+    return {"parts": {"all": {"checks": [{"text": text, "value": value} for text, value in checks]}}}
+
+
+def test_three_lines_of_the_first_page_say_what_was_measured() -> None:
+    found = _checked(
+        ("20 at once, paced 20 ms: server CPU per chat / passthrough's", 0.5432),
+        ("500 at once: server CPU per chat / passthrough's", 0.201),
+        ("20 at once: chats/s / LiteLLM's", 31.4),
+        ("7 finished chats of 100 deltas: KiB that Redis holds more for each (used_memory)", 9.87),
+        ("20 at once: pipelines/s of the process", 28.4),
+        ("200 at once: pipelines/s of the process", 5.1),
+    )
+    page = f"- last {headlines.BEGIN}\n- old\n- old {headlines.END}\nafter\n"
+    new = headlines.with_headlines(page, found, "en")
+    assert new.startswith(f"- last {headlines.BEGIN}\n- **CPU**")
+    assert new.endswith(f"([all figures](docs/en/benchmarks.md)). {headlines.END}\nafter\n")
+    cpu, speed, memory = new.splitlines()[1:4]
+    assert cpu.endswith(": 0.54 (20 ms apart), 0.20 (500 at once).")
+    assert speed == "- **Speed**: streamed 31 times the chats a second of LiteLLM."
+    assert "9.9 KiB in Redis for a finished chat, at most 28 pipelines a second" in memory
+    assert headlines.with_headlines(new, found, "en") == new
+    assert headlines.with_headlines("no marks\n", found, "en") == "no marks\n"
+
+
+@pytest.mark.parametrize(("name", "language"), [("README.md", "zh"), ("README.en.md", "en")])
+def test_the_first_page_says_what_the_last_run_that_was_kept_has_found(name: str, language: str) -> None:
+    page = (ROOT / name).read_text()
+    found = json.loads((report.RESULTS / "latest.json").read_text())
+    assert headlines.BEGIN in page
+    assert headlines.with_headlines(page, found, language) == page
 
 
 def test_the_plot_is_well_formed() -> None:
