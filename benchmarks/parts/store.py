@@ -13,8 +13,9 @@ from benchmarks.options import Options
 from benchmarks.results import Results
 
 _TICK_SECONDS = 0.02
-_PAGE_SECONDS = 2.1
-"""For as long the service shows the same page of metrics."""
+PAGE_SECONDS = 2.1
+"""As long as the service shows the same page of metrics, and a bit: before a look that another one may have
+preceded."""
 _PIPELINES = re.compile(r'^coze_redis_duration_seconds_count\{command="pipeline"\} ([0-9.e+]+)', re.MULTILINE)
 
 
@@ -40,10 +41,10 @@ def _asked(bench: Bench, results: Results, options: Options) -> None:
         warm = bench.drive(bench.stream_job(ours, connections, 2 * connections))
         rate = warm["requests"] / warm["seconds"]
         chats = connections * 2 if gap else max(connections * 4, round(rate * max(options.seconds, 3)))
-        time.sleep(_PAGE_SECONDS)
+        time.sleep(PAGE_SECONDS)
         before, pipelines = _look(bench, ours), pipelines_of(ours)
         result = bench.drive(bench.stream_job(ours, connections, chats))
-        time.sleep(max(0, _PAGE_SECONDS - result["seconds"]))
+        time.sleep(max(0, PAGE_SECONDS - result["seconds"]))
         after, pipelines = _look(bench, ours), pipelines_of(ours) - pipelines
         used = {name: after.get(name, 0) - before.get(name, 0) for name in after}
         ticks = math.ceil(result["whole"]["median"] / 1000 / _TICK_SECONDS) + 2  # its first and its last
