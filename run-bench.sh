@@ -11,20 +11,22 @@ usage() {
     cat <<'TEXT'
 Usage: ./run-bench.sh [options]
 
-  (nothing)          all parts: about half an hour; writes benchmarks/results/
-  --quick            20 streams at once, in a burst and paced, half a minute; fails when ours takes more CPU time
-                     per chat than its limit as a ratio to frame and passthrough, or a frame is lost
+  (nothing)          all parts: 35 to 40 minutes; writes benchmarks/results/ and, between their marks, the
+                     tables of docs/*/benchmarks.md and three lines of the first page
+  --quick            20 streams at once, in a burst and paced, half a minute; fails when a frame is lost, or ours
+                     takes more than twice the CPU time per chat that a whole run allows, as a ratio to relay,
+                     frame and passthrough
   --only A,B         some of: streams paced crowds doors variants latency whole reads flat memory redis cores
-                     capacity;
+                     capacity
                      capacity measures what users cost, for scripts/capacity.py, and only where it is named
                      runs capacity-check: ten thousand chats against what that calculator says (a quarter hour)
-  --rounds N         interleaved rounds (5; quick: 3)
+  --rounds N         interleaved rounds (5; quick: 3); fewer than five judge little
   --seconds S        that a round is to take (3)
   --minutes M        of churn in the part "memory" (1; the whole claim needs 10)
   --stall S          seconds in which a reader reads nothing, in the part "memory" (60)
   --profile          a flame graph of ours under 20 streams instead: benchmarks/results/profile.svg
   --tree DIR         measure another checkout's service with this benchmark: before and after
-  --no-save          leave benchmarks/results/ as it is
+  --no-save          leave benchmarks/results/ and the pages as they are
   --keep-logs DIR    keep what all processes have written
 
 Everything is started here on free ports and ended again. The status is 1 where a limit was missed.

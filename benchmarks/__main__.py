@@ -73,7 +73,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tree", type=Path, default=ROOT, help="another checkout whose service is measured")
     parser.add_argument("--profile", action="store_true", help="a flame graph of ours instead")
     parser.add_argument("--keep-logs", type=Path, help="a directory for the logs of all processes")
-    parser.add_argument("--no-save", action="store_true", help="leave benchmarks/results as it is")
+    parser.add_argument(
+        "--no-save", action="store_true", help="leave benchmarks/results and the pages as they are"
+    )
     parsed = parser.parse_args()
     parsed.rounds = parsed.rounds or (3 if parsed.quick else 5)
     parsed.parts = [name for name in parsed.only.split(",") if name] or list(PARTS)

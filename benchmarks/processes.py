@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import resource
 import shutil
 import signal
@@ -18,6 +19,7 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
+_PORTS: Final = (20_000, 30_000)
 _ESTABLISHED: Final = "01"
 """As /proc/net/tcp has it."""
 
@@ -30,10 +32,13 @@ def raise_file_limit() -> int:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below those that the system gives to connections: on a busy machine one of them would have it before
+    the server that it is for."""
+    while True:
+        port = random.randrange(*_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def redis_program() -> str:
