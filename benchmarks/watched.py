@@ -84,6 +84,8 @@ class Watch:
         self._target = target
         self._written = 0
         self._looks: list[Look] = []
+        self._collected: list[tuple[float, float]] = []
+        """In this turn: when a collection ended, and how long it took."""
         self._collecting = 0.0
         self._reset()
 
@@ -121,6 +123,7 @@ class Watch:
             looks, self._looks = self._looks, []
             # The loop may have slept until the timer was due.
             self._turn_is_over([Look(self._beaten + _BEAT), *looks, Look(now)])
+        self._collected.clear()
         self._beaten = now
         self._loop.call_later(_BEAT, self._beat)
         signal.setitimer(signal.ITIMER_REAL, _BEAT + _PATIENCE, _BEAT)
@@ -141,14 +144,20 @@ class Watch:
             first = at
             while looks[at].root is looks[first].root:
                 at += 1
-            self.stretches.add(looks[at].at - looks[first - 1].at, " < ".join(looks[at - 1].names))
+            began, ended = looks[first - 1].at, looks[at].at
+            ran = " < ".join(looks[at - 1].names)
+            if collecting := sum(took for end, took in self._collected if began < end <= ended):
+                ran += f"; {collecting * 1000:.1f} of it collections of garbage"
+            self.stretches.add(ended - began, ran)
 
     def _collection(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
             self._collecting = self._now()
         else:
+            now = self._now()
+            self._collected.append((now, now - self._collecting))
             generation = f"generation {info['generation']}, {info['collected']} collected"
-            self.collections.add(self._now() - self._collecting, generation)
+            self.collections.add(now - self._collecting, generation)
 
     def write(self, *_: object) -> None:
         self._written += 1
