@@ -11,15 +11,15 @@ usage() {
     cat <<'TEXT'
 Usage: ./run-bench.sh [options]
 
-  (nothing)          all parts: 35 to 40 minutes; writes benchmarks/results/ and, between their marks, the
+  (nothing)          what is judged: 35 to 40 minutes; writes benchmarks/results/ and, between their marks, the
                      tables of docs/*/benchmarks.md and three lines of the first page
   --quick            20 streams at once, in a burst and paced, half a minute; fails when a frame is lost, or ours
                      takes more than twice the CPU time per chat that a whole run allows, as a ratio to relay,
                      frame and passthrough
-  --only A,B         some of: streams paced crowds doors variants latency whole reads flat memory redis cores
-                     capacity
-                     capacity measures what users cost, for scripts/capacity.py, and only where it is named
-                     runs capacity-check: ten thousand chats against what that calculator says (a quarter hour)
+  --only A,B         some of: streams paced crowds doors variants latency whole reads flat memory redis cores;
+                     and what runs only where it is named: capacity measures what users cost, for
+                     scripts/capacity.py (five minutes), capacity-check holds ten thousand chats against what
+                     that calculator says (a quarter hour)
   --rounds N         interleaved rounds (5; quick: 3); fewer than five judge little
   --seconds S        that a round is to take (3)
   --minutes M        of churn in the part "memory" (1; the whole claim needs 10)

@@ -25,6 +25,7 @@ from benchmarks.census import kind_of
 from benchmarks.compete import Figures, add_rows, compete, stream_side_by_side
 from benchmarks.driver import Job, Visitor
 from benchmarks.fit import fit
+from benchmarks.options import Options
 from benchmarks.plot import svg
 from benchmarks.processes import ROOT, connections_of, cpu_seconds, free_port, pin_all, usable_cores
 from benchmarks.results import Results, as_json
@@ -416,6 +417,22 @@ def test_only_the_quick_limits_fail_a_quick_run() -> None:
     assert not results.missed(quick=True)
     results.check("quick", "lost", 1, "<=", 0, quick=True)
     assert [check.text for check in results.missed(quick=True)] == ["lost"]
+
+
+def test_a_part_that_breaks_is_a_miss_and_the_others_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("nobody thought of this")
+
+    def sound(_bench: Bench, results: Results, _options: Options) -> None:
+        results.row("20 at once", "ours", cpu_ms=1.0)
+
+    monkeypatch.setattr(program, "PARTS", {"broken": broken, "sound": sound})
+    monkeypatch.setattr(sys, "argv", ["bench", "--no-save"])
+    found = program.run(program.parse(), tmp_path)
+    assert [check.text for check in program.missed(found, quick=False)] == ["broken: did not get to its end"]
+    assert [row.contestant for row in found["sound"].rows] == ["ours"]
 
 
 def test_a_part_that_was_not_measured_again_keeps_its_figures_and_says_when_it_was(
