@@ -1,4 +1,4 @@
-"""``python -m benchmarks.watched <file>``: the service with a watch on its event loop.
+"""``python -P benchmarks/watched.py <file>``: the service with a watch on its event loop.
 
 Each SIGUSR1 writes into the file, as JSON, the longest stretches for which the loop was held since the last
 one, and begins anew: a first signal before the load, a second one after it.

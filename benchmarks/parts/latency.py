@@ -71,8 +71,8 @@ def _crowds(bench: Bench, results: Results, options: Options) -> None:
     watched = bench.ours(
         "ours, watched",
         sessions=_STREAMS,
-        argv=[sys.executable, "-m", "benchmarks.watched", str(target)],
-        env={"PYTHONPATH": f"{bench.tree}:{bench.own_path}"},
+        # By its path: the checkout that is measured may have a benchmark of its own, without a watch.
+        argv=[sys.executable, "-P", str(bench.own_path / "benchmarks" / "watched.py"), str(target)],
     )
     contestants = [bench.relay(), ours]
     bench.set_upstream(_SECONDS * _PER_SECOND, 1 / _PER_SECOND)
@@ -131,7 +131,7 @@ def _tell(bench: Bench, results: Results, held: list[dict[str, Any]]) -> None:
         lines += [f"{kind}, ms", *(f"{one['milliseconds']:8.2f}  {one['ran']}" for one in each), ""]
         if kind == "stretches" and each:
             results.note(
-                f"longest that held the event loop: {each[0]['milliseconds']:.1f} ms, {each[0]['ran']}"
+                f"longest that held the event loop: {each[0]['milliseconds']:.1f} ms, `{each[0]['ran']}`"
             )
     for line in lines:
         bench.say(f"    {line}")
