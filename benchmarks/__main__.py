@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +15,18 @@ from typing import Any, Final
 from benchmarks import plot, report
 from benchmarks.bench import Bench
 from benchmarks.options import Options
-from benchmarks.parts import capacity, capacity_check, flat, latency, memory, reads, store, streams, whole
+from benchmarks.parts import (
+    capacity,
+    capacity_check,
+    cores,
+    flat,
+    latency,
+    memory,
+    reads,
+    store,
+    streams,
+    whole,
+)
 from benchmarks.processes import ROOT, raise_file_limit
 from benchmarks.profiling import profile
 from benchmarks.results import Check, Results, as_json
@@ -35,9 +45,12 @@ PARTS: Final[dict[str, Part]] = {
     "flat": flat.flat,
     "memory": memory.memory,
     "redis": store.store,
-    "capacity": capacity.capacity,
+    "cores": cores.cores,
 }
-NAMED_ONLY: Final[dict[str, Part]] = {"capacity-check": capacity_check.capacity_check}
+NAMED_ONLY: Final[dict[str, Part]] = {
+    "capacity": capacity.capacity,
+    "capacity-check": capacity_check.capacity_check,
+}
 """Parts that run only where they are named."""
 
 
@@ -61,7 +74,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tree", type=Path, default=ROOT, help="another checkout whose service is measured")
     parser.add_argument("--profile", action="store_true", help="a flame graph of ours instead")
     parser.add_argument("--keep-logs", type=Path, help="a directory for the logs of all processes")
-    parser.add_argument("--no-save", action="store_true", help="leave benchmarks/results as it is")
+    parser.add_argument(
+        "--no-save", action="store_true", help="leave benchmarks/results and the pages as they are"
+    )
     parsed = parser.parse_args()
     parsed.rounds = parsed.rounds or (3 if parsed.quick else 5)
     parsed.parts = [name for name in parsed.only.split(",") if name] or list(PARTS)
@@ -94,8 +109,8 @@ def run(parsed: argparse.Namespace, directory: Path) -> dict[str, Results]:
             try:
                 with bench.scope():
                     part(bench, found[name], options)
-            except (RuntimeError, subprocess.TimeoutExpired) as error:
-                bench.say(f"   FAILED: {error}")
+            except Exception as error:  # noqa: BLE001  # what the other parts find is not to be lost
+                bench.say(f"   FAILED: {type(error).__name__}: {error}")
                 found[name].check("", f"{name}: did not get to its end", 1, "<=", 0, quick=True)
             bench.say(f"   {time.monotonic() - began:.0f} s")
     return found
@@ -148,6 +163,7 @@ def main() -> int:
     found = as_json(results, parsed.rounds, load)
     if not parsed.quick and not parsed.no_save:
         save(found)  # first: a run may have taken an hour
+        report.main()
     print("\n" + report.terminal(found))
     failed = missed(results, quick=parsed.quick)
     for check in failed:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any, Final, Self
 import jwt
 import redis
 
+from benchmarks import environments
 from benchmarks.driver import Job
 from benchmarks.processes import ROOT, Process, answers, cores, free_port, pin, redis_program
 from benchmarks.results import Results
@@ -226,9 +226,10 @@ class Bench:
 
     def litellm(self, results: Results) -> Contestant | None:
         """The proxy, one worker, no callbacks; None, with a note, where it could not be installed."""
-        program = Path(os.environ.get("BENCH_PEER", "")) / "bin" / "litellm"
-        if not program.is_file():
-            results.note("LiteLLM was left out: it is not installed and could not be")
+        try:
+            program = environments.program("litellm", "litellm[proxy]", say=self.say)
+        except RuntimeError as error:
+            results.note(f"LiteLLM was left out: {error}")
             return None
         port = free_port()
         config = self.directory / "litellm.json"
@@ -249,7 +250,7 @@ class Bench:
         except RuntimeError as error:
             results.note(f"LiteLLM was left out: {str(error)[-300:]}")
             return None
-        results.note(f"LiteLLM {_version_of(program, 'litellm')}, one worker, no callbacks, no key")
+        results.note(f"LiteLLM {environments.version(program, 'litellm')}, one worker, no callbacks, no key")
         body = '{"model":"bench","stream":true,"messages":[{"role":"user","content":"hello"}]}'
         return Contestant("litellm", process, port, "/v1/chat/completions", body=body, dialect="openai")
 
@@ -405,14 +406,6 @@ class Bench:
             "processes": self.processes_of(contestant),
         }
         return Job(**(values | more))
-
-
-def _version_of(program: Path, package: str) -> str:
-    code = f"import importlib.metadata as m; print(m.version({package!r}))"
-    done = subprocess.run(
-        [str(program.parent / "python"), "-c", code], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
 
 
 def _pings(port: int) -> bool:

@@ -1,4 +1,9 @@
-"""Several contestants at the same task, in turn: A B C A B C ..., or side by side; medians of the rounds."""
+"""Several contestants at the same task, in turn: A B C C B A ..., or side by side; medians of the rounds.
+
+What is judged is never one median against another: it is the median of the rounds' own ratios (or
+differences), each of two figures that were taken beside each other. A machine that is slower in some rounds
+than in others changes both figures of a pair.
+"""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +13,7 @@ from typing import Any
 
 from benchmarks.bench import Bench, Contestant
 from benchmarks.driver import Job
+from benchmarks.results import Results
 
 _WARM_CHATS = 40
 
@@ -17,6 +23,8 @@ class Figures:
     """Rounds of one contestant, as the driver has reported them."""
 
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    extra: dict[str, float] = field(default_factory=dict)
+    """What else goes into the table."""
 
     def of(self, name: str) -> float:
         """Median over the rounds of ``rate`` (per second), ``cpu_ms``, ``redis_ms``, ``driver_ms``,
@@ -33,6 +41,17 @@ class Figures:
         """(largest - smallest) / median."""
         values = self.each(name)
         return (max(values) - min(values)) / (median(values) or 1)
+
+    def ratio(self, other: "Figures", name: str) -> float:
+        """Median over the rounds of this contestant's figure by the other one's in the same round."""
+        return median(mine / its for mine, its in self._pairs(other, name))
+
+    def difference(self, other: "Figures", name: str) -> float:
+        """Median over the rounds of this contestant's figure less the other one's in the same round."""
+        return median(mine - its for mine, its in self._pairs(other, name))
+
+    def _pairs(self, other: "Figures", name: str) -> list[tuple[float, float]]:
+        return list(zip(self.each(name), other.each(name), strict=True))
 
     @property
     def errors(self) -> dict[str, int]:
@@ -63,10 +82,19 @@ class Figures:
             (r["cpu"]["driver"] + r["cpu"].get("upstream", 0) + r["cpu"].get("redis", 0)) for r in self.rounds
         ]
         values["other_core"] = median(b / r["seconds"] for b, r in zip(busy, self.rounds, strict=True))
-        return values | {"errors": sum(self.errors.values()), "cpu_spread": self.spread("cpu_ms")}
+        return (
+            values | {"errors": sum(self.errors.values()), "cpu_spread": self.spread("cpu_ms")} | self.extra
+        )
 
     def _has(self, name: str) -> bool:
         return all(_figure(result, name) == _figure(result, name) for result in self.rounds)
+
+
+def add_rows(results: Results, scenario: str, found: dict[str, Figures], base: str = "passthrough") -> None:
+    """One row for each contestant, with its CPU time as a ratio to that of ``base``, if that takes part."""
+    for name, figures in found.items():
+        ratio = {"cpu_ratio": figures.ratio(found[base], "cpu_ms")} if base in found else {}
+        results.row(scenario, name, **figures.values(), **ratio)
 
 
 def _figure(result: dict[str, Any], name: str) -> float:
@@ -93,15 +121,17 @@ def compete(
     least: int = 0,
 ) -> dict[str, Figures]:
     """``jobs[i](total)`` makes the Job of ``contestants[i]``. A first round warms up and tells how many
-    requests take ``seconds``; each has at least two (``least``: other) for each connection."""
+    requests take ``seconds``; each has at least two (``least``: other) for each connection. Every second
+    round goes the other way round, so that nobody is always the first."""
     totals, found = [], {contestant.name: Figures() for contestant in contestants}
     for contestant, job in zip(contestants, jobs, strict=True):
         warm = bench.drive(job(max(_WARM_CHATS, connections)))
         rate = max(warm["requests"], 1) / warm["seconds"]
         totals.append(max(least or 2 * connections, round(rate * seconds)))
         bench.say(f"    {contestant.name}: warm-up {rate:.0f}/s, errors {sum(warm['errors'].values())}")
-    for _ in range(rounds):
-        for contestant, job, total in zip(contestants, jobs, totals, strict=True):
+    turns = list(zip(contestants, jobs, totals, strict=True))
+    for number in range(rounds):
+        for contestant, job, total in reversed(turns) if number % 2 else turns:
             found[contestant.name].rounds.append(bench.drive(job(total)))
     _say_errors(bench, found)
     return found

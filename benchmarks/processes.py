@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import resource
 import shutil
 import signal
@@ -18,6 +19,9 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[1]
 _START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
+_PORTS: Final = (20_000, 30_000)
+_ESTABLISHED: Final = "01"
+"""As /proc/net/tcp has it."""
 
 
 def raise_file_limit() -> int:
@@ -28,10 +32,13 @@ def raise_file_limit() -> int:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below those that the system gives to connections: on a busy machine one of them would have it before
+    the server that it is for."""
+    while True:
+        port = random.randrange(*_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def redis_program() -> str:
@@ -40,9 +47,13 @@ def redis_program() -> str:
     return shutil.which("redis-server") or str(beside)
 
 
+def usable_cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
 def cores() -> tuple[set[int], set[int]]:
     """(for the server under test, for driver, upstream and Redis); the same where there is only one."""
-    usable = sorted(os.sched_getaffinity(0))
+    usable = usable_cores()
     return {usable[0]}, set(usable[1:2] or usable)
 
 
@@ -50,6 +61,25 @@ def pin(pid: int, core: set[int]) -> None:
     """To be called right after the start, while there is one thread, from which all others inherit it."""
     with contextlib.suppress(ProcessLookupError):
         os.sched_setaffinity(pid, core)
+
+
+def pin_all(pid: int, core: set[int]) -> None:
+    """To be called later: each thread has a set of cores of its own."""
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            pin(int(task.name), core)
+
+
+def connections_of(pid: int, port: int) -> int:
+    """How many connections to this port of ours the process has taken."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {row[9] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == _ESTABLISHED}
+    found = 0
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found += str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]") in inodes
+    return found
 
 
 def family(pid: int) -> list[int]:

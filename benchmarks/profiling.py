@@ -1,21 +1,19 @@
 """``./run-bench.sh --profile``: where ours spends its time under 20 streams, as a flame graph."""
 
 import html
-import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks import environments
 from benchmarks.bench import Bench
 
 _SECONDS = 15
 
 
 def profile(bench: Bench, target: Path) -> None:
-    """Raises RuntimeError where py-spy cannot look (it needs ptrace)."""
-    program = os.environ.get("BENCH_PROFILER", "")
-    if not Path(program).is_file():
-        raise RuntimeError("py-spy is not installed and could not be")
+    """Raises RuntimeError where py-spy cannot be installed or cannot look (it needs ptrace)."""
+    program = str(environments.program("py-spy", "py-spy", say=bench.say))
     ours = bench.ours(sessions=20)
     assert ours.process is not None
     bench.set_upstream(100)

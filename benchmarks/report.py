@@ -1,16 +1,16 @@
 """The tables: for the terminal, and in Markdown for ``results/`` and the documentation.
 
-``python -m benchmarks.report`` puts the last run's into docs/zh and docs/en/benchmarks.md, between the lines
-``<!-- benchmark -->`` and ``<!-- /benchmark -->``, and the costs of users with what follows from them into
+A run that is kept, and ``python -m benchmarks.report`` again, puts them into docs/zh and
+docs/en/benchmarks.md, between the lines ``<!-- benchmark -->`` and ``<!-- /benchmark -->``, three lines of
+them into the first page (``benchmarks.headlines``), and the costs of users with what follows from them into
 docs/zh and docs/en/capacity.md.
 """
 
 import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.headlines import with_headlines
 from benchmarks.processes import ROOT
 from scripts.capacity import plan, row
 from scripts.capacity_model import Costs, Demand
@@ -31,6 +31,10 @@ _COLUMNS: Final = {
 _MORE: Final = {
     "cpu_spread": "spread of CPU",
     "late.max": "latest frame ms",
+    "late_worst": "latest of all rounds ms",
+    "held_ms": "longest callback or step ms",
+    "turn_ms": "longest turn of the loop ms",
+    "collection_ms": "longest collection ms",
     "busy": "share of its core",
     "kib_per_stream": "KiB per stream",
     "idle_mib": "idle MiB",
@@ -40,11 +44,19 @@ _MORE: Final = {
     "extra_cpu": "extra share of a core",
     "resident_mib": "resident MiB",
     "held": "s until the last was read",
+    "factor": "factor of two workers",
+    "fuller_worker": "share of the busier worker",
+    "fuller_accepted": "share of connections of the fuller worker",
+    "redis_busy": "Redis' share of its core",
+    "driver_busy": "driver's",
+    "upstream_busy": "upstream's",
     "pipelines_per_second": "pipelines/s",
     "commands_per_chat": "commands per chat",
     "xadd_per_chat": "XADDs per chat",
     "bytes_in_per_chat": "bytes in",
     "bytes_out_per_chat": "bytes out",
+    "kib_kept": "KiB kept per chat",
+    "kib_of_keys": "KiB by MEMORY USAGE",
     "predicted": "predicted",
     "found": "measured",
 }
@@ -60,7 +72,7 @@ def markdown(found: dict[str, Any], language: str = "en") -> str:
     first = ["scenario", "contestant", "ratio of CPU"] if language == "en" else ["场景", "对象", "CPU 之比"]
     lines += _head([*first, *heads])
     for part in parts:
-        lines += [_line(row, part["rows"]) for row in part["rows"]]
+        lines += [_line(row) for row in part["rows"]]
     checks = ["#", "what", "measured", "limit", ""] if language == "en" else ["#", "内容", "实测", "目标", ""]
     lines += ["", *_head(checks)]
     for check in (check for part in parts for check in part["checks"]):
@@ -93,18 +105,10 @@ def _head(names: list[str]) -> list[str]:
     return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
 
 
-def _line(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def _line(row: dict[str, Any]) -> str:
     values = row["values"]
-    base: dict[str, float] = next(
-        (
-            r["values"]
-            for r in rows
-            if r["scenario"] == row["scenario"] and r["contestant"] in ("passthrough", "constant")
-        ),
-        {},
-    )
-    ratio = values.get("cpu_ms", 0) / base["cpu_ms"] if base.get("cpu_ms") and "cpu_ms" in values else None
-    cells = [row["scenario"], row["contestant"], f"{ratio:.2f}" if ratio is not None else ""]
+    ratio = f"{values['cpu_ratio']:.2f}" if "cpu_ratio" in values else ""
+    cells = [row["scenario"], row["contestant"], ratio]
     for name, (_, _, form) in _COLUMNS.items():
         if name == "faults":
             counts = [values.get(key) for key in ("lost", "doubled", "errors")]
@@ -146,6 +150,12 @@ def put_into_pages(found: dict[str, Any]) -> list[str]:
             continue
         new = f"{before}{BEGIN}\n{markdown(found, language)}\n{END}{after}"
         if new != text:
+            file.write_text(new)
+            changed.append(name)
+    for name, language in (("README.md", "zh"), ("README.en.md", "en")):
+        file = ROOT / name
+        text = file.read_text()
+        if (new := with_headlines(text, found, language)) != text:
             file.write_text(new)
             changed.append(name)
     return changed
@@ -207,8 +217,8 @@ def put_costs_into_pages() -> list[str]:
 
 
 def main() -> None:
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else RESULTS / "latest.json"
-    changed = put_into_pages(json.loads(source.read_text())) + put_costs_into_pages()
+    """Also at the end of a run that is kept."""
+    changed = put_into_pages(json.loads((RESULTS / "latest.json").read_text())) + put_costs_into_pages()
     print("changed:", ", ".join(changed) or "nothing")
 
 

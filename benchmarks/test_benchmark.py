@@ -8,21 +8,22 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import report, wire
+from benchmarks import headlines, report, wire
 from benchmarks.bench import Bench, Contestant
 from benchmarks.census import kind_of
-from benchmarks.compete import stream_side_by_side
+from benchmarks.compete import Figures, add_rows, compete, stream_side_by_side
 from benchmarks.driver import Job, Visitor
 from benchmarks.fit import fit
+from benchmarks.options import Options
 from benchmarks.plot import svg
-from benchmarks.processes import free_port
+from benchmarks.processes import ROOT, free_port
 from benchmarks.results import Results, as_json
 from benchmarks.upstream import Connection, Upstream
 
@@ -116,6 +117,10 @@ def test_contestants_side_by_side_have_figures_of_their_own(bench: Bench) -> Non
     for figures in found.values():
         assert (figures.total("requests"), figures.total("frames"), figures.faults) == (6, 30, 0)
     assert found["relay"].of("cpu_ms") != found["frame"].of("cpu_ms")
+    table = Results()
+    add_rows(table, "3 at once", found, "relay")
+    ratios = [row.values["cpu_ratio"] for row in table.rows]
+    assert ratios == [1, found["frame"].ratio(found["relay"], "cpu_ms")]
 
 
 def test_the_official_sdk_understands_the_upstream_streamed_and_polled(bench: Bench) -> None:
@@ -134,6 +139,33 @@ def test_a_server_that_is_not_there_is_an_error_and_not_a_fast_contestant(bench:
     job.port = free_port()
     with pytest.raises(RuntimeError, match="driver failed"):
         bench.drive(job)
+
+
+def _rounds(*cpu_ms: float) -> Figures:
+    return Figures([{"requests": 1, "seconds": 1, "cpu": {"server": each / 1000}} for each in cpu_ms])
+
+
+def test_what_is_judged_is_the_median_of_the_pairs_and_not_a_ratio_of_medians() -> None:
+    ours, other = _rounds(1, 4, 10), _rounds(2, 16, 4)
+    assert ours.of("cpu_ms") == other.of("cpu_ms")
+    assert ours.ratio(other, "cpu_ms") == 0.5
+    assert ours.difference(other, "cpu_ms") == -1
+
+
+def test_every_second_round_goes_the_other_way_round(bench: Bench) -> None:
+    order: list[str] = []
+
+    def job_of(name: str) -> Callable[[int], Job]:
+        def job(total: int) -> Job:
+            order.append(name)
+            return bench.stream_job(bench.direct(), 1, 1)
+
+        return job
+
+    two = [Contestant(name, None, 0) for name in "ab"]
+    bench.set_upstream(1)
+    compete(bench, two, [job_of("a"), job_of("b")], connections=1, rounds=3, seconds=0.01)
+    assert "".join(order) == "ab" + "abbaab"
 
 
 # -- the count --------------------------------------------------------------------------------------------
@@ -258,7 +290,7 @@ def test_a_key_is_counted_under_its_kind(key: str, kind: str) -> None:
 def _measured(part: str = "streams") -> dict[str, Any]:
     results = Results()
     results.row("20 at once", "passthrough", cpu_ms=4.0, rate=200.0, lost=0, doubled=0, errors=0)
-    results.row("20 at once", "ours", cpu_ms=2.0, rate=400.0, lost=0, doubled=0, errors=0)
+    results.row("20 at once", "ours", cpu_ms=2.0, cpu_ratio=0.5, rate=400.0, lost=0, doubled=0, errors=0)
     results.check("1", "CPU / passthrough's", 0.5, "<=", 0.6, quick=True)
     results.check("1", "chats/s / passthrough's", 2.0, ">=", 2.5)
     results.curves["a curve"] = [(0, 1.0), (10, 1.1)]
@@ -266,7 +298,7 @@ def _measured(part: str = "streams") -> dict[str, Any]:
     return found
 
 
-def test_a_missed_limit_is_marked_and_the_ratio_is_to_the_passthrough_of_the_same_scenario() -> None:
+def test_a_missed_limit_is_marked_and_a_ratio_has_its_column() -> None:
     lines = report.markdown(_measured()).splitlines()
     assert [line.split("|")[3].strip() for line in lines if "| ours |" in line] == ["0.50"]
     assert [line.split("|")[-2].strip() for line in lines if line.startswith("| 1 |")] == ["pass", "**FAIL**"]
@@ -279,6 +311,22 @@ def test_only_the_quick_limits_fail_a_quick_run() -> None:
     assert not results.missed(quick=True)
     results.check("quick", "lost", 1, "<=", 0, quick=True)
     assert [check.text for check in results.missed(quick=True)] == ["lost"]
+
+
+def test_a_part_that_breaks_is_a_miss_and_the_others_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("nobody thought of this")
+
+    def sound(_bench: Bench, results: Results, _options: Options) -> None:
+        results.row("20 at once", "ours", cpu_ms=1.0)
+
+    monkeypatch.setattr(program, "PARTS", {"broken": broken, "sound": sound})
+    monkeypatch.setattr(sys, "argv", ["bench", "--no-save"])
+    found = program.run(program.parse(), tmp_path)
+    assert [check.text for check in program.missed(found, quick=False)] == ["broken: did not get to its end"]
+    assert [row.contestant for row in found["sound"].rows] == ["ours"]
 
 
 def test_a_part_that_was_not_measured_again_keeps_its_figures_and_says_when_it_was(
@@ -304,13 +352,53 @@ def test_the_table_goes_between_the_marks_of_both_pages(
     for page in pages:
         page.parent.mkdir(parents=True)
         page.write_text(f"before\n{report.BEGIN}old\n{report.END}\nafter\n")
-    assert report.put_into_pages(_measured()) == ["docs/zh/benchmarks.md", "docs/en/benchmarks.md"]
+    first_pages = ["README.md", "README.en.md"]
+    for name in first_pages:
+        (tmp_path / name).write_text(f"first\n- last {headlines.BEGIN}\nold {headlines.END}\nafter\n")
+    assert report.put_into_pages(_measured()) == [
+        "docs/zh/benchmarks.md",
+        "docs/en/benchmarks.md",
+        *first_pages,
+    ]
     english = pages[1].read_text()
     assert english.startswith("before\n")
     assert english.endswith("\nafter\n")
     assert "| 20 at once | ours |" in english
     assert "old" not in english
     assert report.put_into_pages(_measured()) == []
+
+
+def _checked(*checks: tuple[str, float]) -> dict[str, Any]:
+    return {"parts": {"all": {"checks": [{"text": text, "value": value} for text, value in checks]}}}
+
+
+def test_three_lines_of_the_first_page_say_what_was_measured() -> None:
+    found = _checked(
+        ("20 at once, paced 20 ms: server CPU per chat / passthrough's", 0.5432),
+        ("500 at once: server CPU per chat / passthrough's", 0.201),
+        ("20 at once: chats/s / LiteLLM's", 31.4),
+        ("7 finished chats of 100 deltas: KiB that Redis holds more for each (used_memory)", 9.87),
+        ("20 at once: pipelines/s of the process", 28.4),
+        ("200 at once: pipelines/s of the process", 5.1),
+    )
+    page = f"- last {headlines.BEGIN}\n- old\n- old {headlines.END}\nafter\n"
+    new = headlines.with_headlines(page, found, "en")
+    assert new.startswith(f"- last {headlines.BEGIN}\n- **CPU**")
+    assert new.endswith(f"([all figures](docs/en/benchmarks.md)). {headlines.END}\nafter\n")
+    cpu, speed, memory = new.splitlines()[1:4]
+    assert cpu.endswith(": 0.54 (20 ms apart), 0.20 (500 at once).")
+    assert speed == "- **Speed**: streamed 31 times the chats a second of LiteLLM."
+    assert "9.9 KiB in Redis for a finished chat, at most 28 pipelines a second" in memory
+    assert headlines.with_headlines(new, found, "en") == new
+    assert headlines.with_headlines("no marks\n", found, "en") == "no marks\n"
+
+
+@pytest.mark.parametrize(("name", "language"), [("README.md", "zh"), ("README.en.md", "en")])
+def test_the_first_page_says_what_the_last_run_that_was_kept_has_found(name: str, language: str) -> None:
+    page = (ROOT / name).read_text()
+    found = json.loads((report.RESULTS / "latest.json").read_text())
+    assert headlines.BEGIN in page
+    assert headlines.with_headlines(page, found, language) == page
 
 
 def test_the_plot_is_well_formed() -> None:

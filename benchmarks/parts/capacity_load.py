@@ -12,7 +12,7 @@ from benchmarks.bench import Bench, Contestant, user_body
 from benchmarks.census import Asked, TimedByTag, asked
 from benchmarks.driver import Job
 from benchmarks.fit import fit
-from benchmarks.parts.store import pipelines_of
+from benchmarks.parts.store import PAGE_SECONDS, pipelines_of
 from benchmarks.processes import cpu_seconds, resident_bytes
 
 KEY_HEADER: Final = "Idempotency-Key"
@@ -63,6 +63,7 @@ class Measured:
 
 
 def measured(bench: Bench, ours: Contestant, client: redis.Redis, job: Job) -> Measured:
+    time.sleep(PAGE_SECONDS)
     before, pipelines = asked(client), pipelines_of(ours)
     result = sound(bench.drive(job))
     return Measured(

@@ -35,7 +35,7 @@ def memory(bench: Bench, results: Results, options: Options) -> None:
     with bench.scope():
         each = _open_streams(bench, results, bench.ours(sessions=20), options.streams)
         text = f"{options.streams} open streams: resident KiB of each above the idle process"
-        results.check("7", text, each, "<=", 100)
+        results.check("7", text, each, "<=", 60)
     with bench.scope():
         _churn(bench, results, options)
     with bench.scope():

@@ -4,7 +4,7 @@ import urllib.request
 from typing import Any
 
 from benchmarks.bench import Bench, Contestant
-from benchmarks.compete import compete
+from benchmarks.compete import add_rows, compete
 from benchmarks.driver import Job
 from benchmarks.options import Options
 from benchmarks.parts.whole import whole_job
@@ -20,9 +20,9 @@ def reads(bench: Bench, results: Results, options: Options) -> None:
     job.capture = '"chat_id":"(coze_chat_[^"]+)"'
     chats = bench.drive(job)["captured"]
     tasks: list[tuple[str, str, list[str], str, float]] = [
-        ("GET result", "GET", [f"/coze/chats/{chat}/result" for chat in chats], "", 0.3),
+        ("GET result", "GET", [f"/coze/chats/{chat}/result" for chat in chats], "", 0.35),
         ("GET session", "GET", [f"/coze/sessions/{session}" for session in ours.sessions], "", 0.3),
-        ("POST session", "POST", ["/coze/sessions"], '{"user_id":"reads-{i}"}', 0.25),
+        ("POST session", "POST", ["/coze/sessions"], '{"user_id":"reads-{i}"}', 0.2),
     ]
     sizes = [_size(ours, method, targets[0], body) for _, method, targets, body, _ in tasks]
     constant = bench.constant(sizes)
@@ -42,12 +42,11 @@ def reads(bench: Bench, results: Results, options: Options) -> None:
             seconds=options.seconds / 2,
         )
         scenario = f"{name}, {sizes[number]} bytes"
-        for label, figures in found.items():
-            results.row(scenario, label, **figures.values())
-        rate = found["constant"].of("rate")
+        add_rows(results, scenario, found, "constant")
+        constants = found["constant"]
         text = f"{name}: requests/s / a constant of {sizes[number]} bytes (one Redis call alone: "
-        text += f"{found['constant + one Redis call'].of('rate') / rate:.2f})"
-        results.check("5", text, found["ours"].of("rate") / rate, ">=", least)
+        text += f"{found['constant + one Redis call'].ratio(constants, 'rate'):.2f})"
+        results.check("5", text, found["ours"].ratio(constants, "rate"), ">=", least)
         results.check("5", f"{name}: errors", found["ours"].faults, "<=", 0)
 
 
