@@ -8,7 +8,6 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
-import gc
 import os
 import signal
 import socket
@@ -28,6 +27,7 @@ from app.config.faults import SettingsError
 from app.http.connections import allow_descriptors
 from app.http.listening import BACKLOG, listen
 from app.logging_config import configure_logging
+from app.utils.garbage import collect_when_quiet
 
 if TYPE_CHECKING:  # in a worker prometheus_client is imported when its directory is known: see shared_metrics
     from fastapi import FastAPI
@@ -143,10 +143,7 @@ def _prepare_process(resources: "Resources") -> None:
 
     drain_on_signals(resources.shutdown.drain)
     ask_nothing_of_writers(asyncio.get_running_loop())
-    # What lives as long as the process need not be looked at by every collection, and a collection for each
-    # few hundred objects would stop hundreds of streams for tens of milliseconds.
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
+    collect_when_quiet(lambda: max(resources.streams.kept, resources.chats.running))
     _return_large_blocks()
 
 

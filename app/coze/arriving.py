@@ -146,6 +146,7 @@ class _Tap(asyncio.Protocol):
             await self._over
         finally:
             self._remove()
+            del self._take, self._run  # they lead back here: what goes in a circle waits to be collected
 
     def _remove(self) -> None:
         """A second call does nothing."""

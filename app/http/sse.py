@@ -218,6 +218,7 @@ class EventStream(Response):
             scope["state"][STRAIGHT_BYTES] = self._straight
             scope["state"][CLIENT_GONE] = self._gone
             self._reader.close()
+            self._reader.take = None  # it leads back here: what goes in a circle waits to be collected
             self._on_close()
 
     async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:

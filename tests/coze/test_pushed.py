@@ -1,11 +1,14 @@
 """Events that are taken in the turn in which they arrive, instead of by whoever iterates."""
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
+from app.coze.client import CozeClient
 from app.coze.stream import CozeStream, SSEEvent
 from app.coze.transport import PooledClient
 from app.exceptions import CozeApiError, CozeTimeout
@@ -254,3 +257,24 @@ async def test_who_is_cancelled_hangs_up(http: PooledClient) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await asking
             await server.hung_up.wait()
+
+
+async def test_nothing_of_it_waits_to_be_collected(http: PooledClient) -> None:
+    """While many streams are open a collection of garbage would stop them all."""
+    parts = [SSE_HEAD, chunked(BEG), chunked(TEXT), chunked(END), LAST_CHUNK]
+    gone = []
+
+    async def ask(coze: CozeClient, stops_at: str) -> None:
+        async with coze.stream_chat(REQUEST) as stream:
+            gone.append(weakref.ref(stream))
+            assert len(await Taker(stops_at).read(stream)) == 5
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with raw_server(in_packets(parts), watch=False) as server:
+            for stops_at in ("done", ""):
+                await ask(make_client(http, base=server.base, drain_timeout=20), stops_at)
+                assert gone.pop()() is None
+    finally:
+        gc.enable()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -186,3 +188,22 @@ async def test_a_dialect_that_fails_ends_its_own_stream_and_nobody_elses_chat(
         assert b"event: error\n" in streaming.connection.got
     assert b'"n":2' in streaming.connection.got
     assert b'"n":3' not in streaming.connection.got
+
+
+async def test_nothing_of_it_waits_to_be_collected(streaming: Streaming) -> None:
+    """While many streams are open a collection of garbage would stop them all."""
+    gc.collect()
+    gc.disable()
+    try:
+        task = asyncio.create_task(streaming.stream(OurEvents()))
+        await a_few_turns()
+        streaming.say(1)
+        await a_few_turns()
+        streaming.end()
+        await task
+        reader = weakref.ref(streaming.reader)
+        del streaming.reader, task
+        await a_few_turns()
+        assert reader() is None
+    finally:
+        gc.enable()
