@@ -125,6 +125,14 @@ async def test_cut_in_several_places(http: PooledClient) -> None:
     assert all(await asyncio.gather(*(cut(number) for number in range(2, 42))))
 
 
+async def test_several_chunks_in_one_packet(http: PooledClient) -> None:
+    two = chunked(TEXT) + chunked(TEXT + 2 * _LIKE_A_CHUNK + b"\n" + TEXT)
+    assert is_right(await found_in(http, SSE_HEAD, chunked(BEG), two, chunked(TEXT) + LAST_CHUNK))
+    many = [two, chunked(b": comment\n"), two, two]
+    found = await found_in(http, SSE_HEAD, chunked(BEG), *many, LAST_CHUNK)
+    assert [name for name, _ in found[2:]] == [name for name, _ in EVENTS[2:-1]] * 3
+
+
 async def test_what_looks_like_a_chunk_within_one_is_none(http: PooledClient) -> None:
     """Two come, each alone, right behind whole chunks that came alone."""
     outer = TEXT + 2 * _LIKE_A_CHUNK + b"\n" + TEXT
