@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _REQUEST: Final = "request"
@@ -43,6 +44,12 @@ class DirectRoute(APIRoute):
         super().__init__(path, endpoint, **options)
         if (plan := _plan_of(self.dependant)) is not None:
             self.app = _direct(plan, self.app)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Dozens of routes are asked for one request, and all but one say no: at once."""
+        if not scope.get("root_path") and self.path_regex.match(scope["path"]) is None:
+            return Match.NONE, {}
+        return super().matches(scope)
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """No coroutines of its own: an open stream would keep them."""
