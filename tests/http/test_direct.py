@@ -12,7 +12,8 @@ from fastapi.routing import APIRoute
 
 from app.exceptions import ValidationFailed
 from app.http.direct import DirectRoute
-from tests.support import Client
+from app.main import create_app
+from tests.support import Client, make_settings
 
 
 async def _caller(request: Request, prefer: Annotated[str | None, Header(max_length=5)] = None) -> str:
@@ -92,3 +93,9 @@ async def test_what_is_asked_most_goes_past_fastapis_checks_unless_there_is_some
         assert (await client.get(path)).status_code == 200, path
     for path in (f"/coze/sessions/{session_id}?history_limit=1", f"/coze/chats/{chat_id}/result?wait=0"):
         assert (await client.get(path)).json()["error"]["message"] == "asked FastAPI", path
+
+
+def test_every_route_of_the_app_brings_what_fastapi_needs_to_check_it() -> None:
+    kinds = {type(route) for route in create_app(make_settings()).router.routes}
+    assert kinds
+    assert all(issubclass(kind, DirectRoute) for kind in kinds if issubclass(kind, APIRoute))
