@@ -34,6 +34,7 @@ class _Plan(NamedTuple):
     """``headers``: those that a request must not have, since they are to be checked."""
 
     call: Callable[..., Awaitable[Response]]
+    takes_request: bool
     dependencies: list[_Dependency]
     headers: frozenset[bytes]
 
@@ -70,7 +71,7 @@ class DirectRoute(APIRoute):
 
 
 def _direct(plan: _Plan, checked: ASGIApp) -> ASGIApp:
-    call, dependencies, headers = plan
+    call, asks, dependencies, headers = plan
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["query_string"] or any(name in headers for name, _ in scope["headers"]):
@@ -78,6 +79,8 @@ def _direct(plan: _Plan, checked: ASGIApp) -> ASGIApp:
             return
         request = Request(scope, receive, send)
         values = dict(scope["path_params"])
+        if asks:
+            values[_REQUEST] = request
         for name, make, takes_request in dependencies:
             values[name] = await (make(request=request) if takes_request else make())
         response = await call(**values)
@@ -103,7 +106,7 @@ def _plan_of(route: Dependant) -> _Plan | None:
         dependencies.append(_Dependency(each.name, each.call, each.request_param_name is not None))
     headers = [field.alias for one in (route, *route.dependencies) for field in one.header_params]
     names = {name.lower().encode() for alias in headers for name in (alias, alias.replace("_", "-"))}
-    return _Plan(call, dependencies, frozenset(names))
+    return _Plan(call, route.request_param_name is not None, dependencies, frozenset(names))
 
 
 def _is_plain(one: Dependant) -> bool:
