@@ -20,6 +20,7 @@ from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
 from app.http.dependencies import known_caller
+from app.http.direct import DirectApp
 from app.http.document import add_openapi
 from app.http.middleware import Cors, Refusals, RequestMiddleware
 from app.http.open_door import OpenDoor
@@ -63,7 +64,7 @@ def create_app(
             yield {TURNS: Turns(partial(known_caller, resources))}
             await resources.shutdown.drain()
 
-    app = FastAPI(
+    app = DirectApp(
         title="coze-fastapi",
         version=__version__,
         description="Sessions and chats with Coze (扣子) bots: streamed, resumable, never lost.",

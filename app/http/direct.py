@@ -10,9 +10,12 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _REQUEST: Final = "request"
@@ -31,8 +34,18 @@ class _Plan(NamedTuple):
     """``headers``: those that a request must not have, since they are to be checked."""
 
     call: Callable[..., Awaitable[Response]]
+    takes_request: bool
     dependencies: list[_Dependency]
     headers: frozenset[bytes]
+
+
+class DirectApp(FastAPI):
+    """Without the layers that FastAPI puts around each request: telemetry and a bound of bodies, which we
+    have ourselves, and a stack for files to be closed, which ``DirectRoute`` makes where FastAPI needs one.
+    An open stream would keep all three. All routes have to be of that kind."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Starlette.build_middleware_stack(self)
 
 
 class DirectRoute(APIRoute):
@@ -41,8 +54,14 @@ class DirectRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
-        if (plan := _plan_of(self.dependant)) is not None:
-            self.app = _direct(plan, self.app)
+        checked, plan = AsyncExitStackMiddleware(self.app), _plan_of(self.dependant)
+        self.app = checked if plan is None else _direct(plan, checked)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Dozens of routes are asked for one request, and all but one say no: at once."""
+        if not scope.get("root_path") and self.path_regex.match(scope["path"]) is None:
+            return Match.NONE, {}
+        return super().matches(scope)
 
     def handle(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """No coroutines of its own: an open stream would keep them."""
@@ -52,7 +71,7 @@ class DirectRoute(APIRoute):
 
 
 def _direct(plan: _Plan, checked: ASGIApp) -> ASGIApp:
-    call, dependencies, headers = plan
+    call, asks, dependencies, headers = plan
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["query_string"] or any(name in headers for name, _ in scope["headers"]):
@@ -60,6 +79,8 @@ def _direct(plan: _Plan, checked: ASGIApp) -> ASGIApp:
             return
         request = Request(scope, receive, send)
         values = dict(scope["path_params"])
+        if asks:
+            values[_REQUEST] = request
         for name, make, takes_request in dependencies:
             values[name] = await (make(request=request) if takes_request else make())
         response = await call(**values)
@@ -85,7 +106,7 @@ def _plan_of(route: Dependant) -> _Plan | None:
         dependencies.append(_Dependency(each.name, each.call, each.request_param_name is not None))
     headers = [field.alias for one in (route, *route.dependencies) for field in one.header_params]
     names = {name.lower().encode() for alias in headers for name in (alias, alias.replace("_", "-"))}
-    return _Plan(call, dependencies, frozenset(names))
+    return _Plan(call, route.request_param_name is not None, dependencies, frozenset(names))
 
 
 def _is_plain(one: Dependant) -> bool:

@@ -20,7 +20,7 @@ class RawPathRoute(DirectRoute):
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         raw: bytes = scope.get("raw_path") or b""
-        if b"%2f" not in raw.lower():
+        if b"%" not in raw or b"%2f" not in raw.lower():
             return super().matches(scope)
         if (kept := _kept(scope, raw)) is None:
             return Match.NONE, {}

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 
 from app.exceptions import RouteNotFound
 from app.http.dependencies import ResourcesDep
+from app.http.direct import DirectRoute
 from app.routes.static_files import PageFiles
 
 _FILES: Final = PageFiles(
@@ -25,7 +26,7 @@ async def docs_enabled(resources: ResourcesDep) -> None:
         raise RouteNotFound
 
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(docs_enabled)])
+router = APIRouter(include_in_schema=False, dependencies=[Depends(docs_enabled)], route_class=DirectRoute)
 
 
 @router.get("/openapi.json")

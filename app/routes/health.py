@@ -5,11 +5,12 @@ from fastapi import APIRouter, Response
 from app import __version__
 from app.exceptions import RedisUnavailable, ShuttingDown
 from app.http.dependencies import ResourcesDep
+from app.http.direct import DirectRoute
 from app.http.openapi import only_errors
 from app.models.answers import Health, Liveness, Readiness, ServiceInfo
 from app.models.envelope import PlainEnvelope, plain_json
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=DirectRoute)
 
 
 def _answer(data: dict[str, object]) -> Response:

@@ -11,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from app.config import Settings
 from app.exceptions import RouteNotFound
 from app.http.dependencies import ResourcesDep
+from app.http.direct import DirectRoute
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -79,7 +80,10 @@ def page_router(name: str, index: str, enabled: Callable[[Settings], bool]) -> A
             raise RouteNotFound
 
     router = APIRouter(
-        prefix=f"/coze/{name}", include_in_schema=False, dependencies=[Depends(only_if_enabled)]
+        route_class=DirectRoute,
+        prefix=f"/coze/{name}",
+        include_in_schema=False,
+        dependencies=[Depends(only_if_enabled)],
     )
 
     @router.get("")

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Query, Response
 
 from app.exceptions import RateLimited
 from app.http.dependencies import ContextDep
+from app.http.direct import DirectRoute
 from app.http.openapi import errors
 from app.models.answers import UsageReport
 from app.models.envelope import SuccessEnvelope
 from app.models.faults import DATE_PATTERN, GROUPS_PATTERN
 from app.routes.answers import success
 
-router = APIRouter(prefix="/coze/usage", tags=["usage"])
+router = APIRouter(prefix="/coze/usage", tags=["usage"], route_class=DirectRoute)
 
 SinceQuery = Annotated[
     str, Query(alias="from", pattern=DATE_PATTERN, description="UTC; by default 30 days back")

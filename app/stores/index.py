@@ -6,6 +6,7 @@ so that what was forgotten leaves by itself.
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from app.exceptions import SessionLimitReached
@@ -46,6 +47,7 @@ def name_key(owner: str, user_id: str) -> str:
     return digest_of(owner.partition("|")[0], user_id)
 
 
+@lru_cache(maxsize=4096)  # each message asks for its owner's and its root's several times
 def owner_key(owner: str) -> str:
     """An owner's name, or a root's, where usage is counted and limits are kept."""
     return digest_of(owner)

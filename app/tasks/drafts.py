@@ -76,6 +76,8 @@ def draft_of(
         updated_at=moment,
         metadata={**notes, **_passed_metadata(prompt.passed)},
     )
+    for model in (chat, chat.user_message):  # which fields were given nobody asks: half a kilobyte
+        model.model_fields_set.clear()
     queued = chat.model_copy(update={"status": "pending"})
     record, frames = chat.model_dump_json().encode(), (chat_frame(chat), chat_frame(queued))
     request, title = msgspec.json.encode(prompt), _title(prompt.message, attachments)

@@ -12,7 +12,8 @@ from fastapi.routing import APIRoute
 
 from app.exceptions import ValidationFailed
 from app.http.direct import DirectRoute
-from tests.support import Client
+from app.main import create_app
+from tests.support import Client, make_settings
 
 
 async def _caller(request: Request, prefer: Annotated[str | None, Header(max_length=5)] = None) -> str:
@@ -41,6 +42,10 @@ async def _model(caller: Annotated[str, Depends(_caller)]) -> dict[str, str]:
     return {"caller": caller}
 
 
+async def _asking(request: Request, name: str, caller: Annotated[str, Depends(_caller)]) -> Response:
+    return Response(f"{request.url.path} {name} {caller}")
+
+
 async def _failing(caller: Annotated[str, Depends(_caller)]) -> Response:
     raise fastapi.HTTPException(418, caller)
 
@@ -50,7 +55,7 @@ def _app(kind: type[APIRoute]) -> FastAPI:
     router = APIRouter(route_class=kind)
     for path, endpoint in (
         *(("/things/{name}", _thing), ("/numbers/{number}", _number)),
-        *(("/model", _model), ("/failing", _failing)),
+        *(("/model", _model), ("/failing", _failing), ("/asking/{name}", _asking)),
     ):
         router.add_api_route(path, endpoint, response_model=None)
     app.router.routes.extend(router.routes)
@@ -65,7 +70,16 @@ async def _answer(app: FastAPI, path: str, headers: dict[str, str]) -> tuple[int
 
 async def test_a_direct_route_answers_every_request_as_fastapi_does() -> None:
     ours, theirs = _app(DirectRoute), _app(APIRoute)
-    for path in ("/things/a", "/things/a%20b", "/numbers/41", "/numbers/x", "/model", "/failing", "/nope"):
+    for path in (
+        "/things/a",
+        "/things/a%20b",
+        "/numbers/41",
+        "/numbers/x",
+        "/model",
+        "/failing",
+        "/asking/a",
+        "/nope",
+    ):
         for query in ("", "?limit=3", "?limit=9", "?text=-1", "?text=4&limit=1", "?other=1"):
             for headers in ({}, {"Prefer": "a"}, {"Prefer": "too long"}, {"Some-Key": "k"}, {"Some-Key": ""}):
                 expected = await _answer(theirs, path + query, headers)
@@ -74,6 +88,7 @@ async def test_a_direct_route_answers_every_request_as_fastapi_does() -> None:
     assert [path for path, module in ways.items() if module == DirectRoute.__module__] == [
         "/things/{name}",
         "/failing",
+        "/asking/{name}",
     ]
 
 
@@ -92,3 +107,9 @@ async def test_what_is_asked_most_goes_past_fastapis_checks_unless_there_is_some
         assert (await client.get(path)).status_code == 200, path
     for path in (f"/coze/sessions/{session_id}?history_limit=1", f"/coze/chats/{chat_id}/result?wait=0"):
         assert (await client.get(path)).json()["error"]["message"] == "asked FastAPI", path
+
+
+def test_every_route_of_the_app_brings_what_fastapi_needs_to_check_it() -> None:
+    kinds = {type(route) for route in create_app(make_settings()).router.routes}
+    assert kinds
+    assert all(issubclass(kind, DirectRoute) for kind in kinds if issubclass(kind, APIRoute))

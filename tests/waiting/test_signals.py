@@ -47,9 +47,9 @@ async def test_whoever_does_not_wait_any_more_is_not_called() -> None:
     await a_few_turns()
     waiting.cancel()
     await a_few_turns()
-    assert thing.changed._calls == {}
+    assert thing.changed._watches == {}
     await until(lambda: True, thing.changed)
-    assert thing.changed._calls == {}
+    assert thing.changed._watches == {}
 
 
 async def test_two_that_watch_with_the_same_call_end_each_for_itself() -> None:
