@@ -94,7 +94,8 @@ class EnterMessage(msgspec.Struct, frozen=True):
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     """POST /v3/chat. ``auto_save_history`` must be true when the answer is not streamed (4007). ``passed``: a
-    body that is sent as it is, in place of all other fields but the conversation."""
+    body that is sent as it is, in place of all other fields but the conversation; what is long in it is JSON
+    already (``msgspec.Raw``)."""
 
     bot_id: str
     user_id: str

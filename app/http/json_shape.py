@@ -5,8 +5,10 @@ memory nor time. Counted by the parts of Python that are written in C: counting 
 """
 
 import sys
+from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
 from pydantic import BaseModel
 
 _MARKS: Final = (b",", b"[", b"{")
@@ -42,6 +44,34 @@ def holds_more_than(data: bytes | bytearray, most: int) -> bool:
 
 def _marks_of(piece: bytes | bytearray) -> int:
     return sum(map(piece.count, _MARKS))
+
+
+def in_pieces(value: object) -> Iterator[bytes]:
+    """``value`` as JSON. Megabytes of escapes written in one step would stop everybody, also beside the event
+    loop."""
+    if isinstance(value, str) and len(value) > _SLICE:
+        yield b'"'
+        for at in range(0, len(value), _SLICE):
+            yield msgspec.json.encode(value[at : at + _SLICE])[1:-1]
+        yield b'"'
+    elif isinstance(value, dict):
+        before = b"{"
+        for name, each in value.items():
+            yield before
+            yield from in_pieces(name)
+            yield b":"
+            yield from in_pieces(each)
+            before = b","
+        yield b"}" if value else b"{}"
+    elif isinstance(value, list):
+        before = b"["
+        for each in value:
+            yield before
+            yield from in_pieces(each)
+            before = b","
+        yield b"]" if value else b"[]"
+    else:
+        yield msgspec.json.encode(value)
 
 
 def size_of(body: BaseModel) -> int:

@@ -3,7 +3,7 @@ when the message comes, so that a queue or another replica needs nothing else.""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import orjson
@@ -27,7 +27,8 @@ NO_NOTES: Final[Mapping[str, str]] = MappingProxyType({})
 class Prompt(msgspec.Struct, omit_defaults=True):
     """A message as it is kept with the chat's run. ``content``: with attachments, the message as Coze's
     object_string, which then counts instead. ``credential``: whose the attachments are at Coze. ``passed``: a
-    body of Coze's own API, which is sent as it is instead of all else."""
+    body of Coze's own API, which is sent as it is instead of all else: its fields as JSON, since to write or
+    read megabytes takes long."""
 
     message: str
     content: str = ""
@@ -36,13 +37,18 @@ class Prompt(msgspec.Struct, omit_defaults=True):
     custom_variables: dict[str, str] | None = None
     meta_data: dict[str, str] = {}
     parameters: dict[str, object] | None = None
-    passed: dict[str, object] | None = None
+    passed: dict[str, msgspec.Raw] | None = None
 
     @property
     def messages(self) -> list[EnterMessage]:
         """The conversation so far, and the message itself."""
         content_type = "object_string" if self.content else "text"
         return [*self.additional_messages, EnterMessage("user", self.content or self.message, content_type)]
+
+    def field(self, name: str) -> Any:
+        """A field of ``passed``; None: it has none of that name."""
+        text = (self.passed or {}).get(name)
+        return None if text is None else msgspec.json.decode(text)
 
 
 class Draft(NamedTuple):
@@ -74,7 +80,7 @@ def draft_of(
         ),
         created_at=moment,
         updated_at=moment,
-        metadata={**notes, **_passed_metadata(prompt.passed)},
+        metadata={**notes, **_passed_metadata(prompt)},
     )
     for model in (chat, chat.user_message):  # which fields were given nobody asks: half a kilobyte
         model.model_fields_set.clear()
@@ -92,12 +98,12 @@ def _title(message: str, attachments: Sequence[SentAttachment]) -> str:
     return line if len(line) <= _TITLE_CHARS else line[: _TITLE_CHARS - 1].rstrip() + "…"
 
 
-def _passed_metadata(body: dict[str, object] | None) -> dict[str, str]:
+def _passed_metadata(prompt: Prompt) -> dict[str, str]:
     """What has to be known of a body that is passed on once the chat is over."""
-    if body is None:
+    if prompt.passed is None:
         return {}
-    unsaved = {"auto_save_history": "false"} if body.get("auto_save_history") is False else {}
-    return {"bot_id": str(body.get("bot_id", "")), **unsaved}
+    unsaved = {"auto_save_history": "false"} if prompt.field("auto_save_history") is False else {}
+    return {"bot_id": str(prompt.field("bot_id") or ""), **unsaved}
 
 
 class Drafts:

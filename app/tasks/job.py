@@ -1,9 +1,11 @@
 """A chat as this process runs it: what it begins with, and all of its state."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+from weakref import WeakMethod
 
 import msgspec
 
@@ -16,7 +18,7 @@ from app.stores.leases import Claim
 from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord
 from app.tasks.drafts import Prompt
-from app.tasks.frames import chat_frame
+from app.tasks.frames import chat_frame, tool_call_ids
 from app.utils.signals import Notifier
 
 _read_prompt: Final = msgspec.json.Decoder(Prompt).decode
@@ -79,7 +81,7 @@ def start_of(claim: Claim) -> Start:
 # -- the job ---------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Job:
     """All of a chat's state while it runs here. Its task changes it; others only ``cancel`` it."""
 
@@ -141,12 +143,19 @@ class Job:
         return self.start.outputs if isinstance(self.start, ToolOutputs) else None
 
     @property
+    def waits_for_what_it_has(self) -> bool:
+        """Coze asks for the very tool outputs that are there."""
+        if self.fold.status != "requires_action" or not self.tool_outputs:
+            return False
+        asked = tool_call_ids(self.fold.required_action)
+        return sorted(asked) == sorted(output["tool_call_id"] for output in self.tool_outputs)
+
+    @property
     def keeps_history(self) -> bool:
         """Coze stores the chat, so that it can be asked for."""
-        passed = self.prompt.passed
-        return (
-            self.session.auto_save_history if passed is None else passed.get("auto_save_history") is not False
-        )
+        if self.prompt.passed is None:
+            return self.session.auto_save_history
+        return self.prompt.field("auto_save_history") is not False
 
     @property
     def conversation_id(self) -> str | None:
@@ -158,6 +167,18 @@ class Job:
         fold.conversation_id = self.fold.conversation_id or fold.conversation_id
         self.fold = fold
         self.ids_known = bool(fold.coze_chat_id and fold.conversation_id)
+
+
+def fields_while_it_is_there(job: Job) -> Callable[[], dict[str, str | None]]:
+    """``log_fields``, for a context: connections and timers that begin in one keep it for longer than the
+    chat lasts, and with the job would keep all that was asked and answered."""
+    fields = WeakMethod(job.log_fields)
+
+    def found() -> dict[str, str | None]:
+        still = fields()
+        return still() if still is not None else {}
+
+    return found
 
 
 def claimed_job(claim: Claim, start: Start, request_id: str = "") -> Job:

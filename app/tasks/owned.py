@@ -14,6 +14,7 @@ from typing import Final
 import orjson
 from attrs import define, field
 from loguru import logger
+from msgspec import Raw
 
 from app.coze.client import CozeClient
 from app.coze.codes import NOT_FOUND
@@ -61,19 +62,21 @@ class Asked:
     """A chat as a client of Coze's asks for it.
 
     Args:
-        body: what is sent to Coze.
+        body: what is sent to Coze: its fields, as JSON.
         conversation_id: None: Coze makes one.
         user_id, bot_id: as the body has them.
         text: what our record shows as the question.
         file_ids: Coze's, of the files that the messages name.
+        meta_data: what our record shows as the message's.
     """
 
-    body: dict[str, object]
+    body: dict[str, Raw]
     conversation_id: str | None
     user_id: str
     bot_id: str
     text: str
     file_ids: Sequence[str]
+    meta_data: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,7 @@ class OwnedConversations:
         return await self._owned.use(identity, conversation_id)
 
     async def create(
-        self, identity: Identity, body: dict[str, object], *, bot_id: str, name: str, file_ids: Sequence[str]
+        self, identity: Identity, body: Mapping[str, Raw], *, bot_id: str, name: str, file_ids: Sequence[str]
     ) -> Passed:
         """Makes a conversation at Coze, whose owner is written down before anybody hears of it."""
         self._shutdown.refuse_if_begun()
@@ -235,9 +238,9 @@ class OwnedConversations:
         """The owner's conversations with a bot, from our records: Coze's list holds everybody's."""
         return await self._owned.page(identity, bot_id, first=first, size=size, newest_first=newest_first)
 
-    async def rename(self, owned: Owned, body: Mapping[str, object]) -> Passed:
+    async def rename(self, owned: Owned, name: str | None, body: Mapping[str, Raw]) -> Passed:
         reply = await self.pass_on(owned, "PUT", f"/v1/conversations/{owned.conversation_id}", body=body)
-        if isinstance(name := body.get("name"), str):
+        if name is not None:
             await self._owned.change(owned, {"name": name[:_LONGEST_NAME]})
         return reply
 
@@ -375,14 +378,7 @@ class _Opener:
 
 
 def _prompt(asked: Asked, credential: str) -> Prompt:
-    given = asked.body.get("meta_data")
-    texts = given.items() if isinstance(given, dict) else ()
-    return Prompt(
-        message=asked.text,
-        credential=credential,
-        meta_data={key: value for key, value in texts if isinstance(value, str)},
-        passed=asked.body,
-    )
+    return Prompt(message=asked.text, credential=credential, meta_data=asked.meta_data, passed=asked.body)
 
 
 def conversation_view(owned: Owned) -> dict[str, object]:

@@ -25,7 +25,8 @@ from app.stores.event_log import LogWriter
 from app.stores.log_entries import pack
 from app.stores.open_log import ChatEnd
 from app.stores.usage import usage_of_end
-from app.tasks.frames import close_chat, end_frames, tool_call_ids
+from app.tasks.drafts import Prompt
+from app.tasks.frames import close_chat, end_frames
 from app.tasks.job import GiveUp, Job
 from app.utils.signals import interrupt_when, until
 
@@ -151,7 +152,7 @@ class Runner:
                     raise job.start.error
                 repaired = await self._ask_and_repair(job, ask=not job.at_coze)
                 for _ in range(_SUBMIT_AGAIN):
-                    if not repaired or not _waits_for_what_we_have(job):
+                    if not repaired or not job.waits_for_what_it_has:
                         break
                     # They never reached Coze: their call broke, or the owner who had them died before it.
                     job.fold.reopen()
@@ -233,10 +234,13 @@ class Runner:
                 await self._adopt_and_poll(job, stream.chat)
                 return
             stream.take = partial(self._fold, job)
-            async for events in stream:
-                if not self._fold(job, stream, events):
-                    break
-            await stream.finish()
+            try:
+                async for events in stream:
+                    if not self._fold(job, stream, events):
+                        break
+                await stream.finish()
+            finally:
+                stream.take = None  # the connection remembers the stream, and so all that was asked and said
 
     def _fold(self, job: Job, stream: CozeStream, events: list[SSEEvent]) -> bool:
         """False: nothing that may still come changes the outcome."""
@@ -261,7 +265,7 @@ class Runner:
         """
         session, prompt = job.session, job.prompt
         if prompt.passed is not None:
-            return self._passed_on(job, prompt.passed)
+            return self._passed_on(job, prompt)
         opening = msgspec.convert(session.opening_messages, list[EnterMessage])
         return ChatRequest(
             bot_id=session.bot_id,
@@ -274,10 +278,12 @@ class Runner:
             parameters=prompt.parameters,
         )
 
-    def _passed_on(self, job: Job, body: dict[str, object]) -> ChatRequest:
+    def _passed_on(self, job: Job, prompt: Prompt) -> ChatRequest:
         """A body of Coze's own API, unread but for whom and what it names."""
-        user_id, meta = str(body.get("user_id") or ""), body.get("meta_data")
-        passed = {**body, "user_id": self._user_at_coze(job.session.owner, user_id) if user_id else user_id}
+        user_id, meta = str(prompt.field("user_id") or ""), prompt.field("meta_data")
+        passed: dict[str, object] = {**(prompt.passed or {}), "user_id": user_id}
+        if user_id:
+            passed["user_id"] = self._user_at_coze(job.session.owner, user_id)
         if meta is None or (isinstance(meta, dict) and len(meta) < _MOST_META):
             passed["meta_data"] = {**(meta or {}), OUR_META_KEY: job.chat.chat_id}
         return ChatRequest(
@@ -436,14 +442,6 @@ class Runner:
             return ""
         fold.usage = chat.usage or fold.usage
         return chat.status
-
-
-def _waits_for_what_we_have(job: Job) -> bool:
-    """Whether Coze asks for the very tool outputs that this job has."""
-    if job.fold.status != "requires_action" or not job.tool_outputs:
-        return False
-    asked = tool_call_ids(job.fold.required_action)
-    return sorted(asked) == sorted(output["tool_call_id"] for output in job.tool_outputs)
 
 
 def _is_over(job: Job) -> bool:

@@ -21,7 +21,7 @@ from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.drafts import Draft
 from app.tasks.frames import fold_frames
-from app.tasks.job import Fresh, Job, Start, claimed_job, start_of
+from app.tasks.job import Fresh, Job, Start, claimed_job, fields_while_it_is_there, start_of
 from app.tasks.places import Places
 from app.tasks.runner import Runner
 from app.utils.signals import Notifier, until
@@ -159,7 +159,10 @@ class RunningChats:
         """Runs the chat, stays until its end is in Redis, then starts what that made ready."""
         log = job.log
         try:
-            with logger.contextualize(fields=job.log_fields), self._tracing.span("chat") as span:
+            with (
+                logger.contextualize(fields=fields_while_it_is_there(job)),
+                self._tracing.span("chat") as span,
+            ):
                 async with asyncio.TaskGroup() as group:
                     run = group.create_task(self._run(job, span), name=f"run:{log.chat_id}")
                     await until(lambda: log.state != "open", log.settled)

@@ -13,14 +13,22 @@ from select import select
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from app.doors.coze.bodies import ChatBody
-from app.http.json_shape import holds_more_than, size_of
+from app.http.json_shape import holds_more_than, in_pieces, size_of
 from app.models.bodies import SendMessage
 from app.tasks.job import Job
 from app.utils.big_bodies import MOST_BYTES, SMALL_BYTES, BigBodies
-from tests.support import RunningApp, ServiceProcess, SimControl, block_until, service_process, wait_until
+from tests.support import (
+    RunningApp,
+    ServiceProcess,
+    SimControl,
+    block_until,
+    service_process,
+    wait_until,
+)
 
 from .support import MAY_GROW, MB, ask, connect, memory, read_all, watched
 
@@ -100,6 +108,33 @@ def test_a_text_that_is_json_of_many_values_is_not_read(attacked: ServiceProcess
     assert report.work["live"] < 1
     assert status == 200
     assert b"holds more than 10000 values" in answer
+
+
+def test_meta_data_of_megabytes_is_not_written_into_a_record(attacked: ServiceProcess) -> None:
+    body = {**object_string("[]"), "meta_data": {"a": '"' * 7_000_000}}
+    with watched(attacked) as report:
+        status, answer = ask(
+            attacked, "/coze/api/v3/chat", JSON, method="POST", body=json.dumps(body).encode()
+        )
+    report.check(times=False, most=100 * MB)
+    assert (status, json.loads(answer)["code"]) == (200, 4000)
+    assert b"meta_data: is longer than 65536 bytes" in answer
+
+
+def test_what_is_written_in_pieces_is_the_same_json() -> None:
+    value: dict[str, Any] = {
+        "a" * 70_000: ['"😀\n' * 50_000, {}, [], None, True, 1.5, {"b": "\x01" * 70_000, "c": [[-1]]}]
+    }
+    pieces = list(in_pieces(value))
+    assert b"".join(pieces) == msgspec.json.encode(value)
+    assert max(map(len, pieces)) <= 6 * SMALL_BYTES
+
+
+def test_what_is_sent_on_is_written_once() -> None:
+    """Where the body is read, beside the event loop: what is kept of it and what goes to Coze copy it."""
+    sent = ChatBody.model_validate(object_string('"\n' * 100_000)).sent
+    assert all(isinstance(each, msgspec.Raw) for each in sent.values())
+    assert msgspec.json.decode(msgspec.json.encode(sent)) == object_string('"\n' * 100_000)
 
 
 @pytest.mark.parametrize(
@@ -227,8 +262,13 @@ def test_only_what_is_outside_of_texts_counts(text: str) -> None:
     assert holds_more_than(data, marks - 1)
 
 
-async def test_what_was_asked_is_let_go_of_where_the_chat_fails(start_app: Callable[..., RunningApp]) -> None:
+@pytest.mark.parametrize(("kind", "code"), [("object_string", 4000), ("text", 0)])
+async def test_what_was_asked_is_let_go_of_when_the_chat_is_over(
+    start_app: Callable[..., RunningApp], kind: str, code: int
+) -> None:
     service = start_app()
+    body = object_string("no JSON" * 10_000)
+    body["additional_messages"][0]["content_type"] = kind
 
     def jobs() -> int:
         return sum(type(each) is Job for each in gc.get_objects())
@@ -238,8 +278,8 @@ async def test_what_was_asked_is_let_go_of_where_the_chat_fails(start_app: Calla
     gc.disable()
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}") as client:
-            answer = await client.post("/coze/api/v3/chat", json=object_string("no JSON" * 10_000))
-            assert answer.json()["code"] == 4000
+            answer = await client.post("/coze/api/v3/chat", json=body)
+            assert answer.json()["code"] == code
         await wait_until(lambda: jobs() == before)
     finally:
         gc.enable()

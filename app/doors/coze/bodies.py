@@ -5,10 +5,11 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Final
 
+import msgspec
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from app.exceptions import wrong_field
-from app.http.json_shape import holds_more_than
+from app.http.json_shape import holds_more_than, in_pieces, size_of
 from app.models.bodies import BotId, UserId, check_json
 from app.models.documented import Documented, example
 
@@ -19,6 +20,8 @@ _FILE_ID: Final = "file_id"
 _MOST_INSIDE: Final = 10_000
 """Values in texts that are JSON themselves, of a body all together: one of 16 MB may hold five million."""
 _PIECE: Final = 64 * 1024
+_MOST_META_BYTES: Final = 64 * 1024
+"""Of ``meta_data``, which is part of our record; 16 pairs, as long as Coze takes them, are less."""
 
 _DECIDING: Final = {
     name.replace("_", ""): name
@@ -52,6 +55,21 @@ class PassedOn(Documented):
         """The fields that came, as they came."""
         return self.model_dump(exclude_unset=True)
 
+    def written(self, *without: str, nulls: bool = True) -> dict[str, msgspec.Raw]:
+        """The fields that came, each as JSON. Of a large body this takes long (``BigBodies``); whoever has it
+        can send it on in no time.
+
+        Args:
+            without: names of fields that are left out.
+            nulls: False: those that are null are, too.
+        """
+        write = _long if size_of(self) > _PIECE else msgspec.json.encode
+        return {
+            name: msgspec.Raw(write(value))
+            for name, value in self.values.items()
+            if name not in without and (nulls or value is not None)
+        }
+
 
 class ChatBody(PassedOn):
     """Body of POST /v3/chat."""
@@ -79,14 +97,19 @@ class ChatBody(PassedOn):
     """The messages so far and the question, as Coze takes them."""
 
     @property
-    def sent(self) -> dict[str, Any]:
+    def sent(self) -> dict[str, msgspec.Raw]:
         """Without what belongs to this connection, and without a conversation: in the body Coze takes no
         notice of it, and whose it is is only looked at in the query."""
-        return {
-            name: value
-            for name, value in self.values.items()
-            if name not in ("stream", "conversation_id") and value is not None
-        }
+        sent = self.written("stream", "conversation_id", nulls=False)
+        if "meta_data" in sent and len(bytes(sent["meta_data"])) > _MOST_META_BYTES:
+            raise wrong_field("meta_data", f"is longer than {_MOST_META_BYTES} bytes")
+        return sent
+
+    @property
+    def texts_of_meta_data(self) -> dict[str, str]:
+        given = (self.model_extra or {}).get("meta_data")
+        texts = given.items() if isinstance(given, dict) else ()
+        return {key: value for key, value in texts if isinstance(value, str)}
 
     @property
     def question(self) -> str:
@@ -227,6 +250,10 @@ def _words(content: str, message: Passed) -> str:
         return content
     texts = [item.get("text") for item in items if isinstance(item, dict)] if isinstance(items, list) else []
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def _long(value: object) -> bytes:
+    return b"".join(in_pieces(value))
 
 
 def _encoded(text: str) -> bytes:

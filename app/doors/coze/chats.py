@@ -169,6 +169,7 @@ def _asked(body: ChatBody, conversation_id: str | None) -> Asked:
         bot_id=body.bot_id,
         text=body.question,
         file_ids=body.file_ids,
+        meta_data=body.texts_of_meta_data,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Query, Response
+from msgspec import Raw
 from pydantic import BeforeValidator
 
 from app.doors.coze.answers import ConversationId, described
@@ -51,7 +52,7 @@ async def create_conversation(context: CozeContextDep) -> Response:
     bot_id = body.bot_id or context.resources.settings.bot_id
     reply = await context.resources.owned.create(
         context.identity,
-        {name: value for name, value in body.values.items() if value is not None},
+        await _written(context, body, nulls=False),
         bot_id=bot_id,
         name=body.name or "",
         file_ids=await _files(context, body, body.messages or []),
@@ -93,7 +94,8 @@ async def list_conversations(
 async def rename_conversation(context: CozeContextDep, conversation_id: ConversationPath) -> Response:
     body = await _body(context, RenameBody)
     owned = await _owned(context, conversation_id)
-    return passed(await context.resources.owned.rename(owned, body.values), context.request_id)
+    text = await _written(context, body)
+    return passed(await context.resources.owned.rename(owned, body.name, text), context.request_id)
 
 
 @router.delete("/conversations/{conversation_id}", **described("Deletes a conversation at Coze", *_ABOUT))
@@ -120,7 +122,7 @@ async def clear_conversation(context: CozeContextDep, conversation_id: Conversat
 )
 async def list_messages(context: CozeContextDep, conversation_id: ConversationId) -> Response:
     body = await _body(context, ListMessagesBody)
-    return await _page(context, conversation_id, body.values)
+    return await _page(context, conversation_id, await _written(context, body, nulls=False))
 
 
 @router.get("/conversation/message/list", **described("The same with all in the query", *_ABOUT))
@@ -137,7 +139,7 @@ async def list_messages_by_query(
     return await _page(context, conversation_id, given)
 
 
-async def _page(context: RequestContext, conversation_id: str, given: dict[str, Any]) -> Response:
+async def _page(context: RequestContext, conversation_id: str, given: Mapping[str, Any]) -> Response:
     owned = await _owned(context, conversation_id)
     # coze-studio lists nothing without a limit.
     body = {"limit": 50} | {name: value for name, value in given.items() if value is not None}
@@ -162,7 +164,7 @@ async def create_message(context: CozeContextDep, conversation_id: ConversationI
     files = await _files(context, body, [body.values])
     await context.resources.owned.check_files(context.identity, files, owned.credential)
     path, params = "/v1/conversation/message/create", {"conversation_id": conversation_id}
-    return await _pass_on(context, owned, "POST", path, params, body.values)
+    return await _pass_on(context, owned, "POST", path, params, await _written(context, body))
 
 
 @router.get("/conversation/message/retrieve", **described("One message of a conversation", *_ABOUT))
@@ -188,7 +190,8 @@ async def give_feedback(
 ) -> Response:
     body = await _body(context, FeedbackBody)
     owned = await _owned(context, conversation_id)
-    return await _pass_on(context, owned, "POST", _feedback_path(owned, message_id), body=body.values)
+    path, text = _feedback_path(owned, message_id), await _written(context, body)
+    return await _pass_on(context, owned, "POST", path, body=text)
 
 
 @router.delete(_FEEDBACK, **described("Takes it back", *_ABOUT))
@@ -212,6 +215,10 @@ async def _body(context: RequestContext, model: type[_M]) -> _M:
 
 async def _files(context: RequestContext, body: PassedOn, messages: list[Passed]) -> list[str]:
     return await context.resources.big_bodies.work_on(body, files_in, messages)
+
+
+async def _written(context: RequestContext, body: PassedOn, *, nulls: bool = True) -> dict[str, Raw]:
+    return await context.resources.big_bodies.work_on(body, body.written, nulls=nulls)
 
 
 async def _pass_on(
