@@ -33,6 +33,8 @@ MOST_SMALL_CHUNKS: Final = 1000
 SMALL_CHUNK: Final = 16
 """Bytes. A body of more chunks than those, and smaller ones on the average, is refused: a chunk of a byte is
 as much work as one of 64 KiB, and 100 connections with such bodies stopped everybody for seconds."""
+MOST_REST: Final = 64 * 1024
+"""Bytes of a body that are still read as such when its answer is over: who has been refused may send on."""
 HEAD_SECONDS: Final = 10.0
 """For the head of a request, from when the connection is there or from its first byte; also for the rest of
 a body that nobody reads any more."""
@@ -139,9 +141,12 @@ class Pipeline(list[object]):
 class LingeringTransport:
     """A connection whose last answer is on its way: closed a little later than asked for."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, seconds: float = LINGER_SECONDS
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._seconds = seconds
 
     def write(self, data: bytes) -> None:
         self._transport.write(data)
@@ -152,4 +157,4 @@ class LingeringTransport:
     def close(self) -> None:
         if not self._transport.is_closing():
             self._transport.write_eof()
-            self._loop.call_later(LINGER_SECONDS, self._transport.abort)
+            self._loop.call_later(self._seconds, self._transport.abort)

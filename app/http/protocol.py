@@ -11,7 +11,8 @@ from typing import Any, Final, cast
 
 import httptools
 from uvicorn._types import ASGI3Application, HTTPScope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.exceptions import HeadersTooLarge, ServiceError, TargetTooLong, ValidationFailed
 from app.http.connections import (
@@ -22,22 +23,20 @@ from app.http.connections import (
     MOST_HEAD_BYTES,
     MOST_HEADERS,
     MOST_QUEUED,
+    MOST_REST,
     MOST_SMALL_CHUNKS,
     MOST_TARGET_BYTES,
     MOST_WAITING,
-    SLOWEST_BYTES,
     SMALL_CHUNK,
-    UNSENT_SECONDS,
     HeldFlow,
     LingeringTransport,
     Pipeline,
-    longest_unread,
     most_connections,
     oldest_waiting,
-    unsent_bytes,
 )
 from app.http.half_close import PROBE_SECONDS, PROBES, STILL_HERE, told_of_half_close
 from app.http.http_1_0 import without_chunks
+from app.http.slow_clients import UnsentWatch
 from app.http.turns import TURNS, Turns
 from app.http.unfit import UnfitError, reason
 from app.utils.signals import Wakeup
@@ -63,15 +62,15 @@ _NOT_KNOWN: Final[dict[str, Any]] = {
 }
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(UnsentWatch):
     """For ``uvicorn.run(http=...)``."""
 
     flow: HeldFlow
     # In slots: with more than 30 attributes a dictionary is no longer shared in part by all instances, and
     # takes 1,600 bytes for each connection.
     __slots__ = (
-        *("_body", "_chunks", "_deadline", "_held", "_held_at", "_pending", "_probe_timer", "_refused"),
-        *("_unsent", "_unsent_timer", "_upgrading", "paused_at"),
+        *("_body", "_chunks", "_deadline", "_held", "_held_at", "_pending", "_probe_timer", "_read_of_body"),
+        *("_refused", "_upgrading"),
     )
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -86,12 +85,11 @@ class HttpProtocol(HttpToolsProtocol):
         """Of the body, in how many pieces it came."""
         self._held = b""
         """What is not given to the parser yet, from ``_held_at``."""
-        self._held_at = self._unsent = 0
+        self._held_at = 0
+        self._read_of_body = 0
+        """How much of the body had come when its answer was over."""
         self._deadline: asyncio.TimerHandle | None = None
-        self._unsent_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
-        self.paused_at: float | None = None
-        """Since when more waits for the client than it should."""
 
     # -- bounds of the connection ---------------------------------------------------------------------------
 
@@ -128,7 +126,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._held = b""
-        for timer in (self._deadline, self._unsent_timer, self._probe_timer, self.timeout_keep_alive_task):
+        for timer in (self._deadline, self._probe_timer, self.timeout_keep_alive_task):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
@@ -145,42 +143,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _close(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
-        self._watch_unsent()
-
-    @property
-    def unread(self) -> tuple[float, int]:
-        """Since when something waits for the client here, and how many bytes."""
-        return self.paused_at or 0.0, self.transport.get_write_buffer_size()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.paused_at = self.loop.time()
-        self._watch_unsent()
-        ours = (each for each in self.connections if isinstance(each, HttpProtocol))
-        for each in longest_unread(each for each in ours if each.paused_at is not None):
-            each.transport.abort()
-            each.paused_at = None  # the loop closes it a little later
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self.paused_at = None
-        if self._unsent_timer is not None and not self.transport.is_closing():
-            self._unsent_timer.cancel()
-            self._unsent_timer = None
-
-    def _watch_unsent(self) -> None:
-        """Looks from time to time whether the client still takes what waits for it."""
-        self._unsent = unsent_bytes(self.transport)
-        if self.transport.get_write_buffer_size() and self._unsent_timer is None:
-            self._unsent_timer = self.loop.call_later(UNSENT_SECONDS, self._look_at_unsent)
-
-    def _look_at_unsent(self) -> None:
-        self._unsent_timer = None
-        taken = self._unsent - unsent_bytes(self.transport)
-        if taken < min(self._unsent, SLOWEST_BYTES):
-            self.transport.abort()
-        else:
-            self._watch_unsent()
+        self.watch_unsent()
 
     # -- the client sends nothing more: it is gone, or it waits for what it has asked for (RFC 9112, 9.6) ----
 
@@ -216,6 +179,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._pending += len(data)
             if self._pending > LINGER_BYTES:
                 self.transport.abort()
+            else:
+                self._pause()
             return
         if self._held:
             data, at = self._held[self._held_at :] + data, 0
@@ -228,12 +193,32 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(self._too_much() if is_much else wrong)
         if self._deadline is not None or self.is_waiting:
             self._set_deadline()
+        if self._body != _NO_BODY and not self._refused:
+            if self.is_waiting and self._body - self._read_of_body > MOST_REST:
+                self._refused, self._pending = True, -_UNKNOWN  # the time alone is bounded
+                LingeringTransport(self.transport, self.loop, HEAD_SECONDS).close()
+            self._pause()
+
+    def _pause(self) -> None:
+        """Until the next turn of the loop, which would read up to 8 MB of a body before anything else."""
+        self.flow.hold()
+        self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self.transport.is_closing() or (self._held and self._body == _NO_BODY):
+            return  # or the next request waits for the answer to this one
+        self.flow.held = False
+        if self._held:
+            held, self._held = self._held, b""
+            self.data_received(held, self._held_at)
+        if self._refused or self.is_waiting or len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()  # else who reads the body does
 
     def _take(self, data: bytes, at: int) -> None:
         """Gives the parser what begins ``at``, one head at a time, and none while the request before has no
         answer yet: a chunk may hold thousands of requests, and reading on would make an object of each."""
         self._held = b""
-        length, cuts = len(data), 0
+        length, cuts, fed = len(data), 0, False
         while at < length:
             if self._body == _NO_BODY:
                 cycle: RequestResponseCycle | None = self.cycle
@@ -253,8 +238,11 @@ class HttpProtocol(HttpToolsProtocol):
                 if self._chunks > MOST_SMALL_CHUNKS and self._body < SMALL_CHUNK * self._chunks:
                     self._refuse(ValidationFailed("The chunks of the body are too small"))
                     return
+                if fed:
+                    self._held, self._held_at = data, at  # for the next turn
+                    return
                 found = data.find(_HEAD_END, at, at + _SLICE + 3) if cuts < _MOST_CUTS else -1
-                cuts += found >= 0
+                cuts, fed = cuts + (found >= 0), found < 0
                 end = min(at + _SLICE, length) if found < 0 else found + 4
             piece = data if end - at == length else data[at:end]
             at = end
@@ -312,8 +300,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _response_complete(self) -> None:
         super().on_response_complete()
+        self._read_of_body = max(self._body, 0)
         if self.transport.is_closing():
-            self._watch_unsent()
+            self.watch_unsent()
         elif self._held or self._pending or self._body != _NO_BODY:
             if self._held and self.is_waiting:
                 held, self._held = self._held, b""

@@ -13,7 +13,8 @@ MOST_NOT_BEGUN: Final = 4096
 _BEGUN_AT_ONCE: Final = 16
 """Requests that are begun in one turn of the loop; enough for their commands to Redis to travel together."""
 _TURNS_FOR_ONE: Final = 32
-"""While connections keep coming, one request is begun in so many turns."""
+_SECONDS_FOR_ONE: Final = 0.005
+"""While connections keep coming, one request is begun in so many turns, or after so long."""
 _PROBES: Final = frozenset({"/coze/health/live", "/coze/health/ready"})
 """Whoever asks these decides by the time that it takes whether the process is killed, or sent no more."""
 
@@ -76,6 +77,8 @@ class Turns:
         self._left = _BEGUN_AT_ONCE
         self._came = False
         self._passed = 0
+        self._begun_at = 0.0
+        """When one was begun last while connections came."""
         self.waiting = 0
         """Requests whose turn has not come."""
         self._probes, self._known, self._others = _Lines(), _Lines(), _Lines()
@@ -122,7 +125,9 @@ class Turns:
     def _next(self) -> None:
         if self._came:
             self._passed = (self._passed + 1) % _TURNS_FOR_ONE
-            self._left = 0 if self._passed else 1
+            now = asyncio.get_running_loop().time()
+            self._left = 1 if not self._passed or now - self._begun_at >= _SECONDS_FOR_ONE else 0
+            self._begun_at = now if self._left else self._begun_at
         else:
             self._left = _BEGUN_AT_ONCE
         while self.waiting and self._left:

@@ -72,6 +72,42 @@ def test_a_body_in_chunks_of_a_byte_is_refused_before_it_is_work(attacked: Servi
     assert report.work["live"] < 0.7  # to take all of them is two seconds' work
 
 
+@pytest.mark.parametrize("size", [20, 65_536])
+def test_who_has_been_refused_may_send_on_and_holds_nobody_up(attacked: ServiceProcess, size: int) -> None:
+    """Its body goes on for as long as it is taken."""
+    service = attacked
+    chunk = b"%x\r\n%b\r\n" % (size, b"a" * size)
+    piece = chunk * (1 + 100_000 // len(chunk))
+    links: dict[socket.socket, int] = {}
+
+    def send_on() -> None:
+        """As much as is taken, on each of twenty connections; one that is closed is opened anew."""
+        while len(links) < 20:
+            raw = connect(service)
+            raw.sendall(CHUNKED)
+            raw.setblocking(False)
+            links[raw] = 0
+        for raw, at in [*links.items()]:
+            try:
+                links[raw] = (at + raw.send(memoryview(piece)[at:])) % len(piece)
+            except BlockingIOError:
+                continue
+            except OSError:
+                raw.close()
+                del links[raw]
+
+    try:
+        with watched(service) as report:
+            ended = time.monotonic() + 3
+            while time.monotonic() < ended:
+                send_on()
+    finally:
+        for raw in links:
+            raw.close()
+    assert not report.failures
+    assert report.work["live"] < 0.3, "one answer's wait took more of the processor than that"
+
+
 def test_a_body_in_small_chunks_arrives_whole_and_the_next_request_behind_it(
     attacked: ServiceProcess,
 ) -> None:

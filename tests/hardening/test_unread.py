@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.http import protocol
+from app.http import slow_clients
 from app.http.connections import MOST_UNSENT, longest_unread
 from tests.support import RunningApp, ServiceProcess, SimControl, block_until, service_process
 
@@ -98,7 +98,7 @@ def test_who_has_let_his_answer_wait_longest_is_given_up_first(sizes: list[int],
 @pytest.fixture
 def hasty(start_app: Callable[..., RunningApp], monkeypatch: pytest.MonkeyPatch) -> RunningApp:
     """A service that gives clients a second instead of thirty."""
-    monkeypatch.setattr(protocol, "UNSENT_SECONDS", 1.0)
+    monkeypatch.setattr(slow_clients, "UNSENT_SECONDS", 1.0)
     service = start_app(COZE_MAX_OPENING_BYTES=str(MB))
     fill(service)
     return service

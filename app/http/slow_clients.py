@@ -1,0 +1,69 @@
+"""Clients that do not take what waits for them."""
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.http.connections import SLOWEST_BYTES, UNSENT_SECONDS, longest_unread, unsent_bytes
+
+
+class UnsentWatch(HttpToolsProtocol):
+    """The part of a connection that gives a client up who lets its answer wait for too long."""
+
+    __slots__ = ("_unsent", "_unsent_timer", "paused_at")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._unsent = 0
+        self._unsent_timer: asyncio.TimerHandle | None = None
+        self.paused_at: float | None = None
+        """Since when more waits for the client than it should."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._unsent_timer is not None:
+            self._unsent_timer.cancel()
+        super().connection_lost(exc)
+
+    @property
+    def is_waiting(self) -> bool:
+        raise NotImplementedError
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        raise NotImplementedError
+
+    @property
+    def unread(self) -> tuple[float, int]:
+        """Since when something waits for the client here, and how many bytes."""
+        return self.paused_at or 0.0, self.transport.get_write_buffer_size()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.paused_at = self.loop.time()
+        self.watch_unsent()
+        ours = (each for each in self.connections if isinstance(each, UnsentWatch))
+        for each in longest_unread(each for each in ours if each.paused_at is not None):
+            each.transport.abort()
+            each.paused_at = None  # the loop closes it a little later
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.paused_at = None
+        if self._unsent_timer is not None and not self.transport.is_closing():
+            self._unsent_timer.cancel()
+            self._unsent_timer = None
+
+    def watch_unsent(self) -> None:
+        """Looks from time to time whether the client still takes what waits for it."""
+        self._unsent = unsent_bytes(self.transport)
+        if self.transport.get_write_buffer_size() and self._unsent_timer is None:
+            self._unsent_timer = self.loop.call_later(UNSENT_SECONDS, self._look_at_unsent)
+
+    def _look_at_unsent(self) -> None:
+        self._unsent_timer = None
+        taken = self._unsent - unsent_bytes(self.transport)
+        if taken < min(self._unsent, SLOWEST_BYTES):
+            self.transport.abort()
+        else:
+            self.watch_unsent()
