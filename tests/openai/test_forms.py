@@ -130,7 +130,7 @@ def test_a_schema_that_cannot_be_checked_is_refused_before_the_bot_is_asked(sche
 
 
 def test_a_schema_that_would_keep_a_checker_busy_for_ever_does_not() -> None:
-    endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "anyOf": [{"$ref": "#"}, True]}
+    endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "anyOf": [{"required": ["b"]}, True]}
     loop = {"type": "json_schema", "json_schema": {"schema": {"anyOf": [{"$ref": "#"}]}, "strict": True}}
     evil = {"type": "string", "pattern": "^(a|a)*(a+)+$"}
     for schema, text in ((endless, '{"a":' * 900 + "{}" + "}" * 900), (evil, json.dumps("a" * 5000 + "!"))):
@@ -142,6 +142,30 @@ def test_a_schema_that_would_keep_a_checker_busy_for_ever_does_not() -> None:
     for _ in range(80):
         deep = {"properties": {"a": deep}}
     assert form(response_format={"type": "json_schema", "json_schema": {"schema": deep}})
+
+
+@pytest.mark.parametrize("strict", [True, False], ids=["strict", "loose"])
+def test_an_answer_that_is_too_long_for_its_schema_is_not_checked(strict: bool) -> None:
+    """301 bytes of ``[{},{}...]`` held the process for 1.7 s."""
+    alternatives = [{"type": "object", "required": [f"x{n}"]} for n in range(1_900)]
+    schema = {"type": "array", "items": {"oneOf": alternatives}}
+    found = form(response_format={"type": "json_schema", "json_schema": {"schema": schema, "strict": strict}})
+    for value in ({}, {"x1": 1}):
+        text = json.dumps([value] * 100)
+        told = found.read(text)
+        assert (told.content, told.call) == (None if strict else text, None)
+        assert ("too long to be checked" in (told.refusal or "")) is strict
+    short = '[{"x1": 1}]'
+    assert found.read(short) == Shaped(content=short)
+
+
+def test_that_an_answer_does_not_fit_is_told_also_where_the_reason_would_take_long() -> None:
+    schema = {"anyOf": [{"type": "array", "items": {"$ref": "#"}}, {"type": "null"}]}
+    found = form(response_format={"type": "json_schema", "json_schema": {"schema": schema, "strict": True}})
+    assert "is not valid against the schema" in (found.read("[" * 200 + "1" + "]" * 200).refusal or "")
+    assert "not valid under any of" in (found.read("[1]").refusal or "")
+    fits = "[" * 200 + "null" + "]" * 200
+    assert found.read(fits) == Shaped(content=fits)
 
 
 def test_an_answer_of_brackets_that_nothing_closes_is_looked_at_once() -> None:

@@ -15,14 +15,16 @@ import orjson
 
 from app.doors.openai.bodies import ChatCompletionRequest
 from app.doors.openai.dialog import invalid, too_long
-from app.doors.openai.schema_cost import refuse_if_costly, without_patterns
+from app.doors.openai.schema_cost import Cost, cost_of, without_unchecked
 
 MAX_INSTRUCTION: Final = 100_000
 """Characters; of a message of the history, which it becomes."""
 _FENCED: Final = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 _ONLY: Final = "Write nothing else: no other words and no code fence."
-_BACKTRACKS: Final = 100_000
+_BACKTRACKS: Final = 100
 """Steps of a regular expression; a schema and an answer can be made to go on for ever."""
+_UNFIT: Final = "it is not valid against the schema"
+_TOO_LONG: Final = "it is too long to be checked against this schema"
 
 FormKind = Literal["json", "tool_calls", "function_call"]
 
@@ -36,6 +38,27 @@ class Function(NamedTuple):
     strict: bool
 
 
+class Check(NamedTuple):
+    """Of a JSON value, and what that costs, which is bounded: a check holds all requests of the process."""
+
+    validator: jsonschema_rs.Validator
+    cost: Cost
+
+    def fault(self, value: Any, text: str) -> str | None:
+        """Why ``value``, of which ``text`` is the JSON, does not fit; None where it does."""
+        if not self.cost.allows_check(text):
+            return _TOO_LONG
+        if self.validator.is_valid(value):
+            return None
+        if not self.cost.allows_reason(value, text):
+            return _UNFIT
+        try:
+            self.validator.validate(value)  # ends at the first fault
+        except jsonschema_rs.ValidationError as fault:
+            return _reason(fault)
+        return _UNFIT
+
+
 class Shaped(NamedTuple):
     """An answer as it was asked for: one of the three. ``call``: name and arguments, the latter as JSON."""
 
@@ -47,13 +70,13 @@ class Shaped(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Form:
     """``instruction``: for the bot. ``checks``: of the arguments of each function that may be called, by its
-    name; where JSON is asked for, of that, under no name. ``strict``: what does not fit is refused; else it
-    is passed on as the bot wrote it.
+    name; where JSON is asked for, of that, under no name. ``strict``: what does not fit, or is too long
+    to be checked, is refused; else it is passed on as the bot wrote it.
     """
 
     kind: FormKind
     instruction: str
-    checks: Mapping[str, jsonschema_rs.Validator]
+    checks: Mapping[str, Check]
     strict: bool = False
 
     def read(self, text: str) -> Shaped:
@@ -65,10 +88,11 @@ class Form:
             except orjson.JSONDecodeError:
                 continue
             for name, part in self._parts(value):
-                fault = next(iter(self.checks[name].iter_errors(part)), None)
+                written = source if part is value else _json(part)
+                fault = self.checks[name].fault(part, written)
                 if fault is None:
-                    return self._fitting(name, source if part is value else _json(part))
-                reason = _reason(fault)
+                    return self._fitting(name, written)
+                reason = fault
             break
         if not self.strict:
             return Shaped(content=text)
@@ -128,7 +152,7 @@ def _form_of_json(body: ChatCompletionRequest) -> Form | None:
         return None
     form = asked.get("json_schema") if asked["type"] == "json_schema" else None
     if not isinstance(form, dict) or form.get("schema") is None:
-        checks = {"": _validator({"type": "object"}, "response_format")}
+        checks = {"": _check({"type": "object"}, "response_format")}
         return Form("json", f"Answer the next message with one JSON object. {_ONLY}", checks)
     where = "response_format.json_schema.schema"
     words = form.get("description")
@@ -138,7 +162,7 @@ def _form_of_json(body: ChatCompletionRequest) -> Form | None:
         f"{_json(form['schema'], where)}"
     )
     _refuse_if_long(instruction, "response_format")
-    checks = {"": _validator(form["schema"], where)}
+    checks = {"": _check(form["schema"], where)}
     return Form("json", instruction, checks, strict=form.get("strict") is True)
 
 
@@ -162,7 +186,7 @@ def _form_of_a_call(body: ChatCompletionRequest, listed: Sequence[Any]) -> Form:
             f"- {each.name}: {each.description}\n{_json(each.parameters, 'tools')}" for each in functions
         )
     _refuse_if_long(instruction, "tools")
-    checks = {function.name: _validator(function.parameters, "tools") for function in functions}
+    checks = {function.name: _check(function.parameters, "tools") for function in functions}
     kind: FormKind = "function_call" if body.is_legacy_call else "tool_calls"
     return Form(kind, instruction, checks, all(function.strict for function in functions))
 
@@ -193,15 +217,17 @@ def _json(value: Any, where: str = "") -> str:
         raise invalid(where, "holds an integer of more than 64 bits") from None
 
 
-def _validator(schema: Any, where: str) -> jsonschema_rs.Validator:
+def _check(schema: Any, where: str) -> Check:
     """Nothing is fetched: what a schema refers to has to be in it."""
     try:
-        refuse_if_costly(schema)
-        return jsonschema_rs.validator_for(
-            without_patterns(schema),
+        cost = cost_of(schema)
+        validator = jsonschema_rs.validator_for(
+            without_unchecked(schema),
             retriever=_refuse,
             pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS),
+            validate_formats=False,
         )
+        return Check(validator, cost)
     except ValueError as error:
         words = str(error).strip().partition("\n")[0]
         raise invalid(where, f"is no JSON Schema that can be checked: {words[:300]}") from None

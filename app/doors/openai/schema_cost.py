@@ -1,93 +1,196 @@
-"""What checking an answer against a caller's JSON Schema may cost, told from the schema alone.
+"""What checking an answer against a caller's JSON Schema may cost, told from the schema and the answer's
+length alone.
 
 A check cannot be broken off, and holds all requests of the process. References make small schemas grow
-without end, and expressions take long to be compiled, so both are bounded before anything is made of a
-schema.
+without end, expressions take long to be compiled, and each value of an answer may be looked at by thousands
+of parts of a schema, so all of this is bounded before anything is made of it.
 """
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 MOST_NODES: Final = 2_000
 """Objects of a schema in which each reference stands for what it refers to."""
+MOST_STEPS: Final = 200_000
+"""Of one check: parts of the schema, each with each value that it may look at. About 0.2 µs each."""
+_CHARACTERS_OF_A_VALUE: Final = 32
 _MOST_DEPTH: Final = 200
 _MOST_PATTERNS: Final = 8
 _MOST_PATTERN_CHARACTERS: Final = 200
+_STEPS_OF_A_PATTERN: Final = 200
+_STEPS_OF_UNIQUE: Final = 5
+_STEPS_OF_A_FRACTION: Final = 150
+_NAMES_OF_A_STEP: Final = 8
+_COUNTED: Final = frozenset(
+    {"multipleOf", "patternProperties", "const", "enum", "anyOf", "oneOf", "allOf", "dependentRequired"}
+    | {"dependencies", "required", "properties", "dependentSchemas"}
+)
+_NO_STEP: Final = frozenset({"title", "description", "default", "examples", "$schema", "$id", "$comment"})
 _LISTS: Final = ("anyOf", "oneOf", "allOf")
 _SINGLE: Final = ("not", "if", "then", "else")
+_NAMED: Final = (
+    "properties",
+    "patternProperties",
+    "dependentSchemas",
+    "$defs",
+    "definitions",
+    "dependencies",
+)
+"""What schemas stand in under names that the caller chose."""
 _OTHER_REFERENCES: Final = ("$dynamicRef", "$recursiveRef")
+_PLAIN: Final = (str, int, float, type(None))
+_UNCHECKED: Final = ("pattern", "unevaluatedProperties", "unevaluatedItems")
 
 
-def without_patterns(schema: Any) -> Any:
-    """A copy without ``pattern``: expressions are told to the bot and not checked."""
-    if isinstance(schema, dict):
-        return {
-            name: without_patterns(value)
-            for name, value in schema.items()
-            if name != "pattern" or not isinstance(value, str)
-        }
-    return [without_patterns(value) for value in schema] if isinstance(schema, list) else schema
+def without_unchecked(schema: Any) -> Any:
+    """A copy without what is told to the bot and not checked: ``pattern``, whose steps nothing bounds, and
+    ``unevaluated...``, which looks at everything beside it once more, at each level."""
+    if isinstance(schema, list):
+        return [without_unchecked(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {name: _without(name, value) for name, value in schema.items() if name not in _UNCHECKED}
 
 
-def refuse_if_costly(schema: Any) -> None:
+def _without(name: str, value: Any) -> Any:
+    if name in _NAMED and isinstance(value, dict):
+        return {key: without_unchecked(part) for key, part in value.items()}
+    return value if name in ("enum", "const") else without_unchecked(value)
+
+
+class Cost(NamedTuple):
+    """``nodes``: objects, unfolded. ``leads_back``: a reference does. ``steps``: of all that is in it;
+    ``width``: of those that may look at one and the same value; ``levels``: how deep those are nested."""
+
+    nodes: int = 0
+    leads_back: bool = False
+    steps: int = 0
+    width: int = 0
+    levels: int = 0
+
+    def allows_check(self, text: str) -> bool:
+        """Whether an answer that is this JSON can be checked in a time that nobody notices."""
+        return self._width * _values_of(text) <= MOST_STEPS
+
+    def allows_reason(self, value: Any, text: str) -> bool:
+        """Whether what does not fit can be told, too: a fault is looked for once more at each level, and
+        holds a copy of the answer for each part of the schema that did not fit."""
+        steps = self._width * _values_of(text) * self.levels
+        return steps <= MOST_STEPS and steps * _depth_of(value) <= MOST_STEPS
+
+    @property
+    def _width(self) -> int:
+        # Parts that a schema leads back to meet the same value from each level above it, but only once each.
+        return max(1, self.steps if self.leads_back else self.width)
+
+
+_NOTHING: Final = Cost()
+
+
+def _values_of(text: str) -> int:
+    """At most so many are in it, names among them, and long texts as several. A comma in a text counts, too:
+    that is cheaper than to look where each stands."""
+    return 1 + sum(map(text.count, ",:[{")) + len(text) // _CHARACTERS_OF_A_VALUE
+
+
+def _depth_of(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inner = (part.values() if isinstance(part, dict) else part for part in level)
+        level = [each for parts in inner if not isinstance(parts, _PLAIN) for each in parts]
+    return depth
+
+
+def cost_of(schema: Any) -> Cost:
     """Raises ``ValueError`` saying what is too much."""
-    _Walk(schema).cost(schema, 0)
+    return _Walk(schema).cost(schema, 0)
 
 
 class _Walk:
     def __init__(self, root: Any) -> None:
         self._root = root
-        self._known: dict[int, tuple[int, bool]] = {}
+        self._known: dict[int, Cost] = {}
         self._open: set[int] = set()
         self._patterns: list[str] = []
         version = str(root.get("$schema", "")) if isinstance(root, dict) else ""
         self._id = "id" if "draft-04" in version else "$id"
 
-    def cost(self, node: Any, depth: int) -> tuple[int, bool]:
-        """How many objects ``node`` is when it is unfolded, and whether it leads back to itself."""
-        if not isinstance(node, dict | list):
-            return 0, False
-        if id(node) in self._known:
-            return self._known[id(node)]
+    def cost(self, node: Any, depth: int) -> Cost:
+        if not isinstance(node, dict) and not (isinstance(node, list) and _has_inner(node)):
+            return _NOTHING
+        if (known := self._known.get(id(node))) is not None:
+            return known
         if id(node) in self._open:
-            return 0, True
+            return Cost(leads_back=True)
         if depth > _MOST_DEPTH:
             raise ValueError(f"it is nested, or refers, more than {_MOST_DEPTH} levels deep")
         self._open.add(id(node))
         found = self._cost_of_object(node, depth) if isinstance(node, dict) else self._sum(node, depth)
         self._open.discard(id(node))
-        if found[0] > MOST_NODES:
+        if found.nodes > MOST_NODES:
             raise ValueError(f"with its references written out it has more than {MOST_NODES} parts")
         self._known[id(node)] = found
         return found
 
-    def _cost_of_object(self, node: dict[str, Any], depth: int) -> tuple[int, bool]:
+    def _cost_of_object(self, node: dict[str, Any], depth: int) -> Cost:
         if any(isinstance(node.get(name), str) for name in _OTHER_REFERENCES):
             raise ValueError("$dynamicRef and $recursiveRef are not followed")
         if node is not self._root and isinstance(node.get(self._id), str):
             raise ValueError("a schema within the schema has an $id, so that its references are not followed")
         self._note_patterns(node)
-        size, leads_back = self._sum(node.values(), depth)
+        parts = list[Any]()
+        for name, value in node.items():
+            if name in _NAMED and isinstance(value, dict):
+                parts += value.values()
+            else:
+                parts.append(value)
         if isinstance(reference := node.get("$ref"), str):
-            more, back = self.cost(self._target(reference), depth + 1)
-            size, leads_back = size + more, leads_back or back
-        # Each of these looks at the same part of the answer: two that lead back double the work at each
-        # level.
-        if leads_back and sum(self.cost(part, depth + 1)[1] for part in self._at_the_same_place(node)) > 1:
-            raise ValueError("of anyOf, oneOf, allOf and the like only one part may lead back to the schema")
-        return size + 1, leads_back
+            parts.append(self._target(reference))
+        inside = self._sum(parts, depth)
+        own = _own_steps(node)
+        unique = _STEPS_OF_UNIQUE if "uniqueItems" in node else 0  # looks at all that is in the list
+        if inside is _NOTHING:
+            return Cost(1, False, own + unique, own + unique, 1)
 
-    def _sum(self, parts: Any, depth: int) -> tuple[int, bool]:
-        found = [self.cost(part, depth + 1) for part in parts]
-        return sum(size for size, _ in found), any(back for _, back in found)
+        def each(found: Iterable[Any]) -> list[Cost]:
+            return [self.cost(part, depth + 1) for part in found]
+
+        beside = each(self._at_the_same_place(node))
+        below = [[each(group) for group in groups] for groups in (_elements(node), _members(node))]
+        if inside.leads_back and _together(beside, below, lambda cost: cost.leads_back) > 1:
+            # Each of these looks at the same part of the answer: two that lead back double the work at each
+            # level.
+            raise ValueError("of anyOf, oneOf, allOf and the like only one part may lead back to the schema")
+        return Cost(
+            inside.nodes + 1,
+            inside.leads_back,
+            inside.steps + own + unique,
+            _together(beside, below, lambda cost: cost.width, own) + unique,
+            max([inside.levels, *(cost.levels + 1 for cost in beside), 1]),
+        )
+
+    def _sum(self, parts: Iterable[Any], depth: int) -> Cost:
+        found = [self.cost(part, depth + 1) for part in parts if isinstance(part, dict | list)]
+        found = [cost for cost in found if cost is not _NOTHING]
+        if not found:
+            return _NOTHING
+        return Cost(
+            sum(cost.nodes for cost in found),
+            any(cost.leads_back for cost in found),
+            sum(cost.steps for cost in found),
+            sum(cost.width for cost in found),
+            max(cost.levels for cost in found),
+        )
 
     def _at_the_same_place(self, node: dict[str, Any]) -> Iterator[Any]:
         for name in _LISTS:
             if isinstance(parts := node.get(name), list):
                 yield from parts
         yield from (node[name] for name in _SINGLE if name in node)
-        if isinstance(dependent := node.get("dependentSchemas"), dict):
-            yield from dependent.values()
+        for name in ("dependentSchemas", "dependencies"):
+            if isinstance(dependent := node.get(name), dict):
+                yield from dependent.values()
         if isinstance(reference := node.get("$ref"), str):
             yield self._target(reference)
 
@@ -114,3 +217,65 @@ class _Walk:
                 raise ValueError(
                     f"patternProperties may have {_MOST_PATTERNS} short expressions without counts like {{3}}"
                 )
+
+
+def _has_inner(parts: list[Any]) -> bool:
+    return any(isinstance(part, dict | list) for part in parts)
+
+
+def _together(
+    beside: list[Cost], below: list[list[list[Cost]]], of: Callable[[Cost], int], own: int = 0
+) -> int:
+    """What may meet at one value: the value itself, or one of those in it."""
+    deepest = max(sum(max(map(of, group), default=0) for group in groups) for groups in below)
+    return sum(map(of, beside)) + max(own, deepest)
+
+
+def _elements(node: dict[str, Any]) -> list[list[Any]]:
+    """Schemas of what is in a list, in groups of which one alone looks at each element."""
+    found: list[Any] = []
+    for name in ("items", "prefixItems", "additionalItems"):
+        part = node.get(name)
+        found += part if isinstance(part, list) else [part]
+    return [found, [node.get("contains")]]
+
+
+def _members(node: dict[str, Any]) -> list[list[Any]]:
+    """As ``_elements``, of what is in an object."""
+    named, patterns = node.get("properties"), node.get("patternProperties")
+    found = list(named.values()) if isinstance(named, dict) else []
+    each = [[part] for part in patterns.values()] if isinstance(patterns, dict) else []
+    return [[*found, node.get("additionalProperties")], *each, [node.get("propertyNames")]]
+
+
+def _own_steps(node: dict[str, Any]) -> int:
+    """Of its keywords without the schemas in them."""
+    steps = 0
+    for name, value in node.items():
+        if name in _COUNTED:
+            steps += _steps_of(name, value)
+        elif name not in _NO_STEP:
+            steps += 1
+    return steps
+
+
+def _steps_of(name: str, value: Any) -> int:
+    if name == "multipleOf":
+        return 2 if isinstance(value, int) else _STEPS_OF_A_FRACTION
+    if not isinstance(value, dict | list):
+        return 1
+    if name == "patternProperties":
+        return 1 + len(value) * _STEPS_OF_A_PATTERN
+    if name == "const" or (name == "enum" and isinstance(value, list) and _has_inner(value)):
+        return _entries(value)  # compared one by one; an enum of plain ones is looked up
+    if name in _LISTS:
+        return 1 + len(value)
+    if name in ("dependentRequired", "dependencies"):
+        return 1 + _entries(value) // _NAMES_OF_A_STEP
+    return 1 if name == "enum" else 1 + len(value) // _NAMES_OF_A_STEP
+
+
+def _entries(value: dict[str, Any] | list[Any]) -> int:
+    """All values in it, and itself. Each level of it was passed by ``cost``, so there are not too many."""
+    parts = value.values() if isinstance(value, dict) else value
+    return 1 + sum(_entries(part) if isinstance(part, dict | list) else 1 for part in parts)
