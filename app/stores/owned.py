@@ -26,6 +26,8 @@ from app.utils import now_ms
 
 _DAY_MS: Final = 86_400_000
 _AT_ONCE: Final = 1000
+_MOST_LISTED: Final = 10_000
+"""Of a list in one order: Redis walks over all that come before a page, and everybody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,10 @@ class OwnedStore:
     async def page(
         self, identity: Identity, bot_id: str, *, first: int, size: int, newest_first: bool
     ) -> OwnedPage:
-        """Conversations with a bot in the order of their last use, without the ``first`` of them."""
+        """Conversations with a bot in the order of their last use, without the ``first`` of them. A list ends
+        after ``_MOST_LISTED`` of them."""
+        if first >= _MOST_LISTED:
+            return OwnedPage([], False)
         lists, now = self._keys.owned_lists(owner_key(identity.owner)), now_ms()
         key = Key(lists + bot_id)
         limit = ("LIMIT", first, size + 1)
@@ -136,7 +141,8 @@ class OwnedStore:
         records = await self._redis.pipeline(
             [Texts("HGETALL", self._places(identity.owner, each).record) for each in ids[:size]]
         )
-        return OwnedPage([Owned.parse(flat) for flat in records if flat], len(ids) > size)
+        has_more = len(ids) > size and first + size < _MOST_LISTED
+        return OwnedPage([Owned.parse(flat) for flat in records if flat], has_more)
 
     async def forget(self, owned: Owned) -> None:
         await self._redis.run(owned_forget(at=self._places(owned.owner, owned.conversation_id)))

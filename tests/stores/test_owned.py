@@ -108,6 +108,27 @@ async def test_lists_are_in_the_order_of_use_by_pages_and_forget_what_is_over(
     assert await at.do("ZCARD", list_of_mine[0]) == 4, "what is over stays in the list"
 
 
+async def test_a_list_ends_after_a_bounded_number_and_redis_walks_no_further(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owned = store(at)
+    for number in range(7):
+        await owned.remember(replace(MINE, conversation_id=f"7{number}"))
+    monkeypatch.setattr(module, "_MOST_LISTED", 6)
+    run, asked = at.redis.run, list[Any]()
+
+    async def noted(command: Any) -> Any:
+        asked.append(command)
+        return await run(command)
+
+    monkeypatch.setattr(at.redis, "run", noted)
+    for newest_first in (True, False):
+        for first, listed, has_more in ((0, 3, True), (3, 3, False), (6, 0, False), (499_950, 0, False)):
+            page = await owned.page(ME, "bot", first=first, size=3, newest_first=newest_first)
+            assert (len(page.conversations), page.has_more) == (listed, has_more)
+    assert len(asked) == 2 * 2, "past the bound Redis is not asked"
+
+
 async def test_a_change_is_noted_and_nothing_is_made_of_one_that_is_gone(at: Place) -> None:
     owned = store(at)
     await owned.remember(MINE)
