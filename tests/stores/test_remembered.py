@@ -74,6 +74,26 @@ async def test_a_file_index_forgets_what_has_expired_and_lives_for_its_newest(
     assert held["{index}:files:user(me)"] == WEEK
 
 
+async def test_an_administrator_erases_the_files_of_all_of_a_name_a_portion_of_them_at_a_time(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(7):
+        await upload(at, f"F{number}", Identity("r.example", f"somebody-{number}"))
+    monkeypatch.setattr("app.stores.files._ERASED_AT_ONCE", 3)
+    run, sizes = at.redis.run, list[int]()
+
+    async def noted(command: Any) -> Any:
+        reply = await run(command)
+        if isinstance(reply, list):
+            sizes.append(len(reply))
+        return reply
+
+    monkeypatch.setattr(at.redis, "run", noted)
+    assert await at.files.erase(ADMIN, "u") == (7, False)
+    assert max(sizes) == 3
+    assert await at.names() == []
+
+
 # -- conversations -------------------------------------------------------------------------------------
 
 NINETY = 90 * DAY
