@@ -49,6 +49,8 @@ class Owned:
     section_id: str = ""
     view: str = ""
     created: int = 0
+    labelled: int = 0
+    """When it was last entered among what its user has begun."""
 
     @classmethod
     def parse(cls, flat: Sequence[bytes]) -> "Owned":
@@ -65,6 +67,7 @@ class Owned:
             section_id=found.get("section", ""),
             view=found.get("view", ""),
             created=int(found.get("created") or 0),
+            labelled=int(found.get("labelled") or 0),
         )
 
     def fields(self) -> list[Arg]:
@@ -100,7 +103,13 @@ class OwnedStore:
     async def use(self, identity: Identity, conversation_id: str) -> Owned:
         """The conversation, remembered for its full time from now on."""
         at = self._places(identity.owner, conversation_id)
-        return _found(await self._redis.run(owned_use(at=at, ttl=self._ttl)))
+        owned, now = _found(await self._redis.run(owned_use(at=at, ttl=self._ttl))), now_ms()
+        if (
+            owned.user_id and now - owned.labelled > _DAY_MS
+        ):  # an erasure has to find it as long as it is there
+            await self._label(owned.owner, conversation_id, owned.user_id)
+            await self._redis.run(owned_change(record=at.record, fields=["labelled", now]))
+        return owned
 
     async def serve(self, owned: Owned, *, ended: str, session_id: str, user_id: str, bot_id: str) -> Owned:
         """The conversation with the session that serves it: ``session_id`` in the place of the one that has

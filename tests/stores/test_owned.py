@@ -175,6 +175,22 @@ async def test_what_a_user_began_is_found_by_him_until_its_time_is_up(at: Place,
     assert [await at.do("ZCARD", name) for name in sets] == [2, 2]
 
 
+async def test_what_a_user_began_long_ago_and_still_uses_is_erased_with_him(at: Place) -> None:
+    owned = store(at)
+    await owned.remember(replace(MINE, user_id="u"))
+    for _ in range(3):
+        await at.age(LIFE - 2 * DAY)
+        await owned.use(ME, "71")
+    await owned.remember(
+        replace(MINE, conversation_id="72", user_id="u")
+    )  # takes what is over out of the sets
+    found, more = await owned.of_user(ME, "u", 5)
+    assert (sorted(each.conversation_id for each in found), more) == (["71", "72"], False)
+    for each in found:
+        await owned.erase(each)
+    assert await at.names() == []
+
+
 # -- the session that serves a conversation, and its chats --------------------------------------------------
 
 
