@@ -167,8 +167,14 @@ class Keys:
         return Key(f"{self.prefix}{{{name}}}:conversation:{digest}")
 
     def conversations(self, name: str) -> Key:
-        """The same conversations by user and expiry, so that they can be erased."""
+        """The same conversations by user and expiry, so that an administrator, and the version before, can
+        erase them."""
         return Key(f"{self.prefix}{{{name}}}:conversations")
+
+    def conversations_had(self, name: str, user: str = "") -> Key:
+        """Those of one user, so that his own erasure reads nobody else's. Without ``user`` that is to be
+        added."""
+        return Key(f"{self.prefix}{{{name}}}:had:{user}")
 
     def conversation_list(self, name: str, user: str = "") -> Key:
         """A user's conversations that were talked in, by expiry and so by their last use. Without ``user``
@@ -184,9 +190,14 @@ class Keys:
         return Key(f"{self.prefix}{{{owner}}}:owned_by:")
 
     def labelled(self, name: str) -> Key:
-        """Conversations of owners that users of one name in one root have begun, so that they can be
-        erased."""
+        """Conversations of owners that users of one name in one root have begun, so that an administrator,
+        and the version before, can erase them."""
         return Key(f"{self.prefix}{{{name}}}:labelled")
+
+    def begun(self, name: str, owner: str = "") -> Key:
+        """Those of one owner, so that his own erasure reads nobody else's. Without ``owner`` that is to be
+        added."""
+        return Key(f"{self.prefix}{{{name}}}:begun:{owner}")
 
     def usage(self, shard: int, owner: str = "", root: str = "") -> UsageKeys:
         """What an owner has used in this shard's chats, and who of his root has used anything. A day's number

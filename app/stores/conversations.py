@@ -11,12 +11,14 @@ from typing import Final, NamedTuple
 
 from app.exceptions import ConversationNotFound
 from app.models import Identity
-from app.redis_client import Keys, RedisGate, Text, pairs
+from app.redis_client import Command, Keys, RedisGate, Text, pairs
 from app.stores.index import digest_of, name_key, user_key
 from app.stores.scripts import (
     ConversationKeys,
     conversation_drop,
+    conversation_file,
     conversation_forget,
+    conversation_forget_named,
     conversation_list,
     conversation_remember,
     conversation_rename,
@@ -110,24 +112,33 @@ class ConversationStore:
     async def forget(self, identity: Identity, user_id: str) -> bool:
         """Forgets all of the user's; for an admin, of everybody of that name in the root. A call does a
         bounded number: returns whether more may be left."""
-        name = name_key(identity.owner, user_id)
-        whose = "" if identity.admin else user_key(identity.owner, user_id)
-        erased, before, cursor = 0, 0, "0"
-        while erased < _ERASED_PER_CALL:
-            gone, at = await self._redis.run(
-                conversation_forget(
-                    conversations=self._keys.conversations(name),
-                    records=self._keys.conversation(name),
-                    lists=self._keys.conversation_list(name),
-                    user=whose,
-                    cursor=cursor,
-                )
+        keys, name = self._keys, name_key(identity.owner, user_id)
+        named, records = keys.conversations(name), keys.conversation(name)
+        had, lists = keys.conversations_had(name), keys.conversation_list(name)
+        if identity.admin:
+            return await self._all_portions(
+                conversation_forget_named(conversations=named, had=had, lists=lists, records=records)
             )
-            erased, cursor = erased + gone, at.decode()
-            if cursor == "0":
-                if erased == before:  # else once more: what goes meanwhile may hide others
-                    return False
-                before = erased
+        to_be_filed = conversation_file(conversations=named, had=had, ttl=self._ttl)
+        more_to_be_filed = await self._all_portions(to_be_filed)
+        user = user_key(identity.owner, user_id)
+        forget = conversation_forget(
+            conversations=named,
+            had=keys.conversations_had(name, user),
+            listed=keys.conversation_list(name, user),
+            records=records,
+            user=user,
+        )
+        return await self._all_portions(forget) or more_to_be_filed
+
+    async def _all_portions(self, portion: Command[int]) -> bool:
+        """Up to a bounded number of things, others having their turn in between; whether more may be left."""
+        done = 0
+        while done < _ERASED_PER_CALL:
+            some = await self._redis.run(portion)
+            if not some:
+                return False
+            done += some
         return True
 
     # -- as their user sees them --------------------------------------------------------------------------
@@ -166,6 +177,7 @@ class ConversationStore:
         return ConversationKeys(
             self._keys.conversation(name, digest_of(owner, user_id, conversation_id)),
             self._keys.conversations(name),
+            self._keys.conversations_had(name, user),
             self._keys.conversation_list(name, user),
             user,
         )

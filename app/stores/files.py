@@ -12,7 +12,7 @@ import orjson
 from app.exceptions import FileNotFound
 from app.models import Identity
 from app.models.bodies import FileType
-from app.redis_client import Command, Keys, Number, RedisGate, Text, Texts
+from app.redis_client import Command, Key, Keys, Number, RedisGate, Text, Texts
 from app.stores.index import name_key, user_key
 from app.stores.scripts import file_index
 
@@ -109,13 +109,20 @@ class FileStore:
     async def erase(self, identity: Identity, user_id: str) -> tuple[int, bool]:
         """Erases the records of a user's files; of everybody of that name in the root for an admin. Returns
         how many there were, and whether more are left: a call does a bounded number."""
-        owners = [user_key(identity.owner, user_id)]
         uploaders = self._keys.uploaders(name_key(identity.owner, user_id))
-        if identity.admin:
-            users = await self._redis.run(Texts("ZRANGE", uploaders, 0, -1))
-            owners = [user.decode() for user in users]
+        if not identity.admin:
+            return await self._erase_of([user_key(identity.owner, user_id)], uploaders)
+        erased, more = 0, False
+        some = Texts("ZRANGE", uploaders, 0, _ERASED_AT_ONCE - 1)
+        while not more and erased < _ERASED_PER_CALL and (users := await self._redis.run(some)):
+            found, more = await self._erase_of([user.decode() for user in users], uploaders)
+            erased += found
+        return erased, more or erased >= _ERASED_PER_CALL
+
+    async def _erase_of(self, users: Sequence[str], uploaders: Key) -> tuple[int, bool]:
+        """Each user leaves ``uploaders`` with his last file."""
         erased = 0
-        for user in owners:
+        for user in users:
             key = self._keys.files(user)
             some = Texts("ZRANGE", key, 0, _ERASED_AT_ONCE - 1)
             while ids := await self._redis.run(some):

@@ -5,27 +5,33 @@ serves it; it is there for as long as the conversation is remembered, while sess
 chat gives it a user, under whom usage is counted and by whom it can be erased; until then it has none.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from app.exceptions import ConversationNotFound
 from app.models import Identity
-from app.redis_client import Arg, Key, Keys, Number, RedisGate, Texts, pairs
+from app.redis_client import Arg, Command, Key, Keys, RedisGate, Texts, pairs
 from app.stores.index import digest_of, name_key, owner_key
 from app.stores.scripts import (
     OwnedKeys,
     owned_change,
+    owned_file,
     owned_forget,
     owned_label,
+    owned_not_filed,
     owned_remember,
     owned_serve,
+    owned_unlabel,
     owned_use,
 )
 from app.utils import now_ms
 
 _DAY_MS: Final = 86_400_000
-_AT_ONCE: Final = 1000
+_AT_ONCE: Final = 500
+_FILED_PER_CALL: Final = 20_000
+_MOST_LISTED: Final = 10_000
+"""Of a list in one order: Redis walks over all that come before a page, and everybody waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,8 @@ class Owned:
     section_id: str = ""
     view: str = ""
     created: int = 0
+    labelled: int = 0
+    """When it was last entered among what its user has begun."""
 
     @classmethod
     def parse(cls, flat: Sequence[bytes]) -> "Owned":
@@ -59,6 +67,7 @@ class Owned:
             section_id=found.get("section", ""),
             view=found.get("view", ""),
             created=int(found.get("created") or 0),
+            labelled=int(found.get("labelled") or 0),
         )
 
     def fields(self) -> list[Arg]:
@@ -94,7 +103,13 @@ class OwnedStore:
     async def use(self, identity: Identity, conversation_id: str) -> Owned:
         """The conversation, remembered for its full time from now on."""
         at = self._places(identity.owner, conversation_id)
-        return _found(await self._redis.run(owned_use(at=at, ttl=self._ttl)))
+        owned, now = _found(await self._redis.run(owned_use(at=at, ttl=self._ttl))), now_ms()
+        if (
+            owned.user_id and now - owned.labelled > _DAY_MS
+        ):  # an erasure has to find it as long as it is there
+            await self._label(owned.owner, conversation_id, owned.user_id)
+            await self._redis.run(owned_change(record=at.record, fields=["labelled", now]))
+        return owned
 
     async def serve(self, owned: Owned, *, ended: str, session_id: str, user_id: str, bot_id: str) -> Owned:
         """The conversation with the session that serves it: ``session_id`` in the place of the one that has
@@ -124,7 +139,10 @@ class OwnedStore:
     async def page(
         self, identity: Identity, bot_id: str, *, first: int, size: int, newest_first: bool
     ) -> OwnedPage:
-        """Conversations with a bot in the order of their last use, without the ``first`` of them."""
+        """Conversations with a bot in the order of their last use, without the ``first`` of them. A list ends
+        after ``_MOST_LISTED`` of them."""
+        if first >= _MOST_LISTED:
+            return OwnedPage([], False)
         lists, now = self._keys.owned_lists(owner_key(identity.owner)), now_ms()
         key = Key(lists + bot_id)
         limit = ("LIMIT", first, size + 1)
@@ -136,7 +154,8 @@ class OwnedStore:
         records = await self._redis.pipeline(
             [Texts("HGETALL", self._places(identity.owner, each).record) for each in ids[:size]]
         )
-        return OwnedPage([Owned.parse(flat) for flat in records if flat], len(ids) > size)
+        has_more = len(ids) > size and first + size < _MOST_LISTED
+        return OwnedPage([Owned.parse(flat) for flat in records if flat], has_more)
 
     async def forget(self, owned: Owned) -> None:
         await self._redis.run(owned_forget(at=self._places(owned.owner, owned.conversation_id)))
@@ -144,52 +163,75 @@ class OwnedStore:
     # -- erasing a user -----------------------------------------------------------------------------------
 
     async def of_user(self, identity: Identity, user_id: str, limit: int) -> tuple[list[Owned], bool]:
-        """Conversations that the user has begun, of all owners whom the caller may see; and whether there are
-        more. At most ``limit`` are read."""
-        key = self._keys.labelled(name_key(identity.owner, user_id))
-        mine: list[tuple[str, str]] = []
-        async for place in self._begun_under(key):
-            if identity.may_see(place[0]):
-                mine.append(place)
-                if len(mine) > limit:
-                    break
-        places = mine[:limit]
-        records = await self._redis.pipeline(
-            [Texts("HGETALL", self._places(*place).record) for place in places]
-        )
+        """Conversations that the user has begun, of all owners whom the caller may see; and whether there may
+        be more. At most ``limit`` are read: what is erased leaves, and the next call begins in front."""
+        name = name_key(identity.owner, user_id)
+        if identity.admin:
+            some = Texts("ZRANGE", self._keys.labelled(name), 0, limit)
+            places, more_to_be_filed = [_split(member) for member in await self._redis.run(some)], False
+        else:
+            more_to_be_filed = await self._file(name)
+            some = Texts("ZRANGE", self._keys.begun(name, owner_key(identity.owner)), 0, limit)
+            places = [(identity.owner, each.decode()) for each in await self._redis.run(some)]
+        more = len(places) > limit or more_to_be_filed
         found: list[Owned] = []
-        gone: list[str] = []
-        for place, flat in zip(places, records, strict=True):
+        gone: list[Command[None]] = []
+        read = [Texts("HGETALL", self._places(*place).record) for place in places[:limit]]
+        for place, flat in zip(places, await self._redis.pipeline(read), strict=False):
             owned = Owned.parse(flat)
             if flat and owned.user_id == user_id:
                 found.append(owned)
             else:
-                gone.append(_member(*place))
-        if gone:
-            await self._redis.run(Number("ZREM", key, *gone))
-        return found, len(mine) > limit
+                gone.append(self._unlabel(*place, user_id))
+        await self._redis.pipeline(gone)
+        return found, more
 
-    async def _begun_under(self, key: Key) -> AsyncIterator[tuple[str, str]]:
-        """In portions: one user may have hundreds of thousands."""
-        now, first = now_ms(), 0
-        some = Texts("ZRANGEBYSCORE", key, now, "+inf", "LIMIT", first, _AT_ONCE)
-        while members := await self._redis.run(some):
-            for member in members:
-                yield _split(member)
-            first += len(members)
-            some = Texts("ZRANGEBYSCORE", key, now, "+inf", "LIMIT", first, _AT_ONCE)
+    async def _file(self, name: str) -> bool:
+        """What the version before has entered under the name goes into its owners' own lists, in portions;
+        returns whether more may be left."""
+        labelled = self._keys.labelled(name)
+        for _ in range(_FILED_PER_CALL // _AT_ONCE):
+            members = await self._redis.run(owned_not_filed(labelled=labelled, limit=_AT_ONCE))
+            if not members:
+                return False
+            places = [_split(member) for member in members]
+            await self._redis.run(
+                owned_file(
+                    labelled=labelled,
+                    begun=self._keys.begun(name),
+                    ttl=self._ttl,
+                    members=[_member(*place) for place in places],
+                    owners=[owner_key(owner) for owner, _ in places],
+                    conversations=[conversation_id for _, conversation_id in places],
+                )
+            )
+        return True
 
     async def erase(self, owned: Owned) -> None:
         """Forgets the conversation, and then that it was the user's."""
         await self.forget(owned)
-        key = self._keys.labelled(name_key(owned.owner, owned.user_id))
-        await self._redis.run(Number("ZREM", key, _member(owned.owner, owned.conversation_id)))
+        await self._redis.run(self._unlabel(owned.owner, owned.conversation_id, owned.user_id))
 
     async def _label(self, owner: str, conversation_id: str, user_id: str) -> None:
         """Before the record names the user: what is in Redis can always be found to be erased."""
-        key = self._keys.labelled(name_key(owner, user_id))
+        name = name_key(owner, user_id)
         await self._redis.run(
-            owned_label(labelled=key, member=_member(owner, conversation_id), ttl=self._ttl)
+            owned_label(
+                labelled=self._keys.labelled(name),
+                begun=self._keys.begun(name, owner_key(owner)),
+                member=_member(owner, conversation_id),
+                conversation=conversation_id,
+                ttl=self._ttl,
+            )
+        )
+
+    def _unlabel(self, owner: str, conversation_id: str, user_id: str) -> Command[None]:
+        name = name_key(owner, user_id)
+        return owned_unlabel(
+            labelled=self._keys.labelled(name),
+            begun=self._keys.begun(name, owner_key(owner)),
+            member=_member(owner, conversation_id),
+            conversation=conversation_id,
         )
 
     def _places(self, owner: str, conversation_id: str) -> OwnedKeys:

@@ -206,6 +206,7 @@ class ConversationKeys(NamedTuple):
 
     record: Key
     conversations: Key
+    had: Key
     listed: Key
     user: str
 
@@ -241,11 +242,18 @@ def conversation_drop(*, at: ConversationKeys, mark: bool) -> int:
     """``mark``: what is still under way in it must not write it down again. -> 0 where there was none."""
 
 @Script
-def conversation_forget(
-    *, conversations: Key, records: Key, lists: Key, user: str, cursor: str
-) -> tuple[int, bytes]:
-    """A portion, from ``cursor`` on (first '0'). ``records`` and ``lists``: what their names begin with;
-    ``user`` '' is everybody of that name. -> how many went, and the next cursor: '0' behind the last."""
+def conversation_file(*, conversations: Key, had: Key, ttl: int) -> int:
+    """A portion of what the version before has entered under a name alone goes into the lists of its users,
+    too. ``had``: what their names begin with. -> how many."""
+
+@Script
+def conversation_forget(*, conversations: Key, had: Key, listed: Key, records: Key, user: str) -> int:
+    """A portion of the user's. ``records``: what their names begin with. -> how many went."""
+
+@Script
+def conversation_forget_named(*, conversations: Key, had: Key, lists: Key, records: Key) -> int:
+    """A portion of everybody's of that name. All but the first: what their names begin with. -> how many
+    went."""
 
 @Script
 def owned_remember(*, at: OwnedKeys, ttl: int, bot: str, fields: list[Arg]) -> list[bytes]:
@@ -264,8 +272,23 @@ def owned_serve(
     chat says whose the conversation is, and with which bot. -> as ``owned_use``."""
 
 @Script
-def owned_label(*, labelled: Key, member: str, ttl: int) -> None:
-    """A user has begun a conversation: whoever erases him finds it."""
+def owned_label(*, labelled: Key, begun: Key, member: str, conversation: str, ttl: int) -> None:
+    """A user has begun a conversation: whoever erases him finds it. ``member``: with its owner."""
+
+@Script
+def owned_unlabel(*, labelled: Key, begun: Key, member: str, conversation: str) -> None:
+    """It was erased."""
+
+@Script
+def owned_not_filed(*, labelled: Key, limit: int) -> list[bytes]:
+    """-> members that the version before has entered under a name alone."""
+
+@Script
+def owned_file(
+    *, labelled: Key, begun: Key, ttl: int, members: list[str], owners: list[str], conversations: list[str]
+) -> None:
+    """Such members go into the lists of their owners, too; each has its owner's digest and its conversation
+    at the same place. ``begun``: what the names of those lists begin with."""
 
 @Script
 def owned_change(*, record: Key, fields: list[Arg]) -> None:

@@ -56,7 +56,9 @@ _MOMENT = "2027-01-15T12:00:00+00:00"
 FOR_EVER = "for ever"
 BOUND = 30.0
 """Seconds that nothing here takes unless it hangs."""
-_TIME = re.compile(r"1[78]\d{11}")
+_FILED = 10**14
+"""Is added to an expiry in sets by name, where the entry is in its user's own set, too."""
+_TIME = re.compile(r"(?:10)?1[78]\d{11}")
 _SLACK = 20 * SECOND
 
 
@@ -276,7 +278,8 @@ class Place:
         text = self.readable(value)
         if not _TIME.fullmatch(text):
             return text
-        return int(text) - now if self.clock is not None else Near(int(text) - now)
+        left = int(text) % _FILED - now
+        return left if self.clock is not None else Near(left)
 
     @asynccontextmanager
     async def seen(self) -> AsyncIterator[dict[str, Any]]:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from app.exceptions import ConversationNotFound
+from app.models import Identity
 from app.stores import owned as module
+from app.stores.index import name_key, owner_key
 from app.stores.owned import Owned, OwnedStore
 from app.stores.scripts import chat_ids
 
@@ -108,6 +110,27 @@ async def test_lists_are_in_the_order_of_use_by_pages_and_forget_what_is_over(
     assert await at.do("ZCARD", list_of_mine[0]) == 4, "what is over stays in the list"
 
 
+async def test_a_list_ends_after_a_bounded_number_and_redis_walks_no_further(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owned = store(at)
+    for number in range(7):
+        await owned.remember(replace(MINE, conversation_id=f"7{number}"))
+    monkeypatch.setattr(module, "_MOST_LISTED", 6)
+    run, asked = at.redis.run, list[Any]()
+
+    async def noted(command: Any) -> Any:
+        asked.append(command)
+        return await run(command)
+
+    monkeypatch.setattr(at.redis, "run", noted)
+    for newest_first in (True, False):
+        for first, listed, has_more in ((0, 3, True), (3, 3, False), (6, 0, False), (499_950, 0, False)):
+            page = await owned.page(ME, "bot", first=first, size=3, newest_first=newest_first)
+            assert (len(page.conversations), page.has_more) == (listed, has_more)
+    assert len(asked) == 2 * 2, "past the bound Redis is not asked"
+
+
 async def test_a_change_is_noted_and_nothing_is_made_of_one_that_is_gone(at: Place) -> None:
     owned = store(at)
     await owned.remember(MINE)
@@ -145,11 +168,27 @@ async def test_what_a_user_began_is_found_by_him_until_its_time_is_up(at: Place,
     await owned.remember(replace(MINE, user_id="u"))
     await at.age(LIFE - 1)
     await owned.remember(replace(MINE, conversation_id="72", user_id="u"))
-    [labels] = [name for name in await at.names() if b"labelled" in name]
-    assert await at.do("ZCARD", labels) == 2
+    sets = [name for name in await at.names() if b"labelled" in name or b"begun" in name]
+    assert [await at.do("ZCARD", name) for name in sets] == [2, 2]
     await at.age(1)
     await owned.remember(replace(MINE, conversation_id="73", user_id="u"))
-    assert await at.do("ZCARD", labels) == 2
+    assert [await at.do("ZCARD", name) for name in sets] == [2, 2]
+
+
+async def test_what_a_user_began_long_ago_and_still_uses_is_erased_with_him(at: Place) -> None:
+    owned = store(at)
+    await owned.remember(replace(MINE, user_id="u"))
+    for _ in range(3):
+        await at.age(LIFE - 2 * DAY)
+        await owned.use(ME, "71")
+    await owned.remember(
+        replace(MINE, conversation_id="72", user_id="u")
+    )  # takes what is over out of the sets
+    found, more = await owned.of_user(ME, "u", 5)
+    assert (sorted(each.conversation_id for each in found), more) == (["71", "72"], False)
+    for each in found:
+        await owned.erase(each)
+    assert await at.names() == []
 
 
 # -- the session that serves a conversation, and its chats --------------------------------------------------
@@ -201,26 +240,96 @@ async def test_chats_of_other_sessions_keep_no_such_thing(at: Place) -> None:
     assert await at.chats.by_coze_id(at.sid("S"), "81") is None
 
 
-async def test_of_very_many_conversations_a_portion_is_read_at_once(
+# -- erasing, where others of the root use the same name ----------------------------------------------------
+
+
+async def begin(at: Place, conversation_id: str, who: Identity = ME) -> Owned:
+    return await store(at).remember(
+        replace(MINE, owner=who.owner, conversation_id=conversation_id, user_id="u")
+    )
+
+
+async def begin_as_before(at: Place, conversation_id: str, who: Identity = ME) -> None:
+    """As the version before does: it enters a conversation under its user's name alone."""
+    owned = await begin(at, conversation_id, who)
+    name = name_key(who.owner, "u")
+    await at.do("ZREM", at.keys.begun(name, owner_key(who.owner)), conversation_id)
+    await at.do("ZADD", at.keys.labelled(name), await at.now() + LIFE, f"{owned.owner}\0{conversation_id}")
+
+
+async def erase_all(at: Place, who: Identity, limit: int = 5) -> list[str]:
+    owned, erased, more = store(at), list[str](), True
+    while more:
+        found, more = await owned.of_user(who, "u", limit)
+        for each in found:
+            await owned.erase(each)
+            erased.append(each.conversation_id)
+    return sorted(erased)
+
+
+async def test_erasing_reads_as_much_however_many_others_have_begun_under_that_name(
     at: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     owned = store(at)
-    for number in range(20):
-        owner = ME.owner if number >= 12 else STRANGER.owner
-        await owned.remember(replace(MINE, owner=owner, conversation_id=f"c{number:02}", user_id="u"))
-    monkeypatch.setattr(module, "_AT_ONCE", 5)
-    run, sizes = at.redis.run, list[int]()
+    run, replies = at.redis.run, list[Any]()
 
     async def noted(command: Any) -> Any:
-        reply = await run(command)
-        if isinstance(reply, list):
-            sizes.append(len(reply))
-        return reply
+        replies.append(await run(command))
+        return replies[-1]
 
     monkeypatch.setattr(at.redis, "run", noted)
-    found, more = await owned.of_user(ME, "u", 3)
-    assert [each.conversation_id for each in found] == ["c12", "c13", "c14"]
-    assert more
-    assert max(sizes) == 5
-    assert len((await owned.of_user(ME, "u", 8))[0]) == 8
-    assert not (await owned.of_user(ME, "u", 8))[1]
+    monkeypatch.setattr(module, "_AT_ONCE", 5)
+
+    async def reading() -> tuple[list[int], list[str]]:
+        replies.clear()
+        found, _ = await owned.of_user(ME, "u", 3)
+        return [len(reply) for reply in replies if isinstance(reply, list)], [
+            each.conversation_id for each in found
+        ]
+
+    for number in range(5):
+        await begin(at, f"c{number}")
+    alone = await reading()
+    assert alone == ([0, 4], ["c0", "c1", "c2"]), "nothing to be filed; what a call erases, and one more"
+    for number in range(30):
+        await begin(at, f"d{number}", STRANGER)
+    assert await reading() == alone
+    for number in range(12):
+        await begin_as_before(at, f"e{number}", STRANGER)
+    assert (await reading())[0] == [5, 5, 2, 0, 4], "what the version before wrote is gone through once"
+    assert await reading() == alone
+
+
+@pytest.mark.parametrize("who", [ME, ADMIN])
+async def test_what_the_version_before_has_begun_is_erased_too(
+    at: Place, monkeypatch: pytest.MonkeyPatch, who: Identity
+) -> None:
+    monkeypatch.setattr(module, "_AT_ONCE", 2)
+    monkeypatch.setattr(module, "_FILED_PER_CALL", 4)
+    for number in range(3):
+        await begin(at, f"c{number}")
+    for number in range(3, 8):
+        await begin_as_before(at, f"c{number}")
+        await begin_as_before(at, f"d{number}", STRANGER)
+    mine, theirs = [f"c{number}" for number in range(8)], [f"d{number}" for number in range(3, 8)]
+    assert await erase_all(at, who) == (mine if who is ME else mine + theirs)
+    assert await erase_all(at, STRANGER) == (theirs if who is ME else [])
+    assert await at.names() == []
+
+
+async def test_the_version_before_finds_all_that_this_one_has_begun(at: Place) -> None:
+    await begin(at, "c0")
+    await begin(at, "d0", STRANGER)
+    named = at.keys.labelled(name_key(ME.owner, "u"))
+    found = await at.do("ZRANGEBYSCORE", named, await at.now(), "+inf")
+    assert found == [f"{ME.owner}\0c0".encode(), f"{STRANGER.owner}\0d0".encode()]
+
+
+async def test_an_administrators_erasure_goes_on_where_the_last_one_ended(at: Place) -> None:
+    owned = store(at)
+    for number in range(4):
+        await begin(at, f"c{number}")
+        await begin(at, f"d{number}", STRANGER)
+    await owned.forget(replace(MINE, conversation_id="c0"))
+    assert len(await erase_all(at, ADMIN, limit=3)) == 7
+    assert await at.names() == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.exceptions import (
@@ -11,7 +13,6 @@ from app.exceptions import (
 from app.models import Identity
 from app.stores.files import FileRecord
 from app.stores.index import name_key, user_key
-from app.stores.scripts import conversation_forget
 from app.stores.sessions import SessionRecord
 from app.utils import new_id
 
@@ -73,9 +74,30 @@ async def test_a_file_index_forgets_what_has_expired_and_lives_for_its_newest(
     assert held["{index}:files:user(me)"] == WEEK
 
 
+async def test_an_administrator_erases_the_files_of_all_of_a_name_a_portion_of_them_at_a_time(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(7):
+        await upload(at, f"F{number}", Identity("r.example", f"somebody-{number}"))
+    monkeypatch.setattr("app.stores.files._ERASED_AT_ONCE", 3)
+    run, sizes = at.redis.run, list[int]()
+
+    async def noted(command: Any) -> Any:
+        reply = await run(command)
+        if isinstance(reply, list):
+            sizes.append(len(reply))
+        return reply
+
+    monkeypatch.setattr(at.redis, "run", noted)
+    assert await at.files.erase(ADMIN, "u") == (7, False)
+    assert max(sizes) == 3
+    assert await at.names() == []
+
+
 # -- conversations -------------------------------------------------------------------------------------
 
 NINETY = 90 * DAY
+HAD = "{name(u)}:had:user(me)"
 
 
 async def keep(at: Place, conversation: str, session: SessionRecord) -> None:
@@ -94,6 +116,8 @@ async def test_a_conversation_is_remembered_with_bot_and_credential_for_its_user
         "{name(u)}:conversation:c-1=": "bot bot-a",
         "{name(u)}:conversations": NINETY,
         "{name(u)}:conversations.user(me):c-1": NINETY,
+        HAD: NINETY,
+        f"{HAD}.c-1": NINETY,
     }
     assert await at.conversations.use(ME, "u", "c-1") == ("bot", "bot-a", "")
     for who, user in ((STRANGER, "u"), (ME, "other")):
@@ -111,6 +135,8 @@ async def test_using_a_conversation_keeps_it_for_its_full_time(at: Place) -> Non
         "{name(u)}:conversation:c-1": NINETY,
         "{name(u)}:conversations": NINETY,
         "{name(u)}:conversations.user(me):c-1": NINETY,
+        HAD: NINETY,
+        f"{HAD}.c-1": NINETY,
     }
 
 
@@ -128,11 +154,8 @@ async def test_conversations_whose_time_is_up_leave_the_index(at: Place, clock: 
     assert "{name(u)}:conversations.user(me):c-1" in await at.held("{name(u)}:conversations.")
     clock.now += 1
     await keep(at, "c-3", session)
-    assert sorted(await at.held("{name(u)}:conversations")) == [
-        "{name(u)}:conversations",
-        "{name(u)}:conversations.user(me):c-2",
-        "{name(u)}:conversations.user(me):c-3",
-    ]
+    for index in ("{name(u)}:conversations.user(me):", f"{HAD}."):
+        assert sorted(await at.held(index)) == [f"{index}c-2", f"{index}c-3"]
 
 
 async def test_forgetting_conversations_takes_the_user_s_own_and_an_admin_s_of_that_name(at: Place) -> None:
@@ -146,23 +169,12 @@ async def test_forgetting_conversations_takes_the_user_s_own_and_an_admin_s_of_t
         "{name(u)}:conversation:c-3=",
         "{name(u)}:conversations",
         "{name(u)}:conversations.user(stranger):c-3",
+        "{name(u)}:had:user(stranger)",
+        "{name(u)}:had:user(stranger).c-3",
     ]
     await keep(at, "c-1", mine)
     await at.conversations.forget(ADMIN, "u")
     assert await at.held("{name(u)}:") == {}
-
-
-async def test_forgetting_tells_how_many_went(at: Place) -> None:
-    session = await at.open()
-    for number in (1, 2):
-        await keep(at, f"c-{number}", session)
-    name = name_key(ME.owner, "u")
-    keys = {
-        "conversations": at.keys.conversations(name),
-        "records": at.keys.conversation(name),
-        "lists": at.keys.conversation_list(name),
-    }
-    assert await at.redis.run(conversation_forget(**keys, user="", cursor="0")) == [2, b"0"]
 
 
 async def test_of_many_conversations_a_call_forgets_a_bounded_number_and_no_step_takes_all(
@@ -183,6 +195,60 @@ async def test_of_many_conversations_a_call_forgets_a_bounded_number_and_no_step
     while await at.conversations.forget(STRANGER, "u"):
         pass
     assert await at.held("{name(u)}:") == {}
+
+
+async def keep_as_before(at: Place, conversation: str, session: SessionRecord) -> None:
+    """As the version before does: it enters a conversation under its name alone."""
+    record, named, _, _, user = at.conversations._places(session.owner, session.user_id, conversation)
+    digest = record.rpartition(":")[2]
+    at.name(digest, conversation)
+    await at.do("SET", record, "bot bot-a", "PX", NINETY)
+    await at.do("ZADD", named, await at.now() + NINETY, f"{user}:{digest}")
+    await at.do("PEXPIRE", named, NINETY)
+
+
+@pytest.mark.parametrize("who", [ME, ADMIN])
+async def test_what_the_version_before_has_written_is_forgotten_too(at: Place, who: Identity) -> None:
+    mine, theirs = await at.open(), await at.open("T", owner=STRANGER)
+    await keep(at, "c-1", mine)
+    await keep_as_before(at, "c-1", mine)  # it used what this one had written
+    await keep_as_before(at, "c-2", mine)
+    await keep_as_before(at, "d-1", theirs)
+    assert await at.conversations.forget(who, "u") is False
+    assert [name for name in await at.held("{name(u)}:") if "c-" in name or "(me)" in name] == []
+    if who is ME:
+        assert await at.conversations.use(STRANGER, "u", "d-1") == ("bot", "bot-a", "")
+        await at.conversations.forget(STRANGER, "u")
+    assert await at.held("{name(u)}:") == {}
+
+
+async def test_forgetting_ones_own_reads_nothing_of_the_others_of_that_name(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How much they have is not told by how long it takes either."""
+    mine, theirs = await at.open(), await at.open("T", owner=STRANGER)
+    run, replies = at.redis.run, list[Any]()
+
+    async def noted(command: Any) -> Any:
+        replies.append(await run(command))
+        return replies[-1]
+
+    async def forgetting() -> list[Any]:
+        await keep(at, "c-1", mine)
+        replies.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(at.redis, "run", noted)
+            await at.conversations.forget(ME, "u")
+        return [*replies]
+
+    alone = await forgetting()
+    for number in range(1200):
+        await keep(at, f"d-{number}", theirs)
+    assert await forgetting() == alone == [0, 1, 0]
+    for number in range(1200):  # what the version before wrote is gone through once
+        await keep_as_before(at, f"d-{number}", theirs)
+    assert len(await forgetting()) == len(alone) + 3
+    assert await forgetting() == alone
 
 
 async def test_a_conversation_of_a_session_that_was_erased_meanwhile_is_not_kept(at: Place) -> None:
@@ -231,6 +297,9 @@ async def test_a_conversation_that_somebody_has_spoken_in_is_listed_with_what_is
         "{name(u)}:conversations": NINETY,
         "{name(u)}:conversations.user(me):c-1": NINETY,
         "{name(u)}:conversations.user(me):c-1.about": NINETY,
+        HAD: NINETY,
+        f"{HAD}.c-1": NINETY,
+        f"{HAD}.c-1.about": NINETY,
         LISTED: NINETY,
         f"{LISTED}.c-1": NINETY,
     }

@@ -1,13 +1,10 @@
--- A portion: hundreds of thousands in one step would keep Redis from everybody for seconds.
-local gone, found = 0, redis.call('ZSCAN', conversations, cursor, 'COUNT', 500)
-for i = 1, #found[2], 2 do
-  local member = found[2][i]
-  local whose, record = string.match(member, '^([^:]+):(.+)$')
-  if user == '' or user == whose then
-    redis.call('DEL', records .. record)
-    redis.call('ZREM', conversations, member)
-    redis.call('ZREM', lists .. whose, record)
-    gone = gone + 1
-  end
+-- A portion: hundreds of thousands in one step would keep Redis from everybody for seconds. What is finished is taken
+-- away, so the next one begins in front.
+local found = redis.call('ZRANGE', had, 0, 499)
+for _, record in ipairs(found) do
+  redis.call('DEL', records .. record)
+  redis.call('ZREM', conversations, user .. ':' .. record)
+  redis.call('ZREM', listed, record)
+  redis.call('ZREM', had, record)
 end
-return {gone, found[1]}
+return #found

@@ -2,12 +2,12 @@ local about = record .. '.about'
 if redis.call('HEXISTS', about, 'deleted') == 1 then return 0 end
 redis.call('SET', record, value, 'PX', ttl)
 local now = now_ms()
-redis.call('ZREMRANGEBYSCORE', conversations, '-inf', int(now))
+forget_expired(conversations, had, now)
 redis.call('ZREMRANGEBYSCORE', listed, '-inf', int(now))
 if conversation ~= '' then
   redis.call('HSET', about, 'id', conversation, 'bot', bot)
   redis.call('HSETNX', about, 'created', created)
   if title ~= '' then redis.call('HSETNX', about, 'title', title) end
 end
-renew_conversation(record, conversations, listed, user, now, ttl)
+renew_conversation(record, conversations, had, listed, user, now, ttl)
 return 1

@@ -1,4 +1,5 @@
 local now = now_ms()
-redis.call('ZREMRANGEBYSCORE', labelled, '-inf', int(now))
-redis.call('ZADD', labelled, int(now + ttl), member)
+forget_expired(labelled, begun, now)
+file(labelled, member, begun, conversation, now + ttl)
 redis.call('PEXPIRE', labelled, ttl)
+redis.call('PEXPIRE', begun, ttl)

@@ -5,6 +5,7 @@ local HOUR = 3600000
 local TOMBSTONE = DAY -- how long a session that is over is remembered, so that a late caller is told why it is gone
 local IDEMPOTENCY = DAY
 local PAGE = 1048576 -- bytes of records in one answer: Redis and its callers wait while more is sent
+local FILED = 100000000000000 -- see `file`
 local LARGE = 4096 -- bytes that callers write into a session, past which they do not outlive it
 
 local taken = 0
@@ -166,6 +167,24 @@ local function renew_session(session, chats, s, now, ttl, hold)
   end
 end
 
+-- Whose erasure has to find something: it is entered under a name, which all of a root share, and once more in a list of
+-- the user's own, so that he reads nothing of the others. Scores are expiry times. Under the name FILED is added to
+-- them, since the version before enters things there alone: what lies below is to be filed yet.
+local function file(named, member, own, item, expires)
+  redis.call('ZADD', named, int(FILED + expires), member)
+  redis.call('ZADD', own, int(expires), item)
+end
+
+local function forget_expired(named, own, now)
+  redis.call('ZREMRANGEBYSCORE', named, '-inf', int(now))
+  redis.call('ZREMRANGEBYSCORE', named, int(FILED), int(FILED + now))
+  redis.call('ZREMRANGEBYSCORE', own, '-inf', int(now))
+end
+
+local function not_filed(named, limit)
+  return redis.call('ZRANGEBYSCORE', named, '-inf', '(' .. int(FILED), 'WITHSCORES', 'LIMIT', 0, limit)
+end
+
 -- A conversation that an owner has: remembered from its last use on, and found by that in the list of its bot. Returns
 -- its fields and values.
 local function renew_owned(record, lists, ttl)
@@ -181,16 +200,17 @@ end
 
 -- A conversation is remembered for its full time from now on. What is told of it in lists lies beside the proof of
 -- ownership, under a name that the version before finds as a record of its own when it erases the user.
-local function renew_conversation(record, conversations, listed, user, now, ttl)
-  local about, digest, expires = record .. '.about', string.match(record, '([^:]+)$'), int(now + ttl)
+local function renew_conversation(record, conversations, had, listed, user, now, ttl)
+  local about, digest, expires = record .. '.about', string.match(record, '([^:]+)$'), now + ttl
   redis.call('PEXPIRE', record, ttl)
-  redis.call('ZADD', conversations, expires, user .. ':' .. digest)
+  file(conversations, user .. ':' .. digest, had, digest, expires)
   if redis.call('HEXISTS', about, 'id') == 1 then
     redis.call('HSET', about, 'used', int(now))
     redis.call('PEXPIRE', about, ttl)
-    redis.call('ZADD', conversations, expires, user .. ':' .. digest .. '.about')
-    redis.call('ZADD', listed, expires, digest)
+    file(conversations, user .. ':' .. digest .. '.about', had, digest .. '.about', expires)
+    redis.call('ZADD', listed, int(expires), digest)
     redis.call('PEXPIRE', listed, ttl)
   end
   redis.call('PEXPIRE', conversations, ttl)
+  redis.call('PEXPIRE', had, ttl)
 end

@@ -1,0 +1,2 @@
+redis.call('ZREM', labelled, member)
+redis.call('ZREM', begun, conversation)
