@@ -56,7 +56,7 @@ DECISIONS: Final[dict[str, tuple[str, ...]]] = {
         "LogWriter._is_clean",
         "LogWriter._commands",
         "LogWriter._handle",
-        "LogWriter._handle_added",
+        "LogWriter._not_added",
         "LogWriter._handle_end",
         "LogWriter._compare",
         "LogWriter._write_again",

@@ -10,6 +10,7 @@ from app.stores.chats import ChatStore
 from app.stores.conversations import ConversationStore
 from app.stores.failures import FailureStore
 from app.stores.files import FileStore
+from app.stores.large_reads import LargeReads
 from app.stores.leases import LeaseStore
 from app.stores.owned import OwnedStore
 from app.stores.policy import LogPolicy, SessionLimits
@@ -54,7 +55,8 @@ def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits, met
     leases = LeaseStore(redis, keys, policy)
     inactive = settings.user_inactive_timeout * 1000
     of_sessions = SessionLimits(policy.session_ttl, inactive, limits.sessions, limits.users, policy.hold)
-    sessions = SessionStore(redis, keys, of_sessions, metrics=metrics)
+    large = LargeReads()
+    sessions = SessionStore(redis, keys, of_sessions, metrics=metrics, large=large)
     usage_days = settings.usage_retention_days
     return Stores(
         sessions=sessions,
@@ -64,7 +66,7 @@ def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits, met
         usage=UsageStore(redis, keys, days=usage_days, daily_tokens=limits.tokens, metrics=metrics),
         conversations=ConversationStore(redis, keys, days=settings.conversation_days),
         files=FileStore(redis, keys, days=settings.file_days),
-        users=UserStore(redis, keys, sessions),
+        users=UserStore(redis, keys, sessions, large),
         owned=OwnedStore(redis, keys, days=settings.conversation_days),
         failures=FailureStore(redis, keys),
         replicas=ReplicaStore(redis, keys, leases.process),

@@ -119,8 +119,9 @@ class RedisGate:
         self._suspect()
         return RedisRefused()
 
-    async def run(self, command: Command[_T]) -> _T:
-        """The reply.
+    async def run(self, command: Command[_T], *, alone: bool = False) -> _T:
+        """The reply. ``alone``: it may be long, and whatever is asked for at the same time must not wait for
+        it, or fail with it.
 
         Raises:
             RedisUnavailable: Redis is away; at once, where that is known.
@@ -128,10 +129,10 @@ class RedisGate:
             Overloaded: no connection became free.
         """
         if not isinstance(command, ScriptCall):
-            [reply] = await self._without_errors(command.name, [command])
+            [reply] = await self._without_errors(command.name, [command], alone)
             return reply
         with self._tracing.span(f"redis {command.name}", kind="client", only_inside=True):
-            [reply] = await self._without_errors(command.name, [command])
+            [reply] = await self._without_errors(command.name, [command], alone)
             return reply
 
     async def pipeline(self, commands: Sequence[Command[_T]]) -> list[_T]:
@@ -144,8 +145,10 @@ class RedisGate:
         is away."""
         return [cast("_T | Exception", reply) for reply in await self._send("pipeline", commands)]
 
-    async def _without_errors(self, name: str, commands: Sequence[Command[_T]]) -> list[_T]:
-        replies = await self._send(name, commands)
+    async def _without_errors(
+        self, name: str, commands: Sequence[Command[_T]], alone: bool = False
+    ) -> list[_T]:
+        replies = await self._send(name, commands, alone)
         for command, reply in zip(commands, replies, strict=True):
             if isinstance(reply, redis_errors.ResponseError):
                 raise self.refused(command.name, reply) from reply
@@ -153,22 +156,25 @@ class RedisGate:
                 raise reply
         return cast("list[_T]", replies)
 
-    async def _send(self, name: str, commands: Sequence[Command[object]]) -> Sequence[object]:
+    async def _send(
+        self, name: str, commands: Sequence[Command[object]], alone: bool = False
+    ) -> Sequence[object]:
         if not commands:
             return []
         await self._first_look()
         with self._watched(), self._metrics.redis(name):
-            replies = await self._replies(commands)
+            replies = await self._replies(commands, alone)
             for reply in replies:
                 if isinstance(reply, Exception) and is_away(reply):
                     raise reply
         return replies
 
-    async def _replies(self, commands: Sequence[Command[object]]) -> list[object]:
-        replies = [*await self._servers.send(commands)]
+    async def _replies(self, commands: Sequence[Command[object]], alone: bool = False) -> list[object]:
+        replies = [*await self._servers.send(commands, alone=alone)]
         unknown = [n for n, reply in enumerate(replies) if isinstance(reply, redis_errors.NoScriptError)]
         if unknown:  # it has been restarted, or is new: these were not done
-            again = await self._servers.send([commands[n] for n in unknown], in_full=True)
+            missed = [commands[n] for n in unknown]
+            again = await self._servers.send(missed, in_full=True, alone=alone)
             for n, reply in zip(unknown, again, strict=True):
                 replies[n] = reply
         return replies

@@ -81,11 +81,14 @@ class Servers:
         self._batches: dict[asyncio.Task[None], None] = {}
         self._at_hand: list[AbstractConnection] = []
 
-    async def send(self, commands: Sequence[AnyCommand], *, in_full: bool = False) -> Sequence[Reply]:
+    async def send(
+        self, commands: Sequence[AnyCommand], *, in_full: bool = False, alone: bool = False
+    ) -> Sequence[Reply]:
         """Replies in order, a command's own error in its place. A single command travels with all others of
-        the same turn of the event loop. ``in_full``: for a server that does not know the scripts."""
+        the same turn of the event loop, unless it has to go ``alone``. ``in_full``: for a server that does
+        not know the scripts."""
         packed = [_packed(each.in_full if in_full else each.parts) for each in commands]
-        if len(packed) > 1:
+        if alone or len(packed) > 1:
             return await self._exchange(packed)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._next_batch.append((packed[0], reply))
@@ -232,7 +235,10 @@ class ClusterServers:
         finally:
             self._slots.release()
 
-    async def send(self, commands: Sequence[AnyCommand], *, in_full: bool = False) -> Sequence[Reply]:
+    async def send(
+        self, commands: Sequence[AnyCommand], *, in_full: bool = False, alone: bool = False
+    ) -> Sequence[Reply]:
+        """``alone``: here each command is."""
         async with self._slot():
             if len(commands) == 1:
                 parts = commands[0].in_full if in_full else commands[0].parts

@@ -36,17 +36,27 @@ def session_open(*, at: SessionKeys, session_ttl: int, owner: str, fields: list[
 
 @Script
 def session_read(
-    *, at: SessionKeys, mine: str, admin_prefix: str, limit: int, touch: bool, session_ttl: int, hold: int
-) -> tuple[bytes, list[bytes], list[bytes | None], list[bytes], int]:
+    *,
+    at: SessionKeys,
+    mine: str,
+    admin_prefix: str,
+    limit: int,
+    small: int,
+    touch: bool,
+    session_ttl: int,
+    hold: int,
+) -> tuple[bytes, list[bytes], list[bytes | None], list[bytes], int, int]:
     """-> state of the session, its fields, its newest records, the states of their runs, whether its index
-    entry is due."""
+    entry is due, whether it would be more than ``small`` bytes: then without fields and records. 0: any
+    number."""
 
 @Script
 def session_page(
-    *, at: SessionKeys, mine: str, admin_prefix: str, limit: int, before: str
-) -> tuple[bytes, list[bytes | None], list[bytes], int, bytes]:
+    *, at: SessionKeys, mine: str, admin_prefix: str, limit: int, small: int, before: str
+) -> tuple[bytes, list[bytes | None], list[bytes], int, bytes, int]:
     """-> state of the session, records newest first, the states of their runs, whether more follow, when the
-    session expires. An unknown ``before`` gives an empty page."""
+    session expires, whether it would be more than ``small`` bytes: then without records. 0: any number. An
+    unknown ``before`` gives an empty page."""
 
 @Script
 def session_change(

@@ -17,9 +17,10 @@ from app.models import Identity
 from app.models.answers import SessionStatus
 from app.models.records import as_it_stands, with_waits_until
 from app.observing.metrics import Metrics
-from app.redis_client import Arg, Fields, Keys, Number, RedisGate, pairs
+from app.redis_client import Arg, Command, Fields, Keys, Number, RedisGate, pairs
 from app.stores.eviction import Eviction
 from app.stores.index import SessionIndex, digest_of, user_key
+from app.stores.large_reads import SMALL_BYTES, LargeReads
 from app.stores.policy import SessionLimits
 from app.stores.scripts import (
     idempotency_claim,
@@ -160,9 +161,16 @@ class SessionStore:
     ``SessionExpired`` and ``RedisUnavailable`` everywhere."""
 
     def __init__(
-        self, redis: RedisGate, keys: Keys, limits: SessionLimits, *, metrics: Metrics | None = None
+        self,
+        redis: RedisGate,
+        keys: Keys,
+        limits: SessionLimits,
+        *,
+        metrics: Metrics | None = None,
+        large: LargeReads | None = None,
     ) -> None:
         metrics = metrics or Metrics()
+        self._large = large or LargeReads()
         self._redis = redis
         self._keys = keys
         self.limits = limits
@@ -259,19 +267,29 @@ class SessionStore:
     async def read(
         self, session_id: str, identity: Identity, *, history: int, touch: bool = True
     ) -> tuple[SessionRecord, list[bytes], bool]:
-        """The session, its newest ``history`` chat records, and whether its index entry is due."""
+        """The session, its newest ``history`` chat records, and whether its index entry is due. Raises
+        ``Overloaded``, see ``LargeReads``."""
         _check(session_id)
-        state, flat, records, runs, index_due = await self._redis.run(
-            session_read(
+
+        def command(
+            small: int,
+        ) -> Command[tuple[bytes, list[bytes], list[bytes | None], list[bytes], int, int]]:
+            return session_read(
                 at=self._keys.of_session(session_id),
                 mine=identity.owner,
                 admin_prefix=identity.admin_prefix,
                 limit=history,
+                small=small,
                 touch=touch,
                 session_ttl=self.limits.ttl,
                 hold=self.limits.hold,
             )
-        )
+
+        state, flat, records, runs, index_due, is_large = await self._redis.run(command(SMALL_BYTES))
+        if is_large and state == b"active":
+            async with self._large.taken(identity.owner):
+                state, flat, records, runs, due, _ = await self._redis.run(command(0), alone=True)
+            index_due = index_due or due
         raise_unless_active(state)
         return SessionRecord(session_id, flat), _standing(records, runs), bool(index_due)
 
@@ -308,17 +326,24 @@ class SessionStore:
     async def page(
         self, session_id: str, identity: Identity, *, limit: int, before: str
     ) -> tuple[list[bytes], bool]:
-        """Chat records, newest first, older than ``before`` ("" = the newest), and whether more follow."""
+        """Chat records, newest first, older than ``before`` ("" = the newest), and whether more follow.
+        Raises ``Overloaded``, see ``LargeReads``."""
         _check(session_id)
-        state, records, runs, more, expires = await self._redis.run(
-            session_page(
+
+        def command(small: int) -> Command[tuple[bytes, list[bytes | None], list[bytes], int, bytes, int]]:
+            return session_page(
                 at=self._keys.of_session(session_id),
                 mine=identity.owner,
                 admin_prefix=identity.admin_prefix,
                 limit=limit,
+                small=small,
                 before=before,
             )
-        )
+
+        state, records, runs, more, expires, is_large = await self._redis.run(command(SMALL_BYTES))
+        if is_large:
+            async with self._large.taken(identity.owner):
+                state, records, runs, more, expires, _ = await self._redis.run(command(0), alone=True)
         raise_unless_active(state)
         return [with_waits_until(each, int(expires)) for each in _standing(records, runs)], bool(more)
 

@@ -10,6 +10,7 @@ from app.models import Identity
 from app.models.operating import CleanedUp
 from app.redis_client import Fields, Key, Keys, Number, RedisGate, Texts
 from app.stores.index import SessionIndex, may_be_opening, name_key, user_key
+from app.stores.large_reads import SMALL_BYTES, LargeReads
 from app.stores.scripts import index_forget_user, session_erase
 from app.stores.sessions import SessionRecord, SessionStore
 from app.utils import now_ms
@@ -39,7 +40,10 @@ class Remaining:
 
 
 class UserStore:
-    def __init__(self, redis: RedisGate, keys: Keys, sessions: SessionStore) -> None:
+    def __init__(
+        self, redis: RedisGate, keys: Keys, sessions: SessionStore, large: LargeReads | None = None
+    ) -> None:
+        self._large = large or LargeReads()
         self._redis = redis
         self._keys = keys
         self._sessions = sessions
@@ -53,26 +57,40 @@ class UserStore:
 
     async def sessions(self, identity: Identity, user_id: str, limit: int) -> list[SessionRecord]:
         """Live sessions, newest activity first. Those past ``MOST_WHOLE_BYTES`` are without opening messages
-        and metadata."""
-        live = await self._live(identity, await self._users(identity, user_id))
+        and metadata. Raises ``Overloaded``, see ``LargeReads``."""
+        ids = await self._index.live(await self._users(identity, user_id))
+        if len(ids) <= _WHOLE_AT_ONCE and await self._size_of_texts(ids) <= SMALL_BYTES:
+            return await self._newest(identity, ids, limit)
+        async with self._large.taken(identity.owner):
+            return await self._newest(identity, ids, limit)
+
+    async def _size_of_texts(self, ids: Sequence[str]) -> int:
+        """Bytes of what may be long."""
+        keys = [self._keys.session(session_id) for session_id in ids]
+        lengths = [Number("HSTRLEN", key, field) for key in keys for field in ("messages", "metadata")]
+        return sum(await self._redis.pipeline(lengths))
+
+    async def _newest(self, identity: Identity, ids: Sequence[str], limit: int) -> list[SessionRecord]:
+        live = await self._live(identity, ids)
         live.sort(key=lambda record: record.number(b"activity"), reverse=True)
-        ids, size = [record.session_id for record in live[:limit]], 0
+        shown, size = [record.session_id for record in live[:limit]], 0
         found: list[SessionRecord | None] = []
-        while len(found) < len(ids) and size < MOST_WHOLE_BYTES:
-            some = await self._whole(ids[len(found) : len(found) + _WHOLE_AT_ONCE])
+        while len(found) < len(shown) and size < MOST_WHOLE_BYTES:
+            some = await self._whole(shown[len(found) : len(found) + _WHOLE_AT_ONCE])
             size += sum(record.size for record in some if record is not None)
             found += some
-        found += await self._records(ids[len(found) :])
+        found += await self._records(shown[len(found) :])
         return [record for record in found if record is not None]
 
     async def ids_in_conversation(self, identity: Identity, user_id: str, conversation_id: str) -> list[str]:
         """The caller's own live sessions of that user that go on with a conversation."""
-        live = await self._live(identity, [user_key(identity.owner, user_id)])
+        ids = await self._index.live([user_key(identity.owner, user_id)])
+        live = await self._live(identity, ids)
         return [record.session_id for record in live if record.conversation_id == conversation_id]
 
-    async def _live(self, identity: Identity, users: Sequence[str]) -> list[SessionRecord]:
-        """With no more than ``_BRIEFLY`` of each."""
-        records = await self._records(await self._index.live(users), _BRIEFLY)
+    async def _live(self, identity: Identity, ids: Sequence[str]) -> list[SessionRecord]:
+        """Those that are, with no more than ``_BRIEFLY`` of each."""
+        records = await self._records(ids, _BRIEFLY)
         inactive = self._sessions.limits.inactive
         mine = (record for record in records if record is not None and identity.may_see(record.owner))
         return [record for record in mine if record.status(inactive) in ("active", "inactive")]

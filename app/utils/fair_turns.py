@@ -1,4 +1,4 @@
-"""Turns for what is done one at a time in a process."""
+"""Turns for what is done one at a time in a process, or a few at a time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,21 +7,33 @@ from contextlib import asynccontextmanager
 from attrs import define, field
 
 
-@define(eq=False, repr=False)
-class FairTurns:
-    """Each owner waits in a queue of his own, so that nobody stands behind all that another one has sent."""
+class TooManyWait(Exception):
+    """In this owner's queue; nobody else's."""
 
-    _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+
+@define(eq=False, repr=False)
+class Queues:
+    """One for each owner, and so many turns at a time in each. ``most_waiting``: in one queue; 0: any
+    number."""
+
+    _most_waiting: int = 0
     _queues: dict[str, "_Queue"] = field(init=False, factory=dict)
-    """By owner, of those who wait or have the turn."""
+    """By owner, of those who wait or have a turn."""
 
     @asynccontextmanager
-    async def taken(self, owner: str) -> AsyncIterator[None]:
-        """For the block nobody else has it."""
-        queue = self._queues.setdefault(owner, _Queue())
+    async def taken(self, owner: str, at_once: int = 1) -> AsyncIterator[None]:
+        """For the block, a turn of this owner's. ``at_once``: the same in each call for an owner.
+
+        Raises ``TooManyWait``, before anything is waited for.
+        """
+        queue = self._queues.get(owner)
+        if queue is None:
+            queue = self._queues[owner] = _Queue(asyncio.Semaphore(at_once))
+        elif self._most_waiting and queue.length >= at_once + self._most_waiting:
+            raise TooManyWait
         queue.length += 1
         try:
-            async with queue.lock, self._turn:
+            async with queue.turns:
                 yield
         finally:
             queue.length -= 1
@@ -30,6 +42,21 @@ class FairTurns:
 
 
 @define(eq=False, repr=False)
+class FairTurns:
+    """Each owner waits in a queue of his own, so that nobody stands behind all that another one has sent."""
+
+    _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    _queues: Queues = field(init=False, factory=Queues)
+
+    @asynccontextmanager
+    async def taken(self, owner: str) -> AsyncIterator[None]:
+        """For the block nobody else has it."""
+        async with self._queues.taken(owner), self._turn:
+            yield
+
+
+@define(eq=False, repr=False)
 class _Queue:
-    lock: asyncio.Lock = field(init=False, factory=asyncio.Lock)
+    turns: asyncio.Semaphore
+    """Who came first has the first one."""
     length: int = 0

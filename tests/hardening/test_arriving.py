@@ -85,7 +85,7 @@ async def test_nobody_waits_behind_all_the_large_bodies_that_another_one_has_sen
         for owner in ("alice", "alice", "alice", "alice", "bob"):
             group.create_task(work(owner))
     assert order.index("bob") <= 1
-    assert not turns._queues
+    assert not turns._queues._queues
 
 
 async def test_who_gives_up_waiting_for_a_turn_leaves_it_to_the_next() -> None:
@@ -97,4 +97,4 @@ async def test_who_gives_up_waiting_for_a_turn_leaves_it_to_the_next() -> None:
                     raise AssertionError("two have it")
     async with turns.taken("bob"):
         pass
-    assert not turns._queues
+    assert not turns._queues._queues

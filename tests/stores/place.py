@@ -28,6 +28,7 @@ from app.stores.event_log import LogWriter
 from app.stores.failures import FailureStore
 from app.stores.files import FileStore
 from app.stores.index import SessionIndex, name_key, owner_key, user_key
+from app.stores.large_reads import LargeReads
 from app.stores.layers import Limit, Limits
 from app.stores.leases import Claim, LeaseStore, RunState, SubmittedOutputs
 from app.stores.open_log import ChatEnd, OpenLog, Origin
@@ -123,6 +124,7 @@ class Place:
         self.clock = clock
         self._server = server
         self.keys = Keys("stores:")  # services that run beside take over what has their own prefix
+        self.large = LargeReads()
         self.limits = SessionLimits(
             SESSION,
             600_000,
@@ -181,9 +183,9 @@ class Place:
         self._open_sessions()
 
     def _open_sessions(self) -> None:
-        self.sessions = SessionStore(self.redis, self.keys, self.limits)
+        self.sessions = SessionStore(self.redis, self.keys, self.limits, large=self.large)
         self.index = SessionIndex(self.redis, self.keys, self.limits)
-        self.users = UserStore(self.redis, self.keys, self.sessions)
+        self.users = UserStore(self.redis, self.keys, self.sessions, self.large)
 
     async def with_quota(self) -> None:
         await self._with_policy(quota=True)

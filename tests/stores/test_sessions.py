@@ -17,6 +17,7 @@ from app.exceptions import (
 )
 from app.models import Identity
 from app.redis_client import Number
+from app.stores.large_reads import SMALL_BYTES
 from app.stores.scripts import session_erase, session_page, session_read
 from app.stores.sessions import IdempotencyKey
 
@@ -119,10 +120,11 @@ async def test_redis_tells_nothing_of_a_session_to_whoever_may_not_see_it(at: Pl
         "mine": STRANGER.owner,
         "admin_prefix": "",
         "limit": 5,
+        "small": 0,
     }
     read = await at.redis.run(session_read(**who, touch=True, session_ttl=SESSION, hold=HOLD))
     page = await at.redis.run(session_page(**who, before=""))
-    assert (read, page) == ([b"none", [], [], [], 0], [b"none", [], [], 0, b""])
+    assert (read, page) == ([b"none", [], [], [], 0, 0], [b"none", [], [], 0, b"", 0])
 
 
 async def test_a_page_holds_a_mebibyte_and_the_next_one_goes_on_behind_it(at: Place) -> None:
@@ -142,6 +144,43 @@ async def test_a_page_holds_a_mebibyte_and_the_next_one_goes_on_behind_it(at: Pl
         pages.append([orjson.loads(each)["chat_id"] for each in found])
         before = pages[-1][-1]
     assert pages == [[at.cid(name) for name in page] for page in ("AB", "C", "D", "E")]
+
+
+async def test_what_is_long_waits_for_a_turn_and_what_is_short_does_not(at: Place) -> None:
+    """Many connections that asked for histories at once made Redis too slow for everybody."""
+    await at.open()
+    await at.open("short")
+    chats, order = at.keys.chats(at.sid("S")), at.keys.of_session(at.sid("S")).order
+    for name in "AB":
+        record = orjson.dumps({"chat_id": at.cid(name), "text": "x" * (SMALL_BYTES // 2)})
+        await at.redis.run(Number("HSET", chats, at.cid(name), record))
+        await at.redis.run(Number("RPUSH", order, at.cid(name)))
+
+    async with at.large.taken(ME.owner):
+        long = [
+            asyncio.create_task(at.sessions.read(at.sid("S"), ME, history=2)),
+            asyncio.create_task(at.sessions.page(at.sid("S"), ME, limit=2, before="")),
+        ]
+        _, records, _ = await at.sessions.read(at.sid("S"), ME, history=1)
+        page, more = await at.sessions.page(at.sid("S"), ME, limit=1, before="")
+        assert (len(records), len(page), more) == (1, 1, True)
+        assert (await at.sessions.read(at.sid("short"), ME, history=100))[1] == []
+        assert not any(read.done() for read in long)
+    (_, records, _), (page, more) = await asyncio.gather(*long)
+    assert (len(records), len(page), more) == (2, 2, False)
+
+
+async def test_a_session_with_long_texts_waits_for_a_turn_and_is_whole(at: Place) -> None:
+    texts = [{"role": "user", "content": "x" * SMALL_BYTES}]
+    await at.sessions.open(at.sid("S"), ME, user_id="u", bot_id="b", additional_messages=texts)
+    async with at.large.taken(ME.owner):
+        read = asyncio.create_task(at.sessions.read(at.sid("S"), ME, history=0))
+        listed = asyncio.create_task(at.users.sessions(ME, "u", 10))
+        assert await at.users.sessions(ME, "another", 10) == []
+        assert not any(task.done() for task in (read, listed))
+    session, _, _ = await read
+    assert session.additional_messages == texts
+    assert [each.additional_messages for each in await listed] == [texts]
 
 
 async def test_a_page_passes_over_what_was_deleted(at: Place) -> None:

@@ -120,3 +120,14 @@ async def test_replies_that_nobody_took_never_answer_somebody_else() -> None:
                 reading.cancel()
                 await wait_until(reading.done, BOUND, pause=0)
                 assert await gate.run(Command("GET", "mine")) == b"mine"
+
+
+async def test_a_long_reply_holds_up_nobody_who_asks_in_the_same_turn() -> None:
+    """One connection, one pipeline and one time-out for all: the small ones failed with the long one."""
+    async with fake_redis(held_back) as url, gate_to(url) as gate:
+        long = asyncio.create_task(gate.run(Command("GET", "k0"), alone=True))  # it is never answered
+        small = [asyncio.create_task(gate.run(Command("GET", f"small-{n}"))) for n in range(3)]
+        assert await all_of(*small) == [b"small-0", b"small-1", b"small-2"]
+        assert not long.done()
+        long.cancel()
+        await asyncio.gather(long, return_exceptions=True)

@@ -65,13 +65,18 @@ end
 
 -- Records, and the states of their runs ('' where there is none): while a chat is not over, its status follows from its
 -- run's state, whatever its record says. `most` of them, or as many as fit into a page, at least one; and how many ids
--- were looked at: what was deleted is passed over.
-local function records_of(s, chats, runs, ids, most)
+-- were looked at: what was deleted is passed over. `small`: bytes, with the session's own texts; where it would be more,
+-- nil. 0: as much as fits into a page.
+local function records_of(s, chats, runs, ids, most, small)
   local records, states, size, seen = {}, {}, 0, 0
+  local texts = #(s.messages or '') + #(s.metadata or '')
+  if small > 0 and texts > small then return nil end
   for _, id in ipairs(ids) do
     local length = redis.call('HSTRLEN', chats, id)
     size = size + length
-    if #records == most or (size > PAGE and #records > 0) then break end
+    if #records == most then break end
+    if small > 0 and texts + size > small then return nil end
+    if size > PAGE and #records > 0 then break end
     seen = seen + 1
     if length > 0 then
       records[#records + 1] = redis.call('HGET', chats, id)

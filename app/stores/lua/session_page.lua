@@ -1,6 +1,6 @@
 local s = hash(session)
 local state = session_state(s, mine, admin_prefix, now_ms())
-if state ~= 'active' then return {state, {}, {}, 0, ''} end
+if state ~= 'active' then return {state, {}, {}, 0, '', 0} end
 local ids = redis.call('LRANGE', order, 0, -1)
 local first = 1
 if before ~= '' then
@@ -9,5 +9,6 @@ if before ~= '' then
     if id == before then first = i + 1 end
   end
 end
-local records, states, seen = records_of(s, chats, runs, {unpack(ids, first)}, limit)
-return {state, records, states, first + seen - 1 < #ids and 1 or 0, s.expires}
+local records, states, seen = records_of(s, chats, runs, {unpack(ids, first)}, limit, small)
+if not records then return {state, {}, {}, 0, '', 1} end
+return {state, records, states, first + seen - 1 < #ids and 1 or 0, s.expires, 0}
