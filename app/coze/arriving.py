@@ -15,8 +15,9 @@ from app.coze.packed import unpacked
 Take = Callable[[bytes], bool]
 _LONGEST_SIZE: Final = 10
 """Of a chunk's first line, with its end."""
-_MOST_AT_ONCE: Final = 16 * 1024
-"""Bytes. Full of the smallest chunks, what is more is for the parser, which is written in C."""
+MOST_AT_ONCE: Final = 16 * 1024
+"""Bytes that are looked at in one go: full of the shortest lines or chunks there are, they take some
+milliseconds."""
 
 
 class Answer(Protocol):
@@ -196,7 +197,7 @@ class _Tap(asyncio.Protocol):
 
 def _whole_chunks(data: bytes) -> bytes:
     """What is in chunks (RFC 9112, 7.1), where ``data`` is whole ones and nothing else; else b""."""
-    if len(data) > _MOST_AT_ONCE:
+    if len(data) > MOST_AT_ONCE:
         return b""
     found, at = [], 0
     while at < len(data):

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import Final, NamedTuple, Self
 
-from app.coze.arriving import Answer, Take
+from app.coze.arriving import MOST_AT_ONCE, Answer, Take
 from app.coze.deadline import deadline
 from app.coze.options import MAX_EVENT_BYTES, MAX_STREAM_BYTES, CozeOptions
 from app.coze.replies import Head, Reply, error_in_tail, raise_refusal, read_reply
@@ -20,8 +20,6 @@ from app.coze.wire import ChatState
 from app.exceptions import CozeApiError, CozeTimeout
 from app.utils.signals import IdleTimer
 
-MOST_AT_ONCE: Final = 16 * 1024
-"""Bytes that are looked at in one go: full of the shortest lines there are, they take some milliseconds."""
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = 0x20
 _NEWLINE: Final = re.compile(rb"\r\n|\r|\n")
@@ -364,6 +362,8 @@ class CozeStream:
                 await self._response.push(self._arrived)
                 if self._woken:
                     return []
+                if self._too_large is not None:
+                    break
             chunk = self._unfed or await self._response.read()
             self._unfed = b""
             if len(chunk) >= MOST_AT_ONCE:  # no delta is: the loop goes on between the pieces of what is

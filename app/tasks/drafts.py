@@ -3,7 +3,7 @@ when the message comes, so that a queue or another replica needs nothing else.""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import orjson
@@ -45,10 +45,10 @@ class Prompt(msgspec.Struct, omit_defaults=True):
         content_type = "object_string" if self.content else "text"
         return [*self.additional_messages, EnterMessage("user", self.content or self.message, content_type)]
 
-    def field(self, name: str) -> Any:
+    def field(self, name: str) -> object:
         """A field of ``passed``; None: it has none of that name."""
         text = (self.passed or {}).get(name)
-        return None if text is None else msgspec.json.decode(text)
+        return None if text is None else msgspec.json.decode(text, type=object)
 
 
 class Draft(NamedTuple):

@@ -234,13 +234,10 @@ class Runner:
                 await self._adopt_and_poll(job, stream.chat)
                 return
             stream.take = partial(self._fold, job)
-            try:
-                async for events in stream:
-                    if not self._fold(job, stream, events):
-                        break
-                await stream.finish()
-            finally:
-                stream.take = None  # the connection remembers the stream, and so all that was asked and said
+            async for events in stream:
+                if not self._fold(job, stream, events):
+                    break
+            await stream.finish()
 
     def _fold(self, job: Job, stream: CozeStream, events: list[SSEEvent]) -> bool:
         """False: nothing that may still come changes the outcome."""

@@ -154,6 +154,18 @@ async def raw_server(
         await listener.wait_closed()
 
 
+async def hangs_up_when_cancelled(
+    server: RawServer, task: asyncio.Task[object], begun: asyncio.Event
+) -> None:
+    """Cancels ``task`` once it has ``begun``; returns when the server has noticed."""
+    async with asyncio.timeout(20):
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await server.hung_up.wait()
+
+
 SSE_HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nx-tt-logid: L1\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"

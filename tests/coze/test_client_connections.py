@@ -20,6 +20,7 @@ from .support import (
     REQUEST,
     SSE_HEAD,
     chunked,
+    hangs_up_when_cancelled,
     http_client,
     make_client,
     raw_server,
@@ -136,12 +137,7 @@ async def test_a_cancelled_reader_hangs_up(http: PooledClient, parts: tuple[byte
 
     async with raw_server(answer) as server:
         reading = asyncio.create_task(stream_error(make_client(http, base=server.base)))
-        async with asyncio.timeout(20):
-            await waiting.wait()
-            reading.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await reading
-            await server.hung_up.wait()
+        await hangs_up_when_cancelled(server, reading, waiting)
 
 
 async def test_a_callers_own_deadline_stays_the_callers(http: PooledClient) -> None:

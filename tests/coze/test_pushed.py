@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 import pytest
 
 from app.coze.client import CozeClient
-from app.coze.stream import CozeStream, SSEEvent
+from app.coze.stream import CozeStream, SSEEvent, StreamTooLarge
 from app.coze.transport import PooledClient
 from app.exceptions import CozeApiError, CozeTimeout
 
@@ -19,6 +19,7 @@ from .support import (
     SSE_HEAD,
     Answer,
     chunked,
+    hangs_up_when_cancelled,
     http_client,
     make_client,
     raw_server,
@@ -230,6 +231,21 @@ async def test_the_deadline_can_be_changed_by_what_was_taken(http: PooledClient)
         await changed()
 
 
+async def test_an_answer_past_its_bound_ends_at_once_behind_what_was_whole(http: PooledClient) -> None:
+    taker = Taker()
+
+    async def answer(writer: asyncio.StreamWriter, request: bytes) -> None:
+        await in_packets([SSE_HEAD, chunked(BEG), chunked(TEXT), chunked(TEXT), chunked(b": " * 2000)])(
+            writer, request
+        )
+        await asyncio.Event().wait()
+
+    with pytest.raises(StreamTooLarge):
+        async with streaming(http, answer, max_stream_bytes=3000, idle_timeout=60) as stream:
+            await taker.read(stream)
+    assert len(taker.found) == 4
+
+
 @pytest.mark.parametrize("rest", [b"", b"12", b"5\r\nda", b"no chunk\r\n"])
 async def test_a_break_is_told_behind_what_came(http: PooledClient, rest: bytes) -> None:
     taker = Taker()
@@ -258,13 +274,7 @@ async def test_who_is_cancelled_hangs_up(http: PooledClient) -> None:
                 stream.take = take
                 await read(stream)
 
-        asking = asyncio.ensure_future(ask())
-        async with asyncio.timeout(20):
-            await taken.wait()
-            asking.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await asking
-            await server.hung_up.wait()
+        await hangs_up_when_cancelled(server, asyncio.create_task(ask()), taken)
 
 
 async def test_nothing_of_it_waits_to_be_collected(http: PooledClient) -> None:
