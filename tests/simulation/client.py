@@ -250,8 +250,8 @@ def _is_gone(error: dict[str, Any] | None) -> bool:
 
 
 def _coze_asked_for_it(request: Request, body: dict[str, Any]) -> bool:
-    """The bot itself failed, as the message's knobs wanted."""
-    if b";http=" in b"".join(request.body):
+    """The bot itself failed, or Coze never shows its answer, as the message's knobs wanted."""
+    sent, error = b"".join(request.body), body.get("error") or {}
+    if b";http=" in sent or (b"empty_list=99" in sent and error.get("code") == "COZE_API_ERROR"):
         return True
-    error = body.get("error") or {}
     return (error.get("details") or {}).get("coze_code") is not None
