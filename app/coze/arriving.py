@@ -197,10 +197,12 @@ class _Tap(asyncio.Protocol):
 
 def _whole_chunks(data: bytes) -> bytes:
     """What is in chunks (RFC 9112, 7.1), where ``data`` is whole ones and nothing else; else b""."""
-    if len(data) > MOST_AT_ONCE:
+    total = len(data)
+    if total > MOST_AT_ONCE:
         return b""
-    found, at = [], 0
-    while at < len(data):
+    found: list[bytes] = []
+    at = 0
+    while True:
         line_end = data.find(b"\r\n", at, at + _LONGEST_SIZE)
         try:
             size = int(data[at:line_end], 16) if line_end > at else 0
@@ -209,6 +211,7 @@ def _whole_chunks(data: bytes) -> bytes:
         begin, end = line_end + 2, line_end + 2 + size
         if size <= 0 or data[end : end + 2] != b"\r\n":
             return b""
-        found.append(data[begin:end])
         at = end + 2
-    return found[0] if len(found) == 1 else b"".join(found)
+        if at == total:  # nearly always with the first
+            return b"".join([*found, data[begin:end]]) if found else data[begin:end]
+        found.append(data[begin:end])

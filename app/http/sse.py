@@ -58,7 +58,7 @@ def without_separators(piece: bytes) -> bytes:
 def render(batch: Batch) -> bytes:
     """The frames with their ids, in one piece: what arrived together is written together. What is hidden
     (``app.coze.marks``: it begins with a colon) is for readers of another dialect."""
-    epoch, number, frames = batch
+    epoch, number, frames = batch.epoch, batch.first, batch.frames
     if len(frames) == 1:  # nearly always
         return b"id: %d-%d\n%b" % (epoch, number, frames[0]) if frames[0][0] != _COLON else b""
     return b"".join(
@@ -140,10 +140,12 @@ class Pieces:
     take longer than the writing. Only behind the first piece and before the last one, which go through ASGI.
     """
 
-    __slots__ = ("_cycle",)
+    __slots__ = ("_cycle", "written")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
+        self.written = 0
+        """Bytes of the body."""
 
     @property
     def ready(self) -> bool:
@@ -156,7 +158,10 @@ class Pieces:
 
     def write(self, piece: bytes) -> None:
         """``piece`` is not empty, and ``ready`` has just been True."""
-        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        body = piece if piece.isascii() else without_separators(piece)
+        size = len(body)
+        self.written += size
+        self._cycle.transport.write(b"%x\r\n%b\r\n" % (size, body))
 
 
 class EventStream(Response):
@@ -198,12 +203,12 @@ class EventStream(Response):
         self._on_close = on_close
         self._patience = patience
         self._begun = self._gone = self._is_body_over = False
-        self._straight = 0
         self._pieces: Pieces | None = None
         self._broken: Exception | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises ``ClientDisconnect`` where the client left before the head."""
+        self._now = asyncio.get_running_loop().time
         stop_listening = self._shutdown.changed.watch(self._reader.wake)
         self._silence = silence = IdleTimer(self._heartbeat, self._reader.wake)
         cycle = scope.setdefault("state", {}).get(CYCLE)
@@ -215,7 +220,7 @@ class EventStream(Response):
             stop_watching()
             silence.stop()
             stop_listening()
-            scope["state"][STRAIGHT_BYTES] = self._straight
+            scope["state"][STRAIGHT_BYTES] = self._pieces.written if self._pieces is not None else 0
             scope["state"][CLIENT_GONE] = self._gone
             self._reader.close()
             self._reader.take = None  # it leads back here: what goes in a circle waits to be collected
@@ -245,10 +250,11 @@ class EventStream(Response):
             self._begun = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         elif more and self._pieces is not None and self._pieces.ready:
-            self._write_piece(self._pieces, piece)
+            self._silence.last = self._now()
+            self._pieces.write(piece)
             return
         body = without_separators(piece)
-        self._silence.beat()
+        self._silence.last = self._now()
         await send({"type": "http.response.body", "body": body, "more_body": more})
 
     def _take(self, batch: Batch) -> bool:
@@ -263,14 +269,9 @@ class EventStream(Response):
             self._reader.wake()
             return True
         if piece:
-            self._write_piece(pieces, piece)
+            self._silence.last = self._now()
+            pieces.write(piece)
         return True
-
-    def _write_piece(self, pieces: Pieces, piece: bytes) -> None:
-        body = piece if piece.isascii() else without_separators(piece)
-        self._straight += len(body)
-        self._silence.beat()
-        pieces.write(body)
 
     async def _follow(self, send: Send, request_id: str) -> bytes | None:
         """Writes what there is, all at once, as often as there is something; returns the last words, None

@@ -2,7 +2,8 @@
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+
+import msgspec
 
 # -- who is asking ------------------------------------------------------------------------------------
 
@@ -32,7 +33,7 @@ class Identity:
 # -- the event log's coordinates ------------------------------------------------------------------------
 
 
-class Cursor(NamedTuple):
+class Cursor(msgspec.Struct, frozen=True, order=True, gc=False):
     """Position in a chat's event log; as SSE id and Redis stream id it reads ``<epoch>-<frame>``."""
 
     epoch: int

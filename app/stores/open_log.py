@@ -96,13 +96,17 @@ class OpenLog:
 
     def since(self, number: int, until: int | None = None) -> list[bytes]:
         """Frames after ``number`` up to ``until`` (inclusive)."""
-        stop = None if until is None else max(0, until - self.first + 1)
-        return self.frames[max(0, number - self.first + 1) : stop]
+        gone = self.first - 1
+        begin = number - gone if number > gone else 0
+        if until is None:
+            return self.frames[begin:]
+        return self.frames[begin : until - gone if until > gone else 0]
 
     def add(self, frames: Sequence[bytes]) -> None:
         """Readers see them at once."""
         self.frames += frames
-        self.size += sum(map(len, frames))
+        for frame in frames:
+            self.size += len(frame)
         self.visible = self.first + len(self.frames) - 1
         self.grown.notify()
 

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
+import msgspec
 from attrs import define, field
 
 from app.exceptions import Overloaded, RedisUnavailable
@@ -19,7 +20,7 @@ from app.tasks.frames import ends_reading, is_snapshot, stored_frames
 from app.utils.signals import Wakeup
 
 
-class Batch(NamedTuple):
+class Batch(msgspec.Struct, frozen=True, gc=False):
     """``frames[i]`` has the id ``<epoch>-<first + i>``. No frames: nothing new, the reader was woken."""
 
     epoch: int

@@ -125,18 +125,19 @@ async def interrupt_when(condition: Callable[[], bool], notifier: Notifier) -> A
 
 
 class IdleTimer:
-    """Rings when ``beat`` was not called for ``seconds``, and again after each further such time.
+    """Rings when nothing was heard for ``seconds``, and again after each further such time.
 
-    One timer, moved only when it fires: 0.4 µs for each delta, where ``asyncio.timeout`` around its read
-    takes 7.5 (measured with CPython 3.11 and uvloop), for the upstream and for each reader.
+    Whoever hears something sets ``last`` to the loop's time. One timer, moved only when it fires: 0.1 µs for
+    each delta, where ``asyncio.timeout`` around its read takes 7.5 (measured with CPython 3.11 and uvloop),
+    for the upstream and for each reader.
     """
 
-    __slots__ = ("_last", "_loop", "_ring", "_seconds", "_timer")
+    __slots__ = ("_loop", "_ring", "_seconds", "_timer", "last")
 
     def __init__(self, seconds: float, ring: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._ring = ring
-        self._last = self._loop.time()
+        self.last = self._loop.time()
         self._seconds = seconds
         self._timer = self._loop.call_at(self._deadline, self._fire)
 
@@ -144,14 +145,11 @@ class IdleTimer:
     def _deadline(self) -> float:
         """Both what is waited for and what is compared: two ways to work it out can differ by a rounding, and
         a timer that comes early by that would be set again without any time to wait, over and over."""
-        return self._last + self._seconds
+        return self.last + self._seconds
 
     @property
     def due(self) -> bool:
         return self._loop.time() >= self._deadline
-
-    def beat(self) -> None:
-        self._last = self._loop.time()
 
     @property
     def seconds(self) -> float:
@@ -159,7 +157,7 @@ class IdleTimer:
 
     @seconds.setter
     def seconds(self, seconds: float) -> None:
-        """Counts from the last beat."""
+        """Counts from ``last``."""
         sooner = seconds < self._seconds
         self._seconds = seconds
         if sooner:

@@ -53,7 +53,7 @@ class Taker:
         self._stops_at = stops_at
 
     def __call__(self, stream: CozeStream, events: list[SSEEvent]) -> bool:
-        self.found += events
+        self.found += [(each.name, each.data) for each in events]
         return not any(each.name == self._stops_at for each in events)
 
     async def read(self, stream: CozeStream) -> list[tuple[str, bytes]]:
