@@ -17,7 +17,7 @@ from loguru import logger
 
 from app.coze.codes import TOKEN_REFUSED, retries_before_start, retries_when_safe
 from app.coze.credentials.accounts import Credentials
-from app.coze.deadline import deadline
+from app.coze.deadline import Deadline
 from app.coze.options import Bearer, CozeOptions
 from app.coze.replies import Reply, looks_like
 from app.coze.retry import RetryBudget, pause_before
@@ -211,7 +211,7 @@ async def send(http: PooledClient, options: CozeOptions, call: ApiCall, bearer: 
         CozeApiError: there was no connection, or it broke.
     """
     late_at = asyncio.get_running_loop().time() + (call.seconds or options.first_byte_timeout)
-    async with deadline(late_at, lambda: no_first_byte(options)):
+    async with Deadline(late_at, lambda: no_first_byte(options)):
         try:
             answer = await http.exchange(_request(call, bearer))
         except NETWORK_ERRORS as error:
@@ -243,7 +243,7 @@ async def begin_stream(response: CozeResponse) -> CozeStream:
     if head.is_event_stream:
         return await CozeStream(response).begin()
     if head.is_success:
-        async with deadline(response.late_at, response.no_first_byte):
+        async with Deadline(response.late_at, response.no_first_byte):
             while looks_like(first) == "unknown" and len(first) <= _SNIFF_BYTES:
                 chunk = await response.read()
                 if not chunk:

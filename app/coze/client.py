@@ -20,7 +20,7 @@ import msgspec
 from app.coze.api import ApiCall, CozeApi
 from app.coze.codes import CANNOT_CANCEL, NOT_FOUND
 from app.coze.credentials.accounts import Credentials
-from app.coze.deadline import deadline
+from app.coze.deadline import Deadline
 from app.coze.files import CozeFile, FilePart
 from app.coze.replies import Reply
 from app.coze.stream import CozeStream
@@ -187,7 +187,7 @@ class CozeClient:
     def chat_deadline(seconds: float) -> AbstractAsyncContextManager[object]:
         """Bounds a whole chat: past ``seconds`` the block is broken off and ``CozeTimeout`` raised."""
         text = f"The chat ran longer than {seconds:g} s (COZE_CHAT_TIMEOUT)"
-        return deadline(asyncio.get_running_loop().time() + seconds, lambda: CozeTimeout(text))
+        return Deadline(asyncio.get_running_loop().time() + seconds, lambda: CozeTimeout(text))
 
     # --- conversations -----------------------------------------------------------------------------------
 
@@ -346,7 +346,7 @@ class CozeClient:
             retries=0,
         )
         text = f"The upload took longer than {seconds:g} s (UPLOAD_TIMEOUT)"
-        async with deadline(asyncio.get_running_loop().time() + seconds, lambda: CozeTimeout(text)):
+        async with Deadline(asyncio.get_running_loop().time() + seconds, lambda: CozeTimeout(text)):
             return CozeFile.parse(await self._api.json(call, self._credentials))
 
     # --- how calls are made ------------------------------------------------------------------------------

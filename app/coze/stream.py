@@ -8,18 +8,20 @@ U+0085 and others, which Coze sends raw inside JSON strings.
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 
 from app.coze.arriving import MOST_AT_ONCE, Answer, Take
-from app.coze.deadline import deadline
+from app.coze.deadline import Deadline
 from app.coze.options import MAX_EVENT_BYTES, MAX_STREAM_BYTES, CozeOptions
 from app.coze.replies import Head, Reply, error_in_tail, raise_refusal, read_reply
 from app.coze.transport import NETWORK_ERRORS, network_error
 from app.coze.wire import ChatState
-from app.exceptions import CozeApiError, CozeTimeout
+from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
 from app.utils.signals import IdleTimer
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -238,7 +240,7 @@ class CozeResponse:
         success = self.head.is_success
         limit = self.options.max_json_bytes if success else self.options.max_error_bytes
         body: bytes | bytearray = bytearray(before)
-        async with deadline(self.late_at, self._incomplete):
+        async with Deadline(self.late_at, self._incomplete):
             while len(body) <= limit and (chunk := await self.read()):
                 body += chunk
         if len(body) > limit and success:
@@ -273,6 +275,29 @@ def no_first_byte(options: CozeOptions, logid: str | None = None) -> CozeTimeout
     """The error of an answer that does not begin."""
     text = f"Coze sent nothing within {options.first_byte_timeout:g} s (COZE_FIRST_BYTE_TIMEOUT)"
     return CozeTimeout(text, logid=logid, maybe_started=True)
+
+
+class _Patience(Deadline):
+    """The deadline of what is read in its block: the timer that ``watch`` begins may move it to now."""
+
+    __slots__ = ("_timer", "_watch")
+
+    def __init__(
+        self, watch: Callable[[asyncio.Timeout], IdleTimer], late: Callable[[], UpstreamError]
+    ) -> None:
+        super().__init__(None, late)
+        self._watch = watch
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        scope = await super().__aenter__()
+        self._timer = self._watch(scope)
+        return scope
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.stop()
+        await super().__aexit__(kind, error, traceback)
 
 
 class CozeStream:
@@ -329,21 +354,16 @@ class CozeStream:
         if self._begun:
             self._pulse.seconds = seconds
 
-    @contextlib.asynccontextmanager
-    async def deadlines(self) -> AsyncIterator[None]:
+    def deadlines(self) -> AbstractAsyncContextManager[object]:
         """Holds the block to the first-byte and the idle deadline while the stream is read in it. One timer
         for all reads. Raises ``CozeTimeout``."""
-        if self._ended:
-            yield
-            return
+        return contextlib.nullcontext() if self._ended else _Patience(self._watch, self._late)
+
+    def _watch(self, scope: asyncio.Timeout) -> IdleTimer:
         self._now = now = asyncio.get_running_loop().time
         patience = self._idle_timeout if self._begun else max(0.0, self._response.late_at - now())
-        async with deadline(None, self._late) as scope:
-            self._pulse = IdleTimer(patience, lambda: scope.reschedule(now()))
-            try:
-                yield
-            finally:
-                self._pulse.stop()
+        self._pulse = IdleTimer(patience, lambda: scope.reschedule(now()))
+        return self._pulse
 
     def _late(self) -> CozeTimeout:
         if not self._begun:

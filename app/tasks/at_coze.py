@@ -16,7 +16,7 @@ from app.tasks.frames import error_of
 from app.tasks.job import Job
 from app.tasks.running import RunningChats
 from app.tasks.shutdown import Shutdown
-from app.utils.signals import interrupt_when, until
+from app.utils.signals import InterruptWhen, until
 
 _AGAIN_SECONDS: Final = 0.1
 
@@ -44,7 +44,7 @@ class ChatsAtCoze:
 
         Raises the error of a chat that ended before Coze had begun it, ``ShuttingDown``.
         """
-        leaving = interrupt_when(lambda: self._shutdown.streams_end, self._shutdown.changed)
+        leaving = InterruptWhen(lambda: self._shutdown.streams_end, self._shutdown.changed)
         async with leaving:
             while True:
                 job = self._running.get(chat_id)

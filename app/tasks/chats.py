@@ -31,7 +31,7 @@ from app.tasks.reader import Ending, Reader
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService, idempotency_of
 from app.tasks.shutdown import Shutdown
-from app.utils.signals import interrupt_when
+from app.utils.signals import InterruptWhen
 
 __all__ = ["ANY_CHAT", "ChatService", "Sending", "Started"]
 
@@ -380,7 +380,7 @@ class ChatService:
         """
         with self._streams.taken_if(place is None and wait > 0, identity.owner):
             reader = self.read(identity, Started(chat_id, Cursor(0, 0)), only_end=True)
-            leaving = interrupt_when(lambda: self._shutdown.streams_end, self._shutdown.changed)
+            leaving = InterruptWhen(lambda: self._shutdown.streams_end, self._shutdown.changed)
             try:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(wait, _SHORTEST_WAIT)), leaving:

@@ -28,7 +28,7 @@ from app.stores.usage import usage_of_end
 from app.tasks.drafts import Prompt
 from app.tasks.frames import close_chat, end_frames
 from app.tasks.job import GiveUp, Job
-from app.utils.signals import interrupt_when, until
+from app.utils.signals import InterruptWhen, until
 
 _BUSY_SECONDS: Final = 10.0
 """How long a 4016 is retried: no other chat of the session runs, so one is just being cancelled, or another
@@ -111,7 +111,7 @@ class Runner:
         if job.cancelled:  # in the queue, say: nothing is begun
             return True
         try:
-            async with interrupt_when(lambda: job.cancelled, job.changed) as scope:
+            async with InterruptWhen(lambda: job.cancelled, job.changed) as scope:
                 await self._answer(job)
         except ServiceError:  # of what was broken off: the cancel counts
             if not scope.expired():

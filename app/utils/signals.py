@@ -1,8 +1,8 @@
 """Waking up: one notifier for whatever is waited for, and one timer for a stream of events."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 
 class _Watch:
@@ -98,30 +98,40 @@ async def until(condition: Callable[[], bool], *notifiers: Notifier) -> None:
             stop()
 
 
-@asynccontextmanager
-async def interrupt_when(condition: Callable[[], bool], notifier: Notifier) -> AsyncIterator[asyncio.Timeout]:
+class InterruptWhen:
     """Breaks its block off once ``condition`` holds, looked at whenever ``notifier`` calls.
 
     It is a time-out without a time, since asyncio tells the cancel of a time-out from a caller's: ours ends
     here, and ``expired()`` of what the block is given says so afterwards; a caller's goes on upward.
     """
-    now = asyncio.get_running_loop().time
-    scope = asyncio.timeout(None)
 
-    def look() -> None:
-        if scope.when() is None and condition():
-            scope.reschedule(now())
+    __slots__ = ("_condition", "_notifier", "_scope", "_stop")
 
-    stop = notifier.watch(look)
-    try:
-        async with scope:
-            look()
-            yield scope
-    except TimeoutError:
-        if not scope.expired():
-            raise
-    finally:
-        stop()
+    def __init__(self, condition: Callable[[], bool], notifier: Notifier) -> None:
+        self._condition = condition
+        self._notifier = notifier
+        self._scope = asyncio.timeout(None)
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        scope = await self._scope.__aenter__()
+        self._stop = self._notifier.watch(self._look)
+        self._look()
+        return scope
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self._stop()
+        del self._stop  # it leads back here: what goes in a circle waits to be collected
+        try:
+            await self._scope.__aexit__(kind, error, traceback)
+        except TimeoutError:  # its own
+            return True
+        return isinstance(error, TimeoutError) and self._scope.expired()
+
+    def _look(self) -> None:
+        if self._scope.when() is None and self._condition():
+            self._scope.reschedule(asyncio.get_running_loop().time())
 
 
 class IdleTimer:

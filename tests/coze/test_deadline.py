@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from app.coze.deadline import deadline
+from app.coze.deadline import Deadline
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
 
 
@@ -14,7 +14,7 @@ def late() -> UpstreamError:
 
 async def test_what_is_too_late_is_broken_off_with_our_error() -> None:
     with pytest.raises(CozeTimeout, match="late") as caught:
-        async with deadline(0.0, late):
+        async with Deadline(0.0, late):
             await asyncio.Event().wait()
 
     assert caught.value.__cause__ is None
@@ -22,7 +22,7 @@ async def test_what_is_too_late_is_broken_off_with_our_error() -> None:
 
 async def test_without_a_time_it_waits_until_it_is_given_one() -> None:
     with pytest.raises(CozeTimeout):  # noqa: PT012
-        async with deadline(None, late) as scope:
+        async with Deadline(None, late) as scope:
             await asyncio.sleep(0)
             scope.reschedule(0.0)
             await asyncio.Event().wait()
@@ -30,7 +30,7 @@ async def test_without_a_time_it_waits_until_it_is_given_one() -> None:
 
 async def test_a_connection_that_breaks_as_it_is_broken_off_is_late() -> None:
     with pytest.raises(CozeTimeout, match="late"):  # noqa: PT012
-        async with deadline(0.0, late):
+        async with Deadline(0.0, late):
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -41,7 +41,7 @@ async def test_a_connection_that_breaks_as_it_is_broken_off_is_late() -> None:
 async def test_what_others_raise_stays_what_it_is(error: Exception) -> None:
     loop = asyncio.get_running_loop()
     with pytest.raises(type(error)) as caught:
-        async with deadline(loop.time() + 60, late):
+        async with Deadline(loop.time() + 60, late):
             raise error
 
     assert caught.value is error
@@ -49,7 +49,7 @@ async def test_what_others_raise_stays_what_it_is(error: Exception) -> None:
 
 async def test_a_cancel_at_the_same_moment_stays_a_cancel() -> None:
     async def wait() -> None:
-        async with deadline(0.0, late):
+        async with Deadline(0.0, late):
             asyncio.current_task().cancel()  # type: ignore[union-attr]
             await asyncio.Event().wait()
 

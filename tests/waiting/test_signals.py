@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.utils.signals import Notifier, Wakeup, interrupt_when, until
+from app.utils.signals import InterruptWhen, Notifier, Wakeup, until
 
 BOUND = 20.0
 """Seconds that nothing here takes unless it hangs."""
@@ -70,7 +70,7 @@ async def test_two_that_watch_with_the_same_call_end_each_for_itself() -> None:
 async def test_a_block_that_is_broken_off_ends_here_and_its_task_goes_on() -> None:
     thing = Thing()
     asyncio.get_running_loop().call_soon(thing.finish)
-    async with asyncio.timeout(BOUND), interrupt_when(lambda: thing.done, thing.changed) as scope:
+    async with asyncio.timeout(BOUND), InterruptWhen(lambda: thing.done, thing.changed) as scope:
         await asyncio.sleep(600)
     assert scope.expired()
     task = asyncio.current_task()
@@ -81,7 +81,7 @@ async def test_a_block_that_is_broken_off_ends_here_and_its_task_goes_on() -> No
 
 async def test_a_block_that_ends_by_itself_is_not_broken_off_later() -> None:
     thing = Thing()
-    async with interrupt_when(lambda: thing.done, thing.changed) as scope:
+    async with InterruptWhen(lambda: thing.done, thing.changed) as scope:
         await asyncio.sleep(0)
     thing.finish()
     await a_few_turns()
@@ -93,7 +93,7 @@ async def test_a_callers_cancel_goes_upward_even_together_with_ours(order: str) 
     thing = Thing()
 
     async def work() -> None:
-        async with interrupt_when(lambda: thing.done, thing.changed):
+        async with InterruptWhen(lambda: thing.done, thing.changed):
             await asyncio.sleep(600)
 
     task = asyncio.create_task(work())
@@ -113,7 +113,7 @@ async def test_a_time_out_of_the_block_itself_goes_upward() -> None:
     thing = Thing()
 
     async def work() -> None:
-        async with interrupt_when(lambda: thing.done, thing.changed), asyncio.timeout(0):
+        async with InterruptWhen(lambda: thing.done, thing.changed), asyncio.timeout(0):
             await asyncio.sleep(600)
 
     with pytest.raises(TimeoutError):
