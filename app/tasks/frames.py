@@ -19,6 +19,7 @@ _END_EVENTS: Final = {
     "cancelled": "conversation.chat.canceled",
     "requires_action": "conversation.chat.requires_action",
 }
+_DATA: Final = len(b"\ndata: ")
 _END_MARKS: Final = tuple(f"event: {name}\n".encode() for name in _END_EVENTS.values())
 
 
@@ -36,8 +37,9 @@ def data_of(frame_bytes: bytes) -> dict[str, Any]:
 
     What Coze said is passed on nearly as it came, so it is read as Coze is: in part, if need be.
     """
-    lines = frame_bytes[:-2].split(b"\n")[1:]
-    return json_object(b"\n".join(line[6:] for line in lines)) or {}
+    begin = frame_bytes.find(b"\n") + _DATA
+    data = frame_bytes[begin:-2]
+    return json_object(data.replace(b"\ndata: ", b"\n") if b"\n" in data else data) or {}
 
 
 def stored_frames(chat: Chat) -> list[bytes]:

@@ -7,7 +7,7 @@ import orjson
 
 from app.doors.openai.dialog import OUR_CALL
 from app.doors.openai.errors import openai_error
-from app.doors.openai.folding import KINDS, AnswerFold, TextByKind, has_begun, merged
+from app.doors.openai.folding import KINDS, AnswerFold, TextByKind, has_begun
 from app.doors.openai.forms import Form
 from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
@@ -201,7 +201,7 @@ class ChunkStream:
     def batch(self, batch: Batch) -> bytes:
         """What arrived together is sent in as few chunks as its kinds allow; where it is the bot's and holds
         no text, one that says nothing: the answer has begun. Raises ``ServiceError``."""
-        pieces = [self._chunk({kind: text}) for kind, text in merged(self._answer.news_of(batch.frames))]
+        pieces = [self._chunk({kind: text}) for kind, text in self._answer.news_of(batch.frames)]
         if not pieces and has_begun(batch.frames):
             return self.heartbeat
         return b"".join(pieces)

@@ -1,6 +1,8 @@
 """The frames of a chat's log as the texts that a client has not been told yet."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from app.doors.openai.texts import SentText, notice_of, rest_of
@@ -44,30 +46,38 @@ class AnswerFold:
     def __init__(self, before: TextByKind | None, *, content: bool) -> None:
         self._texts = {kind: SentText((before or {}).get(kind, "")) for kind in KINDS}
         self._noticed = False
-        self._told = KINDS if content else ("reasoning_content",)
+        self._told = list(self._texts.items())[: None if content else 1]
 
-    def news_of(self, frames: Iterable[bytes]) -> Iterator[tuple[str, str]]:
-        """What frames bring, as kind and text. Raises ``ServiceError`` where something was replaced."""
+    def news_of(self, frames: Iterable[bytes]) -> list[tuple[str, str]]:
+        """What frames bring, as kind and text, neighbours of one kind as one. Raises ``ServiceError`` where
+        something was replaced."""
+        news: list[tuple[str, str]] = []
         for frame in frames:
             if frame.startswith(_DELTA):
-                yield from self._delta(data_of(frame))
+                self._delta(data_of(frame), news)
             elif frame.startswith(_SNAPSHOT):
-                yield from self._snapshot(data_of(frame))
+                news += self._snapshot(data_of(frame))
+        return news if len(news) == 1 else _merged(news)
 
     def rest_of(self, chat: Mapping[str, Any]) -> TextByKind:
         """What the stored answer says beyond what was told."""
         rest = {kind: self._texts[kind].end(chat[kind]) for kind in KINDS}
-        if "content" in self._told:
+        if self._tells_content:
             rest["content"] = self._noting("content", rest["content"], content_type_of(chat))
         return rest
 
-    def _delta(self, message: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    @property
+    def _tells_content(self) -> bool:
+        return len(self._told) == len(KINDS)
+
+    def _delta(self, message: dict[str, Any], news: list[tuple[str, str]]) -> None:
         if (message.get("type") or "answer") != "answer":
             return
         message_id = str(message.get("id") or "")
-        for kind in self._told:
-            news = self._texts[kind].add(message_id, _text_of(message, kind))
-            yield kind, self._noting(kind, news, message.get("content_type"))
+        for kind, sent in self._told:
+            text = message.get(kind)
+            if said := sent.add(message_id, text if isinstance(text, str) else ""):
+                news.append((kind, self._noting(kind, said, message.get("content_type"))))
 
     def _snapshot(self, snapshot: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """In the order in which it was told: the thoughts before the first words, the words, all other
@@ -79,7 +89,7 @@ class AnswerFold:
             "reasoning_content",
             self._texts["reasoning_content"].replace(thoughts[: spoken[0]] if spoken else thoughts),
         )
-        if "content" in self._told:
+        if self._tells_content:
             words = [(message_id, _text_of(item, "content")) for message_id, item in messages]
             foreign = (item.get("content_type") for _, item in messages if _text_of(item, "content"))
             news = self._texts["content"].replace(words)
@@ -100,16 +110,7 @@ def _text_of(message: dict[str, Any], kind: str) -> str:
     return text if isinstance(text, str) else ""
 
 
-def merged(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Neighbours of one kind as one."""
-    now, parts = "", list[str]()
-    for kind, text in texts:
-        if not text:
-            continue
-        if kind != now and parts:
-            yield now, "".join(parts)
-            parts = []
-        now = kind
-        parts.append(text)
-    if parts:
-        yield now, "".join(parts)
+def _merged(texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Neighbours of one kind as one, and none without text."""
+    told = [(kind, text) for kind, text in texts if text]
+    return [(kind, "".join(text for _, text in some)) for kind, some in groupby(told, itemgetter(0))]

@@ -96,10 +96,12 @@ class SentText:
     Then nothing is sent until the log has caught up, and it has to tell the same.
     """
 
-    __slots__ = ("_before", "_behind", "_messages", "_sent")
+    __slots__ = ("_before", "_behind", "_messages", "_newest", "_sent")
 
     def __init__(self, before: str = "") -> None:
         self._messages: dict[str, list[str]] = {}
+        self._newest: list[str] | None = None
+        """The last one of them."""
         self._sent = [before] if before else []
         self._behind = bool(before)
         self._before = before
@@ -108,19 +110,20 @@ class SentText:
         """A delta; returns what is to be sent. Raises where it belongs before something that was sent."""
         parts = self._messages.get(message_id)
         if parts is None:  # one without text takes its place, too: messages stand in order of appearance
-            parts = self._messages[message_id] = []
+            parts = self._newest = self._messages[message_id] = []
         if not text:
             return ""
-        lead = SEPARATOR if not parts and self._sent else ""
+        news = SEPARATOR + text if not parts and self._sent else text
         parts.append(text)
-        if self._behind or parts is not self._messages[next(reversed(self._messages))]:
+        if self._behind or parts is not self._newest:
             return self._become(self._whole())
-        self._sent.append(lead + text)
-        return self._news(lead + text)
+        self._sent.append(news)
+        return self._news(news) if self._before else news
 
     def replace(self, texts: Iterable[tuple[str, str]]) -> str:
         """A snapshot; returns the rest. Raises unless one of it and what was sent begins with the other."""
         self._messages = {message_id: [text] if text else [] for message_id, text in texts}
+        self._newest = next(reversed(self._messages.values()), None)
         return self._become(self._whole())
 
     def end(self, final: str) -> str:

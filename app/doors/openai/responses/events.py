@@ -13,7 +13,7 @@ import orjson
 
 from app.doors.openai.chunks import refusal_of, unfinished
 from app.doors.openai.errors import openai_error
-from app.doors.openai.folding import AnswerFold, has_begun, merged
+from app.doors.openai.folding import AnswerFold, has_begun
 from app.doors.openai.responses.objects import (
     OutputItem,
     Response,
@@ -113,7 +113,7 @@ class ResponseEvents:
 
     def batch(self, batch: Batch) -> bytes:
         """Raises ``ServiceError``."""
-        news = b"".join(self._text(kind, text) for kind, text in merged(self._fold.news_of(batch.frames)))
+        news = b"".join(self._text(kind, text) for kind, text in self._fold.news_of(batch.frames))
         # The bot has begun, which is enough for the stream's status.
         return news or (_HEARTBEAT if self._live and has_begun(batch.frames) else b"")
 
