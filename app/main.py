@@ -73,8 +73,7 @@ def create_app(
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # app.observing has ours
     )
-    # The busiest first: routes are tried in this order. Put in directly, since including a router makes each
-    # request look for its route twice.
+    # Put in directly, since including a router makes each request look for its route twice.
     for module in (
         *(messages, chats, sessions, health, metrics, files, users, bots, usage, admin),
         *(docs, playground, console),

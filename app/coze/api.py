@@ -20,8 +20,9 @@ from app.coze.credentials.accounts import Credentials
 from app.coze.deadline import Deadline
 from app.coze.options import Bearer, CozeOptions
 from app.coze.replies import Reply, looks_like
+from app.coze.response import CozeResponse, no_first_byte
 from app.coze.retry import RetryBudget, pause_before
-from app.coze.stream import CozeResponse, CozeStream, no_first_byte
+from app.coze.stream import CozeStream
 from app.coze.transport import NETWORK_ERRORS, Outgoing, PooledClient, SecretHeaders, network_error
 from app.coze.wire import ChatState
 from app.exceptions import CozeApiError, UpstreamError

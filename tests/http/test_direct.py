@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Respons
 from fastapi.routing import APIRoute
 
 from app.exceptions import ValidationFailed
-from app.http.direct import DirectRoute
+from app.http.direct import DirectApp, DirectRoute
 from app.main import create_app
 from tests.support import Client, make_settings
 
@@ -50,26 +50,40 @@ async def _failing(caller: Annotated[str, Depends(_caller)]) -> Response:
     raise fastapi.HTTPException(418, caller)
 
 
-def _app(kind: type[APIRoute]) -> FastAPI:
-    app = FastAPI()
+async def _texts(
+    caller: Annotated[str, Depends(_caller)],
+    needed: Annotated[str, Query(min_length=2)],
+    more: Annotated[str | None, Query(max_length=3, alias="more-of-it")] = None,
+) -> Response:
+    return Response(f"{needed} {more} {caller}")
+
+
+async def _any(some: str, thing: str, caller: Annotated[str, Depends(_caller)]) -> Response:
+    return Response(f"any {some} {thing} {caller}")
+
+
+def _app(app: FastAPI, kind: type[APIRoute]) -> FastAPI:
     router = APIRouter(route_class=kind)
     for path, endpoint in (
         *(("/things/{name}", _thing), ("/numbers/{number}", _number)),
-        *(("/model", _model), ("/failing", _failing), ("/asking/{name}", _asking)),
+        *(("/model", _model), ("/failing", _failing), ("/asking/{name}", _asking), ("/texts", _texts)),
+        *(("/{some}/of/{thing}", _any), ("/things/of/{name}", _asking), ("/things/of/it/{name}", _asking)),
     ):
         router.add_api_route(path, endpoint, response_model=None)
     app.router.routes.extend(router.routes)
     return app
 
 
-async def _answer(app: FastAPI, path: str, headers: dict[str, str]) -> tuple[int, Any, str]:
+async def _answer(
+    app: FastAPI, path: str, headers: dict[str, str], method: str = "GET"
+) -> tuple[int, Any, str]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
-        answer = await http.get(path, headers=headers)
+        answer = await http.request(method, path, headers=headers)
     return answer.status_code, answer.text, answer.headers.get("content-type", "")
 
 
 async def test_a_direct_route_answers_every_request_as_fastapi_does() -> None:
-    ours, theirs = _app(DirectRoute), _app(APIRoute)
+    ours, theirs = _app(DirectApp(), DirectRoute), _app(FastAPI(), APIRoute)
     for path in (
         "/things/a",
         "/things/a%20b",
@@ -78,8 +92,17 @@ async def test_a_direct_route_answers_every_request_as_fastapi_does() -> None:
         "/model",
         "/failing",
         "/asking/a",
+        "/texts",
+        "/things/of/a",
+        "/things/of/it/a",
+        "/other/of/it",
+        "/things",
+        "/things/",
+        "/things/a/b/c/d",
+        "/",
         "/nope",
     ):
+        assert await _answer(ours, path, {}, "PUT") == await _answer(theirs, path, {}, "PUT"), path
         for query in ("", "?limit=3", "?limit=9", "?text=-1", "?text=4&limit=1", "?other=1"):
             for headers in ({}, {"Prefer": "a"}, {"Prefer": "too long"}, {"Some-Key": "k"}, {"Some-Key": ""}):
                 expected = await _answer(theirs, path + query, headers)
@@ -89,7 +112,35 @@ async def test_a_direct_route_answers_every_request_as_fastapi_does() -> None:
         "/things/{name}",
         "/failing",
         "/asking/{name}",
+        "/texts",
+        "/{some}/of/{thing}",
+        "/things/of/{name}",
+        "/things/of/it/{name}",
     ]
+
+
+async def test_texts_in_a_query_are_checked_as_fastapi_checks_them() -> None:
+    ours, theirs = _app(DirectApp(), DirectRoute), _app(FastAPI(), APIRoute)
+    for needed in (
+        "",
+        "needed=ab",
+        "needed=a",
+        "needed=",
+        "needed",
+        "needed=%E4%BD%A0+b",
+        "needed=%FF%FE%FD",
+    ):
+        for more in (
+            "",
+            "more-of-it=",
+            "more-of-it=abc",
+            "more-of-it=abcd",
+            "needed=cd",
+            "more=1",
+            "x;y&=&&",
+        ):
+            query = f"/texts?{needed}&{more}"
+            assert await _answer(ours, query, {}) == await _answer(theirs, query, {}), query
 
 
 async def test_what_is_asked_most_goes_past_fastapis_checks_unless_there_is_something_to_check(

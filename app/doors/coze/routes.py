@@ -1,4 +1,4 @@
-"""Coze's routes under /coze/api, the busiest first."""
+"""Coze's routes under /coze/api."""
 
 from app.doors.coze import chats, conversations, things
 
