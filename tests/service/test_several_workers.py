@@ -94,7 +94,13 @@ async def test_a_second_service_at_the_same_port_is_refused(workers: str, two: S
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    said, _ = await second.communicate()
+    try:
+        async with asyncio.timeout(60):
+            said, _ = await second.communicate()
+    finally:
+        if second.returncode is None:
+            second.terminate()  # its workers go with it
+            await second.wait()
     assert second.returncode == 78
     assert b"PORT: cannot listen there (Address already in use)" in said
     assert listening(two.port) == 2
