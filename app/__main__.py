@@ -25,7 +25,7 @@ from uvicorn.supervisors import Multiprocess
 from app.config import Settings, exiting_if_wrong, load_settings, unknown_names
 from app.config.faults import SettingsError
 from app.http.connections import allow_descriptors
-from app.http.listening import BACKLOG, listen
+from app.http.listening import BACKLOG, listen, sockets_of_worker
 from app.logging_config import configure_logging
 from app.utils.garbage import collect_when_quiet
 
@@ -73,10 +73,25 @@ def main() -> None:
 
         with exiting_if_wrong():
             check_parts(settings)
-            sockets = listen(settings.host, settings.port)
+            sockets = listen(settings.host, settings.port, workers=settings.workers)
             if page_port is not None:
-                sockets += listen(settings.host, page_port)
+                sockets += listen(settings.host, page_port, workers=settings.workers)
         serve(settings, sockets)
+
+
+class Workers(Multiprocess):
+    """uvicorn's parent of several workers. Each has sockets of its own: of one that all share, whichever
+    worker is quicker takes more, now and then all of a burst."""
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Others each time; uvicorn asks when it starts a worker. Starting it lets go of the parent's copies,
+        so that with the worker they are gone."""
+        return sockets_of_worker(self._kept)
+
+    @sockets.setter
+    def sockets(self, kept: list[socket.socket]) -> None:
+        self._kept = kept
 
 
 def serve(settings: Settings, sockets: list[socket.socket]) -> None:
@@ -97,7 +112,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
         timeout_graceful_shutdown=_STREAMS_CLOSE_SECONDS,
     )
     if settings.workers > 1:
-        Multiprocess(config, sockets=sockets).run()
+        Workers(config, sockets=sockets).run()
         return
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):

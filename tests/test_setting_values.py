@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,22 @@ def test_a_host_that_cannot_be_had_is_named(host: str) -> None:
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(SettingsError, match="PORT: "):
         listen("127.0.0.1", other.getsockname()[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers share one socket")
+def test_of_two_services_with_workers_that_begin_together_one_is_refused() -> None:
+    address = ("127.0.0.1", free_port())
+    with socket.socket() as other, ExitStack() as ours:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(address)
+        for kept in listen(*address, workers=2):
+            ours.enter_context(kept)
+            with pytest.raises(OSError, match="in use"):
+                other.listen()
+            with pytest.raises(ConnectionRefusedError):  # nobody listens before a worker does
+                socket.create_connection(address, 10)
+        with pytest.raises(SettingsError, match="PORT: "):
+            listen(*address, workers=2)
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
