@@ -15,6 +15,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from app.coze.arriving import AiohttpAnswer, Answer, HttpxAnswer
+from app.coze.pool import Connector
 from app.coze.replies import Head
 from app.exceptions import CozeApiError, CozeTimeout, UpstreamError
 from app.utils.certificates import certificate_fault
@@ -146,9 +147,7 @@ def build_http_client(
     if transport == "aiohttp":
 
         def session() -> aiohttp.ClientSession:
-            connector = aiohttp.TCPConnector(
-                limit=pool_size, keepalive_timeout=KEEPALIVE_SECONDS, ssl=ssl_context
-            )
+            connector = Connector(limit=pool_size, keepalive_timeout=KEEPALIVE_SECONDS, ssl=ssl_context)
             return aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),

@@ -14,7 +14,7 @@ from app.models import Identity
 from app.models.bodies import FileType
 from app.redis_client import Command, Key, Keys, Number, RedisGate, Text, Texts
 from app.stores.index import name_key, user_key
-from app.stores.scripts import file_index
+from app.stores.scripts import file_index, uploaders_forget
 
 _FILE_ID: Final = re.compile(r"coze_file_[0-9]{13}_[a-z2-7]{21}")
 _ERASED_AT_ONCE: Final = 500
@@ -108,29 +108,35 @@ class FileStore:
 
     async def erase(self, identity: Identity, user_id: str) -> tuple[int, bool]:
         """Erases the records of a user's files; of everybody of that name in the root for an admin. Returns
-        how many there were, and whether more are left: a call does a bounded number."""
-        uploaders = self._keys.uploaders(name_key(identity.owner, user_id))
-        if not identity.admin:
-            return await self._erase_of([user_key(identity.owner, user_id)], uploaders)
-        erased, more = 0, False
-        some = Texts("ZRANGE", uploaders, 0, _ERASED_AT_ONCE - 1)
-        while not more and erased < _ERASED_PER_CALL and (users := await self._redis.run(some)):
-            found, more = await self._erase_of([user.decode() for user in users], uploaders)
-            erased += found
-        return erased, more or erased >= _ERASED_PER_CALL
-
-    async def _erase_of(self, users: Sequence[str], uploaders: Key) -> tuple[int, bool]:
-        """Each user leaves ``uploaders`` with his last file."""
-        erased = 0
-        for user in users:
-            key = self._keys.files(user)
-            some = Texts("ZRANGE", key, 0, _ERASED_AT_ONCE - 1)
-            while ids := await self._redis.run(some):
-                if erased >= _ERASED_PER_CALL:
+        how many there were, and whether more may be left: a call looks at a bounded number of files and
+        users."""
+        keys, uploaders = self._keys, self._keys.uploaders(name_key(identity.owner, user_id))
+        erased, left = 0, _ERASED_PER_CALL
+        while left > 0:
+            users = [user_key(identity.owner, user_id).encode()]
+            if identity.admin:
+                users = await self._redis.run(Texts("ZRANGE", uploaders, 0, _ERASED_AT_ONCE - 1))
+            indexes = [keys.files(user.decode()) for user in users]
+            counts = await self._redis.pipeline([Number("ZCARD", index) for index in indexes])
+            for index, count in zip(indexes, counts, strict=True):
+                if count:
+                    gone, looked_at = await self._erase_of(index, left)
+                    erased, left = erased + gone, left - looked_at
+                if left <= 0:
                     return erased, True
-                names = [file_id.decode() for file_id in ids]
-                gone = await self._redis.pipeline([Number("DEL", self._keys.file(name)) for name in names])
-                await self._redis.run(Number("ZREM", key, *names))
-                erased += sum(gone)
-            await self._redis.run(Number("ZREM", uploaders, user))
-        return erased, False
+            await self._redis.run(uploaders_forget(uploaders=uploaders, files=keys.files(""), users=users))
+            if not (identity.admin and users):
+                return erased, False
+            left -= len(users)
+        return erased, True
+
+    async def _erase_of(self, index: Key, most: int) -> tuple[int, int]:
+        """Of one user; how many there were, and how many of which the record was gone, too."""
+        erased = looked_at = 0
+        some = Texts("ZRANGE", index, 0, _ERASED_AT_ONCE - 1)
+        while looked_at < most and (ids := await self._redis.run(some)):
+            names = [file_id.decode() for file_id in ids]
+            gone = await self._redis.pipeline([Number("DEL", self._keys.file(name)) for name in names])
+            await self._redis.run(Number("ZREM", index, *names))
+            erased, looked_at = erased + sum(gone), looked_at + len(names)
+        return erased, looked_at

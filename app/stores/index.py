@@ -5,18 +5,22 @@ so that what was forgotten leaves by itself.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 from app.exceptions import SessionLimitReached
 from app.observing.metrics import Metrics
-from app.redis_client import ALL, HeldKeys, Keys, Number, RedisGate, Texts, pairs
+from app.redis_client import ALL, HeldKeys, Key, Keys, Number, RedisGate, Texts, pairs
 from app.stores.layers import LAYERS, NO_LIMITS, Limits
 from app.stores.policy import SessionLimits
+from app.stores.portions import AT_ONCE, portions
 from app.stores.scripts import index_admit, index_drop, index_prune, index_single
 from app.utils import now_ms
 
+_OF_EACH: Final = 20
+_USERS_AT_ONCE: Final = AT_ONCE // _OF_EACH
+"""In a list of sessions of many users: more of a user's come in portions of their own."""
 _OPENING_MS: Final = 60_000
 """A session is entered here and then written. Far longer than that takes, and it never will be written."""
 
@@ -30,6 +34,10 @@ class IndexedSessions(NamedTuple):
     sessions: list[tuple[str, int]]
     refusal: SessionLimitReached
     limit: str
+
+
+def _by_expiry(key: Key, now: int, first: int, most: int) -> Texts:
+    return Texts("ZREVRANGEBYSCORE", key, "+inf", now, "LIMIT", first, most)
 
 
 def may_be_opening(entered: int, now: int) -> bool:
@@ -157,19 +165,49 @@ class SessionIndex:
         """Takes a session of which nothing is left out of the last index."""
         await self._redis.run(Number("ZREM", self._keys.remaining_sessions(user), session_id))
 
-    async def users_named(self, owner: str, user_id: str) -> list[str]:
-        """All users of that name in the owner's root, for its admins."""
-        key = self._keys.users_by_name(name_key(owner, user_id))
-        users = await self._redis.run(Texts("ZRANGEBYSCORE", key, now_ms(), "+inf"))
-        return [user.decode() for user in users]
+    async def users_named(self, owner: str, user_id: str, most: int) -> tuple[list[str], int]:
+        """Users of that name in the owner's root, for its admins: ``most`` of them, first those whose time is
+        up first; and how many there are."""
+        key, now = self._keys.users_by_name(name_key(owner, user_id)), now_ms()
+        users = await self._redis.run(Texts("ZRANGEBYSCORE", key, now, "+inf", "LIMIT", 0, most))
+        return [user.decode() for user in users], await self._redis.run(Number("ZCOUNT", key, now, "+inf"))
 
-    async def live(self, users: Sequence[str]) -> list[str]:
-        """Sessions of these users, the one that lives longest first."""
+    async def newest_named(self, owner: str, user_id: str, most: int) -> list[str]:
+        """The same, first those of whom something happened last."""
+        return await self._newest(self._keys.users_by_name(name_key(owner, user_id)), 0, most, now_ms())
+
+    async def newest(self, users: Sequence[str], most: int) -> list[str]:
+        """Live sessions of these users: ``most`` of them, of each user those that live longest."""
+        now, found = now_ms(), list[str]()
+        for begin in range(0, len(users), _USERS_AT_ONCE):
+            some = users[begin : begin + _USERS_AT_ONCE]
+            keys = [self._keys.user_sessions(user) for user in some]
+            replies = await self._redis.pipeline([_by_expiry(key, now, 0, _OF_EACH) for key in keys])
+            for key, ids in zip(keys, replies, strict=True):
+                found += (session_id.decode() for session_id in ids)
+                if len(ids) == _OF_EACH and len(found) < most:
+                    found += await self._newest(key, _OF_EACH, most - len(found), now)
+            if len(found) >= most:
+                break
+        return [*dict.fromkeys(found)][:most]
+
+    async def _newest(self, key: Key, first: int, most: int, now: int) -> list[str]:
+        """``most`` members that live longest, behind the ``first`` of them, in portions. One that moves
+        meanwhile comes once."""
+        found: dict[str, None] = {}
+        while len(found) < most:
+            some = await self._redis.run(_by_expiry(key, now, first, min(AT_ONCE, most - len(found))))
+            found |= dict.fromkeys(member.decode() for member in some)
+            first += len(some)
+            if len(some) < AT_ONCE:
+                break
+        return [*found]
+
+    async def all_live(self, user: str) -> AsyncIterator[list[str]]:
+        """All of a user's live sessions in any order, in portions."""
         now = now_ms()
-        replies = await self._redis.pipeline(
-            [Texts("ZREVRANGEBYSCORE", self._keys.user_sessions(user), "+inf", now) for user in users]
-        )
-        return [session_id.decode() for reply in replies for session_id in reply]
+        async for some in portions(self._redis, "ZSCAN", self._keys.user_sessions(user)):
+            yield [session_id.decode() for session_id, expires in pairs(some) if float(expires) >= now]
 
     async def counts(self) -> tuple[int, int]:
         """Live sessions and users."""

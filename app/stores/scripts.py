@@ -209,6 +209,11 @@ def index_prune(*, sessions: Key, users: Key, limit: int) -> tuple[int, int, int
 def file_index(*, files: Key, uploaders: Key, file_id: str, user: str, expires: str, ttl: int) -> None:
     """Enters a file that is about to be written."""
 
+@Script
+def uploaders_forget(*, uploaders: Key, files: Key, users: list[bytes]) -> None:
+    """Those of ``users`` leave who have no file any more. ``files``: what the names of their indexes begin
+    with."""
+
 # -- conversations, rates, usage -----------------------------------------------------------------------
 
 class ConversationKeys(NamedTuple):
@@ -315,11 +320,10 @@ def rate_take(*, buckets: RateKeys, per_minute: list[Arg]) -> tuple[int, int]:
     -> milliseconds until each of them has a token; 0: one was taken of each. The layer that takes longest."""
 
 @Script
-def usage_read(
-    *, at: UsageKeys, owner: str, root: str, first_day: int, last_day: int
-) -> list[tuple[int, list[bytes]]]:
-    """``owner`` '' is all of the root. -> days, with names and sums of their rows."""
+def usage_read(*, usage: Key, of_days: list[str]) -> list[list[bytes]]:
+    """``of_days``: what completes the names of hashes, owner and day. -> names and sums of the rows of each,
+    for as many of them as one step may read, at least one."""
 
 @Script
-def usage_erase(*, at: UsageKeys, owner: str, root: str, first_day: int, last_day: int, row: str) -> int:
-    """``row``: what the names of the user's rows begin with. -> how many rows went."""
+def usage_erase(*, at: UsageKeys, root: str, of_days: list[str], row: str) -> int:
+    """``row``: what the names of the user's rows begin with. -> how many of ``of_days`` were looked at."""

@@ -6,7 +6,7 @@ belongs to the day on which it ended.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from itertools import islice
 from typing import Final, NamedTuple
@@ -17,24 +17,28 @@ from app.exceptions import QuotaExceeded
 from app.models import Identity
 from app.models.chats import Usage
 from app.observing.metrics import Metrics
-from app.redis_client import Fields, Keys, RedisGate, pairs
+from app.redis_client import Fields, Key, Keys, RedisGate, pairs
 from app.stores.index import owner_key, whose
 from app.stores.layers import LAYERS, NO_LIMITS, Limits
+from app.stores.portions import FROM_THE_FIRST, portion
 from app.stores.scripts import usage_erase, usage_read
 from app.stores.sessions import SessionRecord
 from app.utils import iso, now_ms
 
 _DAY_MS: Final = 86_400_000
 _EPOCH: Final = date(1970, 1, 1)
-_DAYS_AT_ONCE: Final = 7
 _SHARDS_AT_ONCE: Final = 8
-"""A shard's script reads so many days of an owner in one step, and so many shards are read at once: neither
-Redis nor this process must be kept from others for long. Of a whole root it is one day."""
+"""A script reads a portion of a shard's, and so many shards are read at once: neither Redis nor this process
+must be kept from others for long."""
 _ROWS_AT_ONCE: Final = 1000
 _MOST: Final = 1 << 50
 """Tokens of one chat. What Coze says is added up in Lua's doubles, which are exact to 2**53."""
 _SEPARATOR: Final = "\x1f"
 """Between user and bot in a row's name; neither can hold it."""
+
+
+_Where = dict[int, list[str]]
+"""By shard: what completes the names of the hashes that are to be looked at, owner and day."""
 
 
 class Used(NamedTuple):
@@ -109,21 +113,18 @@ class UsageStore:
         """
         begin = max((first - _EPOCH).days, (today() - _EPOCH).days - self._days)
         end = min((last - _EPOCH).days, (today() - _EPOCH).days + 1)
-        keys, (owner, root) = self._keys, _whose(identity)
-        days = _DAYS_AT_ONCE if owner else 1
-        for day in range(begin, end + 1, days):
-            until = min(day + days - 1, end)
-            for shard in range(0, len(keys.shards), _SHARDS_AT_ONCE):
+        async for some in self._where(identity, begin, end):
+            where = some
+            while where:
                 replies = await self._redis.pipeline(
-                    [
-                        usage_read(at=keys.usage(s), owner=owner, root=root, first_day=day, last_day=until)
-                        for s in keys.shards[shard : shard + _SHARDS_AT_ONCE]
-                    ]
+                    [usage_read(usage=self._keys.usage(s).usage, of_days=names) for s, names in where.items()]
                 )
-                found = (row for reply in replies for row in _rows(reply))
+                read = [*zip(where.values(), replies, strict=True)]
+                found = (row for names, reply in read for row in _rows(names, reply))
                 while portion := list(islice(found, _ROWS_AT_ONCE)):
                     yield portion
                     await asyncio.sleep(0)
+                where = _rest(where, map(len, replies))
 
     async def erase(self, identity: Identity, user_id: str) -> None:
         """Deletes the user's rows, and with them his part of all sums; an admin's of that name in the root.
@@ -131,26 +132,61 @@ class UsageStore:
         What he spent today is kept until the day ends, a count under a digest: erasing would otherwise be
         the way around the quota.
         """
-        keys, (owner, root), row = self._keys, _whose(identity), user_id + _SEPARATOR
+        root, row = owner_key(identity.root), user_id + _SEPARATOR
         tomorrow = (today() - _EPOCH).days + 1
-        first = tomorrow - self._days - 2
-        await self._redis.pipeline(
-            [
-                usage_erase(
-                    at=keys.usage(s), owner=owner, root=root, first_day=first, last_day=tomorrow, row=row
+        async for some in self._where(identity, tomorrow - self._days - 2, tomorrow):
+            where = some
+            while where:
+                done = await self._redis.pipeline(
+                    [
+                        usage_erase(at=self._keys.usage(s), root=root, of_days=names, row=row)
+                        for s, names in where.items()
+                    ]
                 )
-                for s in keys.shards
-            ]
-        )
+                where = _rest(where, done)
+
+    async def _where(self, identity: Identity, first: int, last: int) -> AsyncIterator[_Where]:
+        """Of some shards at a time. An admin's are all owners of the root, in portions."""
+        keys, own, root = self._keys, owner_key(identity.owner), owner_key(identity.root)
+        for begin in range(0, len(keys.shards), _SHARDS_AT_ONCE):
+            shards = keys.shards[begin : begin + _SHARDS_AT_ONCE]
+            if not identity.admin:
+                yield {shard: [f"{own}:{day}" for day in range(first, last + 1)] for shard in shards}
+                continue
+            for day in range(first, last + 1):
+                lists = {shard: Key(f"{keys.usage(shard).usage_owners}{root}:{day}") for shard in shards}
+                async for found in self._members(lists):
+                    yield {
+                        shard: [f"{owner.decode()}:{day}" for owner in owners]
+                        for shard, owners in found.items()
+                        if owners
+                    }
+
+    async def _members(self, lists: Mapping[int, Key]) -> AsyncIterator[dict[int, list[bytes]]]:
+        """Of several sets, each member once: it is added up."""
+        places = dict.fromkeys(lists, FROM_THE_FIRST)
+        seen: dict[int, set[bytes]] = {each: set() for each in lists}
+        while places:
+            replies = await self._redis.pipeline([portion("SSCAN", lists[n], places[n]) for n in places])
+            read = dict(zip(places, replies, strict=True))
+            yield {
+                n: [each for each in dict.fromkeys(some) if each not in seen[n]]
+                for n, (_, some) in read.items()
+            }
+            for n, (_, some) in read.items():
+                seen[n].update(some)
+            places = {n: place for n, (place, _) in read.items() if place != FROM_THE_FIRST}
 
 
-def _whose(identity: Identity) -> tuple[str, str]:
-    """Owner and root as the scripts name them; no owner: all of the root."""
-    return "" if identity.admin else owner_key(identity.owner), owner_key(identity.root)
+def _rest(where: _Where, done: Iterable[int]) -> _Where:
+    """What is left of it where so many names of each shard are done."""
+    left = {shard: names[count:] for (shard, names), count in zip(where.items(), done, strict=True)}
+    return {shard: names for shard, names in left.items() if names}
 
 
-def _rows(reply: list[tuple[int, list[bytes]]]) -> Iterator[Used]:
-    for day, flat in reply:
+def _rows(names: Sequence[str], reply: Sequence[list[bytes]]) -> Iterator[Used]:
+    for name, flat in zip(names, reply, strict=False):
+        day = _EPOCH + timedelta(days=int(name.rpartition(":")[2]))
         for row, sums in pairs(flat):
             user_id, _, bot_id = row.decode().partition(_SEPARATOR)
-            yield Used(_EPOCH + timedelta(days=day), user_id, bot_id, *map(int, sums.split()))
+            yield Used(day, user_id, bot_id, *map(int, sums.split()))

@@ -1,6 +1,6 @@
 """What is asked about users as a whole: their sessions, what is kept of them, and the service's numbers."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,11 +11,13 @@ from app.models.operating import CleanedUp
 from app.redis_client import Fields, Key, Keys, Number, RedisGate, Texts
 from app.stores.index import SessionIndex, may_be_opening, name_key, user_key
 from app.stores.large_reads import SMALL_BYTES, LargeReads
+from app.stores.portions import AT_ONCE
 from app.stores.scripts import index_forget_user, session_erase
 from app.stores.sessions import SessionRecord, SessionStore
 from app.utils import now_ms
 
-_AT_ONCE: Final = 500
+_MOST_LISTED: Final = 10_000
+"""Sessions, and users of one name: of more, those of whom something happened last are looked at."""
 _WHOLE_AT_ONCE: Final = 20
 MOST_WHOLE_BYTES: Final = 1 << 20
 """Of sessions in a list; past it they are read without what may be long."""
@@ -49,20 +51,24 @@ class UserStore:
         self._sessions = sessions
         self._index: SessionIndex = sessions.index
 
-    async def _users(self, identity: Identity, user_id: str) -> list[str]:
-        """The caller's own user of that name; for an admin all of that name in the root."""
-        if identity.admin:
-            return await self._index.users_named(identity.owner, user_id)
-        return [user_key(identity.owner, user_id)]
-
     async def sessions(self, identity: Identity, user_id: str, limit: int) -> list[SessionRecord]:
-        """Live sessions, newest activity first. Those past ``MOST_WHOLE_BYTES`` are without opening messages
-        and metadata. Raises ``Overloaded``, see ``LargeReads``."""
-        ids = await self._index.live(await self._users(identity, user_id))
-        if len(ids) <= _WHOLE_AT_ONCE and await self._size_of_texts(ids) <= SMALL_BYTES:
-            return await self._newest(identity, ids, limit)
+        """Live sessions, newest activity first; an admin's of all users of that name in the root. Those past
+        ``MOST_WHOLE_BYTES`` are without opening messages and metadata, and no more than ``_MOST_LISTED`` are
+        looked at. Raises ``Overloaded``, see ``LargeReads``."""
+        few, are_all = await self._newest_ids(identity, user_id, _WHOLE_AT_ONCE)
+        if are_all and await self._size_of_texts(few) <= SMALL_BYTES:
+            return await self._newest(identity, few, limit)
         async with self._large.taken(identity.owner):
+            ids, _ = await self._newest_ids(identity, user_id, _MOST_LISTED)
             return await self._newest(identity, ids, limit)
+
+    async def _newest_ids(self, identity: Identity, user_id: str, most: int) -> tuple[list[str], bool]:
+        """At most ``most`` sessions of at most ``most`` users, and whether there are no others."""
+        users = [user_key(identity.owner, user_id)]
+        if identity.admin:
+            users = await self._index.newest_named(identity.owner, user_id, most + 1)
+        ids = await self._index.newest(users[:most], most + 1)
+        return ids[:most], len(users) <= most and len(ids) <= most
 
     async def _size_of_texts(self, ids: Sequence[str]) -> int:
         """Bytes of what may be long."""
@@ -71,9 +77,13 @@ class UserStore:
         return sum(await self._redis.pipeline(lengths))
 
     async def _newest(self, identity: Identity, ids: Sequence[str], limit: int) -> list[SessionRecord]:
-        live = await self._live(identity, ids)
-        live.sort(key=lambda record: record.number(b"activity"), reverse=True)
-        shown, size = [record.session_id for record in live[:limit]], 0
+        active = [
+            (record.number(b"activity"), record.session_id)
+            async for some in self._live(identity, ids)
+            for record in some
+        ]
+        active.sort(key=lambda found: found[0], reverse=True)
+        shown, size = [session_id for _, session_id in active[:limit]], 0
         found: list[SessionRecord | None] = []
         while len(found) < len(shown) and size < MOST_WHOLE_BYTES:
             some = await self._whole(shown[len(found) : len(found) + _WHOLE_AT_ONCE])
@@ -84,22 +94,27 @@ class UserStore:
 
     async def ids_in_conversation(self, identity: Identity, user_id: str, conversation_id: str) -> list[str]:
         """The caller's own live sessions of that user that go on with a conversation."""
-        ids = await self._index.live([user_key(identity.owner, user_id)])
-        live = await self._live(identity, ids)
-        return [record.session_id for record in live if record.conversation_id == conversation_id]
+        found: dict[str, None] = {}
+        async for ids in self._index.all_live(user_key(identity.owner, user_id)):
+            async for some in self._live(identity, ids):
+                of_it = (record for record in some if record.conversation_id == conversation_id)
+                found |= dict.fromkeys(record.session_id for record in of_it)
+        return [*found]
 
-    async def _live(self, identity: Identity, ids: Sequence[str]) -> list[SessionRecord]:
-        """Those that are, with no more than ``_BRIEFLY`` of each."""
-        records = await self._records(ids, _BRIEFLY)
+    async def _live(self, identity: Identity, ids: Sequence[str]) -> AsyncIterator[list[SessionRecord]]:
+        """Those that are, with no more than ``_BRIEFLY`` of each, in portions."""
         inactive = self._sessions.limits.inactive
-        mine = (record for record in records if record is not None and identity.may_see(record.owner))
-        return [record for record in mine if record.status(inactive) in ("active", "inactive")]
+        for begin in range(0, len(ids), AT_ONCE):
+            records = await self._records(ids[begin : begin + AT_ONCE], _BRIEFLY)
+            mine = (record for record in records if record is not None and identity.may_see(record.owner))
+            yield [record for record in mine if record.status(inactive) in ("active", "inactive")]
 
     async def remaining(self, identity: Identity, user_id: str, limit: int) -> Remaining:
         """Sessions of which anything is left, terminated ones too. However many there are, ``limit`` of them
         and ``limit`` users are looked at."""
-        everyone = await self._users(identity, user_id)
-        users, now = everyone[:limit], now_ms()
+        users, count, now = [user_key(identity.owner, user_id)], 1, now_ms()
+        if identity.admin:
+            users, count = await self._index.users_named(identity.owner, user_id, limit)
         keys = [self._keys.remaining_sessions(user) for user in users]
         found = sum(await self._redis.pipeline([Number("ZCOUNT", key, now, "+inf") for key in keys]))
         newest = await self._redis.pipeline(
@@ -116,7 +131,7 @@ class UserStore:
                 found -= 1
             elif identity.may_see(record.owner):
                 sessions.append(record)
-        return Remaining(sessions, found, users, len(everyone) - len(users))
+        return Remaining(sessions, found, users, max(0, count - len(users)))
 
     async def forget_users(self, identity: Identity, user_id: str, users: Sequence[str]) -> None:
         """Takes those of whom nothing is left out of the indexes of users."""
@@ -136,7 +151,7 @@ class UserStore:
         keys, session_id, user = self._keys, session.session_id, session.text(b"user")
         # In portions: a session that lived long may have used more keys than one script call can name.
         at = keys.of_session(session_id)
-        some = Texts("SPOP", at.used, _AT_ONCE)
+        some = Texts("SPOP", at.used, AT_ONCE)
         while used := await self._redis.run(some):
             first, *others = (Key(name.decode()) for name in used)
             await self._redis.run(Number("DEL", first, *others))
@@ -159,8 +174,8 @@ class UserStore:
     ) -> list[SessionRecord | None]:
         """With no more than ``fields`` of each; None where there is no such session any more."""
         records: list[SessionRecord | None] = []
-        for begin in range(0, len(ids), _AT_ONCE):
-            some = ids[begin : begin + _AT_ONCE]
+        for begin in range(0, len(ids), AT_ONCE):
+            some = ids[begin : begin + AT_ONCE]
             replies = await self._redis.pipeline(
                 [Fields("HMGET", self._keys.session(session_id), *fields) for session_id in some]
             )

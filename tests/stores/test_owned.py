@@ -209,7 +209,7 @@ async def committed(at: Place, chat: str, coze_chat: str, epoch: str = "1") -> i
 async def test_it_takes_any_number_of_chats_is_in_no_list_and_counts_in_no_limit(at: Place) -> None:
     await at.open(serves_conversation=True, conversation=("71", "0-aa"))
     assert (await at.sessions.read(at.sid("S"), ME, history=0))[0].serves_conversation
-    assert await at.index.live([at.readable("x")]) == []
+    assert await at.index.newest([at.readable("x")], 10) == []
     assert await at.index.counts() == (0, 0)
     assert (await at.say("A")).kind == "started"
     await at.end("A")

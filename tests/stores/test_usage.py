@@ -9,10 +9,8 @@ import pytest
 from app.exceptions import QuotaExceeded
 from app.models import Identity
 from app.models.chats import Usage
-from app.stores.index import owner_key, user_key
-from app.stores.scripts import usage_erase, usage_read
+from app.stores.index import user_key
 from app.stores.usage import UsageStore, Used, today, usage_of_end
-from app.utils import shard_of
 
 from .place import (
     ADMIN,
@@ -187,13 +185,9 @@ async def test_many_rows_come_in_portions(at: Place) -> None:
     assert portions == [1000, 1000, 501]
 
 
-async def test_a_day_without_usage_is_not_spoken_of(at: Place) -> None:
+async def test_who_has_used_nothing_has_no_rows(at: Place) -> None:
     await use(at, "A")
-    day = today().toordinal() - 719_163
-    keys = at.keys.usage(shard_of(at.sid("S")))
-    owner, root = owner_key(STRANGER.owner), owner_key(ME.root)
-    command = usage_read(at=keys, owner=owner, root=root, first_day=day, last_day=day)
-    assert await at.redis.run(command) == []
+    assert [portion async for portion in at.usage.rows(STRANGER, today(), today())] == []
 
 
 async def test_erasing_a_user_s_usage_leaves_that_of_others(at: Place) -> None:
@@ -225,15 +219,6 @@ async def test_an_admin_erases_everybody_of_that_name_in_the_root(at: Place) -> 
     assert len(await rows(at, ADMIN)) == 3
     await at.usage.erase(ADMIN, "u")
     assert await rows(at, ADMIN) == [("v", "bot", 1, 30, 20, 10)]
-
-
-async def test_erasing_tells_how_many_rows_went(at: Place) -> None:
-    await use(at, "A")
-    await use(at, "B", "T", bot_id="other")
-    day = today().toordinal() - 719_163
-    keys, root = at.keys.usage(shard_of(at.sid("S"))), owner_key(ME.root)
-    command = usage_erase(at=keys, owner="", root=root, first_day=day - 1, last_day=day + 1, row="u\x1f")
-    assert await at.redis.run(command) == 2
 
 
 async def test_the_quota_counts_what_the_user_has_spent_today(at: Place) -> None:

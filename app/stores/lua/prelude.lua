@@ -5,6 +5,7 @@ local HOUR = 3600000
 local TOMBSTONE = DAY -- how long a session that is over is remembered, so that a late caller is told why it is gone
 local IDEMPOTENCY = DAY
 local PAGE = 1048576 -- bytes of records in one answer: Redis and its callers wait while more is sent
+local PORTION = 1000 -- rows of usage that are looked at in one step
 local FILED = 100000000000000 -- see `file`
 local LARGE = 4096 -- bytes that callers write into a session, past which they do not outlive it
 

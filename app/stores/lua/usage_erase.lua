@@ -1,13 +1,14 @@
-local gone = 0
-for day = first_day, last_day do
-  local set = usage_owners .. root .. ':' .. day
-  local owners = owner ~= '' and {owner} or redis.call('SMEMBERS', set)
-  for _, each in ipairs(owners) do
-    local of_day = usage .. each .. ':' .. day
-    for _, name in ipairs(redis.call('HKEYS', of_day)) do
-      if string.sub(name, 1, #row) == row then gone = gone + redis.call('HDEL', of_day, name) end
-    end
-    if redis.call('EXISTS', of_day) == 0 then redis.call('SREM', set, each) end
+local rows = 0
+for i, of_day in ipairs(of_days) do
+  local key = usage .. of_day
+  rows = rows + redis.call('HLEN', key)
+  if i > 1 and rows > PORTION then return i - 1 end
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    if string.sub(name, 1, #row) == row then redis.call('HDEL', key, name) end
+  end
+  if redis.call('EXISTS', key) == 0 then
+    local owner, day = string.match(of_day, '^(.*):(%d+)$')
+    redis.call('SREM', usage_owners .. root .. ':' .. day, owner)
   end
 end
-return gone
+return #of_days
