@@ -350,6 +350,7 @@ class ChatService:
             local=(lambda: None) if committed else partial(self._log_of, started),
             logs=self._logs,
             record=partial(self._chats.record, chat_id, identity),
+            owner=identity.owner,
             only_end=only_end,
         )
 
