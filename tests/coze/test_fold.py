@@ -288,7 +288,10 @@ def test_a_text_that_is_told_again_counts_once() -> None:
     fold = Fold()
     fold.feed(SSEEvent(DELTA.decode(), message("answer", text)))
     fold.feed(SSEEvent(MESSAGE.decode(), message("answer", text)))
-    fold.adopt([Message(id="71", type="answer", content=text)], ChatState(id="6", conversation_id="5", status="completed"))
+    fold.adopt(
+        [Message(id="71", type="answer", content=text)],
+        ChatState(id="6", conversation_id="5", status="completed"),
+    )
     assert (fold.error, fold.content()) == (None, text)
     more = [Message(id="71", type="answer", content=text), Message(id="72", type="answer", content=text)]
     fold.adopt(more, ChatState(id="6", conversation_id="5", status="completed"))
