@@ -27,6 +27,11 @@ class AnswerMessage:
     def text(self) -> Text:
         return Text(join(self.content), join(self.reasoning), self.content_type)
 
+    @property
+    def length(self) -> int:
+        """Characters."""
+        return sum(map(len, self.content)) + sum(map(len, self.reasoning))
+
     def put(self, content: str | None, reasoning: str | None, content_type: str | None) -> None:
         """The whole of it. What is empty takes nothing back of what was there."""
         if content:

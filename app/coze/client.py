@@ -84,15 +84,15 @@ class CozeClient:
         return self._api.stream(self._chat_call(request, stream=True), self._credentials)
 
     def stream_tool_outputs(
-        self, conversation_id: str, chat_id: str, outputs: list[dict[str, str]]
+        self, conversation_id: str, chat_id: str, outputs: bytes
     ) -> AbstractAsyncContextManager[CozeStream]:
-        """POST /v3/chat/submit_tool_outputs with stream=true; ``outputs`` are all of the chat's
-        ``{"tool_call_id", "output"}``."""
+        """POST /v3/chat/submit_tool_outputs with stream=true; ``outputs`` is a JSON list of
+        all of the chat's ``{"tool_call_id", "output"}``."""
         call = ApiCall(
             method="POST",
             url=self._endpoints.url("/v3/chat/submit_tool_outputs"),
             params={"conversation_id": conversation_id, "chat_id": chat_id},
-            content=msgspec.json.encode({"tool_outputs": outputs, "stream": True}),
+            content=b'{"tool_outputs":%b,"stream":true}' % outputs,
             conversation_id=conversation_id,
             stream=True,
         )

@@ -39,6 +39,8 @@ ANSWER_SEPARATOR: Final = "\n"
 
 MAX_ANSWERS: Final = 1_000
 MAX_FOLLOW_UPS: Final = 100
+MAX_TEXT: Final = 4 * 1024 * 1024
+"""Characters of all answers and their reasoning, far more than models say: a chat's record has them twice."""
 
 DELTA: Final = "conversation.message.delta"
 MESSAGE_COMPLETED: Final = "conversation.message.completed"
@@ -92,6 +94,8 @@ class Fold:
         self.final_data: bytes | None = None
         self.logid = logid
         self._answers: dict[str, AnswerMessage] = {}
+        self._length = 0
+        """Characters in them."""
         self._follow_ups: list[str] = []
         self._kept: set[str] = set()
         """Ids of hidden messages that were kept."""
@@ -163,6 +167,7 @@ class Fold:
             if answer is not None:
                 answer.content, answer.reasoning = [message["content"]], [message["reasoning_content"]]
                 answer.content_type = message["content_type"]
+        self._length = sum(answer.length for answer in self._answers.values())
         self._follow_ups = list(snapshot.get("follow_up_questions") or [])
 
     def lacks_answer(self, messages: list[Message], chat: ChatState) -> bool:
@@ -214,7 +219,7 @@ class Fold:
 
     def _adopt_answers(self, stored: list[Message]) -> list[bytes] | None:
         """Returns the deltas that tell readers the rest; None where only a snapshot can."""
-        before, self._answers = self._answers, {}
+        before, self._answers, self._length = self._answers, {}, 0
         known = {message_id: place for place, message_id in enumerate(before)}
         # The list is not in order of time; ids that were seen live keep their order.
         stored.sort(key=lambda item: (known.get(item.id, len(known)), item.created_at or 0))
@@ -222,6 +227,7 @@ class Fold:
         for message in stored:
             if message.id in before:
                 self._answers[message.id] = before[message.id]
+                self._length += before[message.id].length
             # Two stored messages under one id would be Coze's mistake; the later one counts.
             more = self._put(message.id, message.content, message.reasoning_content, message.content_type)
             news = None if news is None or more is None else news + more
@@ -239,6 +245,9 @@ class Fold:
             if answer is None:
                 return []
         had = answer.text
+        length = len(content or had.content) + len(reasoning or had.reasoning)
+        if not self._has_room(length - len(had.content) - len(had.reasoning)):
+            return []
         answer.put(content, reasoning, content_type)
         now = answer.text
         if now == had:
@@ -279,6 +288,15 @@ class Fold:
                 return None
             answer = self._answers[message_id] = AnswerMessage(message_id)
         return answer
+
+    def _has_room(self, more: int) -> bool:
+        """For so many characters, which then count; else the chat has failed."""
+        if self._length + more > MAX_TEXT:
+            text = f"Coze's answer is longer than {MAX_TEXT} characters"
+            self._fail(CozeApiError(text, logid=self.logid))
+            return False
+        self._length += more
+        return True
 
     def feed_all(self, events: Iterable[SSEEvent]) -> list[bytes]:
         """The frames for readers of ``events``, up to the one that settles the outcome."""
@@ -326,6 +344,8 @@ class Fold:
             answer = self._answers.get(wire.id) or self._answer(wire.id)
             if answer is None:
                 return None
+            if not self._has_room(len(wire.content or "") + len(wire.reasoning_content or "")):
+                return None
             if wire.content:
                 answer.content.append(wire.content)
             if wire.reasoning_content:
@@ -358,10 +378,10 @@ class Fold:
                 rest = [as_ours(each) for each in rest]
             news = [self.snapshot_frame()] if rest is None else news + rest
             answer = self._answers.get(wire.id)
+            if self.settled and (answer is None or rest == []):  # one too many, or too long
+                return []
             if answer is not None:
                 answer.complete = True
-            elif wire.content or wire.reasoning_content:
-                return []  # one too many
         elif wire.type == "follow_up":
             self._add_follow_up(wire.content or "")
         return [*news, frame(event.name, data)]

@@ -182,7 +182,7 @@ class _Opening:
         writer = LogWriter(redis, keys, stores.chats.policy)
         writer.start()
         self.stack.push_async_callback(writer.stop)
-        logs = LogReader(redis, keys, leases.process)
+        logs = LogReader(redis, keys, leases.process, stores.large)
         self.stack.push_async_callback(logs.stop)
         runner = Runner(
             coze=coze,

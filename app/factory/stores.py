@@ -48,6 +48,8 @@ class Stores:
     owned: OwnedStore
     failures: FailureStore
     replicas: ReplicaStore
+    large: LargeReads
+    """What the stores share, and whoever reads logs."""
 
 
 def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits, metrics: Metrics) -> Stores:
@@ -70,4 +72,5 @@ def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits, met
         owned=OwnedStore(redis, keys, days=settings.conversation_days),
         failures=FailureStore(redis, keys),
         replicas=ReplicaStore(redis, keys, leases.process),
+        large=large,
     )

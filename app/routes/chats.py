@@ -28,6 +28,7 @@ from app.models.chats import Chat
 from app.models.envelope import SuccessEnvelope
 from app.routes.answers import chat_as_it_stands, stream, stream_head, success
 from app.routes.messages import begun
+from app.tasks.outputs import Outputs
 
 router = APIRouter(prefix="/coze/chats", tags=["chats"], route_class=RawPathRoute)
 
@@ -96,9 +97,10 @@ async def submit_tool_outputs(
     """All outputs go in one call. The chat goes on under its id, in the same log of events; the answer is
     that of a message. With an `Idempotency-Key` the call may be repeated."""
     body = await context.json(SubmitToolOutputs)
+    outputs = await context.resources.big_bodies.work_on(body, Outputs.of, body, idempotency_key)
     submit = partial(
         context.resources.chats.submit_tool_outputs,
-        *(context.identity, chat_id, body, context.request_id, idempotency_key),
+        *(context.identity, chat_id, outputs, context.request_id),
     )
     return await begun(context, patience, submit, streamed=body.stream)
 

@@ -8,6 +8,7 @@ import orjson
 
 from app.exceptions import IdempotencyKeyReused
 from app.redis_client import Fields, Key, Keys, Number, RedisGate, Text, pairs
+from app.stores.large_reads import SMALL_BYTES
 from app.stores.policy import LogPolicy
 from app.stores.scripts import (
     chat_cancel,
@@ -167,7 +168,8 @@ class LeaseStore:
                 outputs=outputs.outputs if outputs is not None else b"",
                 said="{} {}".format(*outputs.said) if outputs is not None else "",
                 fingerprint=key.fingerprint if key is not None else "",
-            )
+            ),
+            alone=outputs is not None and len(outputs.outputs) > SMALL_BYTES,
         )
         if kind == b"reused":
             raise IdempotencyKeyReused

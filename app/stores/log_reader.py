@@ -5,15 +5,17 @@ its keys: a new reader rings it, so that the read starts again with the new log 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from app.models import Cursor
 from app.redis_client import Command, Key, Keys, RedisGate
-from app.stores.log_entries import Entry, read_entry
+from app.stores.large_reads import SMALL_BYTES, LargeReads
+from app.stores.log_entries import Entry, Page
 from app.stores.loops import forever
-from app.stores.scripts import signal_send
+from app.stores.scripts import log_read, signal_send
 from app.utils import shard_of
+from app.utils.fair_turns import FairTurns
 from app.utils.stopping import end_tasks
 
 _PAGE: Final = 50
@@ -24,32 +26,59 @@ _BELL_TTL_MS: Final = 60_000
 class LogReader:
     """Entries after a place, in order."""
 
-    def __init__(self, redis: RedisGate, keys: Keys, process: str) -> None:
+    def __init__(self, redis: RedisGate, keys: Keys, process: str, large: LargeReads | None = None) -> None:
         self._redis = redis
         self._keys = keys
         self._process = process
+        self._large = large or LargeReads()
+        self._pieces = FairTurns()
         self._tails: dict[int, _ShardTail] = {}
 
-    async def after(self, chat_id: str, place: Cursor) -> list[Entry]:
-        """A page of entries that hold frames after ``place``; empty at the end of the log. Of a packed log it
-        holds those before ``place``, too."""
-        start = f"{place.epoch}-{place.frame + 1}"
+    async def turn(self, owner: str) -> None:
+        """Before a piece of a long log: one is read in a turn of the event loop, by turns of the owners."""
+        async with self._pieces.taken(owner):
+            await asyncio.sleep(0)
+
+    async def after(self, chat_id: str, place: Cursor, owner: str) -> Page | None:
+        """Entries that hold frames after ``place``, of which nobody knows how long they are; None at the end
+        of the log. Of a packed log there are those before ``place``, too.
+
+        ``owner``: who reads. Raises ``Overloaded``, see ``LargeReads``.
+        """
+        reply, is_large = await self._redis.run(self._read(chat_id, place, SMALL_BYTES))
+        if is_large:
+            async with self._large.taken(owner):
+                reply, _ = await self._redis.run(self._read(chat_id, place, 0), alone=True)
+        return Page(reply) if reply else None
+
+    async def newest(self, chat_id: str, place: Cursor) -> Page | None:
+        """The same for whoever has heard that something was added: a short command, for what is short."""
         reply = await self._redis.run(
             Command[list[tuple[bytes, list[bytes]]]](
-                "XRANGE", self._keys.log(chat_id), start, "+", "COUNT", _PAGE
+                "XRANGE", self._keys.log(chat_id), _behind(place), "+", "COUNT", _PAGE
             )
         )
-        return [entry for entry_id, fields in reply for entry in read_entry(entry_id, fields)]
+        return Page(reply) if reply else None
 
-    async def whole(self, chat_id: str) -> list[Entry]:
-        """Everything that the log holds."""
-        entries: list[Entry] = []
+    async def whole(self, chat_id: str) -> AsyncIterator[Entry]:
+        """Everything that the log holds, in pieces, between which the event loop goes on. It waits for no
+        other reader: who asks for it has claimed the chat."""
         place = Cursor(0, 0)
-        while page := await self.after(chat_id, place):
-            entries += page
-            last = page[-1]
-            place = Cursor(last.epoch, max(0, last.first + len(last.frames) - 1))
-        return entries
+        while True:
+            reply, is_large = await self._redis.run(self._read(chat_id, place, SMALL_BYTES))
+            if is_large:
+                reply, _ = await self._redis.run(self._read(chat_id, place, 0), alone=True)
+            if not reply:
+                return
+            page = Page(reply)
+            while (entry := await page.next(_go_on)) is not None:
+                place = Cursor(entry.epoch, max(0, entry.first + len(entry.frames) - 1))
+                yield entry
+
+    def _read(
+        self, chat_id: str, place: Cursor, small: int
+    ) -> Command[tuple[list[tuple[bytes, list[bytes]]], int]]:
+        return log_read(log=self._keys.log(chat_id), start=_behind(place), most=_PAGE, small=small)
 
     def listen(self, chat_id: str, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
         """Calls ``ring`` whenever the log grows past ``place``; returns how to stop that."""
@@ -62,6 +91,14 @@ class LogReader:
     async def stop(self) -> None:
         await asyncio.gather(*(tail.stop() for tail in self._tails.values()))
         self._tails.clear()
+
+
+def _behind(place: Cursor) -> str:
+    return f"{place.epoch}-{place.frame + 1}"
+
+
+async def _go_on() -> None:
+    await asyncio.sleep(0)
 
 
 class _ShardTail:

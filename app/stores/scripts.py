@@ -153,6 +153,13 @@ def run_restore(*, at: SessionKeys, chat: str, epoch: str, session_id: str, requ
     ask Coze. -> 0 where the chat is over, or not to be claimed."""
 
 @Script
+def log_read(
+    *, log: Key, start: str, most: int, small: int
+) -> tuple[list[tuple[bytes, list[bytes]]], int]:
+    """-> entries from ``start`` on with fields and values, at least one, as many as fit into a page; whether
+    they would be more than ``small`` bytes: then none. 0: any number."""
+
+@Script
 def log_rewrite(
     *, at: SessionKeys, chat: str, epoch: str, first_frame: str, last_frame: str, frames: bytes,
     policy: LogPolicy, record: bytes, owner: str, session_fields: list[bytes], run_fields: list[bytes]

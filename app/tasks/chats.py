@@ -13,7 +13,7 @@ from attrs import define, frozen
 
 from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
 from app.models import Cursor, Identity
-from app.models.bodies import CreateSession, Regenerate, SendMessage, SubmitToolOutputs
+from app.models.bodies import CreateSession, Regenerate, SendMessage
 from app.models.chats import SETTLED_STATUSES, TERMINAL_STATUSES, Chat
 from app.stores.chats import ANY_CHAT, BusyPolicy, ChatStore, status_of
 from app.stores.index import user_key
@@ -26,6 +26,7 @@ from app.stores.usage import UsageStore
 from app.tasks.drafts import NO_NOTES, Draft, Drafts, carries_files
 from app.tasks.frames import tool_call_ids
 from app.tasks.job import Fresh
+from app.tasks.outputs import Outputs
 from app.tasks.places import Place, Places
 from app.tasks.reader import Ending, Reader
 from app.tasks.running import RunningChats
@@ -240,9 +241,8 @@ class ChatService:
         self,
         identity: Identity,
         chat_id: str,
-        body: SubmitToolOutputs,
+        outputs: Outputs,
         request_id: str,
-        idempotency_key: str | IdempotencyKey | None = None,
         notes: Callable[[Chat, int], Mapping[str, str]] = lambda _chat, _epoch: NO_NOTES,
     ) -> Started:
         """The chat goes on under its id, in its next epoch. Of two submissions one wins; whoever repeats one
@@ -257,24 +257,23 @@ class ChatService:
         """
         self._shutdown.refuse_if_begun()
         chat = Chat.model_validate_json(await self._chats.record(chat_id, identity))
-        key = idempotency_of(idempotency_key, body)
+        key = outputs.key
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return Started(chat_id, Cursor(before.epoch, 0), before.said)
-        _check_outputs(chat, body)
+        _check_outputs(chat, outputs)
         await self.charge(await self._rates.payer_of(chat.session_id, identity.may_see))
         said = len(chat.content), len(chat.reasoning_content)
         # Only as it was read: the record that says how it waited is written again with the claim.
         waits = Cursor.parse(chat.metadata.get("last_event_id", "")) or Cursor(1, 0)
-        given = orjson.dumps([output.model_dump() for output in body.tool_outputs])
         with self._running.places.taken(identity.owner) as place, self._running.claiming():
-            place.has(len(given))
+            place.has(len(outputs.written))
             claim = await self._leases.claim(
                 chat_id,
                 chat.session_id,
                 epoch=waits.epoch,
                 force=True,
                 expect="waiting",
-                outputs=SubmittedOutputs(given, said, key, notes(chat, waits.epoch + 1)),
+                outputs=SubmittedOutputs(outputs.written, said, key, notes(chat, waits.epoch + 1)),
             )
             if claim is not None:
                 job = await self._running.start_claimed(claim, request_id=request_id)
@@ -350,6 +349,7 @@ class ChatService:
             local=(lambda: None) if committed else partial(self._log_of, started),
             logs=self._logs,
             record=partial(self._chats.record, chat_id, identity),
+            owner=identity.owner,
             only_end=only_end,
         )
 
@@ -413,12 +413,11 @@ class ChatService:
             self._in_background(partial(self.cancel, identity, chat_id), f"cancel:{chat_id}")
 
 
-def _check_outputs(chat: Chat, body: SubmitToolOutputs) -> None:
+def _check_outputs(chat: Chat, outputs: Outputs) -> None:
     asked = tool_call_ids(chat.required_action)
-    given = [output.tool_call_id for output in body.tool_outputs]
     if chat.status != "requires_action" or not asked:
         raise ChatState("The chat does not ask for tool outputs", details={"status": chat.status})
-    if sorted(given) != sorted(asked):
+    if sorted(outputs.calls) != sorted(asked):
         raise ChatState(
             "All of the chat's tool calls have to be answered in one call",
             details={"tool_call_ids": asked},

@@ -66,10 +66,10 @@ def chat_frame(chat: Chat) -> bytes:
     return frame("chat", orjson.dumps(data))
 
 
-def fold_frames(frames: Iterable[bytes], *, keeps_all: bool = False) -> Fold:
-    """The answer as far as a log tells it: Coze's events, and snapshots in place of what was trimmed. What
-    the fold returns is in the log already. ``keeps_all``: for what comes then, see ``Fold``."""
-    fold, decoder = Fold(keeps_all=keeps_all), SSEDecoder()
+def fold_frames(frames: Iterable[bytes], fold: Fold) -> Fold:
+    """Takes a log, or a part of it, into ``fold``, which then is the answer as far as that tells it: Coze's
+    events, and snapshots in place of what was trimmed. What the fold returns is in the log already."""
+    decoder = SSEDecoder()
     for each in frames:
         for event in decoder.feed(each):
             if event.name == "snapshot":

@@ -22,7 +22,13 @@ from app.tasks.frames import chat_frame, tool_call_ids
 from app.utils.signals import Notifier
 
 _read_prompt: Final = msgspec.json.Decoder(Prompt).decode
-_read_outputs: Final = msgspec.json.Decoder(list[dict[str, str]]).decode
+
+
+class _Answered(msgspec.Struct):
+    tool_call_id: str
+
+
+_read_answered: Final = msgspec.json.Decoder(list[_Answered]).decode
 
 
 # -- what a job begins with ------------------------------------------------------------------------------
@@ -45,11 +51,11 @@ class Recover:
 
 @dataclass(frozen=True, slots=True)
 class ToolOutputs:
-    """The chat goes on with these: ``tool_call_id`` and ``output`` of each. Where a former owner may have
-    handed them in (``at_coze``) Coze is looked at first, and gets them only if it still asks for these very
-    calls."""
+    """The chat goes on with these: as JSON, ``tool_call_id`` and ``output`` of each. Where a former owner may
+    have handed them in (``at_coze``) Coze is looked at first, and gets them only if it still asks for these
+    very calls."""
 
-    outputs: list[dict[str, str]]
+    outputs: bytes
     at_coze: bool
 
 
@@ -72,7 +78,7 @@ def start_of(claim: Claim) -> Start:
     if claim.kind == "expired":
         return GiveUp(SessionExpired(), at_coze)
     if outputs := run_field(claim.run, b"tool_outputs"):
-        return ToolOutputs(_read_outputs(outputs), at_coze)
+        return ToolOutputs(outputs, at_coze)
     if claim.before == "waiting":  # claimed to be cancelled: without outputs it cannot go on
         return GiveUp(ChatState("The chat waits for tool outputs"), at_coze)
     return Recover() if at_coze else Fresh()
@@ -139,7 +145,7 @@ class Job:
         return int(datetime.fromisoformat(self.chat.created_at).timestamp())
 
     @property
-    def tool_outputs(self) -> list[dict[str, str]] | None:
+    def tool_outputs(self) -> bytes | None:
         return self.start.outputs if isinstance(self.start, ToolOutputs) else None
 
     @property
@@ -148,7 +154,7 @@ class Job:
         if self.fold.status != "requires_action" or not self.tool_outputs:
             return False
         asked = tool_call_ids(self.fold.required_action)
-        return sorted(asked) == sorted(output["tool_call_id"] for output in self.tool_outputs)
+        return sorted(asked) == sorted(each.tool_call_id for each in _read_answered(self.tool_outputs))
 
     @property
     def keeps_history(self) -> bool:

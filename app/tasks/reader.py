@@ -13,7 +13,7 @@ from app.exceptions import Overloaded, RedisUnavailable
 from app.models import Cursor
 from app.models.chats import SETTLED_STATUSES, Chat
 from app.models.records import head_of
-from app.stores.log_entries import Entry
+from app.stores.log_entries import PIECE_BYTES, Entry, Page
 from app.stores.log_reader import LogReader
 from app.stores.open_log import OpenLog
 from app.tasks.frames import ends_reading, is_snapshot, stored_frames
@@ -37,6 +37,8 @@ class Ending:
 
 
 _NOTHING: Final = Batch(0, 0, [])
+_MOST_FRAMES: Final = 256
+"""In one batch from memory, where they are not more than ``PIECE_BYTES``: about a millisecond, too."""
 _AWAY_SECONDS: Final = 0.2
 _LOOK_SECONDS: Final = 5.0
 """How long a reader that waits for Redis trusts that there is still somebody to write more."""
@@ -48,6 +50,7 @@ class Reader:
 
     It reads from memory while the chat runs in this process, by frame number, so that a slow reader costs
     nothing; else from Redis, by its own place. Where the chat goes to another process, so does the reading.
+    Of what is long it brings pieces, by turns with other readers.
 
     Args:
         chat_id: the chat.
@@ -55,6 +58,7 @@ class Reader:
         local: the chat's log, if it runs here.
         logs: reads from Redis.
         record: the chat's record from Redis.
+        owner: who reads.
         only_end: frames are of no interest, and do not wake it. It may still bring some.
     """
 
@@ -64,6 +68,7 @@ class Reader:
     _local: Callable[[], OpenLog | None] = field(kw_only=True)
     _logs: LogReader = field(kw_only=True)
     _record: Callable[[], Awaitable[bytes]] = field(kw_only=True)
+    _owner: str = field(kw_only=True)
     _only_end: bool = field(kw_only=True, default=False)
     take: Callable[[Batch], bool] | None = field(init=False, default=None)
     """Takes news from memory in the turn of whoever brings them, while the iterator waits; False: it cannot
@@ -76,7 +81,10 @@ class Reader:
     _log: OpenLog | None = field(init=False, default=None)
     """Where it reads from memory."""
     _stop_listening: Callable[[], object] | None = field(init=False, default=None)
-    _entries: list[Entry] = field(init=False, factory=list)
+    _page: Page | None = field(init=False, default=None)
+    """What was read from Redis and has not been brought yet."""
+    _has_more: bool = field(init=False, default=False)
+    """Of what is in memory a piece was brought, and there was more."""
     _at_end: bool = field(init=False, default=False)
     _skipping: bool = field(init=False, default=False)
     _looked_at: float = field(init=False, default=0.0)
@@ -92,6 +100,8 @@ class Reader:
         """
         if self._over:
             raise StopAsyncIteration
+        if self._has_more:
+            await self._turn()
         while True:
             self._wakeup.clear()  # before looking: what comes meanwhile sets it again
             if self._log is None or self._log.state == "fenced":
@@ -114,6 +124,9 @@ class Reader:
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await self._wakeup.wait()
 
+    async def _turn(self) -> None:
+        await self._logs.turn(self._owner)
+
     def wake(self) -> None:
         """Whoever iterates gets a batch soon, if one without frames."""
         self._woken = True
@@ -135,7 +148,7 @@ class Reader:
         if log is None and self._log is None:
             return
         self.close()
-        self._log, self._entries, self._at_end = log, [], False
+        self._log, self._page, self._at_end, self._has_more = log, None, False, False
         if log is not None:
             news = log.settled if self._only_end else log.grown
             self._stop_listening = news.watch(self._look)
@@ -147,21 +160,29 @@ class Reader:
             self._wakeup.set()
         elif (batch := self._unread_in(log)) is not None:
             if self.take is not None and self.take(batch):
-                self.last = Cursor(log.epoch, log.visible)
-            else:
-                self._wakeup.set()
+                self._brought(batch, log)
+                if not self._has_more:
+                    return
+            self._wakeup.set()
 
     def _unread_in(self, log: OpenLog) -> Batch | None:
         # A place in an earlier epoch is before the snapshot that opened this one.
         place = self.last.frame if self.last.epoch == log.epoch else 0
         if place >= log.visible:
             return None
-        frames = log.since(place, log.visible)
-        return Batch(log.epoch, log.visible - len(frames) + 1, frames)
+        first = max(place + 1, log.first)
+        frames = log.since(first - 1, min(log.visible, first - 1 + _MOST_FRAMES))
+        if len(frames) > 1:
+            frames = _piece(frames)
+        return Batch(log.epoch, first, frames)
+
+    def _brought(self, batch: Batch, log: OpenLog) -> None:
+        self.last = Cursor(batch.epoch, batch.first + len(batch.frames) - 1)
+        self._has_more = self.last.frame < log.visible
 
     def _from_memory(self, log: OpenLog) -> Batch | Ending | None:
         if (batch := self._unread_in(log)) is not None:
-            self.last = Cursor(log.epoch, log.visible)
+            self._brought(batch, log)
             return batch
         if log.state == "open" or log.end is None:
             return None
@@ -174,16 +195,23 @@ class Reader:
         """While Redis is away there is nothing: the reader waits, it is not sent away."""
         try:
             while True:
-                if not self._entries:
-                    self._entries = await self._logs.after(self._chat_id, self.last)
-                if not self._entries:
+                if self._page is None:
+                    self._page = await self._next_page()
+                if self._page is None:
                     return await self._at_the_end()
-                if (batch := self._unread(self._entries.pop(0))) is not None:
+                if (entry := await self._page.next(self._turn)) is None:
+                    self._page = None
+                elif (batch := self._unread(entry)) is not None:
                     return batch
         except (RedisUnavailable, Overloaded):
             await asyncio.sleep(_AWAY_SECONDS)
             self._wakeup.set()
         return None
+
+    async def _next_page(self) -> Page | None:
+        if self._stop_listening is not None:
+            return await self._logs.newest(self._chat_id, self.last)
+        return await self._logs.after(self._chat_id, self.last, self._owner)
 
     def _unread(self, entry: Entry) -> Batch | None:
         """The frames of an entry that this reader does not have."""
@@ -217,8 +245,8 @@ class Reader:
             record = await self._record()
             if head_of(record).status in SETTLED_STATUSES:
                 # The end may have come between the look at the log and this one: then it is in the log now.
-                self._entries = [] if self._at_end else await self._logs.after(self._chat_id, self.last)
-                if not self._entries:
+                self._page = None if self._at_end else await self._next_page()
+                if self._page is None:
                     return self._end_of(record)
                 self._wakeup.set()
                 return None
@@ -245,3 +273,13 @@ class Reader:
             first, frames = self.last.frame + 1, frames[self.last.frame + 1 - first :]
         self.last, self._at_end = end, True
         return Batch(end.epoch, first, frames)
+
+
+def _piece(frames: list[bytes]) -> list[bytes]:
+    """The first of them, as many as are no longer than a piece, at least one."""
+    size = 0
+    for number, each in enumerate(frames):
+        size += len(each)
+        if size > PIECE_BYTES and number:
+            return frames[:number]
+    return frames

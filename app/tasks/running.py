@@ -9,6 +9,7 @@ from typing import Final
 from attrs import define, field
 from loguru import logger
 
+from app.coze.fold import Fold
 from app.exceptions import Overloaded, RedisUnavailable, ServiceError
 from app.observing.metrics import Metrics
 from app.observing.tracing import Span, Tracing
@@ -114,9 +115,11 @@ class RunningChats:
         """Starts what was claimed; the new epoch opens with a snapshot of what the log tells so far."""
         job = claimed_job(claim, start or start_of(claim), request_id)
         if not claim.unowned:
-            job.log.earlier = await self._logs.whole(claim.chat_id)
-            frames = (f for entry in job.log.earlier for f in entry.frames)
-            job.resume_from(fold_frames(frames, keeps_all=job.session.serves_conversation))
+            fold = Fold(keeps_all=job.session.serves_conversation)
+            async for entry in self._logs.whole(claim.chat_id):
+                job.log.earlier.append(entry)
+                fold_frames(entry.frames, fold)
+            job.resume_from(fold)
             self._writer.append(job.log, [job.fold.snapshot_frame()])
         self.start(job)
         return job

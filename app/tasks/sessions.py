@@ -254,13 +254,6 @@ class SessionService:
             logger.info("no conversation for {} yet: {}", session.session_id, error.code)
 
 
-def key_of_itself(body: BaseModel) -> IdempotencyKey:
-    """For a call that has no Idempotency-Key and means the same whenever it comes again. No header can hold
-    such a key."""
-    fingerprint = hashlib.sha256(orjson.dumps(body.model_dump(mode="json", exclude={"stream"}))).hexdigest()
-    return IdempotencyKey(f"\0{fingerprint}", fingerprint)
-
-
 def idempotency_of(key: str | IdempotencyKey | None, body: BaseModel, *more: str) -> IdempotencyKey | None:
     """An Idempotency-Key with the fingerprint of the call that came with it; one that has it keeps it.
 

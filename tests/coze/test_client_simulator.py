@@ -1,6 +1,7 @@
 """The client against the local Coze, over both transports and in all dialects."""
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -217,7 +218,7 @@ async def test_tool_outputs_continue_the_chat_streamed_and_polled(
     assert chat_id is not None
     assert conversation_id is not None
     calls = fold.required_action["submit_tool_outputs"]["tool_calls"]
-    outputs = [{"tool_call_id": call["id"], "output": '{"t":21}'} for call in calls]
+    outputs = json.dumps([{"tool_call_id": call["id"], "output": '{"t":21}'} for call in calls]).encode()
 
     async with coze.stream_tool_outputs(conversation_id, chat_id, outputs) as stream:
         await anext(stream)  # begun, and then lost
@@ -225,7 +226,7 @@ async def test_tool_outputs_continue_the_chat_streamed_and_polled(
     assert state.status == "requires_action"
     assert state.required_action is not None
     calls = state.required_action["submit_tool_outputs"]["tool_calls"]
-    outputs = [{"tool_call_id": call["id"], "output": '{"t":21}'} for call in calls]
+    outputs = json.dumps([{"tool_call_id": call["id"], "output": '{"t":21}'} for call in calls]).encode()
 
     fold.reopen()
     async with coze.stream_tool_outputs(conversation_id, chat_id, outputs) as stream:

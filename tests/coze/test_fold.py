@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from app.coze.fold import MAX_ANSWERS, Fold
+from app.coze.fold import MAX_ANSWERS, MAX_TEXT, Fold
 from app.coze.stream import SSEDecoder, SSEEvent
 from app.coze.wire import ChatState, Message, TokenUsage
 from app.exceptions import CozeApiError, CozeBusy, CozeQuotaExhausted
@@ -267,6 +267,36 @@ def test_the_number_of_answers_is_bounded() -> None:
 
     assert isinstance(fold.error, CozeApiError)
     assert len(fold.answers()) == MAX_ANSWERS
+
+
+def test_the_text_of_all_answers_has_a_bound_past_which_the_chat_fails_and_nothing_is_told() -> None:
+    half = "x" * (MAX_TEXT // 2)
+    fold, last = Fold(), message("answer", "y", id="73")
+    for number in (71, 72):
+        assert fold.feed(SSEEvent(DELTA.decode(), message("answer", half, id=str(number))))
+    assert fold.error is None
+    for name, data in ((DELTA, last), (MESSAGE, last), (MESSAGE, message("answer", half + "y", id="71"))):
+        again = Fold()
+        again.restore(fold.snapshot())
+        assert again.feed(SSEEvent(name.decode(), data)) == []
+        assert isinstance(again.error, CozeApiError)
+        assert (again.status, len(again.content())) == ("failed", MAX_TEXT + 1)
+
+
+def test_a_text_that_is_told_again_counts_once() -> None:
+    text = "x" * (MAX_TEXT // 2 + 1)
+    fold = Fold()
+    fold.feed(SSEEvent(DELTA.decode(), message("answer", text)))
+    fold.feed(SSEEvent(MESSAGE.decode(), message("answer", text)))
+    fold.adopt(
+        [Message(id="71", type="answer", content=text)],
+        ChatState(id="6", conversation_id="5", status="completed"),
+    )
+    assert (fold.error, fold.content()) == (None, text)
+    more = [Message(id="71", type="answer", content=text), Message(id="72", type="answer", content=text)]
+    fold.adopt(more, ChatState(id="6", conversation_id="5", status="completed"))
+    assert isinstance(fold.error, CozeApiError)
+    assert fold.content() == text
 
 
 def test_reading_the_text_in_between_changes_nothing() -> None:

@@ -92,7 +92,7 @@ class World:
         elif step[0] == "taken over":
             # The log holds less than the reader has seen.
             self.log = self.log[: int(len(self.log) * step[1])]
-            self.fold = fold_frames(self.log)
+            self.fold = fold_frames(self.log, Fold())
             self.tell([self.fold.snapshot_frame()])
         else:
             self.log = []
@@ -113,7 +113,7 @@ class World:
             assert told == self.fold.answers()
             assert (reader.content, reader.reasoning) == (self.fold.content(), self.fold.reasoning())
             assert reader.follow_ups == self.fold.follow_ups()
-        again = fold_frames(self.log)
+        again = fold_frames(self.log, Fold())
         assert again.snapshot() == self.fold.snapshot()
 
 

@@ -76,7 +76,12 @@ class Streaming:
         self.log = OpenLog(new_chat_id(session_id), session_id, 1, origin)
         self.connection = Connection()
         self.reader = Reader(
-            self.log.chat_id, Cursor(0, 0), local=lambda: self.log, logs=logs, record=self._record
+            self.log.chat_id,
+            Cursor(0, 0),
+            local=lambda: self.log,
+            logs=logs,
+            record=self._record,
+            owner="root|person",
         )
         self._stays = asyncio.Event()
 

@@ -74,6 +74,7 @@ class Reading:
             after,
             local=lambda: self.log,
             logs=self.logs,
+            owner="root|person",
             record=self.record,
             only_end=only_end,
         )

@@ -9,8 +9,8 @@ from app.stores.leases import Claim, ClaimKind, RunState
 from app.stores.sessions import SessionRecord
 from app.tasks.job import Fresh, GiveUp, Recover, ToolOutputs, start_of
 
-OUTPUTS = [{"tool_call_id": "c", "output": "42"}]
-STORED = [b"tool_outputs", b'[{"tool_call_id":"c","output":"42"}]']
+OUTPUTS = b'[{"tool_call_id":"c","output":"42"}]'
+STORED = [b"tool_outputs", OUTPUTS]
 
 
 def claim(before: RunState, kind: ClaimKind = "claimed", *, run: list[bytes] | None = None) -> Claim:

@@ -32,8 +32,8 @@ from app.http.dependencies import CozeContextDep, RequestContext
 from app.http.direct import DirectRoute
 from app.models.bodies import SubmitToolOutputs
 from app.tasks.at_coze import AtCoze
+from app.tasks.outputs import Outputs
 from app.tasks.owned import Asked, Begun, Found
-from app.tasks.sessions import key_of_itself
 
 router = APIRouter(prefix="/coze/api/v3/chat", tags=["coze"], route_class=DirectRoute)
 
@@ -147,13 +147,13 @@ async def submit_tool_outputs(
 ) -> Response:
     resources = context.resources
     body = await context.json(ToolOutputsBody, resources.settings.coze_max_body_bytes)
-    outputs = _outputs(body)
+    outputs = await resources.big_bodies.work_on(body, _outputs, body)
     found = await resources.owned.chat(context.identity, conversation_id, chat_id)
     if found.record is None:
         raise ChatNotFound("The chat is no longer kept, so that it cannot go on")
     with resources.streams.taken_if(bool(body.stream), context.identity.owner) as place:
         started = await resources.chats.submit_tool_outputs(
-            context.identity, found.chat_id, outputs, context.request_id, key_of_itself(outputs)
+            context.identity, found.chat_id, outputs, context.request_id
         )
         begun = Begun(started, AtCoze(chat_id, conversation_id), _bot_of(found))
         if place is not None:
@@ -189,9 +189,10 @@ def _bot_of(found: Found) -> str:
     return bot
 
 
-def _outputs(body: ToolOutputsBody) -> SubmitToolOutputs:
+def _outputs(body: ToolOutputsBody) -> Outputs:
     try:
-        return SubmitToolOutputs.model_validate({"tool_outputs": body.tool_outputs})
+        given = SubmitToolOutputs.model_validate({"tool_outputs": body.tool_outputs})
+        return Outputs.of(given, repeatable=True)
     except ValidationError:
         raise CozeRefusal(
             PARAMETERS, "tool_outputs is a list of objects with tool_call_id and output, both strings"

@@ -36,8 +36,9 @@ from app.exceptions import ModelNotFound
 from app.http.dependencies import RequestContext
 from app.models.bodies import SubmitToolOutputs
 from app.tasks.chats import Sending, Started
+from app.tasks.outputs import Outputs
 from app.tasks.places import Place
-from app.tasks.sessions import idempotency_of, key_of_itself
+from app.tasks.sessions import idempotency_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,11 @@ async def _go_on(
 ) -> StartedCompletion:
     chats = call.context.resources.chats
     chat = orjson.loads((await chats.result(call.context.identity, chat_id, 0)).record)
+    written = await call.context.resources.big_bodies.work_on(
+        call.body, Outputs.of, outputs, call.idempotency_key, repeatable=True
+    )
     started = await chats.submit_tool_outputs(
-        call.context.identity,
-        chat_id,
-        outputs,
-        call.context.request_id,
-        call.idempotency_key or key_of_itself(outputs),
+        call.context.identity, chat_id, written, call.context.request_id
     )
     content, reasoning = started.said or (0, 0)
     before = {

@@ -41,7 +41,8 @@ from app.http.dependencies import RequestContext
 from app.models.bodies import SendMessage, SubmitToolOutputs
 from app.models.chats import Chat
 from app.tasks.chats import ANY_CHAT, Sending, Started
-from app.tasks.sessions import idempotency_of, key_of_itself
+from app.tasks.outputs import Outputs
+from app.tasks.sessions import idempotency_of
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -191,9 +192,8 @@ async def _go_on(
     started = await context.resources.chats.submit_tool_outputs(
         context.identity,
         chat_id,
-        outputs,
+        await call.work(Outputs.of, outputs, call.idempotency_key, repeatable=True),
         context.request_id,
-        call.idempotency_key or key_of_itself(outputs),
         notes,
     )
     note.said = started.said or (0, 0)
