@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, NamedTuple
@@ -14,7 +15,8 @@ _BEGUN_AT_ONCE: Final = 16
 """Requests that are begun in one turn of the loop; enough for their commands to Redis to travel together."""
 _TURNS_FOR_ONE: Final = 32
 _SECONDS_FOR_ONE: Final = 0.005
-"""While connections keep coming, one request is begun in so many turns, or after so long."""
+"""While connections keep coming, one request is begun in so many turns, or after this thread has worked for
+so long. By the clock on the wall a busy machine would begin one in each turn, and take connections last."""
 _PROBES: Final = frozenset({"/coze/health/live", "/coze/health/ready"})
 """Whoever asks these decides by the time that it takes whether the process is killed, or sent no more."""
 
@@ -78,7 +80,7 @@ class Turns:
         self._came = False
         self._passed = 0
         self._begun_at = 0.0
-        """When one was begun last while connections came."""
+        """Work of this thread when one was begun last while connections came, in seconds."""
         self.waiting = 0
         """Requests whose turn has not come."""
         self._probes, self._known, self._others = _Lines(), _Lines(), _Lines()
@@ -125,7 +127,7 @@ class Turns:
     def _next(self) -> None:
         if self._came:
             self._passed = (self._passed + 1) % _TURNS_FOR_ONE
-            now = asyncio.get_running_loop().time()
+            now = time.thread_time()
             self._left = 1 if not self._passed or now - self._begun_at >= _SECONDS_FOR_ONE else 0
             self._begun_at = now if self._left else self._begun_at
         else:

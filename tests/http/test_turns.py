@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -66,6 +67,15 @@ async def test_connections_that_keep_coming_are_taken_before_requests(door: Door
     assert behind[-1] == 50, "as soon as none comes any more"
     assert max(after - before for before, after in pairwise(behind)) == 16
     assert door.begun == [f"r{number}" for number in range(50)]
+
+
+async def test_requests_are_not_begun_faster_where_others_have_the_processor(door: Door) -> None:
+    door.turns.connection_came()
+    door.ask_often("r", 100)
+    for _ in range(64):
+        time.sleep(0.006)  # so it is for a process that has no turn at the processor
+        await door.pass_turns(1, coming=True)
+    assert len(door.begun) <= 8, "connections are taken first"
 
 
 async def test_a_newcomer_of_the_same_address_waits_behind_those_that_wait(door: Door) -> None:
