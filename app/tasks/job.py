@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 from weakref import WeakMethod
 
 import msgspec
@@ -99,8 +99,10 @@ class Job:
     request_id: str = ""
     fold: Fold = field(default_factory=Fold)
     changed: Notifier = field(default_factory=Notifier)
-    """It was cancelled, or its ids are known."""
+    """It was cancelled, its ids are known, or ``leaves`` has changed."""
     cancelled: bool = False
+    leaves: Literal["soon", "now"] | None = None
+    """Another process owns the chat: this one ends its work on it, once Coze has told its id."""
     ids_known: bool = False
     at_coze: bool = field(init=False)
     """Coze may be at work on it, or have been."""

@@ -25,7 +25,7 @@ from app.tasks.frames import fold_frames
 from app.tasks.job import Fresh, Job, Start, claimed_job, fields_while_it_is_there, start_of
 from app.tasks.places import Places
 from app.tasks.runner import Runner
-from app.utils.signals import Notifier, until
+from app.utils.signals import InterruptWhen, Notifier, until
 from app.utils.stopping import end_tasks
 
 _FENCED_SECONDS: Final = 10.0
@@ -166,12 +166,8 @@ class RunningChats:
                 logger.contextualize(fields=fields_while_it_is_there(job)),
                 self._tracing.span("chat") as span,
             ):
-                async with asyncio.TaskGroup() as group:
-                    run = group.create_task(self._run(job, span), name=f"run:{log.chat_id}")
-                    await until(lambda: log.state != "open", log.settled)
-                    if log.state == "fenced" and not run.done():
-                        await self._leave(job, run)
-                await until(lambda: log.state != "unsaved", log.settled)
+                await self._run_while_it_is_ours(job, span)
+                await until(lambda: log.state not in ("open", "unsaved"), log.settled)
                 if log.index_due:
                     self.move_in_indexes(job.session)
                 if log.state == "committed" and self._conversations.is_due(job.session):
@@ -185,6 +181,20 @@ class RunningChats:
             if self._jobs.get(log.chat_id) is job:
                 del self._jobs[log.chat_id], self._chat_tasks[log.chat_id]
             self._jobs_changed()
+
+    async def _run_while_it_is_ours(self, job: Job, span: Span) -> None:
+        """Fenced: stops quietly. A Coze chat that the new owner does not know of is cancelled there."""
+        log = job.log
+        stop = log.settled.watch(lambda: self._leave_if_fenced(job))
+        try:
+            async with InterruptWhen(lambda: job.leaves == "now", job.changed):
+                await self._run(job, span)
+        finally:
+            stop()
+        if job.leaves is not None:
+            job.leaves = "now"
+            job.changed.notify()
+            await self._cancel_what_is_unknown(job)
 
     async def _run(self, job: Job, span: Span) -> None:
         await self._runner.run(job)
@@ -257,17 +267,22 @@ class RunningChats:
         if chat.error is not None:
             span.fail(chat.error.code)
 
-    async def _leave(self, job: Job, run: asyncio.Task[None]) -> None:
-        """Fenced: stops quietly. A Coze chat that the new owner does not know of is cancelled there.
+    def _leave_if_fenced(self, job: Job) -> None:
+        if job.log.state == "fenced" and job.leaves is None:
+            logger.warning("chat {} is owned by another process now", job.log.chat_id)
+            job.leaves = "soon"
+            self.spawn(self._leave(job), f"leave:{job.log.chat_id}")
 
-        Our POST may be under way: only when it has told its id can it be compared.
-        """
-        logger.warning("chat {} is owned by another process now", job.log.chat_id)
-        run.add_done_callback(lambda _: job.changed.notify())
+    @staticmethod
+    async def _leave(job: Job) -> None:
+        """Our POST may be under way: only when it has told its id can it be compared."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FENCED_SECONDS):
-                await until(lambda: job.ids_known or run.done(), job.changed)
-        await end_tasks([run])
+                await until(lambda: job.ids_known or job.leaves == "now", job.changed)
+        job.leaves = "now"
+        job.changed.notify()
+
+    async def _cancel_what_is_unknown(self, job: Job) -> None:
         if job.ids_known:
             with contextlib.suppress(ServiceError):
                 _, known = await self._leases.run_ids(job.log.chat_id)
