@@ -246,7 +246,9 @@ class Fold:
                 return []
         had = answer.text
         length = len(content or had.content) + len(reasoning or had.reasoning)
-        if not self._has_room(length - len(had.content) - len(had.reasoning)):
+        self._length += length - len(had.content) - len(had.reasoning)
+        if self._length > MAX_TEXT:
+            self._fail_of_length()
             return []
         answer.put(content, reasoning, content_type)
         now = answer.text
@@ -289,14 +291,8 @@ class Fold:
             answer = self._answers[message_id] = AnswerMessage(message_id)
         return answer
 
-    def _has_room(self, more: int) -> bool:
-        """For so many characters, which then count; else the chat has failed."""
-        if self._length + more > MAX_TEXT:
-            text = f"Coze's answer is longer than {MAX_TEXT} characters"
-            self._fail(CozeApiError(text, logid=self.logid))
-            return False
-        self._length += more
-        return True
+    def _fail_of_length(self) -> None:
+        self._fail(CozeApiError(f"Coze's answer is longer than {MAX_TEXT} characters", logid=self.logid))
 
     def feed_all(self, events: Iterable[SSEEvent]) -> list[bytes]:
         """The frames for readers of ``events``, up to the one that settles the outcome."""
@@ -344,12 +340,15 @@ class Fold:
             answer = self._answers.get(wire.id) or self._answer(wire.id)
             if answer is None:
                 return None
-            if not self._has_room(len(wire.content or "") + len(wire.reasoning_content or "")):
+            content, reasoning = wire.content or "", wire.reasoning_content or ""
+            self._length += len(content) + len(reasoning)
+            if self._length > MAX_TEXT:
+                self._fail_of_length()
                 return None
-            if wire.content:
-                answer.content.append(wire.content)
-            if wire.reasoning_content:
-                answer.reasoning.append(wire.reasoning_content)
+            if content:
+                answer.content.append(content)
+            if reasoning:
+                answer.reasoning.append(reasoning)
             if wire.content_type:
                 answer.content_type = wire.content_type
         elif kind in _HIDDEN:

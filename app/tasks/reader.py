@@ -170,11 +170,11 @@ class Reader:
         place = self.last.frame if self.last.epoch == log.epoch else 0
         if place >= log.visible:
             return None
+        if log.visible - place == 1 and place >= log.first - 1:  # nearly always: one more
+            return Batch(log.epoch, log.visible, [log.frames[place - log.first + 1]])
         first = max(place + 1, log.first)
         frames = log.since(first - 1, min(log.visible, first - 1 + _MOST_FRAMES))
-        if len(frames) > 1:
-            frames = _piece(frames)
-        return Batch(log.epoch, first, frames)
+        return Batch(log.epoch, first, _piece(frames))
 
     def _brought(self, batch: Batch, log: OpenLog) -> None:
         self.last = Cursor(batch.epoch, batch.first + len(batch.frames) - 1)
