@@ -201,10 +201,10 @@ class ChunkStream:
     def batch(self, batch: Batch) -> bytes:
         """What arrived together is sent in as few chunks as its kinds allow; where it is the bot's and holds
         no text, one that says nothing: the answer has begun. Raises ``ServiceError``."""
-        pieces = [self._chunk({kind: text}) for kind, text in self._answer.news_of(batch.frames)]
-        if not pieces and has_begun(batch.frames):
-            return self.heartbeat
-        return b"".join(pieces)
+        news = b""
+        for kind, text in self._answer.news_of(batch.frames):
+            news += self._chunk({kind: text})
+        return news or (self.heartbeat if has_begun(batch.frames) else b"")
 
     def ending(self, ending: Ending, last: Cursor) -> bytes:
         """Raises ``ServiceError`` where the answer is not whole."""

@@ -45,6 +45,8 @@ class AnswerFold:
 
     def __init__(self, before: TextByKind | None, *, content: bool) -> None:
         self._texts = {kind: SentText((before or {}).get(kind, "")) for kind in KINDS}
+        self._placed: set[str] = set()
+        """Messages that have their place among the others, with text or without."""
         self._noticed = False
         self._told = list(self._texts.items())[: None if content else 1]
 
@@ -74,14 +76,22 @@ class AnswerFold:
         if (message.get("type") or "answer") != "answer":
             return
         message_id = str(message.get("id") or "")
+        if message_id not in self._placed:
+            self._placed.add(message_id)
+            for _, sent in self._told:
+                sent.add(message_id, "")
+        content_type = message.get("content_type")
         for kind, sent in self._told:
             text = message.get(kind)
-            if said := sent.add(message_id, text if isinstance(text, str) else ""):
-                news.append((kind, self._noting(kind, said, message.get("content_type"))))
+            if text and isinstance(text, str) and (said := sent.add(message_id, text)):
+                news.append(
+                    (kind, said if content_type == "text" else self._noting(kind, said, content_type))
+                )
 
     def _snapshot(self, snapshot: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """In the order in which it was told: the thoughts before the first words, the words, all other
         thoughts."""
+        self._placed.clear()
         messages = [(str(item.get("id") or ""), item) for item in snapshot.get("messages") or []]
         thoughts = [(message_id, _text_of(item, "reasoning_content")) for message_id, item in messages]
         spoken = [n for n, (_, item) in enumerate(messages, 1) if _text_of(item, "content")]
