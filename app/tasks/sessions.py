@@ -45,6 +45,8 @@ class SessionService:
     _default_bot_id: str
     _max_opening_bytes: int
     _making: dict[str, asyncio.Task[None]] = field(init=False, factory=dict)
+    _made: set[str] = field(init=False, factory=set)
+    """Sessions with whose conversation this process was done a moment ago: Redis need not be asked."""
     """By session id: the conversation that is being made for it."""
 
     async def create(
@@ -220,6 +222,8 @@ class SessionService:
         if (making := self._making.get(session_id)) is not None:
             await asyncio.wait({making}, timeout=_CONVERSATION_SECONDS)
             return
+        if session_id in self._made:
+            return
         left = min(_CONVERSATION_SECONDS - age_of(session_id), _CONVERSATION_SECONDS)
         for _ in range(int(left / _LOOK_SECONDS)):
             if not await self._sessions.awaits_conversation(session_id):
@@ -232,7 +236,12 @@ class SessionService:
         if session.conversation_id is None and session_id not in self._making:
             making = self._running.spawn(self._conversation(session), f"conversation:{session_id}")
             self._making[session_id] = making
-            making.add_done_callback(lambda _: self._making.pop(session_id, None))
+            making.add_done_callback(lambda _: self._done_with_conversation(session_id))
+
+    def _done_with_conversation(self, session_id: str) -> None:
+        self._making.pop(session_id, None)
+        self._made.add(session_id)
+        asyncio.get_running_loop().call_later(_CONVERSATION_SECONDS, self._made.discard, session_id)
 
     async def _conversation(self, session: SessionRecord) -> None:
         """Best effort: without it, Coze makes a conversation with the first chat.
