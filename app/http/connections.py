@@ -25,8 +25,10 @@ MOST_HEAD_BYTES: Final = 128 * 1024
 """Of a request line with its headers; and of anything else that is no body, such as trailers."""
 MOST_HEADERS: Final = 256
 """Lines of a head, and of trailers. One of five bytes becomes an object of 150 and more."""
-MOST_TARGET_BYTES: Final = 64 * 1024 - 1
-"""Of a request's address alone; what reads it counts in 16 bits."""
+MOST_TARGET_BYTES: Final = 8 * 1024
+"""Of a request's address alone. All of it is unescaped, which takes a microsecond for each escape."""
+MOST_PARAMETERS: Final = 100
+"""In the query of an address: each is taken apart before anybody knows what for."""
 MOST_QUEUED: Final = 8
 """Requests that may wait on one connection for the answer before them; what follows is not read."""
 MOST_SMALL_CHUNKS: Final = 1000

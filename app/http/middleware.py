@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.error_handlers import error_response
-from app.exceptions import HeadersTooLarge, InternalError, ServiceError, ValidationFailed
-from app.http.connections import MOST_HEAD_BYTES
+from app.exceptions import HeadersTooLarge, InternalError, ServiceError, TargetTooLong, ValidationFailed
+from app.http.connections import MOST_HEAD_BYTES, MOST_PARAMETERS
 from app.http.protocol import REFUSAL
 from app.observing.metrics import begin_timings
 from app.observing.tracing import Span, Tracing
@@ -182,6 +182,19 @@ class HttpMiddleware:
         raise NotImplementedError
 
 
+def _refusal_of(scope: Scope, size: int, hosts: int) -> ServiceError | None:
+    """``size``: bytes of address and headers. ``hosts``: Host headers."""
+    if size > MOST_HEAD_BYTES:
+        return HeadersTooLarge(f"The headers are too large: {size} bytes, at most {MOST_HEAD_BYTES}")
+    query: bytes = scope["query_string"]
+    if query.count(b"&") >= MOST_PARAMETERS:
+        return TargetTooLong(f"The request's address has too many parameters: at most {MOST_PARAMETERS}")
+    if hosts != 1 and scope["http_version"] == "1.1":  # RFC 9112, 3.2: who decides by it may differ
+        text = f"The request is not valid HTTP/1.1: it has {hosts or 'no'} Host headers, not one"
+        return ValidationFailed(text)
+    return None
+
+
 class RequestMiddleware(HttpMiddleware):
     """Outermost: each request's id (the caller's if sane, else ours) bound to its log lines and sent back,
     one access line, metrics and a span, the security headers, and a bound on the size of the headers."""
@@ -220,13 +233,8 @@ class RequestMiddleware(HttpMiddleware):
         span = tracing.span(scope["method"], kind="server", carrier=carrier)
         with logger.contextualize(fields=watched.fields), span:
             watched.answer["trace_id"] = span.trace_id
-            if size > MOST_HEAD_BYTES:
-                text = f"The headers are too large: {size} bytes, at most {MOST_HEAD_BYTES}"
-                refusal: ServiceError = HeadersTooLarge(text, headers={"Connection": "close"})
-                watched.state.setdefault(REFUSAL, refusal)
-            if hosts != 1 and scope["http_version"] == "1.1":  # RFC 9112, 3.2: who decides by it may differ
-                text = f"The request is not valid HTTP/1.1: it has {hosts or 'no'} Host headers, not one"
-                refusal = ValidationFailed(text, headers={"Connection": "close"})
+            if (refusal := _refusal_of(scope, size, hosts)) is not None:
+                refusal.headers["Connection"] = "close"
                 watched.state.setdefault(REFUSAL, refusal)
             try:
                 await self._app(scope, receive_watched, send_with_headers)
