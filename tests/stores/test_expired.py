@@ -76,9 +76,9 @@ async def test_a_session_or_user_that_has_expired_and_not_left_comes_in_only_whe
     await at.index.admit(at.sid("T"), STRANGER.owner, "u")
     mine = indexes(at)
     others = [new_id("session") for _ in range(MANY)]  # those that were up first leave first
-    await fill(at, [mine.user_sessions], members=[at.sid("S"), *others])
+    await fill(at, [mine.user_sessions], before=0, members=[at.sid("S"), *others])
     users = [mine.owner_users, mine.root_users, mine.users]
-    await fill(at, users, members=[user_key(ME.owner, "u"), *others])
+    await fill(at, users, before=0, members=[user_key(ME.owner, "u"), *others])
     with pytest.raises(SessionLimitReached):
         await at.index.admit(at.sid("S"), ME.owner, "u")
 
@@ -131,7 +131,7 @@ async def test_with_each_conversation_a_part_of_those_that_have_expired_leaves(a
     own = [at.keys.conversations_had(name, user), at.keys.conversation_list(name, user)]
     named = at.keys.conversations(name)
     await fill(at, [named, *own])
-    await fill(at, [named], before=1 - 10**14)  # those that are in their user's own set, too
+    await fill(at, [named], before=-(10**14))  # those that are in their user's own set, too
     session = await at.open(conversation=("c", "0-aa"), title="t")
     await at.say("A")
     await at.end("A")
@@ -164,7 +164,7 @@ async def test_with_each_use_at_coze_s_door_a_part_of_what_has_expired_leaves(at
     listed = Key(at.keys.owned_lists(whose) + "bot")
     labelled, begun = at.keys.labelled(name), at.keys.begun(name, whose)
     await fill(at, [listed, labelled, begun])
-    await fill(at, [labelled], before=1 - 10**14)
+    await fill(at, [labelled], before=-(10**14))
     await owned.remember(Owned(ME.owner, "7", "bot", "0-aa", user_id="u"))
     assert await sizes(at, [listed, begun]) == {MANY - ONE_STEP + 1}
     assert await at.do("ZCARD", labelled) == 2 * (MANY - ONE_STEP) + 1

@@ -20,6 +20,7 @@ from .place import (
     ADMIN,
     DAY,
     ME,
+    MINUTE,
     STRANGER,
     Clock,
     Place,
@@ -354,6 +355,27 @@ async def test_one_that_is_forgotten_leaves_nothing_and_may_come_back(at: Place)
     assert await at.conversations.remember(session, "c-1", "bot-a") is True
     await at.conversations.forget(ME, "u")
     assert await at.held("{name(u)}:") == {}
+
+
+async def test_a_list_shows_what_was_used_last_first_by_pages(at: Place) -> None:
+    await at.open()
+    session = await speak(at, "A")
+    for number in range(1, 5):
+        await keep(at, f"c-{number}", session)
+        await at.age(MINUTE)
+    # The version before erases the proof of ownership alone.
+    await at.do("DEL", at.conversations._places(ME.owner, "u", "c-3").record)
+    for before, limit, shown, more in (
+        ("", 2, ["c-4"], True),
+        ("", 4, ["c-4", "c-2", "c-1"], False),
+        ("c-3", 1, ["c-2"], True),
+        ("c-3", 2, ["c-2", "c-1"], False),
+        ("c-1", 2, [], False),
+        ("unknown", 2, [], False),
+    ):
+        page = await at.conversations.page(ME, "u", limit=limit, before=before)
+        assert ([each["conversation_id"] for each in page[0]], page[1]) == (shown, more)
+    assert await at.conversations.page(STRANGER, "u", limit=2, before="") == ([], False)
 
 
 async def test_a_list_forgets_conversations_whose_time_is_up(at: Place, clock: Clock) -> None:
