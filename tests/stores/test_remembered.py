@@ -13,6 +13,7 @@ from app.exceptions import (
 from app.models import Identity
 from app.stores.files import FileRecord
 from app.stores.index import name_key, user_key
+from app.stores.scripts import uploaders_forget
 from app.stores.sessions import SessionRecord
 from app.utils import new_id
 
@@ -93,6 +94,16 @@ async def test_an_administrator_erases_the_files_of_all_of_a_name_a_portion_of_t
     assert await at.files.erase(ADMIN, "u") == (7, False)
     assert max(sizes) == 3
     assert await at.names() == []
+
+
+async def test_a_user_who_has_got_a_file_again_stays_among_those_who_have_any(at: Place) -> None:
+    """An erasure that has looked at all of his finds at the end that he has another one."""
+    await upload(at, "A")
+    uploaders = at.keys.uploaders(name_key(ME.owner, "u"))
+    mine, theirs = user_key(ME.owner, "u").encode(), user_key(STRANGER.owner, "u").encode()
+    await at.do("ZADD", uploaders, await at.now() + DAY, theirs)
+    await at.redis.run(uploaders_forget(uploaders=uploaders, files=at.keys.files(""), users=[mine, theirs]))
+    assert await at.do("ZRANGE", uploaders, 0, -1) == [mine]
 
 
 # -- conversations -------------------------------------------------------------------------------------
