@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 
 if TYPE_CHECKING:
     from aiohttp.client_reqrep import ConnectionKey
@@ -21,15 +22,30 @@ class _Handler(ResponseHandler):
 
     is_idle = False
     """The answer is over, and nobody has the connection."""
+    _is_reading = False
 
     def data_received(self, data: bytes) -> None:
         """b"" is aiohttp's own: it goes on with what it had put aside."""
         if self.is_idle and data:
             self.close()
             return
-        super().data_received(data)
-        if self.is_idle and self.should_close:  # the answer ended in ``data``, and more stands behind it
+        self._is_reading = True
+        try:
+            super().data_received(data)
+        finally:
+            self._is_reading = False
+        if self.is_idle and (self.should_close or self.has_more()):  # the answer ended in ``data``
             self.close()
+
+    def has_more(self) -> bool:
+        """Whether a part of another head stands behind the end of the answer. Not in the middle of a piece,
+        whose end looks again."""
+        if self._is_reading or self.should_close or self._parser is None:
+            return False
+        try:
+            return self._parser.feed_eof() is not None  # does nothing where no answer has begun
+        except HttpProcessingError:
+            return True
 
 
 class Connector(aiohttp.TCPConnector):
@@ -50,13 +66,14 @@ class Connector(aiohttp.TCPConnector):
     def _release(
         self, key: "ConnectionKey", protocol: ResponseHandler, *, should_close: bool = False
     ) -> None:
-        _set_idle(protocol, True)
-        super()._release(key, protocol, should_close=should_close)
+        handler = _set_idle(protocol, True)
+        super()._release(key, protocol, should_close=should_close or handler.has_more())
 
 
-def _set_idle(protocol: ResponseHandler | None, is_idle: bool) -> None:
+def _set_idle(protocol: ResponseHandler | None, is_idle: bool) -> _Handler:
     assert isinstance(protocol, _Handler)  # noqa: S101  # the connector makes no other
     protocol.is_idle = is_idle
+    return protocol
 
 
 def _has_come(connection: Connection) -> bool:

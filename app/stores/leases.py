@@ -20,7 +20,7 @@ from app.stores.scripts import (
     signal_send,
 )
 from app.stores.sessions import IdempotencyKey, SessionRecord
-from app.utils import random_token, shard_of
+from app.utils import now_ms, random_token, shard_of
 
 MAX_CLAIMS: Final = 5
 """A chat that so many owners in a row could not finish is failed, not tried for ever."""
@@ -228,11 +228,9 @@ class LeaseStore:
 
     async def queued(self) -> int:
         """How many chats wait in their sessions' queues."""
-        return sum(
-            await self._redis.pipeline(
-                [Number("ZCARD", self._keys.queued(shard)) for shard in self._keys.shards]
-            )
-        )
+        now, keys = now_ms(), self._keys
+        counts = [Number("ZCOUNT", keys.queued(shard), now, "+inf") for shard in keys.shards]
+        return sum(await self._redis.pipeline(counts))
 
     # -- cancelling over processes -----------------------------------------------------------------------
 

@@ -191,9 +191,11 @@ class UserStore:
         """Sessions, users, chats by status without those that are over, and leases (of chats that run or
         wait). From indexes alone: it costs the same however many sessions there are."""
         sessions, users = await self._index.counts()
-        leases, queued, waiting = [
-            sum(await self._redis.pipeline([Number("ZCARD", key(s)) for s in self._keys.shards]))
-            for key in (self._keys.leases, self._keys.queued, self._keys.waiting)
+        now, keys = now_ms(), self._keys
+        leases = sum(await self._redis.pipeline([Number("ZCARD", keys.leases(s)) for s in keys.shards]))
+        queued, waiting = [
+            sum(await self._redis.pipeline([Number("ZCOUNT", key(s), now, "+inf") for s in keys.shards]))
+            for key in (keys.queued, keys.waiting)
         ]
         running = max(0, leases - waiting)
         return {

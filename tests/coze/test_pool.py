@@ -63,16 +63,21 @@ async def test_what_comes_on_an_idle_connection_is_no_answer_to_the_next_request
         assert (server.connections, len(server.requests)) == (2, 2)
 
 
-@pytest.mark.parametrize("before", [b"", SSE_HEAD, SSE_HEAD + chunked(PART)], ids=["nothing", "head", "part"])
+@pytest.mark.parametrize(
+    "unasked",
+    [ANOTHER, SSE_HEAD[:9], SSE_HEAD[:30], SSE_HEAD[:-2], SSE_HEAD[:1]],
+    ids=["an answer", "part of a line", "part of a head", "all but the end of a head", "a byte"],
+)
+@pytest.mark.parametrize("before", [b"", SSE_HEAD, SSE_HEAD + chunked(PART)], ids=["nothing", "head", "most"])
 async def test_what_comes_in_one_piece_with_the_end_of_an_answer_is_none_to_the_next_request(
-    before: bytes,
+    before: bytes, unasked: bytes
 ) -> None:
     """Over aiohttp, which takes the connection back in the middle of that piece."""
 
     async def answer(writer: asyncio.StreamWriter, _: bytes) -> bool:
         await send(writer, before)
         await asyncio.sleep(0.05)  # by then the client has read that
-        await send(writer, WHOLE[len(before) :] + (ANOTHER if len(server.requests) == 1 else b""))
+        await send(writer, WHOLE[len(before) :] + (unasked if len(server.requests) == 1 else b""))
         return True
 
     async with http_client("aiohttp") as http, raw_server(answer, watch=False) as server:

@@ -15,7 +15,8 @@ from app.redis_client.gate import probe
 from .place import SECOND, Clock, Place
 
 ROOT = Path(__file__).resolve().parents[2]
-PROBE = (ROOT / "app/stores/lua/probe.lua").read_text(encoding="utf-8")
+SCRIPTS = ROOT / "app/stores/lua"
+PROBE = (SCRIPTS / "probe.lua").read_text(encoding="utf-8")
 ASKED = ["TIME", *dict.fromkeys(re.findall(r"redis\.call\('(\w+)'", PROBE))]
 
 
@@ -34,6 +35,16 @@ async def refusal(
         patched.setattr(AsyncFakeSocket, "_lua_redis_call", asked)
         [reply] = await at.redis.attempt([probe(key=at.keys.probes[0], thorough=thorough)])
     return str(reply)
+
+
+def test_a_thorough_probe_uses_all_commands_of_the_other_scripts() -> None:
+    used = {
+        command
+        for script in SCRIPTS.glob("*.lua")
+        for command in re.findall(r"\('([A-Z]{3,})', ", script.read_text(encoding="utf-8"))
+    }
+    assert used >= {"ZCOUNT", "ZRANGEBYSCORE", "SET"}
+    assert used <= {*ASKED}
 
 
 async def test_a_thorough_probe_finds_each_command_that_is_refused_and_leaves_nothing(

@@ -13,6 +13,7 @@ from app.exceptions import (
 from app.models import Identity
 from app.stores.files import FileRecord
 from app.stores.index import name_key, user_key
+from app.stores.scripts import uploaders_forget
 from app.stores.sessions import SessionRecord
 from app.utils import new_id
 
@@ -20,6 +21,7 @@ from .place import (
     ADMIN,
     DAY,
     ME,
+    MINUTE,
     STRANGER,
     Clock,
     Place,
@@ -92,6 +94,16 @@ async def test_an_administrator_erases_the_files_of_all_of_a_name_a_portion_of_t
     assert await at.files.erase(ADMIN, "u") == (7, False)
     assert max(sizes) == 3
     assert await at.names() == []
+
+
+async def test_a_user_who_has_got_a_file_again_stays_among_those_who_have_any(at: Place) -> None:
+    """An erasure that has looked at all of his finds at the end that he has another one."""
+    await upload(at, "A")
+    uploaders = at.keys.uploaders(name_key(ME.owner, "u"))
+    mine, theirs = user_key(ME.owner, "u").encode(), user_key(STRANGER.owner, "u").encode()
+    await at.do("ZADD", uploaders, await at.now() + DAY, theirs)
+    await at.redis.run(uploaders_forget(uploaders=uploaders, files=at.keys.files(""), users=[mine, theirs]))
+    assert await at.do("ZRANGE", uploaders, 0, -1) == [mine]
 
 
 # -- conversations -------------------------------------------------------------------------------------
@@ -186,14 +198,12 @@ async def test_of_many_conversations_a_call_forgets_a_bounded_number_and_no_step
     for number in range(700):
         await keep(at, f"d-{number}", theirs)
     monkeypatch.setattr("app.stores.conversations._ERASED_PER_CALL", 100)
-    calls = 1
-    while await at.conversations.forget(ME, "u"):
-        calls += 1
-    assert 2 <= calls <= 8
-    left = await at.do("ZCARD", at.keys.conversations(name_key(ME.owner, "u")))
-    assert left == 700, "nothing of the other's went"
-    while await at.conversations.forget(STRANGER, "u"):
-        pass
+    named = at.keys.conversations(name_key(ME.owner, "u"))
+    for who, lefts in ((ME, (900, 700)), (ADMIN, (200, 0))):
+        for left in lefts:
+            assert await at.conversations.forget(who, "u")
+            assert await at.do("ZCARD", named) == left
+        assert not await at.conversations.forget(who, "u")
     assert await at.held("{name(u)}:") == {}
 
 
@@ -217,6 +227,8 @@ async def test_what_the_version_before_has_written_is_forgotten_too(at: Place, w
     assert await at.conversations.forget(who, "u") is False
     assert [name for name in await at.held("{name(u)}:") if "c-" in name or "(me)" in name] == []
     if who is ME:
+        theirs_filed = "{name(u)}:had:user(stranger)"
+        assert await at.held(theirs_filed) == {theirs_filed: NINETY, f"{theirs_filed}.d-1": NINETY}
         assert await at.conversations.use(STRANGER, "u", "d-1") == ("bot", "bot-a", "")
         await at.conversations.forget(STRANGER, "u")
     assert await at.held("{name(u)}:") == {}
@@ -247,7 +259,7 @@ async def test_forgetting_ones_own_reads_nothing_of_the_others_of_that_name(
     assert await forgetting() == alone == [0, 1, 0]
     for number in range(1200):  # what the version before wrote is gone through once
         await keep_as_before(at, f"d-{number}", theirs)
-    assert len(await forgetting()) == len(alone) + 3
+    assert await forgetting() == [500, 500, 200, *alone]
     assert await forgetting() == alone
 
 
@@ -354,6 +366,27 @@ async def test_one_that_is_forgotten_leaves_nothing_and_may_come_back(at: Place)
     assert await at.conversations.remember(session, "c-1", "bot-a") is True
     await at.conversations.forget(ME, "u")
     assert await at.held("{name(u)}:") == {}
+
+
+async def test_a_list_shows_what_was_used_last_first_by_pages(at: Place) -> None:
+    await at.open()
+    session = await speak(at, "A")
+    for number in range(1, 5):
+        await keep(at, f"c-{number}", session)
+        await at.age(MINUTE)
+    # The version before erases the proof of ownership alone.
+    await at.do("DEL", at.conversations._places(ME.owner, "u", "c-3").record)
+    for before, limit, shown, more in (
+        ("", 2, ["c-4"], True),
+        ("", 4, ["c-4", "c-2", "c-1"], False),
+        ("c-3", 1, ["c-2"], True),
+        ("c-3", 2, ["c-2", "c-1"], False),
+        ("c-1", 2, [], False),
+        ("unknown", 2, [], False),
+    ):
+        page = await at.conversations.page(ME, "u", limit=limit, before=before)
+        assert ([each["conversation_id"] for each in page[0]], page[1]) == (shown, more)
+    assert await at.conversations.page(STRANGER, "u", limit=2, before="") == ([], False)
 
 
 async def test_a_list_forgets_conversations_whose_time_is_up(at: Place, clock: Clock) -> None:

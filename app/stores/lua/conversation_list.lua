@@ -1,11 +1,11 @@
-redis.call('ZREMRANGEBYSCORE', listed, '-inf', int(now_ms()))
-local first = 0
+local alive, first = living('ZCOUNT', listed, now_ms()), 0
 if before ~= '' then
   local rank = redis.call('ZREVRANK', listed, before)
   if not rank then return {0, {}} end
   first = rank + 1
 end
-local found, digests = {}, redis.call('ZREVRANGE', listed, first, first + limit)
+if first >= alive then return {0, {}} end
+local found, digests = {}, redis.call('ZREVRANGE', listed, first, math.min(first + limit, alive - 1))
 for i = 1, math.min(#digests, limit) do
   -- The version before renews and erases the proof of ownership alone: what is told of it counts only beside that.
   if redis.call('EXISTS', records .. digests[i]) == 1 then

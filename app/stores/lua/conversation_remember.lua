@@ -3,7 +3,7 @@ if redis.call('HEXISTS', about, 'deleted') == 1 then return 0 end
 redis.call('SET', record, value, 'PX', ttl)
 local now = now_ms()
 forget_expired(conversations, had, now)
-redis.call('ZREMRANGEBYSCORE', listed, '-inf', int(now))
+forget_late(listed, '-inf', now, LATE)
 if conversation ~= '' then
   redis.call('HSET', about, 'id', conversation, 'bot', bot)
   redis.call('HSETNX', about, 'created', created)

@@ -1,5 +1,5 @@
 local now, life = now_ms(), ttl + TOMBSTONE
-for _, key in ipairs(KEYS) do redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now)) end
+for _, key in ipairs(KEYS) do forget_late(key, '-inf', now, LATE) end
 redis.call('ZADD', remaining_sessions, int(now + life), session_id)
 local known = tonumber(redis.call('ZSCORE', users_by_name, user) or '0')
 if known < now + life then redis.call('ZADD', users_by_name, int(now + life), user) end

@@ -6,6 +6,7 @@ local TOMBSTONE = DAY -- how long a session that is over is remembered, so that 
 local IDEMPOTENCY = DAY
 local PAGE = 1048576 -- bytes of records in one answer: Redis and its callers wait while more is sent
 local PORTION = 1000 -- rows of usage that are looked at in one step
+local LATE = 100 -- entries that leave a set in one step because their time is up
 local FILED = 100000000000000 -- see `file`
 local LARGE = 4096 -- bytes that callers write into a session, past which they do not outlive it
 
@@ -106,16 +107,28 @@ local function has_ended(session, chat, stored)
   return redis.call('HGET', session, 'ended') == chat
 end
 
+-- Scores are expiry times, and what is late leaves when somebody enters something: `most` entries in one step, since
+-- everybody waits for it, and the rest in the next ones. So whoever counts asks only for what lives. Returns how many.
+local function forget_late(key, first, last, most)
+  local late = redis.call('ZRANGEBYSCORE', key, first, int(last), 'LIMIT', 0, most)
+  if #late > 0 then redis.call('ZREM', key, unpack(late)) end
+  return #late
+end
+
+local function living(command, key, now, ...)
+  return redis.call(command, key, '(' .. int(now), '+inf', ...)
+end
+
 -- A day more than the entry needs: the key only has to go when its shard falls silent.
 local function set_lease(leases, member, expires_at)
   redis.call('ZADD', leases, int(expires_at), member)
   live_at_least(leases, math.max(0, expires_at - now_ms()) + DAY)
 end
 
--- Queued and waiting chats are counted beside the leases; what is forgotten there leaves at its time.
+-- Queued and waiting chats are counted beside the leases; what is forgotten there counts until its time.
 local function count_in(leases, list, chat, until_ms)
   local key, now = string.sub(leases, 1, -7) .. list, now_ms()
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now))
+  forget_late(key, '-inf', now, LATE)
   redis.call('ZADD', key, int(until_ms), chat)
   live_at_least(key, until_ms - now + DAY)
 end
@@ -182,9 +195,9 @@ local function file(named, member, own, item, expires)
 end
 
 local function forget_expired(named, own, now)
-  redis.call('ZREMRANGEBYSCORE', named, '-inf', int(now))
-  redis.call('ZREMRANGEBYSCORE', named, int(FILED), int(FILED + now))
-  redis.call('ZREMRANGEBYSCORE', own, '-inf', int(now))
+  forget_late(named, '-inf', now, LATE)
+  forget_late(named, int(FILED), FILED + now, LATE)
+  forget_late(own, '-inf', now, LATE)
 end
 
 local function not_filed(named, limit)
@@ -198,7 +211,7 @@ local function renew_owned(record, lists, ttl)
   local now, list = now_ms(), lists .. bot
   redis.call('HSET', record, 'used', int(now))
   redis.call('PEXPIRE', record, ttl)
-  redis.call('ZREMRANGEBYSCORE', list, '-inf', int(now))
+  forget_late(list, '-inf', now, LATE)
   redis.call('ZADD', list, int(now + ttl), conversation)
   redis.call('PEXPIRE', list, ttl)
   return redis.call('HGETALL', record)
