@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.error_handlers import error_response
 from app.exceptions import HeadersTooLarge, InternalError, ServiceError, TargetTooLong, ValidationFailed
-from app.http.connections import MOST_HEAD_BYTES, MOST_PARAMETERS
+from app.http.connections import MOST_HEAD_BYTES, MOST_PARAMETERS, MOST_TARGET_BYTES
 from app.http.protocol import REFUSAL
 from app.observing.metrics import begin_timings
 from app.observing.tracing import Span, Tracing
@@ -187,6 +187,8 @@ def _refusal_of(scope: Scope, size: int, hosts: int) -> ServiceError | None:
     if size > MOST_HEAD_BYTES:
         return HeadersTooLarge(f"The headers are too large: {size} bytes, at most {MOST_HEAD_BYTES}")
     query: bytes = scope["query_string"]
+    if len(scope["raw_path"]) + len(query) > MOST_TARGET_BYTES:
+        return TargetTooLong(f"The request's address is too long: at most {MOST_TARGET_BYTES} bytes")
     if query.count(b"&") >= MOST_PARAMETERS:
         return TargetTooLong(f"The request's address has too many parameters: at most {MOST_PARAMETERS}")
     if hosts != 1 and scope["http_version"] == "1.1":  # RFC 9112, 3.2: who decides by it may differ

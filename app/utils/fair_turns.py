@@ -43,15 +43,18 @@ class Queues:
 
 @define(eq=False, repr=False)
 class FairTurns:
-    """Each owner waits in a queue of his own, so that nobody stands behind all that another one has sent."""
+    """Each owner waits in a queue of his own, and those of a root behind one another, so that nobody stands
+    behind all that another one has sent, nor behind all the users of another root."""
 
     _turn: asyncio.Lock = field(init=False, factory=asyncio.Lock)
-    _queues: Queues = field(init=False, factory=Queues)
+    _owners: Queues = field(init=False, factory=Queues)
+    _roots: Queues = field(init=False, factory=Queues)
 
     @asynccontextmanager
     async def taken(self, owner: str) -> AsyncIterator[None]:
         """For the block nobody else has it."""
-        async with self._queues.taken(owner), self._turn:
+        root = owner.partition("|")[0]
+        async with self._owners.taken(owner), self._roots.taken(root), self._turn:
             yield
 
 

@@ -73,7 +73,12 @@ async def test_a_body_takes_a_place_for_each_64_kib_of_what_has_arrived(
         await wait_until(lambda: not held)
 
 
-async def test_nobody_waits_behind_all_the_large_bodies_that_another_one_has_sent() -> None:
+@pytest.mark.parametrize(
+    "others",
+    [["alice"] * 4, [f"acme|{name}" for name in ("alice", "carol", "dave", "erin")]],
+    ids=["another one", "another root's"],
+)
+async def test_nobody_waits_behind_all_that_others_have_sent(others: list[str]) -> None:
     turns, order = FairTurns(), list[str]()
 
     async def work(owner: str) -> None:
@@ -82,10 +87,11 @@ async def test_nobody_waits_behind_all_the_large_bodies_that_another_one_has_sen
             await asyncio.sleep(0)
 
     async with asyncio.TaskGroup() as group:
-        for owner in ("alice", "alice", "alice", "alice", "bob"):
+        for owner in (*others, "other|bob"):
             group.create_task(work(owner))
-    assert order.index("bob") <= 1
-    assert not turns._queues._queues
+    assert order.index("other|bob") <= 1
+    assert not turns._owners._queues
+    assert not turns._roots._queues
 
 
 async def test_who_gives_up_waiting_for_a_turn_leaves_it_to_the_next() -> None:
@@ -97,4 +103,5 @@ async def test_who_gives_up_waiting_for_a_turn_leaves_it_to_the_next() -> None:
                     raise AssertionError("two have it")
     async with turns.taken("bob"):
         pass
-    assert not turns._queues._queues
+    assert not turns._owners._queues
+    assert not turns._roots._queues

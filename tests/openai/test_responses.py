@@ -639,6 +639,10 @@ def test_references_and_a_history_end_where_too_much_was_read(
         monkeypatch.setattr("app.doors.openai.responses.found.MOST_READ", most)
         ai.responses.create(model=MODEL, input=f"gull {most}", previous_response_id=made[1].id)
         assert held_at_coze(simulator, f"gull {most}") == ["gull"] * entered + [f"gull {most}"]
+    for links, entered in ((1, 1), (2, 2)):
+        monkeypatch.setattr("app.doors.openai.responses.found.MOST_LINKS", links)
+        ai.responses.create(model=MODEL, input=f"{links} gulls", previous_response_id=made[1].id)
+        assert held_at_coze(simulator, f"{links} gulls") == ["gull"] * entered + [f"{links} gulls"]
 
 
 def test_a_users_responses_are_erased_with_the_user(ai: OpenAI, door: RunningApp) -> None:

@@ -19,6 +19,8 @@ MOST_REFERRED: Final = 100
 MOST_READ: Final = 4 * 1024 * 1024
 """Bytes of chats' records that one request has looked through, for what it refers to or goes on from. It has
 not paid for anything yet then."""
+MOST_LINKS: Final = 200
+"""Responses that a history is made of; some of them have no items at all, and next to no bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +54,20 @@ class Found:
 
     async def history(self, context: RequestContext, most: int) -> list[Item]:
         """Input and output of this response and of those that it went on from, at most ``most`` items or a
-        few more. It ends where one of them is not kept any more, and where ``MOST_READ`` was read."""
-        items, here, read = list[Item](), self, self.size
+        few more. It ends where one of them is not kept any more, where ``MOST_READ`` was read, and after
+        ``MOST_LINKS`` of them."""
+        items, here, read, links = list[Item](), self, self.size, 1
         async with context.resources.going_back.taken(context.identity.owner):
             while True:
                 items = [*here.response.note.input, *here.output, *items]
                 before = response_named(here.response.note.previous or "")
-                if before is None or len(items) >= most or read >= MOST_READ:
+                if before is None or len(items) >= most or read >= MOST_READ or links >= MOST_LINKS:
                     return items
                 try:
                     here = await find(context, before)
                 except ChatNotFound:
                     return items
-                read += here.size
+                read, links = read + here.size, links + 1
 
 
 async def find(context: RequestContext, name: Name) -> Found:
