@@ -62,7 +62,7 @@ def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits, met
     usage_days = settings.usage_retention_days
     return Stores(
         sessions=sessions,
-        chats=ChatStore(redis, keys, policy, leases.process),
+        chats=ChatStore(redis, keys, policy, leases.process, large),
         leases=leases,
         rates=RateStore(redis, keys, limits.rates, metrics=metrics),
         usage=UsageStore(redis, keys, days=usage_days, daily_tokens=limits.tokens, metrics=metrics),

@@ -1,6 +1,7 @@
 """Chats: records in their session's hash, and the run of each chat that is not over."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -16,10 +17,11 @@ from app.exceptions import (
 )
 from app.models import Identity
 from app.models.records import as_it_stands, head_of, with_waits_until
-from app.redis_client import Fields, Keys, RedisGate, Text, pairs
+from app.redis_client import Command, Keys, RedisGate, Text, pairs
+from app.stores.large_reads import SMALL_BYTES, LargeReads
 from app.stores.layers import PLACE_BYTES
 from app.stores.policy import LogPolicy
-from app.stores.scripts import chat_create, chat_forget
+from app.stores.scripts import chat_create, chat_forget, chat_read
 from app.stores.sessions import IdempotencyKey, SessionRecord, raise_unless_active
 from app.utils import is_chat_id
 
@@ -67,9 +69,17 @@ class Continuation(NamedTuple):
 
 
 class ChatStore:
-    def __init__(self, redis: RedisGate, keys: Keys, policy: LogPolicy, process: str) -> None:
+    def __init__(
+        self,
+        redis: RedisGate,
+        keys: Keys,
+        policy: LogPolicy,
+        process: str,
+        large: LargeReads | None = None,
+    ) -> None:
         self._redis = redis
         self._keys = keys
+        self._large = large or LargeReads()
         self._process = process
         self.policy = policy
 
@@ -144,48 +154,58 @@ class ChatStore:
         raise _refusal(kind, other)
 
     async def record(self, chat_id: str, identity: Identity) -> bytes:
-        """The chat as it stands, as JSON; ``ChatNotFound`` also for what is somebody else's."""
+        """The chat as it stands, as JSON; ``ChatNotFound`` also for what is somebody else's. Raises
+        ``Overloaded``, see ``LargeReads``."""
+        async with self._stored(chat_id, identity) as (stored, state):
+            record = as_it_stands(stored, state)
+            head = head_of(record)
+            if head.status != "requires_action":
+                return record
+            expires = await self._redis.run(Text("HGET", self._keys.session(head.session_id), "expires"))
+            return with_waits_until(record, int(expires)) if expires is not None else record
+
+    @asynccontextmanager
+    async def _stored(self, chat_id: str, identity: Identity) -> AsyncIterator[tuple[bytes, bytes]]:
+        """The record, and the state of the chat's run. Where the record is long the caller has a turn for the
+        block. Raises ``ChatNotFound``, ``Overloaded``."""
         if not is_chat_id(chat_id):
             raise ChatNotFound
-        keys = self._keys
-        (owner, stored), [state] = await self._redis.pipeline(
-            [
-                Fields("HMGET", keys.chats(chat_id), "owner", chat_id),
-                Fields("HMGET", keys.run(chat_id), "state"),
-            ]
-        )
-        if owner is None or stored is None or not identity.may_see(owner.decode()):
-            raise ChatNotFound
-        record = as_it_stands(stored, state)
-        head = head_of(record)
-        if head.status != "requires_action":
-            return record
-        expires = await self._redis.run(Text("HGET", keys.session(head.session_id), "expires"))
-        return with_waits_until(record, int(expires)) if expires is not None else record
+
+        def command(small: int) -> Command[tuple[bytes, bytes, int]]:
+            return chat_read(
+                chats=self._keys.chats(chat_id),
+                run=self._keys.run(chat_id),
+                chat=chat_id,
+                mine=identity.owner,
+                admin_prefix=identity.admin_prefix,
+                small=small,
+            )
+
+        record, state, is_large = await self._redis.run(command(SMALL_BYTES))
+        async with AsyncExitStack() as turn:
+            if is_large:
+                await turn.enter_async_context(self._large.taken(identity.owner))
+                record, state, _ = await self._redis.run(command(0), alone=True)
+            if not record:
+                raise ChatNotFound
+            yield record, state
 
     async def forget(self, chat_id: str, identity: Identity, rest_of: Callable[[bytes], bytes]) -> None:
         """Puts in the place of the record of a chat that is over, or waits for tool outputs, what ``rest_of``
         makes of it. Where that is nothing, record and log are deleted.
 
-        Raises ``ChatNotFound``, ``ChatState`` where the chat is not over.
+        Raises ``ChatNotFound``, ``ChatState`` where the chat is not over, ``Overloaded``.
         """
-        if not is_chat_id(chat_id):
-            raise ChatNotFound
         done = b"changed"
         while done == b"changed":  # between the look at it and the script
-            owner, record = await self._redis.run(
-                Fields("HMGET", self._keys.chats(chat_id), "owner", chat_id)
-            )
-            if owner is None or record is None or not identity.may_see(owner.decode()):
-                raise ChatNotFound
-            done = await self._redis.run(
-                chat_forget(
+            async with self._stored(chat_id, identity) as (record, _):
+                command = chat_forget(
                     at=self._keys.of_session(head_of(record).session_id),
                     chat=chat_id,
                     record=record,
                     rest=rest_of(record),
                 )
-            )
+                done = await self._redis.run(command, alone=len(record) > SMALL_BYTES)
         if done == b"none":
             raise ChatNotFound
         if done == b"running":

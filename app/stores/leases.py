@@ -65,8 +65,8 @@ class SubmittedOutputs:
     outputs: bytes
     said: tuple[int, int] = (0, 0)
     key: IdempotencyKey | None = None
-    notes: Mapping[str, str] = field(default_factory=dict)
-    """For the ``metadata`` of the chat's record."""
+    notes: Mapping[str, str | None] = field(default_factory=dict)
+    """For the ``metadata`` of the chat's record. None: what has this name there goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,8 @@ class LeaseStore:
         notes = outputs.notes if outputs is not None else {}
         # Without an Idempotency-Key the script found at none; in a Cluster any key has to be of the slot.
         used = self._keys.idempotency(session_id, key.digest(chat_id)) if key is not None else at.used
+        processing = await self._processing(chat_id, notes) if expect == "waiting" else b""
+        written = outputs.outputs if outputs is not None else b""
         kind, claimed, run, session, record, before = await self._redis.run(
             chat_claim(
                 at=at,
@@ -164,12 +166,12 @@ class LeaseStore:
                 force=force,
                 expected=expect or "",
                 max_claims=MAX_CLAIMS,
-                record=await self._processing(chat_id, notes) if expect == "waiting" else b"",
-                outputs=outputs.outputs if outputs is not None else b"",
+                record=processing,
+                outputs=written,
                 said="{} {}".format(*outputs.said) if outputs is not None else "",
                 fingerprint=key.fingerprint if key is not None else "",
             ),
-            alone=outputs is not None and len(outputs.outputs) > SMALL_BYTES,
+            alone=len(processing) + len(written) > SMALL_BYTES,
         )
         if kind == b"reused":
             raise IdempotencyKeyReused
@@ -179,10 +181,11 @@ class LeaseStore:
         session_now = SessionRecord(session_id, session)
         return Claim(how, chat_id, int(claimed), run, session_now, _noted(record, notes), state)
 
-    async def _processing(self, chat_id: str, notes: Mapping[str, str]) -> bytes:
+    async def _processing(self, chat_id: str, notes: Mapping[str, str | None]) -> bytes:
         """The record of a chat that waits, as that of one that goes on: replicas of the version before this
         one look for the status in there."""
-        record = await self._redis.run(Text("HGET", self._keys.chats(chat_id), chat_id))
+        # It may be as long as an answer.
+        record = await self._redis.run(Text("HGET", self._keys.chats(chat_id), chat_id), alone=True)
         if record is None:
             return b""
         return orjson.dumps(orjson.loads(_noted(record, notes)) | {"status": "processing"})
@@ -260,11 +263,12 @@ class LeaseStore:
         return chats
 
 
-def _noted(record: bytes, notes: Mapping[str, str]) -> bytes:
+def _noted(record: bytes, notes: Mapping[str, str | None]) -> bytes:
     if not notes or not record:
         return record
     chat = orjson.loads(record)
-    return orjson.dumps(chat | {"metadata": chat["metadata"] | notes})
+    noted = {name: text for name, text in (chat["metadata"] | notes).items() if text is not None}
+    return orjson.dumps(chat | {"metadata": noted})
 
 
 def _split(member: bytes) -> tuple[str, int]:

@@ -106,6 +106,13 @@ def chat_create(
     not the newest) | 'none' | 'terminated' | 'expired'."""
 
 @Script
+def chat_read(
+    *, chats: Key, run: Key, chat: str, mine: str, admin_prefix: str, small: int
+) -> tuple[bytes, bytes, int]:
+    """-> the chat's record, '' where there is none that the caller may see; the state of its run, ''; whether
+    the record is more than ``small`` bytes: then without both. 0: any number."""
+
+@Script
 def chat_claim(
     *, at: SessionKeys, idempotency_key: Key, chat: str, epoch: str, process: str, policy: LogPolicy,
     force: bool, expected: str, max_claims: int, record: bytes, outputs: bytes, said: str, fingerprint: str

@@ -243,11 +243,11 @@ class ChatService:
         chat_id: str,
         outputs: Outputs,
         request_id: str,
-        notes: Callable[[Chat, int], Mapping[str, str]] = lambda _chat, _epoch: NO_NOTES,
+        notes: Callable[[Chat, int], Mapping[str, str | None]] = lambda _chat, _epoch: NO_NOTES,
     ) -> Started:
         """The chat goes on under its id, in its next epoch. Of two submissions one wins; whoever repeats one
         with its Idempotency-Key is led to what that began. ``notes``: a door's, by the chat as it waits and
-        the epoch in which it goes on, for the ``metadata`` of its record.
+        the epoch in which it goes on, for the ``metadata`` of its record; None takes one out of it.
 
         They cost as much as a message, and take as much of rate and quota. A refusal leaves the chat waiting.
 
@@ -362,11 +362,20 @@ class ChatService:
 
     async def result(self, identity: Identity, chat_id: str, wait: float) -> Ending:
         """The chat as it stands; with ``wait`` (seconds) as soon as it is over or waits for tools. Raises
-        ``ChatNotFound``, and with ``wait`` what ``answer`` raises."""
+        ``ChatNotFound``, ``Overloaded`` (see ``LargeReads``), and with ``wait`` what ``answer`` raises."""
         record = await self._chats.record(chat_id, identity)
         if wait <= 0 or status_of(record) in SETTLED_STATUSES:
             return Ending(record)
         return await self.answer(identity, chat_id, wait)
+
+    async def begun(self, identity: Identity, chat_id: str) -> bytes:
+        """The record of a chat that the caller has just begun. A refusal would come too late: where too much
+        of his is read already, it waits. Raises ``ChatNotFound``, ``RedisUnavailable``."""
+        while True:
+            try:
+                return await self._chats.record(chat_id, identity)
+            except Overloaded:
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     async def answer(
         self, identity: Identity, chat_id: str, wait: float, place: Place | None = None

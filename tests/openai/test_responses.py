@@ -12,10 +12,12 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import Response
 from pydantic import BaseModel
 
+from app.doors.openai.responses.notes import MOST_NOTED
+from app.redis_client import Keys
 from coze_simulator import SIMULATOR_BOT_ID
 from tests.support import RunningApp, SimControl, wait_until
 
-from .support import APP_KEY, MODEL, WEBUI_KEY, sync_client
+from .support import APP_KEY, MODEL, WEBUI_KEY, chat_id_of, sync_client
 
 SUBMIT = "/v3/chat/submit_tool_outputs"
 WEATHER = "[[sim:requires_action=function;tool_calls=2;rounds=2]] weather?"
@@ -313,6 +315,29 @@ def test_rounds_of_functions_are_responses_of_their_own_that_stay_as_they_were(
     assert [ai.responses.retrieve(each.id) for each in (first, second, third)] == [first, second, third]
     assert len(simulator.requests(path="/v3/chat")) == 1
     assert len(simulator.requests(path=SUBMIT)) == 2
+
+
+def test_of_a_chat_with_many_long_rounds_the_newest_responses_are_kept(ai: OpenAI, door: RunningApp) -> None:
+    """Eighty rounds made a record of 10 MB, which each look at one of them read."""
+    long: Any = {"role": "user", "content": '"' * 60_000}
+    made = [ai.responses.create(model=MODEL, input="[[sim:requires_action=function;rounds=6]] weather?")]
+    for number in range(5):
+        items = [long, *outputs_of(made[-1], str(number))]
+        made.append(ai.responses.create(model=MODEL, input=items, previous_response_id=made[-1].id))
+    chat_id = chat_id_of(made[0].id.replace("resp_", "chatcmpl-"))
+    key = Keys(door.settings.redis_prefix).chats(chat_id)
+    lies = door.call(lambda: door.store.hstrlen(key, chat_id))
+    assert MOST_NOTED < lies < 4 * MOST_NOTED, "two notes of which each is longer, and what the chat said"
+    assert [ai.responses.retrieve(each.id) for each in made[-2:]] == made[-2:]
+    assert len(ai.responses.input_items.list(made[-1].id).data) == 2
+    with pytest.raises(openai.NotFoundError):
+        ai.responses.retrieve(made[0].id)
+    last = ai.responses.create(
+        model=MODEL, input=outputs_of(made[-1], "sun"), previous_response_id=made[-1].id
+    )
+    again = ai.responses.create(model=MODEL, input="and now", previous_response_id=last.id)
+    branch = ai.responses.create(model=MODEL, input="or so", previous_response_id=made[-1].id)
+    assert again.conversation == last.conversation != branch.conversation
 
 
 def test_function_calls_are_streamed_with_their_arguments_and_in_background_again(ai: OpenAI) -> None:

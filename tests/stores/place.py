@@ -155,7 +155,7 @@ class Place:
 
     def _choose(self, policy: LogPolicy) -> None:
         self.policy = policy
-        self.chats = ChatStore(self.redis, self.keys, policy, self.process)
+        self.chats = ChatStore(self.redis, self.keys, policy, self.process, self.large)
         self.writer = LogWriter(self.redis, self.keys, policy)
 
     def with_rates(self, **layered: int) -> None:

@@ -254,6 +254,17 @@ async def test_what_came_with_tool_outputs_is_noted_in_the_record(at: Place) -> 
     assert orjson.loads(stored) == noted | {"status": "processing"}
 
 
+async def test_a_note_that_is_none_goes_out_of_the_record(at: Place) -> None:
+    await waiting(at)
+    record = orjson.loads(at.record("A", "requires_action")) | {"metadata": {"a": "b", "old": "note"}}
+    await at.do("HSET", at.keys.chats(at.cid("A")), at.cid("A"), orjson.dumps(record))
+    outputs = SubmittedOutputs(OUTPUTS, notes={"old": None, **NOTES})
+    claim = await at.claim("A", force=True, expect="waiting", outputs=outputs)
+    assert claim is not None
+    stored = await at.do("HGET", at.keys.chats(at.cid("A")), at.cid("A"))
+    assert orjson.loads(stored)["metadata"] == orjson.loads(claim.record)["metadata"] == {"a": "b"} | NOTES
+
+
 async def test_a_claim_of_a_chat_whose_record_is_lost_notes_nothing(at: Place) -> None:
     await waiting(at)
     await at.do("DEL", at.keys.chats(at.cid("A")))

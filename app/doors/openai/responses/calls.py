@@ -25,7 +25,7 @@ from app.doors.openai.responses.bodies import Item, ResponseRequest
 from app.doors.openai.responses.found import Found, find, with_references
 from app.doors.openai.responses.items import MOST_KEPT, as_chat_request, dialog_messages, kept_items
 from app.doors.openai.responses.names import Name, response_named, session_of
-from app.doors.openai.responses.notes import Note, epochs_in, note_as_metadata, note_in
+from app.doors.openai.responses.notes import Note, epochs_in, newest_notes, note_as_metadata, note_in
 from app.doors.openai.responses.objects import Response, form_in
 from app.exceptions import (
     ChatNotFound,
@@ -184,10 +184,10 @@ async def _go_on(
     context, note = call.context, asked.note
     note.input = await call.work(kept_items, asked.items, {}) if note.store else []
 
-    def notes(chat: Chat, epoch: int) -> Mapping[str, str]:
+    def notes(chat: Chat, epoch: int) -> Mapping[str, str | None]:
         """With what the response before has told: its chat says more from now on."""
         note.said = len(chat.content), len(chat.reasoning_content)
-        return _finished(chat) | note_as_metadata(note, epoch)
+        return newest_notes(chat.metadata, _finished(chat) | note_as_metadata(note, epoch))
 
     started = await context.resources.chats.submit_tool_outputs(
         context.identity,

@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+import orjson
 
 _KEY: Final = "openai_response"
+MOST_NOTED: Final = 256 * 1024
+"""Bytes of all notes of a chat, as they lie in its record. With each one that is added the oldest go, but
+never the two newest: a response, and the one that it goes on from."""
 
 
 class Done(msgspec.Struct):
@@ -63,6 +67,17 @@ def epochs_in(metadata: Mapping[str, str]) -> list[int]:
     """Of all responses of a chat, the newest last."""
     keys = [key.removeprefix(_KEY).removeprefix("_") for key in metadata if key.startswith(_KEY)]
     return sorted(int(key or 0) for key in keys)
+
+
+def newest_notes(metadata: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str | None]:
+    """``added``, and None for each note that goes: its response is not kept any more."""
+    told: dict[str, str | None] = {**added}
+    notes, size = {**metadata, **added}, 0
+    for newer, epoch in enumerate(reversed(epochs_in(notes))):
+        size += len(orjson.dumps(notes[_key(epoch)]))
+        if size > MOST_NOTED and newer >= 2:
+            told[_key(epoch)] = None
+    return told
 
 
 def without_note(metadata: Mapping[str, str], epoch: int) -> dict[str, str]:
