@@ -27,6 +27,7 @@ from app.utils.signals import IdleTimer
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANK: Final = 0x20
 _NO_BEGIN: Final = b"\r"
+"""No event that is read at once has it."""
 _NEWLINE: Final = re.compile(rb"\r\n|\r|\n")
 _LINES_OF_ONE_EVENT: Final = 3
 """Of a delta as Coze writes it, alone in what the network brings: its name, its data, and the end."""
@@ -79,7 +80,7 @@ class SSEDecoder:
         self._data_bytes = 0
         self._stray = b""
         self._begin = _NO_BEGIN  # of the event that was last read at once: "event:", its name, "data:"
-        self._begins = ""  # that name
+        self._begin_name = ""
 
     def feed(self, chunk: bytes) -> list[SSEEvent]:
         """Takes one network read and returns the events it completed.
@@ -107,7 +108,7 @@ class SSEDecoder:
             and (chunk.startswith(self._begin) or self._reads_begin_of(chunk))
         ):
             at = len(self._begin)
-            return [SSEEvent(self._begins, chunk[at + 1 : -2] if chunk[at] == _BLANK else chunk[at:-2])]
+            return [SSEEvent(self._begin_name, chunk[at + 1 : -2] if chunk[at] == _BLANK else chunk[at:-2])]
         if b"\n" not in chunk and b"\r" not in chunk:
             self._line += chunk
             self._check_size(len(self._line), [])
@@ -120,7 +121,7 @@ class SSEDecoder:
         name = line[6:].removeprefix(b" ")
         if not (line.startswith(b"event:") and rest.startswith(b"data:") and name):
             return False
-        self._begin, self._begins = line + b"\ndata:", name.decode("utf-8", "replace")
+        self._begin, self._begin_name = line + b"\ndata:", name.decode("utf-8", "replace")
         return True
 
     def tail(self) -> bytes:

@@ -45,12 +45,12 @@ async def said(coze: CozeClient) -> list[bytes]:
 async def test_what_comes_on_an_idle_connection_is_no_answer_to_the_next_request(
     http: PooledClient, unasked: bytes
 ) -> None:
-    sent = asyncio.Event()
+    was_read, sent = asyncio.Event(), asyncio.Event()
 
     async def answer(writer: asyncio.StreamWriter, _: bytes) -> bool:
         await send(writer, WHOLE)
         if len(server.requests) == 1:
-            await asyncio.sleep(0.05)  # by then the client has read the answer
+            await was_read.wait()
             await send(writer, unasked)
         sent.set()
         return True
@@ -59,6 +59,7 @@ async def test_what_comes_on_an_idle_connection_is_no_answer_to_the_next_request
         coze = make_client(http, base=server.base)
         for _ in range(2):
             assert await said(coze) == [message("answer", "x")]
+            was_read.set()
             await sent.wait()
         assert (server.connections, len(server.requests)) == (2, 2)
 
@@ -88,13 +89,16 @@ async def test_what_comes_in_one_piece_with_the_end_of_an_answer_is_none_to_the_
 
 
 async def test_an_idle_connection_on_which_something_comes_is_closed_at_once() -> None:
+    was_read = asyncio.Event()
+
     async def answer(writer: asyncio.StreamWriter, _: bytes) -> bool:
         await send(writer, WHOLE)
-        await asyncio.sleep(0.05)  # by then the client has read the answer
+        await was_read.wait()
         await send(writer, b"x")
         return True
 
     async with http_client("aiohttp") as http, raw_server(answer, watch=False) as server:
         await said(make_client(http, base=server.base))
+        was_read.set()
         async with asyncio.timeout(20):
             await server.hung_up.wait()
