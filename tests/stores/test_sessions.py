@@ -127,6 +127,32 @@ async def test_redis_tells_nothing_of_a_session_to_whoever_may_not_see_it(at: Pl
     assert (read, page) == ([b"none", [], [], [], 0, 0], [b"none", [], [], 0, b"", 0])
 
 
+async def test_redis_reads_nothing_of_a_session_for_whoever_may_not_see_it(at: Place) -> None:
+    """By the time that it takes a long one could be told from one that is not there."""
+    if at.clock is not None:
+        pytest.skip("an embedded Redis does not count its commands")
+    await at.open()
+    sid = at.sid("S")
+
+    async def wholes() -> object:
+        [counted] = await at.redis.info("commandstats")
+        return counted.get("cmdstat_hgetall")
+
+    before = await wholes()
+    for refused in (
+        at.sessions.read(sid, STRANGER, history=5),
+        at.sessions.page(sid, STRANGER, limit=1, before=""),
+        at.sessions.change(sid, STRANGER, {"title": "mine"}),
+        at.sessions.end(sid, STRANGER),
+        at.say("A", who=STRANGER),
+    ):
+        with pytest.raises(SessionNotFound):
+            await refused
+    assert await wholes() == before
+    await at.sessions.read(sid, ME, history=5)
+    assert await wholes() != before
+
+
 async def test_a_page_holds_a_mebibyte_and_the_next_one_goes_on_behind_it(at: Place) -> None:
     """Where it held all that was asked for, a few readers at once made everybody's Redis too slow."""
     await at.open()

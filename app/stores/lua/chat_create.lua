@@ -1,8 +1,7 @@
 local run, log, now = runs .. chat, logs .. chat, now_ms()
-local s = hash(session)
+local state, s = session_of(session, mine, admin_prefix, now)
 local function refused(kind, which) return {kind, which or '', {}, '', 0} end
 
-local state = session_state(s, mine, admin_prefix, now)
 if state == 'none' then return refused(state) end
 if fingerprint ~= '' then
   local value = redis.call('GET', idempotency_key)

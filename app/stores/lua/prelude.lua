@@ -50,12 +50,15 @@ local function index_due(session, s, now)
   return 1
 end
 
--- 'none', 'terminated', 'expired' or 'active'. Somebody else's session is 'none'.
-local function session_state(s, mine, admin_prefix, now)
-  if not s.owner or not may_see(s.owner, mine, admin_prefix) then return 'none' end
-  if s.status == 'terminated' then return 'terminated' end
-  if tonumber(s.expires) < now then return 'expired' end
-  return 'active'
+-- 'none', 'terminated', 'expired' or 'active', and the session's fields. Somebody else's session is 'none', and whose it
+-- is comes first: how much there is to read would tell strangers by the time it takes.
+local function session_of(key, mine, admin_prefix, now)
+  local owner = redis.call('HGET', key, 'owner')
+  if not owner or not may_see(owner, mine, admin_prefix) then return 'none', {} end
+  local s = hash(key)
+  if s.status == 'terminated' then return 'terminated', s end
+  if tonumber(s.expires) < now then return 'expired', s end
+  return 'active', s
 end
 
 -- An Idempotency-Key and what it stands for; the set leads erasure to it.

@@ -1,6 +1,5 @@
 local now = now_ms()
-local s = hash(session)
-local state = session_state(s, mine, admin_prefix, now)
+local state, s = session_of(session, mine, admin_prefix, now)
 if state ~= 'active' then return {state, {}, 0} end
 redis.call('HSET', session, 'updated', int(now), unpack(fields))
 renew_session(session, chats, s, now, session_ttl, hold)

@@ -1,8 +1,8 @@
 -- Queued and waiting chats get a short lease: if this process dies before it has cancelled them, another one does.
 local now = now_ms()
-local s = hash(session)
 -- idle_only is an eviction: the service acts for itself, and a caller's own index led here.
-local state = session_state(s, idle_only and s.owner or mine, admin_prefix, now)
+local whoever = idle_only and redis.call('HGET', session, 'owner')
+local state, s = session_of(session, whoever or mine, admin_prefix, now)
 if state == 'none' or state == 'expired' then return {state, {}, '', {}} end
 if state == 'active' and idle_only and (s.running ~= '' or redis.call('EXISTS', queue) == 1) then
   return {'busy', {}, '', {}}

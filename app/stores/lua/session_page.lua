@@ -1,5 +1,4 @@
-local s = hash(session)
-local state = session_state(s, mine, admin_prefix, now_ms())
+local state, s = session_of(session, mine, admin_prefix, now_ms())
 if state ~= 'active' then return {state, {}, {}, 0, '', 0} end
 local ids = redis.call('LRANGE', order, 0, -1)
 local first = 1

@@ -1,6 +1,5 @@
 local now = now_ms()
-local s = hash(session)
-local state = session_state(s, mine, admin_prefix, now)
+local state, s = session_of(session, mine, admin_prefix, now)
 if state == 'none' then return {state, {}, {}, {}, 0, 0} end
 local due = 0
 if state == 'active' and touch then
