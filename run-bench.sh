@@ -23,8 +23,10 @@ Usage: ./run-bench.sh [options]
   --rounds N         interleaved rounds (5; quick: 3); fewer than five judge little
   --seconds S        that a round is to take (3)
   --minutes M        of churn in the part "memory" (1; the whole claim needs 10)
-  --stall S          seconds in which a reader reads nothing, in the part "memory" (60)
-  --profile          a flame graph of ours under 20 streams instead: benchmarks/results/profile.svg
+  --stall S          seconds in which a reader reads nothing, in the part "memory" (28; the service gives up who
+                     takes nothing for 30)
+  --profile          where the time goes under 20, 200 and 500 paced streams instead: benchmarks/results/profile.md
+                     and a flame graph of each (four minutes; needs ptrace)
   --tree DIR         measure another checkout's service with this benchmark: before and after
   --no-save          leave benchmarks/results/ and the pages as they are
   --keep-logs DIR    keep what all processes have written

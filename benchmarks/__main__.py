@@ -64,7 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="that a round is to take (3)")
     parser.add_argument("--minutes", type=float, default=1.0, help="of churn in the memory part (1)")
     parser.add_argument(
-        "--stall", type=float, default=60.0, help="seconds in which a reader reads nothing (60)"
+        "--stall", type=float, default=28.0, help="seconds in which a reader reads nothing (28)"
     )
     parser.add_argument("--streams", type=int, default=5000, help="open at once in the memory part (5000)")
     parser.add_argument(
@@ -72,7 +72,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--sessions", type=int, default=100_000, help="alive in the part flat (100000)")
     parser.add_argument("--tree", type=Path, default=ROOT, help="another checkout whose service is measured")
-    parser.add_argument("--profile", action="store_true", help="a flame graph of ours instead")
+    parser.add_argument("--profile", action="store_true", help="flame graphs of ours instead")
     parser.add_argument("--keep-logs", type=Path, help="a directory for the logs of all processes")
     parser.add_argument(
         "--no-save", action="store_true", help="leave benchmarks/results and the pages as they are"
@@ -133,10 +133,10 @@ def missed(parts: Mapping[str, Results], *, quick: bool) -> list[Check]:
     return [check for results in parts.values() for check in results.missed(quick=quick)]
 
 
-def flame_graph(parsed: argparse.Namespace, directory: Path) -> None:
+def flame_graphs(parsed: argparse.Namespace, directory: Path) -> None:
     report.RESULTS.mkdir(exist_ok=True)
     with Bench(directory, tree=parsed.tree.resolve()) as bench:
-        profile(bench, report.RESULTS / "profile.svg")
+        profile(bench, report.RESULTS)
 
 
 def main() -> int:
@@ -148,7 +148,7 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="coze-bench-"))
     try:
         if parsed.profile:
-            flame_graph(parsed, directory)
+            flame_graphs(parsed, directory)
             return 0
         results = run(parsed, directory)
         if parsed.quick and missed(results, quick=True):

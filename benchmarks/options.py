@@ -11,7 +11,7 @@ class Options:
     rounds: int = 5
     seconds: float = 3.0
     minutes: float = 1.0
-    stall: float = 60.0
+    stall: float = 28.0
     streams: int = 5000
     messages: int = 10_000
     sessions: int = 100_000

@@ -106,9 +106,15 @@ def about_this_machine() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
+    """That of the sources. What a run writes, some of it before it is over, makes them no others."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        commit = git("describe", "--always")
+        changed = git("status", "--porcelain", "--", "app", "benchmarks", ":!benchmarks/results")
     except FileNotFoundError:  # no git here
         return "unknown"
-    return done.stdout.strip() or "unknown"
+    return f"{commit}-dirty" if changed else commit or "unknown"

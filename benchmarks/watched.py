@@ -9,8 +9,8 @@ it is over. The signal is handled between two steps of whatever runs, and notes 
 is what belongs to the same call out of the loop: one callback, or one step of a task. It counts from the last
 look that saw something else to the first look that no longer sees it: up to two milliseconds too much, and
 never too little. A turn is several stretches, one after the other, without a look at the sockets. Time in
-which the kernel had given the core to somebody else (``run_delay`` of /proc) is taken off both. Collections
-of garbage are timed by ``gc.callbacks``.
+which the kernel had given the core to somebody else (``run_delay`` of /proc) is taken off both, and so is
+what a virtual machine's host has taken (``Clock``). Collections of garbage are timed by ``gc.callbacks``.
 
 uvloop runs callbacks without Python's ``Handle``, so there is no one place to time them all.
 """
@@ -19,6 +19,7 @@ import atexit
 import gc
 import json
 import os
+import resource
 import runpy
 import signal
 import sys
@@ -26,7 +27,7 @@ import threading
 import time
 from asyncio import AbstractEventLoop
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Final
@@ -45,7 +46,7 @@ class Look:
     """At what runs: ``root`` is the outermost frame below the loop, the same as long as one call lasts."""
 
     at: float
-    """By the clock of ``Watch._now``."""
+    """By the watch's ``Clock``."""
     root: FrameType | None = None
     codes: tuple[CodeType, ...] = ()
     """What the innermost frames run, innermost first. Named later: a look has to be short."""
@@ -79,6 +80,50 @@ class Longest:
         return [vars(each) for each in self.found]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Seconds by the clock on the wall, less those of waiting for a core; of the thread's CPU; how often the
+    thread has gone to sleep by itself; and what the clock said."""
+
+    wall: float
+    cpu: float
+    sleeps: int
+    said: float
+
+
+class Clock:
+    """A thread's own time: without what others had of its core.
+
+    A thread that has not gone to sleep has run, has waited for a core, which the kernel knows, or has run on
+    one that the machine's host had taken away, which is in no account but that of its CPU time: 10 ms at
+    once were seen with a hundred percent of two cores. So where it has not slept its CPU time counts, and
+    else the clock on the wall, less the waiting: a write that waits for a disk is ours.
+    """
+
+    def __init__(self) -> None:
+        self._delays = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY)
+        self._last = self._read(0.0)
+
+    def now(self) -> float:
+        read, last = self._read(0.0), self._last
+        slept = read.sleeps != last.sleeps
+        said = last.said + (read.wall - last.wall if slept else read.cpu - last.cpu)
+        self._last = replace(read, said=said)
+        return said
+
+    def _read(self, said: float) -> _Reading:
+        before, waited = -1, self._waited()
+        while waited != before:  # the core went to somebody else between the clocks
+            wall, cpu = time.monotonic(), time.thread_time()
+            sleeps = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+            before, waited = waited, self._waited()
+        return _Reading(wall - waited / 1e9, cpu, sleeps, said)
+
+    def _waited(self) -> int:
+        """Nanoseconds of waiting for a core so far."""
+        return int(os.pread(self._delays, 64, 0).split()[1])
+
+
 class Watch:
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -96,24 +141,13 @@ class Watch:
     def begin(self, loop: AbstractEventLoop) -> None:
         """In the loop's first turn, on its thread."""
         self._loop = loop
-        self._delays = os.open(f"/proc/self/task/{threading.get_native_id()}/schedstat", os.O_RDONLY)
+        self._now = Clock().now
         gc.callbacks.append(self._collection)
         signal.signal(signal.SIGALRM, self._look)
         signal.siginterrupt(signal.SIGALRM, False)
         atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)  # after that nobody handles the signal
         self._beaten = self._now()
         self._beat()
-
-    def _now(self) -> float:
-        """Seconds, without those in which this thread could have run and another one had its core."""
-        before, waited = -1, self._waited()
-        while waited != before:  # the core went to somebody else between the two clocks
-            now, before, waited = time.monotonic(), waited, self._waited()
-        return now - waited / 1e9
-
-    def _waited(self) -> int:
-        """Nanoseconds of waiting for a core so far."""
-        return int(os.pread(self._delays, 64, 0).split()[1])
 
     def _beat(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
