@@ -95,7 +95,7 @@ class RequestContext:
                 caller's.
         """
         request, bodies, owner = self.request, self.resources.big_bodies, self.identity.owner
-        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             given = f"`{kind[:_MAX_SHOWN]}`" if kind else "no Content-Type"
             raise UnsupportedMediaType(f"{UnsupportedMediaType.default_message}; this came with {given}")

@@ -20,6 +20,7 @@ from app.http.connections import (
     CYCLE,
     HEAD_SECONDS,
     LINGER_BYTES,
+    MOST_COMMAS,
     MOST_HEAD_BYTES,
     MOST_HEADERS,
     MOST_QUEUED,
@@ -31,6 +32,7 @@ from app.http.connections import (
     HeldFlow,
     LingeringTransport,
     Pipeline,
+    commas_in,
     most_connections,
     oldest_waiting,
 )
@@ -189,8 +191,7 @@ class HttpProtocol(UnsentWatch):
             self._take(data, at)
         except httptools.HttpParserError as error:
             wrong = ValidationFailed(f"The request is not valid HTTP/1.1: {reason(error)}")
-            is_much = len(self.url or b"") > MOST_TARGET_BYTES or len(self.headers or ()) > MOST_HEADERS
-            self._refuse(self._too_much() if is_much else wrong)
+            self._refuse(self._passed_bound() or wrong)
         if self._deadline is not None or self.is_waiting:
             self._set_deadline()
         if self._body != _NO_BODY and not self._refused:
@@ -250,7 +251,8 @@ class HttpProtocol(UnsentWatch):
             while piece:
                 piece = self._feed(piece)
             if self._pending > MOST_HEAD_BYTES:
-                self._refuse(self._too_much())
+                text = f"The headers are too large: at most {MOST_HEAD_BYTES} bytes"
+                self._refuse(self._passed_bound() or HeadersTooLarge(text))
                 return
 
     def _set_deadline(self) -> None:
@@ -274,12 +276,15 @@ class HttpProtocol(UnsentWatch):
         whole = next((int(value) for name, value in headers if name == b"content-length"), _UNKNOWN)
         return whole - self._body
 
-    def _too_much(self) -> ServiceError:
-        if self._body == _NO_BODY and len(self.url) > MOST_TARGET_BYTES:
+    def _passed_bound(self) -> ServiceError | None:
+        """Of those that are counted in parts."""
+        if self._body == _NO_BODY and len(self.url or b"") > MOST_TARGET_BYTES:
             return TargetTooLong(f"The request's address is too long: at most {MOST_TARGET_BYTES} bytes")
-        if len(self.headers) > MOST_HEADERS:
+        if len(self.headers or ()) > MOST_HEADERS:
             return HeadersTooLarge(f"There are too many headers: at most {MOST_HEADERS}")
-        return HeadersTooLarge(f"The headers are too large: at most {MOST_HEAD_BYTES} bytes")
+        if commas_in(self.headers or ()) > MOST_COMMAS:
+            return HeadersTooLarge(f"There are too many commas in the headers: at most {MOST_COMMAS}")
+        return None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
@@ -301,6 +306,8 @@ class HttpProtocol(UnsentWatch):
     def _response_complete(self) -> None:
         super().on_response_complete()
         self._read_of_body = max(self._body, 0)
+        if self.is_waiting:
+            self.cycle.body = bytearray()  # what came and nobody read would stay as long as the connection
         if self.transport.is_closing():
             self.watch_unsent()
         elif self._held or self._pending or self._body != _NO_BODY:
@@ -341,6 +348,8 @@ class HttpProtocol(UnsentWatch):
                 raise UnfitError("CONNECT is for proxies")
             self._upgrading = True
         else:
+            if commas_in(self.headers) > MOST_COMMAS:
+                raise UnfitError("its headers have too many commas")
             if len(self.pipeline) >= MOST_QUEUED:
                 raise UnfitError("too many requests are sent ahead")
             super().on_headers_complete()

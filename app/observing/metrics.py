@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from app.exceptions import UpstreamError
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MAX_LABELS: Final = 100
 """Different bots, and different Coze codes, that get a label of their own; the rest are ``other``."""
 
+_LONGEST_ACCEPT: Final = 1000
+"""Characters; Prometheus sends a third of that. What is longer gets the usual format."""
 _REQUEST_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _CHAT_BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2, 3, 5, 8, 13, 20, 30, 60, 120, 300, 600)
 _REDIS_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 2.5)
@@ -231,21 +233,18 @@ class Metrics:
     @staticmethod
     def content_type(accept: str) -> str:
         """Of the page that a scraper with this ``Accept`` header gets."""
-        from prometheus_client.exposition import choose_encoder
-
-        return str(choose_encoder(accept)[1])
+        return str(_encoder(accept)[1])
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """All metrics as text for a scraper with this ``Accept`` header, and its content type. Reads files
         where there are several workers."""
-        from prometheus_client.exposition import choose_encoder
         from prometheus_client.multiprocess import MultiProcessCollector
 
         for credential, (expires_at, cool_down) in self._credential_times().items():
             if expires_at is not None:
                 self._expiry.labels(credential).set(expires_at - time.time())
             self._cool_down.labels(credential).set(cool_down)
-        encode, content_type = choose_encoder(accept)
+        encode, content_type = _encoder(accept)
         registry = self._registry
         if self._directory:
             self._forget_the_dead()
@@ -270,6 +269,19 @@ class Metrics:
         with contextlib.suppress(FileNotFoundError):  # another worker was faster
             mark_process_dead(pid, self._directory)  # type: ignore[no-untyped-call]
             (self._workers / str(pid)).unlink()
+
+
+def _encoder(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    """prometheus_client's choice of a format. It goes over each parameter, and breaks on a version that is no
+    number."""
+    from prometheus_client.exposition import choose_encoder
+
+    if len(accept) > _LONGEST_ACCEPT:
+        accept = ""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        return choose_encoder("")
 
 
 def _lives(pid: int) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from app.http.connections import (
     HEAD_SECONDS,
+    MOST_COMMAS,
     MOST_HEAD_BYTES,
     MOST_HEADERS,
     MOST_PARAMETERS,
@@ -20,7 +21,7 @@ from app.http.connections import (
 )
 from tests.support import ServiceProcess, SimControl, block_until, service_process
 
-from .support import MB, ask, connect, descriptors, read_all, send_until_refused, watched
+from .support import MB, ask, connect, descriptors, read_all, send_until_refused, watched, worked
 
 Start = Callable[..., ServiceProcess]
 HEAD = b"GET /coze/health/live HTTP/1.1\r\nHost: x\r\n"
@@ -206,6 +207,66 @@ def test_there_are_as_many_header_lines_as_may_be_and_no_more(attacked: ServiceP
             answer = read_all(raw)
         assert int(answer[9:12]) == status, answer[:300]
         assert status == 200 or b"too many headers" in answer
+
+
+@pytest.mark.parametrize("lines", [1, 128])
+def test_a_head_may_have_so_many_commas_and_no_more(attacked: ServiceProcess, lines: int) -> None:
+    """In one value or in many: who takes a list apart makes an object of each element."""
+    for number, status in ((MOST_COMMAS, 200), (MOST_COMMAS + lines, 431)):
+        with connect(attacked) as raw:
+            accept = b"Accept: " + b"," * (number // lines) + b"\r\n"
+            raw.sendall(HEAD + accept * lines + b"Connection: close\r\n\r\n")
+            answer = read_all(raw)
+        assert int(answer[9:12]) == status, answer[:300]
+        assert status == 200 or b"too many commas" in answer
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Accept: " + b"," * 120_000,
+        b"Accept: */*" + b";" * 120_000,
+        b"If-None-Match: " + b"," * 120_000,
+        b"Content-Encoding: " + b",;" * 60_000,
+        b"Content-Type: a/b" + b";" * 120_000,
+        b"X-Forwarded-For: " + b"," * 120_000,
+        b"Range: bytes=" + b"0-0," * 30_000,
+    ],
+    ids=lambda line: line.partition(b":")[0].decode(),
+)
+@pytest.mark.parametrize("path", [b"GET /coze/metrics", b"GET /coze/console", b"POST /coze/sessions"])
+def test_one_long_value_is_little_work(attacked: ServiceProcess, path: bytes, line: bytes) -> None:
+    before = worked(attacked)
+    for _ in range(20):
+        with connect(attacked) as raw:
+            raw.sendall(path + b" HTTP/1.1\r\nHost: x\r\n" + line + b"\r\nConnection: close\r\n\r\n")
+            assert b" " in read_all(raw)[:13]
+    assert worked(attacked) - before < 20 * 0.01, "seconds of its main thread"
+
+
+@pytest.mark.parametrize("version", ["x", "1.x", "", "9" * 900, "1.0.0" + ".0" * 5000])
+def test_a_page_of_metrics_in_a_version_that_is_none_is_the_usual_one(
+    attacked: ServiceProcess, version: str
+) -> None:
+    accept = {"Accept": f"application/openmetrics-text; version={version}"}
+    status, page = ask(attacked, "/coze/metrics", accept)
+    assert (status, b"# HELP" in page) == (200, True)
+
+
+def test_a_body_that_nobody_read_is_gone_with_its_answer(attacked: ServiceProcess) -> None:
+    size = 60_000
+    post = b"POST /coze/health/live HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+    links: list[socket.socket] = []
+    try:
+        with watched(attacked) as report:
+            for _ in range(1000):  # their bodies are 60 MB
+                links.append(connect(attacked))
+                links[-1].sendall(post + b"a" * size)
+                assert links[-1].recv(12) == b"HTTP/1.1 405"
+        report.check(times=False, most=24 * MB)
+    finally:
+        for link in links:
+            link.close()
 
 
 def test_a_kept_connection_keeps_nothing_of_the_head_before(attacked: ServiceProcess) -> None:
