@@ -40,7 +40,7 @@ from app.http.half_close import PROBE_SECONDS, PROBES, STILL_HERE, told_of_half_
 from app.http.http_1_0 import without_chunks
 from app.http.slow_clients import UnsentWatch
 from app.http.turns import TURNS, Turns
-from app.http.unfit import UnfitError, reason
+from app.http.unfit import NOT_KNOWN, UnfitError, reason
 from app.utils.signals import Wakeup
 
 REFUSAL: Final = "refusal"
@@ -55,13 +55,8 @@ _SLICE: Final = 4096
 _LONGEST_LENGTH: Final = 20
 """Digits of a Content-Length; Python reads no more than some thousands."""
 _SHOWN_OF_TARGET: Final = 200
-_NOT_KNOWN: Final[dict[str, Any]] = {
-    "method": "GET",
-    "path": "/",
-    "raw_path": b"/",
-    "query_string": b"",
-    "headers": [],
-}
+_LONGEST_OF_REFUSED: Final = 1000
+"""Bytes of a header's value that whoever answers a refused request gets to see."""
 
 
 class HttpProtocol(UnsentWatch):
@@ -414,7 +409,10 @@ class HttpProtocol(UnsentWatch):
             if self.url.startswith(b"/"):
                 known["raw_path"] = self.url[:_SHOWN_OF_TARGET].partition(b"?")[0]
                 known["path"] = known["raw_path"].decode("ascii", "replace")
-        self._answer({**_NOT_KNOWN, **known}, error)
+        short = [line for line in known.pop("headers", ()) if len(line[1]) <= _LONGEST_OF_REFUSED]
+        self._answer({**NOT_KNOWN, **known, "headers": short}, error)
+        # The connection closes a little later: what was too much must not stay so long.
+        self.scope, self.url, self.headers, self.parser = None, b"", [], None  # type: ignore[assignment]
 
     def _answer(self, scope: dict[str, Any], error: ServiceError) -> None:
         scope |= {

@@ -1,6 +1,11 @@
 """What is wrong with a request that is no HTTP, in words."""
 
+from typing import Final
+
 import httptools
+
+NOT_KNOWN: Final[dict[str, object]] = {"method": "GET", "path": "/", "raw_path": b"/", "query_string": b""}
+"""Of a request that could not be read: its scope says this much all the same."""
 
 
 class UnfitError(ValueError):
