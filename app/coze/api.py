@@ -59,7 +59,7 @@ class ApiCall(msgspec.Struct, frozen=True, kw_only=True):
     conversation_id: str | None = None
     safe: bool = False
     existing: bool = False
-    owner: str = ""
+    owner: str
     stream: bool = False
     retries: int | None = None
 
