@@ -38,12 +38,14 @@ class AuthStandIn(Starlette):
 
     Modes: ``ok``; ``no`` refuses every token; ``off`` closes the connection without an answer; ``hang``
     never answers; ``500``, ``html`` (200), ``empty`` (``{}``), ``string`` (``{"r":"true"}``) and
-    ``redirect`` (307 to a path of this server) are answers that are none.
+    ``redirect`` (307 to a path of this server) are answers that are none. ``modes``: of verifications with
+    that HtyHost alone.
     """
 
     def __init__(self, key: str | None = None) -> None:
         self.key = key or secrets.token_urlsafe(48)
         self.mode = "ok"
+        self.modes: dict[str, str] = {}
         self.records: deque[dict[str, Any]] = deque(maxlen=_MAX_RECORDS)
         self._revoked: set[str] = set()
         super().__init__(
@@ -91,6 +93,7 @@ class AuthStandIn(Starlette):
     def reset(self) -> None:
         """As new, but for the key."""
         self.mode = "ok"
+        self.modes.clear()
         self.records.clear()
         self._revoked.clear()
 
@@ -99,7 +102,7 @@ class AuthStandIn(Starlette):
     async def _verify(self, request: Request) -> Response:
         """POST /api/v1/uc/verify_jwt_token."""
         self._record(request)
-        mode = self.mode
+        mode = self.modes.get(request.headers.get("htyhost", ""), self.mode)
         if mode != "ok":
             return await self._fail(mode, request)
         token = request.headers.get("authorization", "")

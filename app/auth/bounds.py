@@ -30,6 +30,10 @@ class CannotAsk(Exception):
     """The service gave no answer: that says nothing of the token. The text holds nothing of the request."""
 
 
+class NoAnswerInTime(CannotAsk):
+    """It was waited for until the end."""
+
+
 def bounded_transport(
     ssl_context: ssl.SSLContext, *, max_connections: int, keepalive_seconds: float
 ) -> httpx.AsyncHTTPTransport:

@@ -12,9 +12,9 @@ from pydantic import SecretStr
 
 from app.auth.bounds import bounded_transport
 from app.auth.hosts import host_name
+from app.auth.lanes import most_at_once
 
 VERIFY_PATH: Final = "/api/v1/uc/verify_jwt_token"
-_MAX_CONNECTIONS: Final = 100
 _KEEPALIVE_SECONDS: Final = 15.0
 
 
@@ -84,7 +84,7 @@ def build_auth_client(
     """
     transport = bounded_transport(
         ssl_context or httpx.create_ssl_context(trust_env=False),
-        max_connections=_MAX_CONNECTIONS,
+        max_connections=most_at_once(len(options.roots)),  # whoever has a turn waits for no connection
         keepalive_seconds=_KEEPALIVE_SECONDS,
     )
     return httpx.AsyncClient(

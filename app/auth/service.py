@@ -6,7 +6,7 @@ from typing import Final
 import httpx
 import orjson
 
-from app.auth.bounds import CannotAsk
+from app.auth.bounds import CannotAsk, NoAnswerInTime
 from app.auth.options import AuthOptions
 from app.utils.certificates import certificate_fault
 
@@ -26,13 +26,14 @@ class AuthService:
         """The service's yes or no to ``token``, within ``options.timeout``.
 
         Raises:
-            CannotAsk: no connection, no answer in time, or an answer that is neither yes nor no.
+            NoAnswerInTime: that is over.
+            CannotAsk: no connection, or an answer that is neither yes nor no.
         """
         try:
             async with asyncio.timeout(self._options.timeout):
                 return await self._ask(token, root)
         except (TimeoutError, httpx.TimeoutException):
-            raise CannotAsk(f"no answer within {self._options.timeout:g} s (AUTH_TIMEOUT)") from None
+            raise NoAnswerInTime(f"no answer within {self._options.timeout:g} s (AUTH_TIMEOUT)") from None
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
             # Only its kind: texts of the HTTP library can quote headers, and so the token.
             raise CannotAsk(certificate_fault(error) or type(error).__name__) from None

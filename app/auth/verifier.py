@@ -56,7 +56,7 @@ class HtyVerifier:
             ticks=ticks,
         )
         self._flights: dict[bytes, asyncio.Task[Verdict]] = {}
-        self._lanes = Lanes(options.roots, options.timeout)
+        self._lanes = Lanes(options.roots, options.timeout, ticks)
 
     async def identify(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity:
         """Who sent these values of HtySudoerToken and HtyHost (all lines of each header).

@@ -45,6 +45,7 @@ class ApiCall(msgspec.Struct, frozen=True, kw_only=True):
         conversation_id: of what the call is about; None where there is no conversation yet.
         safe: it may be repeated whatever happened to it.
         existing: it is about a chat that exists.
+        owner: of whose retries it takes; "": nobody's.
         stream: the response is to be an event stream.
         retries: at most, where that is not ``max_retries``.
     """
@@ -58,6 +59,7 @@ class ApiCall(msgspec.Struct, frozen=True, kw_only=True):
     conversation_id: str | None = None
     safe: bool = False
     existing: bool = False
+    owner: str
     stream: bool = False
     retries: int | None = None
 
@@ -81,6 +83,7 @@ class CozeApi:
         rng: jitter; tests bring one that they can foresee.
         metrics: counts retries and failures.
         tracing: makes a span of each call.
+        budget: who may have how many retries.
     """
 
     _http: PooledClient
@@ -89,7 +92,7 @@ class CozeApi:
     _rng: random.Random = field(kw_only=True, factory=random.SystemRandom)
     _metrics: Metrics = field(kw_only=True, factory=Metrics)
     _tracing: Tracing = field(kw_only=True, factory=Tracing)
-    _budget: RetryBudget = field(init=False, factory=RetryBudget)
+    _budget: RetryBudget = field(kw_only=True, factory=RetryBudget)
 
     async def pause(self, seconds: float) -> None:
         """Waits that long, a tenth more or less."""
@@ -147,7 +150,7 @@ class CozeApi:
     async def _with_retries(self, call: ApiCall, credentials: Credentials, read: Read[T], span: Span) -> T:
         allowed = retries_when_safe if call.safe else retries_before_start
         most = self.options.max_retries if call.retries is None else call.retries
-        self._budget.deposit()
+        self._budget.deposit(call.owner)
         retry = 0
         renewed = stays_open = False
         while True:
@@ -170,7 +173,7 @@ class CozeApi:
                     raise
                 retry_after = response.head.retry_after if response is not None else None
                 pause = pause_before(retry, retry_after, self._rng)
-                if pause is None or not self._budget.take():
+                if pause is None or not self._budget.take(call.owner):
                     raise
                 retry += 1
                 self._metrics.retries.inc()

@@ -49,20 +49,22 @@ class Section(NamedTuple):
 
 
 class CozeClient:
-    """Makes calls on behalf of one identity at Coze."""
+    """Makes calls on behalf of one identity at Coze. ``owner``: for whom, so that retries are his; "": for
+    nobody in particular."""
 
-    def __init__(self, api: CozeApi, credentials: Credentials) -> None:
+    def __init__(self, api: CozeApi, credentials: Credentials, owner: str = "") -> None:
         self._api = api
         self._options = api.options
         self._endpoints = api.options.endpoints
         self._credentials = credentials
+        self._owner = owner
 
     # --- on whose behalf -----------------------------------------------------------------------------------
 
-    def using(self, credential: str) -> "CozeClient":
-        """A client for one conversation: in the name of the credential that it belongs to, or with ``""``
-        for a new one, which may go to any."""
-        return CozeClient(self._api, self._credentials.named(credential))
+    def using(self, credential: str, owner: str) -> "CozeClient":
+        """A client for one conversation of an owner (``""``: of nobody's): in the name of the credential that
+        it belongs to, or with ``""`` for a new one, which may go to any."""
+        return CozeClient(self._api, self._credentials.named(credential), owner)
 
     @property
     def credential(self) -> str:
@@ -89,6 +91,7 @@ class CozeClient:
         """POST /v3/chat/submit_tool_outputs with stream=true; ``outputs`` is a JSON list of
         all of the chat's ``{"tool_call_id", "output"}``."""
         call = ApiCall(
+            owner=self._owner,
             method="POST",
             url=self._endpoints.url("/v3/chat/submit_tool_outputs"),
             params={"conversation_id": conversation_id, "chat_id": chat_id},
@@ -108,6 +111,7 @@ class CozeClient:
 
     def _chat_call(self, request: ChatRequest, *, stream: bool) -> ApiCall:
         return ApiCall(
+            owner=self._owner,
             method="POST",
             url=self._endpoints.chat,
             params=request.query,
@@ -313,6 +317,7 @@ class CozeClient:
         have come of it; where it changes nothing (GET, and a list that is asked for by POST) whatever became
         of it."""
         call = ApiCall(
+            owner=self._owner,
             method=method,
             url=self._endpoints.url(path),
             params=dict(params) if params else None,
@@ -338,6 +343,7 @@ class CozeClient:
         """
         part = FilePart(name, mime, chunks)
         call = ApiCall(
+            owner=self._owner,
             method="POST",
             url=self._endpoints.url("/v1/files/upload"),
             content=part.body(),
@@ -364,6 +370,7 @@ class CozeClient:
         """A call about a conversation that exists, and that may be made twice."""
         return await self._api.json(
             ApiCall(
+                owner=self._owner,
                 method=method,
                 url=self._endpoints.url(path),
                 params=params,

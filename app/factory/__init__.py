@@ -18,6 +18,7 @@ from app.coze.api import CozeApi
 from app.coze.client import CozeClient
 from app.coze.credentials import Accounts, build_accounts
 from app.coze.options import CozeOptions
+from app.coze.retry import RetryBudget
 from app.coze.wire import Endpoints
 from app.factory.parts import api_keys, auth_options, coze_http, ssl_context
 from app.factory.stores import Stores, open_stores
@@ -143,7 +144,7 @@ class _Opening:
             )
         )
 
-    async def coze(self) -> tuple[CozeClient, Accounts]:
+    async def coze(self, limits: ServiceLimits) -> tuple[CozeClient, Accounts]:
         settings = self.settings
         http = await self.stack.enter_async_context(coze_http(settings, self.world.transport))
         accounts = build_accounts(settings, http)
@@ -157,7 +158,8 @@ class _Opening:
             max_retries=settings.max_retries,
             poll_interval=settings.poll_interval,
         )
-        api = CozeApi(http, options, metrics=self.metrics, tracing=self.tracing)
+        budget = RetryBudget(limits.retries.bounds)
+        api = CozeApi(http, options, metrics=self.metrics, tracing=self.tracing, budget=budget)
         return CozeClient(api, accounts.named("")), accounts
 
     async def verifier(self) -> Verifier:
@@ -332,8 +334,8 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         tracing = await stack.enter_async_context(tracing_of)
         opening = _Opening(settings, world, stack, metrics, tracing)
         redis = await opening.redis()
-        coze, accounts = await opening.coze()
         limits = ServiceLimits.of(settings)
+        coze, accounts = await opening.coze(limits)
         metrics.expect_refusals(limits.refusals())
         stores = open_stores(settings, redis, limits, metrics)
         logs, running, shutdown = opening.chats(redis, coze, stores, limits)

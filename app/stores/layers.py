@@ -103,6 +103,12 @@ class Limits:
         """The same for scripts; 0 is no limit."""
         return [limit.most for limit in self.of_owner(owner)]
 
+    def bounds(self, owner: str) -> list[tuple[str, int]]:
+        """For whom it counts beside the user (see ``payers``), and how many each may have; without those that
+        have no limit."""
+        pairs = zip(payers(owner), self.numbers(owner), strict=True)
+        return [(whose, most) for whose, most in pairs if whose is not None and most]
+
     def refusal(self, owner: str, layer: int) -> tuple[str, dict[str, str | int]]:
         """What to tell a caller whom the layer of that number (0: the user's) refuses: a message, and its
         details."""
@@ -112,6 +118,12 @@ class Limits:
 
 
 NO_LIMITS: Final = Limits("")
+
+
+def payers(owner: str) -> tuple[str | None, str, str, str]:
+    """For whom it counts in a process, layer by layer: the owner, his root, and "" for all; not for a user
+    id, since what is counted there has none."""
+    return None, owner, owner.partition("|")[0], ""
 
 
 def _share(total: Limit, share: float, setting: str) -> Limit:

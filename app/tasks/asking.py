@@ -21,4 +21,4 @@ class CozeForCallers:
         """For one call about what the user has at Coze. ``user``: as the indexes name him. Raises
         ``RateLimited``."""
         await self._rates.take("calls", owner, user)
-        return self._coze.using(credential)
+        return self._coze.using(credential, owner)

@@ -63,7 +63,7 @@ class BotService:
         async with known.asking:  # who comes meanwhile gets the same answer
             if known.until <= (now := asyncio.get_running_loop().time()):
                 try:
-                    known.reply, known.failure = await self._coze.using("").retrieve_bot(bot_id), None
+                    known.reply, known.failure = await self._coze.using("", "").retrieve_bot(bot_id), None
                     known.until = now + _KEPT_SECONDS
                 except UpstreamError as error:
                     logger.warning("Coze does not describe the bot {}: {}", bot_id, error.message)

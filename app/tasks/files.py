@@ -126,7 +126,7 @@ class FileService:
         if session_id is not None:
             session = await self._sessions.with_conversation(identity, session_id)
             owner, user_id, credential = session.owner, session.user_id, session.credential
-        credential = credential or self._coze.using("").credential
+        credential = credential or self._coze.using("", owner).credential
         records = []
         for file in files:
             file_id = image_file_id(owner, user_id, credential, file.data)
@@ -157,7 +157,7 @@ class FileService:
         self._shutdown.refuse_if_begun()
         user = user_key(owner, user_id)
         await self._rates.take("files", owner, user if file_id is not None else None)
-        coze, begun = self._coze.using(credential), time.monotonic()
+        coze, begun = self._coze.using(credential, owner), time.monotonic()
         upload = await self._begin(source)
         left = max(1.0, self._seconds - (time.monotonic() - begun))
         try:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from app.config import Settings
+from app.coze.retry import BURST
 from app.stores.layers import PLACE_BYTES, Layer, Limit, Limits, Shares
 from app.stores.rates import RateKind
 
@@ -17,8 +18,8 @@ _USERS_AT_ONCE: Final = 20
 
 
 class ServiceLimits(NamedTuple):
-    """``tokens``: of a day. ``users``: who have sessions. ``chats``, ``streams`` and ``bodies``: of one
-    process."""
+    """``tokens``: of a day. ``users``: who have sessions. ``chats``, ``streams``, ``bodies`` and ``retries``
+    (calls to Coze that are made again; nobody is told when there are none left): of one process."""
 
     rates: Mapping[RateKind, Limits]
     tokens: Limits
@@ -27,6 +28,7 @@ class ServiceLimits(NamedTuple):
     chats: Limits
     streams: Limits
     bodies: Limits
+    retries: Limits
 
     @classmethod
     def of(cls, settings: Settings) -> "ServiceLimits":
@@ -52,6 +54,7 @@ class ServiceLimits(NamedTuple):
                 name="open_streams",
             ),
             bodies=Limits.of("blocks of 64 KiB of bodies", _BODIES, shares, name="bodies"),
+            retries=Limits.of("retries", Limit(BURST), shares),
         )
 
     def refusals(self) -> list[tuple[str, Layer]]:

@@ -133,7 +133,7 @@ class OwnedConversations:
         credential = owned.credential if owned is not None else self._coze.credential_of(identity.owner)
         await self.check_files(identity, asked.file_ids, credential)
         user_id = (owned.user_id if owned is not None else "") or asked.user_id
-        coze = self._coze.using(credential)
+        coze = self._coze.using(credential, identity.owner)
         session_id = owned.session_id if owned is not None else ""
         opener = _Opener(self._owned, self._store, coze, identity, asked, user_id, owned, session_id)
         payer = Payer(identity.owner, user_key(identity.owner, user_id))
@@ -212,7 +212,7 @@ class OwnedConversations:
         credential = self._coze.credential_of(identity.owner)
         await self.check_files(identity, file_ids, credential)
         await self._rates.take("messages", identity.owner, None)
-        coze = self._coze.using(credential)
+        coze = self._coze.using(credential, identity.owner)
         reply = Passed.of(await coze.pass_on("POST", "/v1/conversation/create", body=body))
         view = reply.data if isinstance(reply.data, dict) else {}
         conversation_id = str(view.get("id") or "")
@@ -285,7 +285,7 @@ class OwnedConversations:
         """A call about the conversation, as the caller made it. Each takes a token: ``RateLimited``."""
         user = user_key(owned.owner, owned.user_id) if owned.user_id else None
         await self._rates.take("calls", owned.owner, user)
-        coze = self._coze.using(owned.credential)
+        coze = self._coze.using(owned.credential, owned.owner)
         conversation_id = owned.conversation_id
         return Passed.of(
             await coze.pass_on(method, path, conversation_id=conversation_id, params=params, body=body)

@@ -11,7 +11,7 @@ from attrs import define, field
 
 from app.exceptions import Overloaded, RateLimited
 from app.observing.metrics import Metrics
-from app.stores.layers import LAYERS, Limits, places_of
+from app.stores.layers import LAYERS, Limits, payers, places_of
 
 _RETRY_SECONDS: Final = 5
 
@@ -99,7 +99,7 @@ class Places:
     def refuse_if_full(self, owner: str, more: int, own: int) -> None:
         """Raises as ``taken`` does, for somebody who has ``own`` places and wants ``more``. Where nobody else
         has any he gets them: what needs more than there may ever be would be refused for ever."""
-        for layer, (most, whose) in enumerate(zip(self._limits.numbers(owner), _layers(owner), strict=True)):
+        for layer, (most, whose) in enumerate(zip(self._limits.numbers(owner), payers(owner), strict=True)):
             if whose is None or not most:
                 continue
             held, there_are = self._held[whose], most - int(most * self._for_small) if own else most
@@ -115,14 +115,9 @@ class Places:
         self._kept_changed(change)
 
     def count(self, owner: str, change: int) -> None:
-        for whose in _layers(owner):
+        for whose in payers(owner):
             if whose is None:
                 continue
             self._held[whose] += change
             if not self._held[whose]:
                 del self._held[whose]
-
-
-def _layers(owner: str) -> tuple[str | None, str, str, str]:
-    """Whom a place counts for; not for a user id, since a stream has none."""
-    return None, owner, owner.partition("|")[0], ""

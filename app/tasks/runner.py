@@ -203,7 +203,7 @@ class Runner:
     def _coze_of(self, job: Job) -> CozeClient:
         """The client for this chat: a conversation belongs to the credential that made it."""
         if job.coze is None:
-            job.coze = self._coze.using(job.credential)
+            job.coze = self._coze.using(job.credential, job.session.owner)
         return job.coze
 
     async def _ask(self, job: Job) -> None:

@@ -250,7 +250,7 @@ class SessionService:
         there for a single chat is nothing to come back to.
         """
         try:
-            coze = self._coze.using("")
+            coze = self._coze.using("", session.owner)
             conversation = await coze.create_conversation(bot_id=session.bot_id)
             if not session.single:
                 await self._conversations.remember(session, conversation, coze.credential)

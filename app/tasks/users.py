@@ -76,22 +76,23 @@ class UserService:
         except SessionNotFound:  # another call erases the same user and was first
             return None
         if session.conversation_id is not None:
-            await self._clear(session.conversation_id, session.credential)
+            await self._clear(identity, session.conversation_id, session.credential)
         return await self._users.erase(session)
 
     async def _erase_owned(self, identity: Identity, user_id: str) -> bool:
         """Conversations of Coze's own clients; returns whether there are more. What was said in one whose
         session is over is still known to the bot."""
         owned, more = await self._owned.of_user(identity, user_id, _ERASED_PER_CALL)
-        await asyncio.gather(*(self._forget(each) for each in owned))
+        await asyncio.gather(*(self._forget(identity, each) for each in owned))
         return more
 
-    async def _forget(self, owned: Owned) -> None:
-        await self._clear(owned.conversation_id, owned.credential)
+    async def _forget(self, identity: Identity, owned: Owned) -> None:
+        await self._clear(identity, owned.conversation_id, owned.credential)
         await self._owned.erase(owned)
 
-    async def _clear(self, conversation_id: str, credential: str) -> None:
+    async def _clear(self, identity: Identity, conversation_id: str, credential: str) -> None:
         """The bot is made to forget what was said, if Coze can be asked in time."""
         with contextlib.suppress(ServiceError, TimeoutError):
             async with asyncio.timeout(_CLEAR_SECONDS):
-                await self._coze.using(credential).clear_conversation(conversation_id)
+                coze = self._coze.using(credential, identity.owner)
+                await coze.clear_conversation(conversation_id)

@@ -12,7 +12,7 @@ from app.coze.client import CozeClient
 from app.coze.credentials import Accounts
 from app.coze.credentials.accounts import Credentials
 from app.coze.credentials.sources import StaticToken
-from app.coze.retry import RetryBudget
+from app.coze.retry import BURST, RATIO, RetryBudget
 from app.coze.stream import StreamTooLarge
 from app.coze.transport import PooledClient
 from app.exceptions import CozeApiError, CozeBusy, CozeOverloaded, CozeRateLimited, CozeTimeout, UpstreamError
@@ -268,17 +268,93 @@ async def test_a_dead_coze_is_not_hit_max_retries_times_as_often(
     for _ in range(100):
         await stream_error(coze)
 
-    assert route.call_count <= 100 + 20 + 100 * 0.2 + 1
+    assert route.call_count <= 100 + BURST + 100 * RATIO + 1
 
 
-def test_the_budget_fills_again_with_requests() -> None:
-    budget = RetryBudget(ratio=0.5, burst=2)
+class Ticks:
+    """A clock that is moved by hand."""
 
-    assert [budget.take() for _ in range(3)] == [True, True, False]
-    budget.deposit()
-    assert not budget.take()
-    budget.deposit()
-    assert [budget.take() for _ in range(2)] == [True, False]
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def bounds(owner: str) -> list[tuple[str, int]]:
+    return [(owner, 4), (owner.partition("|")[0], 6), ("", 8)]
+
+
+def taken(budget: RetryBudget, owner: str) -> int:
+    """How many there were."""
+    return next(count for count in range(100) if not budget.take(owner))
+
+
+@pytest.fixture
+def ticks() -> Ticks:
+    return Ticks()
+
+
+@pytest.fixture
+def budget(ticks: Ticks) -> RetryBudget:
+    return RetryBudget(bounds, ticks=ticks)
+
+
+def test_five_requests_bring_a_retry(budget: RetryBudget) -> None:
+    assert taken(budget, "a|x") == 4
+    for _ in range(4):
+        budget.deposit("a|x")
+        assert not budget.take("a|x")
+    budget.deposit("a|x")
+    assert taken(budget, "a|x") == 1
+
+
+def test_a_minute_brings_all_retries_again(budget: RetryBudget, ticks: Ticks) -> None:
+    assert taken(budget, "a|x") == 4
+    ticks.now += 14
+    assert not budget.take("a|x")
+    ticks.now += 1
+    assert taken(budget, "a|x") == 1
+    ticks.now += 600
+    assert taken(budget, "a|x") == 4
+
+
+def test_an_owner_and_a_root_leave_retries_to_the_others(budget: RetryBudget) -> None:
+    assert [taken(budget, owner) for owner in ("a|x", "a|y", "a|z", "b|x", "c|x")] == [4, 2, 0, 2, 0]
+
+
+def test_nobody_takes_of_all_more_than_he_may_have_however_long_he_goes_on(
+    budget: RetryBudget, ticks: Ticks
+) -> None:
+    for _ in range(1000):
+        budget.deposit("a|x")
+        budget.take("a|x")
+        ticks.now += 0.5
+    assert taken(budget, "b|y") == 4
+
+
+def test_what_is_refused_in_one_layer_takes_nothing_in_another(budget: RetryBudget) -> None:
+    assert taken(budget, "a|x") == 4
+    assert not any(budget.take("a|x") for _ in range(10))
+    assert taken(budget, "a|y") == 2
+
+
+def test_calls_of_nobody_have_retries_of_their_own(budget: RetryBudget) -> None:
+    assert taken(budget, "") == BURST
+    assert [taken(budget, owner) for owner in ("a|x", "b|x")] == [4, 4]
+
+
+def test_whose_retries_are_complete_is_forgotten(ticks: Ticks) -> None:
+    budget = RetryBudget(lambda owner: [(owner, 4), ("", 1_000_000)], ticks=ticks)
+    for number in range(1000):
+        budget.deposit(f"a|{number}")
+    assert len(budget) == 0
+    for number in range(1000):
+        budget.take(f"a|{number}")
+    assert len(budget) == 1001
+    ticks.now += 61
+    budget.take("a|x")
+    assert len(budget) == 2
 
 
 async def test_a_deadline_of_the_connection_is_named(

@@ -1,4 +1,4 @@
-"""Tokens of the right shape that nobody signed, thousands at once."""
+"""Tokens of the right shape that nobody signed, thousands at once; and an auth service that hangs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from app.auth.lanes import AT_ONCE, WAITING
@@ -74,3 +76,42 @@ def test_what_cannot_be_good_is_refused_without_a_question(start_process: Start)
         hopeless += [false_token(signature=length) for length in (1, 31, 33, 64) for _ in range(100)]
         assert flood(service, hopeless) == {"401": 500}
         assert auth.app.calls == 0
+
+
+def test_an_auth_service_that_hangs_keeps_out_nobody_of_another_root(start_process: Start) -> None:
+    """Callers whose tokens were accepted before, and have to be asked about anew."""
+    with running_auth() as auth:
+        service = start_process(
+            ENABLE_AUTH="true", HTY_VERIFY_URL=auth.verify_url, AUTH_CACHE_TTL="0", AUTH_TIMEOUT="5"
+        )
+        path = "/coze/users/u/sessions"
+        known = caller(auth, "bob", "music.huiwings.cn")
+        theirs = [caller(auth, f"m{number}", "music.moicen.com") for number in range(5 * AT_ONCE)]
+        assert {ask(service, path, headers)[0] for headers in [known, *theirs]} == {200}
+        auth.app.modes["admin.moicen.com"] = "hang"
+        over, answers = threading.Event(), Counter[int]()
+
+        def insist(headers: dict[str, str]) -> None:
+            while not over.is_set():
+                answers[ask(service, path, headers)[0]] += 1
+                over.wait(0.1)
+
+        threads = [threading.Thread(target=insist, args=(headers,), daemon=True) for headers in theirs]
+        asked = auth.app.calls
+        for thread in threads:
+            thread.start()
+        try:
+            while auth.app.calls < asked + AT_ONCE:  # all of their turns are taken
+                time.sleep(0.05)
+            assert [ask(service, path, known)[0] for _ in range(4)] == [200] * 4
+            assert not answers, "it had to wait for one of theirs"
+            while answers[503] < 2 * len(theirs):
+                time.sleep(0.05)
+            assert ask(service, path, known)[0] == 200
+            auth.app.modes.clear()
+            while not answers[200]:
+                time.sleep(0.05)
+        finally:
+            over.set()
+            for thread in threads:
+                thread.join(60)

@@ -44,4 +44,4 @@ def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.coze.retry._FIRST_PAUSE", 0.0)
     monkeypatch.setattr("app.coze.retry.MAX_HONOURED_RETRY_AFTER", 0)
     monkeypatch.setattr("app.tasks.runner._BUSY_SECONDS", 0.0)
-    monkeypatch.setattr("app.coze.retry.RetryBudget.take", lambda _self: True)
+    monkeypatch.setattr("app.coze.retry.RetryBudget.take", lambda _self, _owner: True)

@@ -15,7 +15,7 @@ import pytest
 from app.models import Identity
 from app.tasks.limits import ServiceLimits
 from coze_simulator.auth_server import RunningAuth
-from tests.support import Client, RedisServer, RunningApp, data_of, error_of, make_settings
+from tests.support import Client, RedisServer, RunningApp, SimControl, data_of, error_of, make_settings
 
 from .helpers import A_FILE, ALICE, ALICE_ELSEWHERE, BOB, BOB_ELSEWHERE, TESTER, calling
 
@@ -72,6 +72,7 @@ def test_the_defaults_give_a_caller_a_fifth_and_a_root_four_fifths() -> None:
     assert limits.chats.numbers(PERSON) == [0, 400, 1600, 2000]
     assert limits.streams.numbers(PERSON) == [0, 1000, 8000, 10_000]
     assert limits.tokens.numbers(PERSON) == [0, 0, 0, 0]
+    assert limits.retries.bounds(PERSON) == [(PERSON, 10), ("moicen.com", 40), ("", 50)]
 
 
 def test_an_api_key_is_a_root_and_has_its_share() -> None:
@@ -79,12 +80,14 @@ def test_an_api_key_is_a_root_and_has_its_share() -> None:
     assert limits.rates["messages"].numbers(KEY) == [60, 0, 960, 1200]
     assert limits.users.numbers(KEY) == [0, 0, 800, 1000]
     assert limits.streams.numbers(KEY) == [0, 1000, 8000, 10_000]
+    assert limits.retries.bounds(KEY) == [("api_key:app", 40), ("", 50)]
 
 
 def test_without_authentication_there_is_nobody_to_share_with() -> None:
     limits = ServiceLimits.of(make_settings(ENABLE_AUTH="false"))
     assert limits.users.numbers(Identity("local", None).owner) == [0, 0, 0, 1000]
     assert limits.rates["messages"].numbers(KEY) == [60, 0, 0, 1200]
+    assert limits.retries.bounds(Identity("local", None).owner) == [("", 50)]
 
 
 def test_a_rate_of_users_that_is_raised_or_switched_off_takes_the_layers_above_along() -> None:
@@ -339,3 +342,25 @@ async def test_open_streams_are_shared_by_callers_and_roots_and_a_burst_does_not
         await stack.aclose()
         async with clients[1].streaming("GET", f"/coze/chats/{chats[1]}/events") as reader:
             await reader.until("done")
+
+
+# -- retries -----------------------------------------------------------------------------------------------
+
+
+async def test_a_caller_whose_messages_coze_refuses_leaves_the_others_their_retries(
+    start_secured: Start, auth: RunningAuth, simulator: SimControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.coze.retry._FIRST_PAUSE", 0.0)
+    service = start_secured()
+    async with calling(service, auth, ALICE, BOB, ALICE_ELSEWHERE) as [alice, bob, elsewhere]:
+        opened = await all_of(open_session(alice, f"x{n}") for n in range(40))
+        sessions = [data_of(answer)["session_id"] for answer in opened]
+        refused = await all_of(alice.send(session, "[[sim:fail=5000]] greedy") for session in sessions)
+        assert {answer.status_code for answer in refused} == {502}
+        tries = len(simulator.requests(path="/v3/chat", contains="greedy"))
+        assert 40 < tries < 70, "some were sent again, and not all"
+        for name, client in (("bob", bob), ("elsewhere", elsewhere)):
+            session = data_of(await open_session(client, "u"))["session_id"]
+            for number in range(2):
+                simulator.knob(match=f"{name} {number}", times=1, http=503)
+                assert (await client.send(session, f"{name} {number}")).status_code == 200
