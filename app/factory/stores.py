@@ -65,7 +65,9 @@ def open_stores(settings: Settings, redis: RedisGate, limits: ServiceLimits, met
         chats=ChatStore(redis, keys, policy, leases.process, large),
         leases=leases,
         rates=RateStore(redis, keys, limits.rates, metrics=metrics),
-        usage=UsageStore(redis, keys, days=usage_days, daily_tokens=limits.tokens, metrics=metrics),
+        usage=UsageStore(
+            redis, keys, days=usage_days, daily_tokens=limits.tokens, metrics=metrics, large=large
+        ),
         conversations=ConversationStore(redis, keys, days=settings.conversation_days),
         files=FileStore(redis, keys, days=settings.file_days),
         users=UserStore(redis, keys, sessions, large),

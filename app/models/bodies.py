@@ -33,6 +33,8 @@ Parameters = Annotated[dict[str, JsonValue], Field(max_length=100)]
 
 _MAX_DEPTH: Final = 64
 MAX_ATTACHMENTS: Final = 20
+MAX_FILES: Final = 100
+"""That one request names, in all of its messages: each is looked up."""
 _MAX_FILE_ID: Final = 128
 _HTTPS: Final = re.compile(r"https://[^\s/?#\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*", re.IGNORECASE)
 
@@ -107,6 +109,8 @@ def _check_objects(content: str) -> None:
         raise ValueError("an object_string holds a JSON array") from None
     if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
         raise ValueError("an object_string holds a JSON array of objects")
+    if len(objects) > 1 + MAX_FILES:
+        raise ValueError(f"an object_string has at most {MAX_FILES} files")
     kinds = [item.get("type") for item in objects]
     if not kinds or not all(kind in ("text", "image", "file", "audio") for kind in kinds):
         raise ValueError("the items of an object_string have the type text, image, file or audio")

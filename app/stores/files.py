@@ -12,9 +12,9 @@ import orjson
 from app.exceptions import FileNotFound
 from app.models import Identity
 from app.models.bodies import FileType
-from app.redis_client import Command, Key, Keys, Number, RedisGate, Text, Texts
+from app.redis_client import Command, Key, Keys, Number, RedisGate, Texts
 from app.stores.index import name_key, user_key
-from app.stores.scripts import file_index, uploaders_forget
+from app.stores.scripts import file_index, file_read, uploaders_forget
 
 _FILE_ID: Final = re.compile(r"coze_file_[0-9]{13}_[a-z2-7]{21}")
 _ERASED_AT_ONCE: Final = 500
@@ -43,7 +43,7 @@ def _id_of(named: bytes, data: bytes = b"") -> str:
 class FileRecord:
     """``user``: the user's name in the indexes. ``user_id`` is empty for a file of the owner's own.
     ``coze_id`` and ``credential``: the file at Coze, and the identity that it belongs to there; ``logid``:
-    Coze's name for the upload. Times are unix milliseconds."""
+    Coze's name for the upload. Times are unix milliseconds. The first two are what ``file_read`` looks at."""
 
     file_id: str
     owner: str
@@ -65,6 +65,11 @@ class FileRecord:
     @classmethod
     def parse(cls, packed: bytes) -> "FileRecord":
         return cls(**orjson.loads(packed))
+
+
+def _begins(file_id: str, owner: str) -> str:
+    """What a packed record begins with, up to where the owner's name may go on."""
+    return orjson.dumps({"file_id": file_id, "owner": owner}).decode()[:-2]
 
 
 class FileStore:
@@ -96,9 +101,18 @@ class FileStore:
         """Raises ``FileNotFound`` for one that is unknown, expired or somebody else's."""
         if not all(_FILE_ID.fullmatch(file_id) for file_id in file_ids):
             raise FileNotFound
-        replies = await self._redis.pipeline([Text("GET", self._keys.file(file_id)) for file_id in file_ids])
+        replies = await self._redis.pipeline(
+            [
+                file_read(
+                    file=self._keys.file(file_id),
+                    mine=_begins(file_id, identity.owner) + '"',
+                    roots=_begins(file_id, identity.admin_prefix) if identity.admin else "",
+                )
+                for file_id in file_ids
+            ]
+        )
         records = [FileRecord.parse(reply) for reply in replies if reply is not None]
-        if len(records) < len(file_ids) or not all(identity.may_see(record.owner) for record in records):
+        if len(records) < len(file_ids):
             raise FileNotFound
         return records
 

@@ -1,4 +1,5 @@
-"""Turns for reads whose replies are long: pages of chats, histories and lists of sessions.
+"""Turns for reads whose replies are long: pages of chats, histories and lists of sessions; for steps through
+rows of usage, too.
 
 Such a reply keeps Redis, the event loop and a mebibyte busy for milliseconds. Its caller pays nothing for it,
 and may have thousands of connections.
@@ -46,5 +47,5 @@ class LargeReads:
             async with of_caller, self._roots.taken(root, OF_A_ROOT), self._turns:
                 yield
         except TooManyWait:
-            text = f"More than {MOST_WAITING} of your long lists and histories are asked for at once"
+            text = f"More than {MOST_WAITING} of your long lists, histories and reports are asked for at once"
             raise Overloaded(text, retry_after=_RETRY_SECONDS) from None

@@ -224,6 +224,11 @@ def file_index(*, files: Key, uploaders: Key, file_id: str, user: str, expires: 
     """Enters a file that is about to be written."""
 
 @Script
+def file_read(*, file: Key, mine: str, roots: str) -> bytes | None:
+    """``mine``: what the records of the caller's files begin with, of this one; ``roots``: those of all that
+    he may see as an admin ('' for others). -> the record, None where there is none that he may see."""
+
+@Script
 def uploaders_forget(*, uploaders: Key, files: Key, users: list[bytes]) -> None:
     """Those of ``users`` leave who have no file any more. ``files``: what the names of their indexes begin
     with."""
@@ -334,10 +339,13 @@ def rate_take(*, buckets: RateKeys, per_minute: list[Arg]) -> tuple[int, int]:
     -> milliseconds until each of them has a token; 0: one was taken of each. The layer that takes longest."""
 
 @Script
-def usage_read(*, usage: Key, of_days: list[str]) -> list[list[bytes]]:
+def usage_read(*, usage: Key, of_days: list[str], most: int, whole: bool) -> list[list[bytes]]:
     """``of_days``: what completes the names of hashes, owner and day. -> names and sums of the rows of each,
-    for as many of them as one step may read, at least one."""
+    for as many of them as have ``most`` rows together; ``whole``: of the first one however many it has."""
 
 @Script
-def usage_erase(*, at: UsageKeys, root: str, of_days: list[str], row: str) -> int:
-    """``row``: what the names of the user's rows begin with. -> how many of ``of_days`` were looked at."""
+def usage_erase(
+    *, at: UsageKeys, root: str, of_days: list[str], place: bytes, rows: str
+) -> tuple[int, bytes]:
+    """``rows``: the pattern of the names of the user's rows. ``place``: where the first of ``of_days`` goes
+    on, '0' from its beginning. -> how many of them are done, and where the next one goes on."""

@@ -6,9 +6,10 @@ belongs to the day on which it ended.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from attrs import define, field
@@ -17,24 +18,30 @@ from app.exceptions import QuotaExceeded
 from app.models import Identity
 from app.models.chats import Usage
 from app.observing.metrics import Metrics
-from app.redis_client import Fields, Key, Keys, RedisGate, pairs
+from app.redis_client import Command, Fields, Key, Keys, RedisGate, pairs
 from app.stores.index import owner_key, whose
+from app.stores.large_reads import LargeReads
 from app.stores.layers import LAYERS, NO_LIMITS, Limits
 from app.stores.portions import FROM_THE_FIRST, portion
 from app.stores.scripts import usage_erase, usage_read
 from app.stores.sessions import SessionRecord
 from app.utils import iso, now_ms
+from app.utils.fair_turns import FairTurns
 
 _DAY_MS: Final = 86_400_000
 _EPOCH: Final = date(1970, 1, 1)
 _SHARDS_AT_ONCE: Final = 8
-"""A script reads a portion of a shard's, and so many shards are read at once: neither Redis nor this process
-must be kept from others for long."""
-_ROWS_AT_ONCE: Final = 1000
+_OF_EACH: Final = 125
+"""Rows of each of those shards: what there is more of is read one shard at a time."""
+_OF_ONE: Final = 1000
+_ROWS_AT_ONCE: Final = 200
+"""Rows that are made and added up in one turn of the event loop, a millisecond's work."""
 _MOST: Final = 1 << 50
 """Tokens of one chat. What Coze says is added up in Lua's doubles, which are exact to 2**53."""
 _SEPARATOR: Final = "\x1f"
 """Between user and bot in a row's name; neither can hold it."""
+_GLOB: Final = re.compile(r"[\\*?\[\]]")
+"""What Redis' patterns take for more than itself."""
 
 
 _Where = dict[int, list[str]]
@@ -81,6 +88,8 @@ class UsageStore:
     _days: int = field(kw_only=True)
     _daily_tokens: Limits = field(kw_only=True, default=NO_LIMITS)
     _metrics: Metrics = field(kw_only=True, factory=Metrics)
+    _large: LargeReads = field(kw_only=True, factory=LargeReads)
+    _pieces: FairTurns = field(init=False, factory=FairTurns)
 
     async def check_quota(self, owner: str, user: str) -> None:
         """What still runs is not counted yet, so a user can go over it by the chats that run at once.
@@ -109,41 +118,65 @@ class UsageStore:
         """What the caller's owner used from ``first`` to ``last`` (inclusive), an admin's the whole root, in
         portions between which others have their turn.
 
-        One user, bot and day comes once for each shard and owner; days that are not kept have no rows.
+        One user, bot and day comes once for each shard and owner; days that are not kept have no rows. Raises
+        ``Overloaded``, see ``LargeReads``: each step has a turn.
         """
         begin = max((first - _EPOCH).days, (today() - _EPOCH).days - self._days)
         end = min((last - _EPOCH).days, (today() - _EPOCH).days + 1)
-        async for some in self._where(identity, begin, end):
-            where = some
-            while where:
-                replies = await self._redis.pipeline(
-                    [usage_read(usage=self._keys.usage(s).usage, of_days=names) for s, names in where.items()]
-                )
-                read = [*zip(where.values(), replies, strict=True)]
-                found = (row for names, reply in read for row in _rows(names, reply))
-                while portion := list(islice(found, _ROWS_AT_ONCE)):
+        async for where in self._where(identity, begin, end):
+            async for found in self._read(identity.owner, where):
+                while portion := await self._piece(identity.owner, found):
                     yield portion
-                    await asyncio.sleep(0)
-                where = _rest(where, map(len, replies))
+
+    async def _read(self, owner: str, where: _Where) -> AsyncIterator[Iterator[Used]]:
+        """The rows of one step after the other."""
+        async with self._large.taken(owner):
+            first = [self._usage_read(s, names, _OF_EACH, whole=False) for s, names in where.items()]
+            replies = await self._redis.pipeline(first)
+        yield chain.from_iterable(map(_rows, where.values(), replies))
+        for (shard, names), reply in zip(where.items(), replies, strict=True):
+            left = names[len(reply) :]
+            while left:
+                async with self._large.taken(owner):
+                    more = self._usage_read(shard, left, _OF_ONE, whole=True)
+                    read = await self._redis.run(more, alone=True)
+                yield _rows(left, read)
+                left = left[len(read) :]
+
+    def _usage_read(
+        self, shard: int, names: list[str], most: int, *, whole: bool
+    ) -> Command[list[list[bytes]]]:
+        return usage_read(usage=self._keys.usage(shard).usage, of_days=names, most=most, whole=whole)
+
+    async def _piece(self, owner: str, rows: Iterator[Used]) -> list[Used]:
+        """One in a turn of the event loop, by turns of the owners."""
+        async with self._pieces.taken(owner):
+            await asyncio.sleep(0)
+            return [*islice(rows, _ROWS_AT_ONCE)]
 
     async def erase(self, identity: Identity, user_id: str) -> None:
         """Deletes the user's rows, and with them his part of all sums; an admin's of that name in the root.
 
         What he spent today is kept until the day ends, a count under a digest: erasing would otherwise be
-        the way around the quota.
+        the way around the quota. Raises ``Overloaded``, see ``LargeReads``: each step has a turn.
         """
-        root, row = owner_key(identity.root), user_id + _SEPARATOR
+        root, rows = owner_key(identity.root), _GLOB.sub(r"\\\g<0>", user_id) + _SEPARATOR + "*"
         tomorrow = (today() - _EPOCH).days + 1
-        async for some in self._where(identity, tomorrow - self._days - 2, tomorrow):
-            where = some
-            while where:
-                done = await self._redis.pipeline(
-                    [
-                        usage_erase(at=self._keys.usage(s), root=root, of_days=names, row=row)
-                        for s, names in where.items()
-                    ]
-                )
-                where = _rest(where, done)
+        async for where in self._where(identity, tomorrow - self._days - 2, tomorrow):
+            left = {shard: (names, FROM_THE_FIRST) for shard, names in where.items()}
+            while left:
+                async with self._large.taken(identity.owner):
+                    done = await self._redis.pipeline(
+                        [
+                            usage_erase(
+                                at=self._keys.usage(s), root=root, of_days=names, place=place, rows=rows
+                            )
+                            for s, (names, place) in left.items()
+                        ]
+                    )
+                steps = zip(left.items(), done, strict=True)
+                rest = {shard: (names[count:], place) for (shard, (names, _)), (count, place) in steps}
+                left = {shard: of_it for shard, of_it in rest.items() if of_it[0]}
 
     async def _where(self, identity: Identity, first: int, last: int) -> AsyncIterator[_Where]:
         """Of some shards at a time. An admin's are all owners of the root, in portions."""
@@ -176,12 +209,6 @@ class UsageStore:
             for n, (_, some) in read.items():
                 seen[n].update(some)
             places = {n: place for n, (place, _) in read.items() if place != FROM_THE_FIRST}
-
-
-def _rest(where: _Where, done: Iterable[int]) -> _Where:
-    """What is left of it where so many names of each shard are done."""
-    left = {shard: names[count:] for (shard, names), count in zip(where.items(), done, strict=True)}
-    return {shard: names for shard, names in left.items() if names}
 
 
 def _rows(names: Sequence[str], reply: Sequence[list[bytes]]) -> Iterator[Used]:

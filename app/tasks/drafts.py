@@ -11,7 +11,7 @@ import orjson
 from app.coze.wire import EnterMessage
 from app.exceptions import FileNotFound, SessionNotFound, wrong_field
 from app.models import Identity
-from app.models.bodies import Attachment, SendMessage
+from app.models.bodies import MAX_FILES, Attachment, SendMessage
 from app.models.chats import Chat, SentAttachment, UserMessage
 from app.stores.chats import NewChat
 from app.stores.files import FileRecord, FileStore
@@ -143,13 +143,15 @@ class Drafts:
         self, identity: Identity, session_id: str, body: SendMessage, prompt: Prompt
     ) -> list[SentAttachment]:
         """Puts the files into the prompt; returns them as the chat's record tells of them, with our ids."""
-        session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
         items = [
             orjson.loads(each.content) if each.content_type == "object_string" else []
             for each in prompt.additional_messages
         ]
         ids = [attachment.file_id for attachment in body.attachments or () if attachment.file_id is not None]
         ids += [item["file_id"] for several in items for item in several if item.get("file_id")]
+        if len(ids) > MAX_FILES:
+            raise wrong_field("additional_messages", f"at most {MAX_FILES} files are named in one request")
+        session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
         known = await self._known(identity, session, list(dict.fromkeys(ids)))
         sent = [_sent(place, each, known) for place, each in enumerate(body.attachments or ())]
         if sent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 
 import pytest
@@ -358,6 +359,27 @@ async def test_files_in_fields_of_another_spelling_are_looked_at_or_refused(
     ):
         assert await app.code("POST", "/v3/chat", json=asking("x") | more) == 4000
     assert await app.code("POST", "/v1/conversation/create", json={"Messages": [message]}) == 4000
+    assert simulator.requests(path="/v3/chat") == []
+
+
+async def test_one_request_names_at_most_a_hundred_files_whosever_they_are(
+    app: CozeCaller, simulator: SimControl
+) -> None:
+    file = await upload(app)
+
+    def naming(number: int) -> dict[str, object]:
+        items = [{"type": "text", "text": "look"}] + [{"type": "image", "file_id": file["id"]}] * number
+        return {"role": "user", "content": json.dumps(items), "content_type": "object_string"}
+
+    ids = {"conversation_id": await app.conversation(messages=[naming(50)] * 2)}
+    for method, path, more in (
+        ("POST", "/v3/chat", {"json": asking("x", additional_messages=[naming(50), naming(51)])}),
+        ("POST", "/v1/conversation/create", {"json": {"messages": [naming(101)]}}),
+        ("POST", "/v1/conversation/message/create", {"json": naming(101), "params": ids}),
+    ):
+        answer = (await app.call(method, path, **more)).json()
+        assert answer["code"] == 4000
+        assert "at most 100 files" in answer["msg"]
     assert simulator.requests(path="/v3/chat") == []
 
 

@@ -72,7 +72,10 @@ def test_every_script_that_writes_a_key_is_there_and_every_script_is_named() -> 
     }
     assert len(writers) > 15
     assert writers - scripts == set()
-    read_only = {"chat_read", "conversation_list", "log_read", "session_page", "lease_scan", "usage_read"}
+    read_only = {
+        *("chat_read", "conversation_list", "file_read", "lease_scan", "log_read", "session_page"),
+        "usage_read",
+    }
     assert scripts - set(re.findall(r"`([a-z_]+)`", text)) == read_only
 
 

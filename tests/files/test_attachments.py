@@ -175,6 +175,26 @@ async def test_an_unknown_file_and_an_id_of_cozes_own_are_not_found_and_coze_is_
     assert simulator.requests(path="/v3/chat") == []
 
 
+async def test_one_request_names_at_most_a_hundred_files_in_all_of_its_messages(
+    client: Client, simulator: SimControl
+) -> None:
+    file_id = await uploaded(client)
+    session_id = await client.open_session()
+    picture = {"type": "image", "file_id": file_id}
+    two = [object_string(*[picture] * 50)] * 2
+    bodies: list[dict[str, Any]] = [
+        {"additional_messages": two, "attachments": [{"file_id": file_id}]},
+        {"additional_messages": [object_string(*[picture] * 101)]},
+        {"additional_messages": [object_string(*[{**picture, "file_id": "unknown"}] * 101)]},
+    ]
+    for body in bodies:
+        answer = await client.send(session_id, "look", **body)
+        assert answer.status_code == 400
+        assert "at most 100 files" in str(error_of(answer)["details"])
+    assert simulator.requests(path="/v3/chat") == []
+    assert (await client.send(session_id, "look", additional_messages=two)).status_code == 200
+
+
 async def test_a_session_cannot_be_opened_with_a_file_of_cozes(client: Client, simulator: SimControl) -> None:
     await uploaded(client)
     message = object_string(

@@ -65,6 +65,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"messages": [said("")]}, "messages"),
     ({"messages": [said([{"type": "input_audio", "input_audio": {}}])]}, "messages.0.content.0.type"),
     ({"messages": [said([{"type": "text"}])]}, "messages.0.content.0.text"),
+    ({"messages": [said([{"type": "image_url", "image_url": {"url": CAT}}] * 20)] * 6}, "messages"),
     ({"messages": [said([{"type": "image_url", "image_url": {}}])]}, "messages.0.content.0.image_url.url"),
     (
         {"messages": [said([{"type": "image_url", "image_url": {"url": CAT.replace("https", "http")}}])]},

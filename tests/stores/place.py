@@ -139,7 +139,7 @@ class Place:
         self.failures = FailureStore(gate, self.keys)
         self.replicas = ReplicaStore(gate, self.keys, self.process)
         self.files = FileStore(gate, self.keys, days=7)
-        self.usage = UsageStore(gate, self.keys, days=40)
+        self.usage = UsageStore(gate, self.keys, days=40, large=self.large)
         self.with_rates(user=2)
         self._labels: dict[str, str] = {self.process: "me"}
         self._ids: dict[str, str] = {}

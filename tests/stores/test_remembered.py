@@ -20,6 +20,8 @@ from app.utils import new_id
 from .place import (
     ADMIN,
     DAY,
+    ELSEWHERE,
+    FOREIGN_ADMIN,
     ME,
     MINUTE,
     STRANGER,
@@ -57,6 +59,23 @@ async def test_a_file_is_indexed_by_its_user_and_its_name_until_it_expires(at: P
     assert await at.files.find([record.file_id], ME) == [record]
     with pytest.raises(FileNotFound):
         await at.files.find([record.file_id], STRANGER)
+
+
+async def test_whose_a_file_is_comes_before_what_its_record_says(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = await upload(at, "F")
+    near = Identity(root=ME.root, hty_id=f"{ME.hty_id}o")
+    for who in (ME, ADMIN):
+        assert await at.files.find([record.file_id], who) == [record]
+
+    def parsed(_: bytes) -> FileRecord:
+        raise AssertionError("the record has come")
+
+    monkeypatch.setattr(FileRecord, "parse", parsed)
+    for who in (STRANGER, ELSEWHERE, FOREIGN_ADMIN, near, Identity(root=ME.root, hty_id="")):
+        with pytest.raises(FileNotFound):
+            await at.files.find([record.file_id], who)
 
 
 async def test_a_file_index_forgets_what_has_expired_and_lives_for_its_newest(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import date, timedelta
+from typing import Any
 
 import pytest
 
@@ -182,7 +186,74 @@ async def test_many_rows_come_in_portions(at: Place) -> None:
     [key] = [name for name in await at.names() if b":usage:" in name]
     await at.do("HSET", key, *(part for n in range(2500) for part in (f"u{n}\x1fbot", "1 2 3 4")))
     portions = [len(portion) async for portion in at.usage.rows(ME, today(), today())]
-    assert portions == [1000, 1000, 501]
+    assert portions == [*[200] * 12, 101]
+
+
+@asynccontextmanager
+async def _steps(at: Place, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Any]]:
+    """Replies to each script about usage, as they come."""
+    replies: list[Any] = []
+    send = at.redis._without_errors
+
+    async def seen(name: str, commands: Any, alone: bool = False) -> list[Any]:
+        got = await send(name, commands, alone)
+        asked = zip(commands, got, strict=True)
+        replies.extend(reply for command, reply in asked if command.name.startswith("usage"))
+        return got
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(at.redis), "_without_errors", staticmethod(seen))
+        yield replies
+
+
+async def test_a_report_over_many_days_reads_at_most_a_thousand_rows_in_a_step(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await use(at, "A")
+    [key] = [name for name in await at.names() if b":usage:" in name]
+    of_owner, day = key.rsplit(b":", 1)
+    rows_of_a_day = [part for n in range(400) for part in (f"u{n}\x1fbot", "1 2 3 4")]
+    for back in range(1, 8):
+        name = b"%b:%d" % (of_owner, int(day) - back)
+        await at.do("HSET", name, *rows_of_a_day)
+        await at.do("PEXPIRE", name, DAY)
+    async with _steps(at, monkeypatch) as replies:
+        assert len(await used(at, ME, today() - timedelta(10), today())) == 7 * 400 + 1
+    found = [sum(len(rows) // 2 for rows in reply) for reply in replies]
+    assert (sum(found), max(found)) == (7 * 400 + 1, 800)
+
+
+async def test_an_erasure_finds_the_rows_of_a_name_a_portion_at_a_time(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await use(at, "A")
+    [key] = [name for name in await at.names() if b":usage:" in name]
+    bots = [part for n in range(30) for part in (f"u\x1fbot {n}", "1 2 3 4")]
+    await at.do("HSET", key, *(part for n in range(2500) for part in (f"u{n}\x1fbot", "1 2 3 4")), *bots)
+    async with _steps(at, monkeypatch) as replies:
+        await at.usage.erase(ME, "u")
+    assert {row[0] for row in await rows(at, ME)} == {f"u{n}" for n in range(2500)}
+    assert len([reply for reply in replies if reply[1] != b"0"]) >= 2500 // 500
+
+
+async def test_an_erasure_takes_a_name_as_it_is_written(at: Place) -> None:
+    await use(at, "A")
+    for n, name in enumerate(("u*", "[u]", "\\u", "?")):
+        await use(at, f"B{n}", f"T{n}", name, Identity(root=ME.root, hty_id=f"other {n}"))
+        for who in (ME, ADMIN):
+            await at.usage.erase(who, name)
+        assert [row[0] for row in await rows(at, ADMIN)] == ["u"]
+
+
+async def test_reports_and_erasures_take_turns_as_other_long_reads_do(at: Place) -> None:
+    await use(at, "A")
+    await use(at, "B", "T", owner=STRANGER)
+    async with at.large.taken(ME.owner):
+        waiting = [asyncio.create_task(rows(at, ME)), asyncio.create_task(at.usage.erase(ME, "v"))]
+        assert len(await rows(at, STRANGER)) == 1
+        await at.usage.erase(STRANGER, "v")
+        assert not any(task.done() for task in waiting)
+    assert len((await asyncio.gather(*waiting))[0]) == 1  # type: ignore[arg-type]  # of the first one
 
 
 async def test_who_has_used_nothing_has_no_rows(at: Place) -> None:

@@ -3,6 +3,7 @@ as it came, known or not, and Coze says what it thinks of it."""
 
 import json
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
@@ -10,7 +11,7 @@ from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_vali
 
 from app.exceptions import wrong_field
 from app.http.json_shape import holds_more_than, in_pieces, size_of
-from app.models.bodies import BotId, UserId, check_json
+from app.models.bodies import MAX_FILES, BotId, UserId, check_json
 from app.models.documented import Documented, example
 
 _MOST_MESSAGES: Final = 100
@@ -217,7 +218,11 @@ def _file_ids(contents: list[str]) -> list[str]:
     naming = [content for content in contents if _may_name_files(content)]
     if holds_more_than(b",".join(map(_encoded, naming)), _MOST_INSIDE):
         raise wrong_field("content", f"holds more than {_MOST_INSIDE} values, in texts that are JSON")
-    return [file_id for content in naming for file_id in _ids_in(content)]
+    found = chain.from_iterable(map(_ids_in, naming))
+    ids = [*islice(found, MAX_FILES + 1)]
+    if len(ids) > MAX_FILES:
+        raise wrong_field("file_id", f"at most {MAX_FILES} files are named in one request")
+    return ids
 
 
 def _may_name_files(content: str) -> bool:

@@ -13,7 +13,7 @@ from app.doors.openai.dialog import Enclosed, Question, Turn, checked, invalid, 
 from app.exceptions import CozeTimeout, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
 from app.http.sse import Dialect, EventStream
-from app.models.bodies import Attachment, CreateSession, EnterMessage, FileType, SendMessage
+from app.models.bodies import MAX_FILES, Attachment, CreateSession, EnterMessage, FileType, SendMessage
 from app.tasks.chats import Started
 from app.tasks.files import FileInMemory
 from app.tasks.places import Place
@@ -44,6 +44,10 @@ async def uploaded(
         most = f"{longest} characters (COZE_OPENAI_MAX_MESSAGE_LENGTH)"
         raise too_long("messages", f"the last one has at most {most}, {len(question.asked.text)} given")
     enclosed = [each for turn in (question.asked, *question.history) for each in turn.enclosed]
+    if len(enclosed) > MAX_FILES:
+        raise invalid(
+            "messages", f"at most {MAX_FILES} images and files in one request, {len(enclosed)} given"
+        )
     data = {each.data: each.name for each in enclosed if each.data}
     if not data:
         return {}

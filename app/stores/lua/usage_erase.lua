@@ -1,14 +1,15 @@
-local rows = 0
+-- Redis itself compares the names, and only those that fit come here. A portion in one step, also of one day: everybody
+-- waits for it, and for those of other shards that come with it.
+local looked_at = 0
 for i, of_day in ipairs(of_days) do
-  local key = usage .. of_day
-  rows = rows + redis.call('HLEN', key)
-  if i > 1 and rows > PORTION then return i - 1 end
-  for _, name in ipairs(redis.call('HKEYS', key)) do
-    if string.sub(name, 1, #row) == row then redis.call('HDEL', key, name) end
-  end
-  if redis.call('EXISTS', key) == 0 then
-    local owner, day = string.match(of_day, '^(.*):(%d+)$')
-    redis.call('SREM', usage_owners .. root .. ':' .. day, owner)
-  end
+  local key, owner, day = usage .. of_day, string.match(of_day, '^(.*):(%d+)$')
+  repeat
+    local step = redis.call('HSCAN', key, place, 'MATCH', rows, 'COUNT', PORTION)
+    place, looked_at = step[1], looked_at + math.min(PORTION, redis.call('HLEN', key)) + 1
+    for n = 1, #step[2], 2 do redis.call('HDEL', key, step[2][n]) end
+    if looked_at > PORTION and place ~= '0' then return {i - 1, place} end
+  until place == '0'
+  if redis.call('EXISTS', key) == 0 then redis.call('SREM', usage_owners .. root .. ':' .. day, owner) end
+  if looked_at > PORTION then return {i, place} end
 end
-return #of_days
+return {#of_days, '0'}

@@ -2,7 +2,7 @@
 local found, rows = {}, 0
 for i, of_day in ipairs(of_days) do
   rows = rows + redis.call('HLEN', usage .. of_day)
-  if i > 1 and rows > PORTION then break end
+  if rows > most and not (whole and i == 1) then break end
   found[i] = redis.call('HGETALL', usage .. of_day)
 end
 return found
