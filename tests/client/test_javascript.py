@@ -114,6 +114,13 @@ def test_patience_ends_and_says_where_to_go_on(folder: Path) -> None:
     assert told["late"]["asked"] == 2
 
 
+def test_nothing_goes_to_where_a_service_redirects(folder: Path) -> None:
+    told = node(folder, "redirects.mjs")
+    assert told.pop("elsewhere") == []
+    refused = [["UNEXPECTED_ANSWER", 1]] * 5  # said at once: asked again it would be the same
+    assert told == dict.fromkeys(("json", "read", "stream", "follow", "tools", "upload"), refused)
+
+
 # -- types -----------------------------------------------------------------------------------------------
 
 
