@@ -60,13 +60,13 @@ export class CozeError extends Error {
 
 /**
  * The event stream grammar (WHATWG HTML, 9.2.6) on text that arrives in pieces, cut anywhere.
- * `lastEventId` is what a client resumes from, `retry` the server's wish in ms, `comments` counts heartbeats.
+ * The work is linear in it. `lastEventId` is what a client resumes from, `retry` the server's wish in ms, `comments` counts heartbeats.
  */
 export class SseParser {
   lastEventId = "";
   retry = undefined;
   comments = 0;
-  #rest = "";
+  #pieces = []; // of the line that has not ended
   #afterCr = false;
   #id = "";
   #event = "";
@@ -80,8 +80,11 @@ export class SseParser {
     if (this.#afterCr && text[0] === "\n") text = text.slice(1); // the second half of a CRLF
     else if (!text) return [];
     this.#afterCr = text.endsWith("\r");
-    const lines = (this.#rest + text).split(/\r\n|\r|\n/);
-    this.#rest = lines.pop() ?? "";
+    const [piece, ...more] = text.split(/\r\n|\r|\n/);
+    this.#pieces.push(piece);
+    if (!more.length) return [];
+    const lines = [this.#pieces.join(""), ...more];
+    this.#pieces = [lines.pop()];
     return lines.flatMap((line) => this.#line(line) ?? []);
   }
 
