@@ -92,12 +92,19 @@ export interface FetchInit {
   body?: string | FormData;
   signal: AbortSignal;
   cache: "no-store";
+  /** No redirect may be followed: the token would go along. What it was is told by `status`, or by `type`. */
+  redirect: "manual";
 }
+
+/** What every request of the package has. */
+export const FETCH: Pick<FetchInit, "cache" | "redirect">;
 
 /** What is used of a response. */
 export interface FetchResponse {
   readonly ok: boolean;
   readonly status: number;
+  /** `opaqueredirect` where a browser does not tell more. */
+  readonly type?: string;
   readonly headers: { get(name: string): string | null };
   readonly body: ReadableStream<Uint8Array> | { getReader(): Reader } | null;
   json(): Promise<unknown>;

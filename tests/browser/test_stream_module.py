@@ -14,6 +14,7 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from coze_simulator.auth_server import running_auth
+from tests.client.support import leading
 from tests.docs.pages import ROOT, SERVICE, blocks
 from tests.support import RedisServer, RunningApp, SimControl
 
@@ -219,3 +220,23 @@ async def test_the_page_of_the_first_page_opens_from_another_origin(
         finally:
             await page.close()
             files.shutdown()
+
+
+LED = """async (elsewhere) => {
+  const { CozeClient } = await import('/coze-client.js');
+  const { AdminApi } = await import('/admin-api.js');
+  const headers = { HtySudoerToken: 'secret' }, code = (error) => error.code;
+  const client = new CozeClient({ headers, patienceMs: 2000 });
+  const admin = new AdminApi({ headers, signal: new AbortController().signal });
+  return Promise.all([client.sessions.get('s').catch(code), client.chats.stream('s', 'hi').catch(code),
+    admin.stats().catch(code), admin.cancelChat('c').catch(code)]);
+}"""
+
+
+async def test_no_page_gives_the_token_to_where_a_service_redirects(browser: Browser) -> None:
+    page = await browser.new_page()
+    with leading(str(ROOT / "app/routes/pages")) as (address, arrived):
+        await page.goto(f"{address}/icon.svg")  # no policy of the service's holds this page back
+        assert await page.evaluate(LED) == ["UNEXPECTED_ANSWER"] * 4
+        await page.close()
+    assert arrived == []

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from coze_fastapi_client import AsyncCozeClient, CozeClient, Event
@@ -80,6 +82,71 @@ def make_client(kind: str, base_url: str, **options: Any) -> Any:
     if kind == "async":
         return AsyncCozeClient(base_url, **options)
     return Blocking(CozeClient(base_url, **options))
+
+
+class Leading(SimpleHTTPRequestHandler):
+    """Leads whoever calls the service (``/coze/``) to where everything is answered, and keeps what arrived
+    there. Other paths are the files of its folder, as ``python3 -m http.server`` gives them."""
+
+    arrived: list[str]
+    elsewhere: str
+
+    def do_GET(self) -> None:  # its name in the standard library
+        if "/coze/" in self.path:
+            return self.lead()
+        return super().do_GET()
+
+    def lead(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_response(307)
+        self.send_header("Location", self.elsewhere + self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_DELETE = do_OPTIONS = lead  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the output belongs to the tests."""
+
+
+class Elsewhere(Leading):
+    """Takes everything from everybody."""
+
+    def lead(self) -> None:
+        self.arrived.append(f"{self.command} {self.path} {self.headers.get('HtySudoerToken')}")
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        body = b'{"data": {"task_result": {"data": {}}}}'
+        self.send_response(200)
+        for name in ("Origin", "Headers", "Methods"):
+            self.send_header(f"Access-Control-Allow-{name}", "*")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = do_OPTIONS = lead  # noqa: N815
+
+
+@contextmanager
+def leading(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """The address of a service that redirects to another origin, with the files of ``folder``; and what
+    arrived at that other one."""
+    arrived: list[str] = []
+    there = type("There", (Elsewhere,), {"arrived": arrived})
+    with ThreadingHTTPServer(("127.0.0.1", 0), there) as other:
+        here = type("Here", (Leading,), {"elsewhere": f"http://127.0.0.1:{other.server_port}"})
+        serve = lambda *arguments: here(*arguments, directory=folder)  # noqa: E731
+        with ThreadingHTTPServer(("127.0.0.1", 0), serve) as service:
+            servers = (other, service)
+            threads = [threading.Thread(target=each.serve_forever, args=(0.02,)) for each in servers]
+            for thread in threads:
+                thread.start()
+            try:
+                yield f"http://127.0.0.1:{service.server_port}", arrived
+            finally:
+                for server, thread in zip(servers, threads, strict=True):
+                    server.shutdown()
+                    thread.join()
 
 
 class Proxy:

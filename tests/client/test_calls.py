@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from coze_fastapi_client import (
     ChatNotFound,
@@ -19,6 +21,7 @@ from coze_fastapi_client import (
     SessionBusy,
     SessionGone,
     SessionNotFound,
+    UnexpectedAnswer,
     UpstreamError,
     WaitTimeout,
 )
@@ -26,6 +29,8 @@ from coze_fastapi_client._errors import error_class
 
 from app.exceptions import ERROR_CLASSES
 from tests.support import SimControl, wait_until
+
+from .support import leading, make_client
 
 SLOW = "[[sim:deltas=20;gap=0.05;reasoning=0]]"
 
@@ -304,3 +309,17 @@ async def test_the_last_message_is_asked_once_more_whole_or_streamed(coze: Any) 
         await coze.chats.regenerate(first.chat_id)
     with pytest.raises(TypeError):
         await coze.chats.regenerate(third.chat_id, mesage="typo")
+
+
+async def test_no_token_goes_to_where_a_service_redirects(kind: str, tmp_path: Path) -> None:
+    """Not even where the program's own httpx client follows."""
+    own = (httpx.AsyncClient if kind == "async" else httpx.Client)(follow_redirects=True)
+    with leading(str(tmp_path)) as (address, arrived):
+        client = make_client(kind, address, token="secret", host="h", http=own)
+        with pytest.raises(UnexpectedAnswer):
+            await client.sessions.create("u-1")
+        with pytest.raises(UnexpectedAnswer):
+            async with client.chats.stream("s", "hi"):
+                pass
+        await (own.aclose() if isinstance(own, httpx.AsyncClient) else asyncio.to_thread(own.close))
+    assert arrived == []

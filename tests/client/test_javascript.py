@@ -114,6 +114,22 @@ def test_patience_ends_and_says_where_to_go_on(folder: Path) -> None:
     assert told["late"]["asked"] == 2
 
 
+def test_nothing_goes_to_where_a_service_redirects(folder: Path) -> None:
+    told = node(folder, "redirects.mjs")
+    assert told.pop("elsewhere") == []
+    refused = [["UNEXPECTED_ANSWER", 1]] * 5  # said at once: asked again it would be the same
+    assert told == dict.fromkeys(("json", "read", "stream", "follow", "tools", "upload"), refused)
+
+
+def test_events_do_not_depend_on_how_a_stream_is_cut_and_long_lines_cost_no_more(folder: Path) -> None:
+    told = node(folder, "pieces.mjs")
+    assert told["wrong"] == []
+    assert told["events"] > 1000
+    assert told["long"] > 8_000_000
+    short, long = told["seconds"]  # of the processor; a quadratic parser takes hundreds of times it
+    assert long < 20 * short + 0.5
+
+
 # -- types -----------------------------------------------------------------------------------------------
 
 

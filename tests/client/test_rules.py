@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
+from random import Random
+from time import thread_time
 from typing import Any
 
 import httpx
@@ -23,6 +26,8 @@ from coze_fastapi_client import (
     UpstreamError,
 )
 from coze_fastapi_client._sse import SSEDecoder
+from hypothesis import given
+from hypothesis import strategies as st
 
 Answer = httpx.Response | Exception
 
@@ -429,3 +434,27 @@ def test_a_stream_may_be_cut_at_every_byte(end_of_line: str) -> None:
     for at in range(len(raw)):
         assert fed(cuts(at))[0] == EVENTS
     assert fed(raw[n : n + 1] for n in range(len(raw)))[0] == EVENTS
+
+
+PARTS = ["\n", "\r", "\r\n", "data: x", "data:你🙂", "data", "event: a", "id: 1-1", ": hi", "retry: 1", "é"]
+
+
+@given(st.lists(st.sampled_from(PARTS)), st.randoms(use_true_random=False), st.booleans())
+def test_events_do_not_depend_on_where_a_stream_is_cut(parts: list[str], at: Random, marked: bool) -> None:
+    raw = ("".join(parts) + ":\n").encode()
+    cuts = sorted(at.choices(range(len(raw) + 1), k=at.randrange(10)))
+    pieces = [raw[begin:end] for begin, end in pairwise([0, *cuts, len(raw)])]
+    assert fed(pieces) == fed([raw])
+    if marked:  # a byte order mark is no part of the first line
+        assert fed(bytes([byte]) for byte in b"\xef\xbb\xbf" + raw) == fed([raw])
+
+
+def test_a_line_of_megabytes_costs_what_short_lines_of_the_same_length_do() -> None:
+    """The processor's time, against that of the same bytes: a quadratic decoder takes a thousand times it."""
+    piece, times = b"data: " + b"x" * 4089, []
+    for end in (b"\n", b""):
+        began = thread_time()
+        [event], _ = fed([*[piece + end] * 2048, b"\n\n"])
+        times.append(thread_time() - began)
+        assert len(event.data) > 2047 * 4089
+    assert times[1] < 20 * times[0] + 0.5

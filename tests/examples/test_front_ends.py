@@ -76,6 +76,7 @@ def test_the_mini_program_talks_resumes_and_stops(service: RunningApp, tmp_path:
         "noFile": "HTTP 404",
         "gone": ["还在吗", "", True, False],
         "renewed": "completed",
+        "redirected": ["UNEXPECTED_ANSWER", "UNEXPECTED_ANSWER"],
         "left": "not told",
     }
 

@@ -199,8 +199,9 @@ class RawCoze:
                     return heard
                 async for chunk in response.aiter_raw():
                     heard.first_byte = heard.first_byte or time.monotonic() - began
-                    heard.events += [(event.name, event.data) for event in decoder.feed(chunk)]
-                    if heard.first_delta is None and heard.messages("delta"):
+                    fresh = [(event.name, event.data) for event in decoder.feed(chunk)]
+                    heard.events += fresh
+                    if heard.first_delta is None and Heard(events=fresh).messages("delta"):
                         heard.first_delta = time.monotonic() - began
                         if on_delta is not None:
                             await on_delta(heard)

@@ -5,4 +5,5 @@ globalThis.SwaggerUIBundle({
   deepLinking: true,
   persistAuthorization: false,
   validatorUrl: null, // it would send the document elsewhere
+  requestInterceptor: (request) => Object.assign(request, { redirect: "error" }), // the token would go along
 });

@@ -1,5 +1,5 @@
 /** The calls of the console: all go to /coze/admin, and nothing is tried again by itself. */
-import { CozeError, headersOf } from "./coze-stream.js";
+import { CozeError, FETCH, headersOf } from "./coze-stream.js";
 import { BASE } from "./credentials.js";
 
 /** A path whose ids may hold anything. */
@@ -50,7 +50,7 @@ export class AdminApi {
   async #call(method, path) {
     const { signal } = this.credentials;
     const headers = headersOf({ headers: this.credentials.headers });
-    const response = await fetch(`${BASE}/coze/admin${path}`, { method, headers, signal, cache: "no-store" }).catch((error) => {
+    const response = await fetch(`${BASE}/coze/admin${path}`, { ...FETCH, method, headers, signal }).catch((error) => {
       if (signal.aborted) throw error;
       throw new CozeError({ code: "NETWORK", message: String(error?.message ?? error), retryable: true });
     });

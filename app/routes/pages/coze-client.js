@@ -12,7 +12,7 @@
  * Bodies and results have the names of the service's own JSON; the envelope is taken off. Whatever is refused,
  * or cannot be had, is a CozeError. Options and types are described in client-js/coze-client.d.ts.
  */
-import { CozeError, followChat, headersOf, randomKey, regenerateChat, streamChat, submitToolOutputs } from "./coze-stream.js";
+import { CozeError, FETCH, followChat, headersOf, randomKey, regenerateChat, streamChat, submitToolOutputs } from "./coze-stream.js";
 
 export * from "./coze-stream.js";
 
@@ -237,12 +237,13 @@ class Calls {
     const failed = (error) => unreachable(late ? new Error(`no answer within ${(timeoutMs + extraMs) / 1000} s`) : error);
     signal?.addEventListener("abort", hangUp);
     try {
-      const init = { method, headers, body: json ? JSON.stringify(body) : body, signal: connection.signal, cache: "no-store" };
+      const init = { ...FETCH, method, headers, body: json ? JSON.stringify(body) : body, signal: connection.signal };
       const response = await fetch(baseUrl + path + (asked && `?${asked}`), init).catch(failed);
       if (!response.ok) throw await CozeError.from(response);
       return unwrapped(await response.json().catch(failed), response.status);
     } finally {
       clearTimeout(alarm);
+      hangUp(); // what nobody has read
       signal?.removeEventListener("abort", hangUp);
     }
   }

@@ -24,6 +24,8 @@ const PATIENCE = { 404: 3, 429: 8, 500: 3, 502: Infinity, 503: Infinity, 504: In
 const GATEWAY = new Set([502, 503, 504]);
 /** What the platform has to have, or the options have to bring. */
 const NEEDED = ["fetch", "TextDecoder", "AbortController"];
+/** Of every request: a redirect is refused, since the token would go along to wherever it leads. */
+export const FETCH = { cache: "no-store", redirect: "manual" };
 const ENDS = {
   "conversation.chat.completed": "completed",
   "conversation.chat.failed": "failed",
@@ -46,6 +48,10 @@ export class CozeError extends Error {
 
   /** Of a response that is not ok. */
   static async from(response) {
+    if (response.type === "opaqueredirect" || (response.status >= 300 && response.status < 400)) {
+      const message = "what answered redirects elsewhere: baseUrl has to be the service's own address";
+      return new CozeError({ code: "UNEXPECTED_ANSWER", message }, response.status);
+    }
     const body = await response.json().catch(() => null);
     const wait = Number(response.headers.get("Retry-After")) * 1000 || 0;
     return new CozeError(body?.error ?? {}, response.status, wait);
@@ -54,13 +60,13 @@ export class CozeError extends Error {
 
 /**
  * The event stream grammar (WHATWG HTML, 9.2.6) on text that arrives in pieces, cut anywhere.
- * `lastEventId` is what a client resumes from, `retry` the server's wish in ms, `comments` counts heartbeats.
+ * The work is linear in it. `lastEventId` is what a client resumes from, `retry` the server's wish in ms, `comments` counts heartbeats.
  */
 export class SseParser {
   lastEventId = "";
   retry = undefined;
   comments = 0;
-  #rest = "";
+  #pieces = []; // of the line that has not ended
   #afterCr = false;
   #id = "";
   #event = "";
@@ -74,8 +80,11 @@ export class SseParser {
     if (this.#afterCr && text[0] === "\n") text = text.slice(1); // the second half of a CRLF
     else if (!text) return [];
     this.#afterCr = text.endsWith("\r");
-    const lines = (this.#rest + text).split(/\r\n|\r|\n/);
-    this.#rest = lines.pop() ?? "";
+    const [piece, ...more] = text.split(/\r\n|\r|\n/);
+    this.#pieces.push(piece);
+    if (!more.length) return [];
+    const lines = [this.#pieces.join(""), ...more];
+    this.#pieces = [lines.pop()];
     return lines.flatMap((line) => this.#line(line) ?? []);
   }
 
@@ -339,7 +348,7 @@ class Reading {
     globalThis.addEventListener?.("offline", hangUp);
     listen();
     try {
-      const response = await fetch(url, { ...init, signal: connection.signal, cache: "no-store" }).catch(broken);
+      const response = await fetch(url, { ...init, ...FETCH, signal: connection.signal }).catch(broken);
       if (!response.ok) await this.#refused(response, init.method === "POST");
       if (response.status === 204) return; // read to its end before
       if (!response.headers.get("Content-Type")?.startsWith("text/event-stream") || !response.body) {

@@ -1,5 +1,5 @@
 /** The raw events of one chat, in the panel beside the conversation. */
-import { h, say } from "./dom.js";
+import { h, pretty, say } from "./dom.js";
 
 const MOST = 1000;
 
@@ -53,7 +53,7 @@ function row({ id, event, data, json, at }) {
   const details = h("details", {}, line);
   details.addEventListener("toggle", () => {
     if (details.open && details.childElementCount === 1) {
-      details.append(h("pre", { tabindex: "0" }, typeof json === "string" ? data : JSON.stringify(json, null, 2)));
+      details.append(h("pre", { tabindex: "0" }, pretty(data)));
     }
   });
   return h("li", {}, details);

@@ -7,8 +7,11 @@ import "./vendor/purify.min.js";
 import { Marked } from "./vendor/marked.esm.js";
 import { h, icon, t } from "./dom.js";
 import { paintCode } from "./code.js";
+import { BoundedLexer } from "./lexer.js";
 import { mathExtensions, paintMath } from "./math.js";
 
+/** Characters and blocks of an answer that is shown as Markdown; what is longer is shown as its text. */
+const [MOST, MOST_BLOCKS] = [100_000, 2000];
 const PLAIN_TAG = /^<\/?(?:br|sub|sup|kbd|mark|u|b|i|ins|del)\s*\/?>$/i;
 const CLASSES = /^(?:language-[\w+#.-]{1,30}|math-inline|math-block)$/;
 const PURIFY = {
@@ -74,20 +77,35 @@ function dressCode(pre) {
   frame.append(pre);
 }
 
-/** An element that shows a text that grows. What has not changed stays, so that a selection stays, too. */
+/**
+ * An element that shows a text that grows. What has not changed stays, so that a selection stays, too. A text
+ * that cannot be shown as Markdown, or would take too long, is shown as it is, from then on.
+ */
 export class MarkdownView {
   constructor(element) {
     this.element = element;
     /** @type {{raw: string, box: HTMLElement}[]} */
     this.blocks = [];
+    this.plain = false;
   }
 
   /** @param {string} text @param {boolean} complete  Nothing more will come. */
   show(text, complete) {
-    const tokens = marked.lexer(text);
+    try {
+      this.plain ||= text.length > MOST || !this.#showBlocks(text, complete);
+    } catch {
+      this.plain = true; // whatever it was: the page goes on
+    }
+    if (this.plain && this.element.textContent !== text) this.element.replaceChildren(h("div", { class: "source" }, text));
+  }
+
+  /** False: there are too many. */
+  #showBlocks(text, complete) {
+    const tokens = new BoundedLexer(marked.defaults).lex(text);
     // A definition at the end changes links that stand before it.
     const fresh = complete && tokens.some((token) => token.type === "def");
     const shown = tokens.filter((token) => token.type !== "space" && token.type !== "def");
+    if (shown.length > MOST_BLOCKS) return false;
     shown.forEach((token, index) => {
       const block = this.blocks[index];
       if (block && block.raw === token.raw && !fresh) return;
@@ -98,22 +116,22 @@ export class MarkdownView {
       this.blocks[index] = { raw: token.raw, box };
     });
     for (const { box } of this.blocks.splice(shown.length)) box.remove();
+    return true;
   }
 }
 
 /** What a message of another kind than text says, as Markdown. */
 export function readable({ content, contentType }) {
   if (contentType === "text" || !content) return content;
-  let parsed;
   try {
-    parsed = JSON.parse(content);
+    const parsed = JSON.parse(content);
+    if (contentType !== "object_string" || !Array.isArray(parsed)) {
+      return `\`\`\`json\n${JSON.stringify(parsed, null, 2)}\n\`\`\``;
+    }
+    return parsed
+      .map((item) => item.text ?? (item.file_url ? `[${item.type ?? "file"}](${item.file_url})` : `\`${item.type}\``))
+      .join("\n\n");
   } catch {
-    return content;
+    return content; // no JSON, or none that can be laid out
   }
-  if (contentType !== "object_string" || !Array.isArray(parsed)) {
-    return `\`\`\`json\n${JSON.stringify(parsed, null, 2)}\n\`\`\``;
-  }
-  return parsed
-    .map((item) => item.text ?? (item.file_url ? `[${item.type ?? "file"}](${item.file_url})` : `\`${item.type}\``))
-    .join("\n\n");
 }

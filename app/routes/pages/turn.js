@@ -1,7 +1,7 @@
 /** One message and its answer, as the page shows it. */
 import { AnswerFold } from "./coze-stream.js";
 import { chip } from "./attachments.js";
-import { duration, h, icon, iconButton, moment, say, t } from "./dom.js";
+import { duration, h, icon, iconButton, moment, pretty, say, t } from "./dom.js";
 import { explain, isGone } from "./errors.js";
 import { MarkdownView, readable } from "./markdown.js";
 
@@ -269,12 +269,4 @@ function toolRow(call, suffix) {
     area,
   );
   return { id: call.id, area, box };
-}
-
-function pretty(text) {
-  try {
-    return JSON.stringify(JSON.parse(text), null, 2);
-  } catch {
-    return text;
-  }
 }

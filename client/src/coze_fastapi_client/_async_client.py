@@ -66,7 +66,7 @@ class AsyncStepRunner:
         """Raises ConnectionLost."""
         with connection_errors():
             if isinstance(step, Send):
-                response = await self._http.send(self._build(step))
+                response = await self._http.send(self._build(step), follow_redirects=False)
                 return Reply(response.status_code, response.headers, response.content)
             if isinstance(step, Open):
                 return await self._open(self._build(step))
@@ -86,7 +86,7 @@ class AsyncStepRunner:
 
     async def _open(self, request: httpx.Request) -> Reply:
         await self.close()
-        response = await self._http.send(request, stream=True)
+        response = await self._http.send(request, stream=True, follow_redirects=False)
         reply = Reply(response.status_code, response.headers)
         if reply.status < 400 and reply.streaming:
             self._response, self._chunks = response, response.aiter_bytes()

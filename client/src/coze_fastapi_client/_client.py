@@ -66,7 +66,7 @@ class StepRunner:
         """Raises ConnectionLost."""
         with connection_errors():
             if isinstance(step, Send):
-                response = self._http.send(self._build(step))
+                response = self._http.send(self._build(step), follow_redirects=False)
                 return Reply(response.status_code, response.headers, response.content)
             if isinstance(step, Open):
                 return self._open(self._build(step))
@@ -86,7 +86,7 @@ class StepRunner:
 
     def _open(self, request: httpx.Request) -> Reply:
         self.close()
-        response = self._http.send(request, stream=True)
+        response = self._http.send(request, stream=True, follow_redirects=False)
         reply = Reply(response.status_code, response.headers)
         if reply.status < 400 and reply.streaming:
             self._response, self._chunks = response, response.iter_bytes()

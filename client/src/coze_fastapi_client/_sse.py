@@ -34,23 +34,30 @@ class Event:
 
 
 class SSEDecoder:
-    """Feed it bytes as they come, cut anywhere. ``comments`` counts the heartbeats."""
+    """Feed it bytes as they come, cut anywhere: the work is linear in them. ``comments`` counts the
+    heartbeats."""
 
     def __init__(self) -> None:
         self.comments = 0
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._rest = ""
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")("replace")  # without a byte order mark
+        self._held = ""
+        self._pieces = [""]
+        """The pieces of the line that has not ended."""
         self._id: str | None = None
         self._name = ""
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[Event]:
-        text = self._rest + self._utf8.decode(chunk)
+        text = self._held + self._utf8.decode(chunk)
         # A line feed that belongs to a carriage return at the very end may still be under way.
-        held = "\r" if text.endswith("\r") else ""
+        self._held = "\r" if text.endswith("\r") else ""
         text = text.removesuffix("\r").replace("\r\n", "\n").replace("\r", "\n")
-        *lines, rest = text.split("\n")
-        self._rest = rest + held
+        piece, *more = text.split("\n")
+        self._pieces.append(piece)
+        if not more:
+            return []
+        *lines, rest = ["".join(self._pieces), *more]
+        self._pieces = [rest]
         return [event for line in lines if (event := self._line(line)) is not None]
 
     def _line(self, line: str) -> Event | None:

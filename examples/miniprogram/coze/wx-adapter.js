@@ -36,7 +36,7 @@ export function uploadFile(wx, { baseUrl, headers = {}, session_id, filePath }) 
 }
 
 /** 与 fetch 一样：拿到状态与响应头就返回，其余内容随后从 body 逐段读出。 */
-function request(wx, url, { method = "GET", headers = {}, body, signal }) {
+function request(wx, url, { method = "GET", headers = {}, body, redirect, signal }) {
   return new Promise((resolve, reject) => {
     const pieces = new Pieces();
     let [answered, arrived] = [false, false];
@@ -52,6 +52,7 @@ function request(wx, url, { method = "GET", headers = {}, body, signal }) {
       data: body,
       enableChunked: headers.Accept === "text/event-stream",
       responseType: "arraybuffer",
+      redirect, // “manual”：不跟随重定向，否则 token 会被一起带到别处（基础库 3.2.2 以上；更早的版本会忽略）
       timeout: 600_000, // 整个回答的时限；连接是否还活着，由心跳判断
       success: (result) => {
         answer(result);

@@ -1,4 +1,5 @@
 // Somebody uses the mini-program of the examples. Tells what was seen as one line of JSON.
+import { createServer } from "node:http";
 import { cuts, open, requests } from "./wx.mjs";
 
 const page = await open("./pages/chat/chat.js");
@@ -39,6 +40,25 @@ await say("还在吗");
 told.gone = [page.data.draft, page.sessionId, page.data.notice !== "", page.data.running];
 await page.send(); // the text is still there: it goes to a new session
 told.renewed = page.data.turns.at(-1).status;
+
+// A service that leads elsewhere: the token stays here.
+const { CozeClient } = await import("./coze/coze-client.js");
+const { miniProgram } = await import("./coze/wx-adapter.js");
+const leading = createServer((request, response) => {
+  const { port } = leading.address();
+  if (request.url === "/elsewhere") {
+    told.elsewhere = request.headers.htysudoertoken;
+    return response.end("{}");
+  }
+  response.writeHead(307, { Location: `http://127.0.0.1:${port}/elsewhere` }).end();
+});
+await new Promise((done) => leading.listen(0, "127.0.0.1", done));
+const led = { baseUrl: `http://127.0.0.1:${leading.address().port}`, headers: { HtySudoerToken: "secret" }, retries: 0 };
+const client = new CozeClient({ ...led, ...miniProgram(wx) });
+const code = (error) => error.code;
+told.redirected = [await client.sessions.get("s").catch(code), await client.chats.stream("s", "hi").catch(code)];
+leading.closeAllConnections();
+leading.close();
 
 const leaving = say("[[sim:delay=1]] 再见");
 await until(() => page.chatId);

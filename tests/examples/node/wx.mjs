@@ -10,7 +10,8 @@ export const requests = [];
 /** Bytes of a stream after which its connection breaks off, one for each of the next streams. */
 export const cuts = [];
 
-function call({ url, method, header, data, enableChunked, success, fail }, parts) {
+function call(options, parts) {
+  const { url, method, header, data, enableChunked, redirect = "follow", success, fail } = options;
   requests.push(`${method} ${url.replace(/^https?:\/\/[^/]+/, "").replace(/coze_\w+/g, "…")}`);
   const heard = { headers: [], chunk: [] };
   let left = enableChunked ? (cuts.shift() ?? Infinity) : Infinity;
@@ -18,6 +19,8 @@ function call({ url, method, header, data, enableChunked, success, fail }, parts
   const end = (what, result) => !over && (over = true) && what(result);
   const sent = request(url, { method, headers: header }, (response) => {
     const result = { statusCode: response.statusCode, header: response.headers };
+    const { location } = response.headers;
+    if (location && redirect === "follow") return call({ ...options, url: location }, parts); // all headers go along
     const whole = [];
     for (const listener of heard.headers) listener(result);
     response.on("data", (chunk) => {
