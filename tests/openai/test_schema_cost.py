@@ -93,7 +93,7 @@ def list_of(items: Any) -> dict[str, Any]:
 EMPTY = "[" + "{}," * 99 + "{}]"
 MANY_STEPS: dict[str, tuple[Any, str]] = {
     "many alternatives": (list_of({"oneOf": [{"required": [f"x{n}"]} for n in range(1_900)]}), EMPTY),
-    "alternatives that are nothing": (list_of({"anyOf": [False] * 19_000}), EMPTY),
+    "alternatives that are nothing": (list_of({"anyOf": [False] * 9_000}), EMPTY),
     "many constants": (list_of({"anyOf": [{"const": n} for n in range(1_900)]}), EMPTY),
     "many values that are lists": (list_of({"enum": [[n] for n in range(8_000)]}), EMPTY),
     "one long constant": (list_of({"const": list(range(8_000))}), EMPTY),
@@ -112,8 +112,8 @@ MANY_STEPS: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize(("schema", "answer"), MANY_STEPS.values(), ids=list(MANY_STEPS))
 def test_what_each_value_would_be_compared_with_is_counted_with_the_values(schema: Any, answer: str) -> None:
     cost = cost_of(schema)
-    assert cost.allows_check("{}")
-    assert not cost.allows_check(answer)
+    assert cost.check_steps("{}") is not None
+    assert cost.check_steps(answer) is None
 
 
 def test_usual_answers_are_short_enough_for_usual_schemas() -> None:
@@ -129,12 +129,12 @@ def test_usual_answers_are_short_enough_for_usual_schemas() -> None:
     one = dict.fromkeys(names, "some words, and more")
     rows = [dict.fromkeys(names[:20], "some words")] * 100
     for schema, value in ((flat, one), (table, rows), ({"type": "object"}, {"rows": rows * 10})):
-        assert cost_of(schema).allows_check(json.dumps(value))
-    assert cost_of(table).allows_reason(rows[:5], json.dumps(rows[:5]))
+        assert cost_of(schema).check_steps(json.dumps(value)) is not None
+    assert cost_of(table).reason_steps(rows[:5], json.dumps(rows[:5])) is not None
 
 
 def test_an_answer_that_is_deep_is_not_looked_at_once_for_each_level_to_tell_what_is_wrong() -> None:
     cost = cost_of({"anyOf": [list_of({"$ref": "#"}), {"type": "null"}]})
     deep = "[" * 200 + "]" * 200
-    assert cost.allows_check(deep)
-    assert not cost.allows_reason(json.loads(deep), deep)
+    assert cost.check_steps(deep) is not None
+    assert cost.reason_steps(json.loads(deep), deep) is None

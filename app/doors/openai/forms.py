@@ -16,6 +16,8 @@ import orjson
 from app.doors.openai.bodies import ChatCompletionRequest
 from app.doors.openai.dialog import invalid, too_long
 from app.doors.openai.schema_cost import Cost, cost_of, without_unchecked
+from app.doors.openai.schema_work import Work
+from app.exceptions import ValidationFailed
 
 MAX_INSTRUCTION: Final = 100_000
 """Characters; of a message of the history, which it becomes."""
@@ -38,25 +40,63 @@ class Function(NamedTuple):
     strict: bool
 
 
-class Check(NamedTuple):
-    """Of a JSON value, and what that costs, which is bounded: a check holds all requests of the process."""
-
+class Made(NamedTuple):
     validator: jsonschema_rs.Validator
     cost: Cost
 
+
+class Check:
+    """Of a JSON value, made at its first use. To make it and to apply it are both work that cannot be broken
+    off and holds all requests of the process, so both are bounded.
+
+    ``where``: the field that the schema stands in; ``work``: what the request has left.
+    """
+
+    def __init__(self, schema: Any, where: str, work: Work) -> None:
+        self._schema = schema
+        self._where = where
+        self._work = work
+
+    def made(self) -> Made:
+        """Equal schemas of a request are one. Raises ``ValidationFailed``."""
+        written = orjson.dumps(self._schema)
+        found: Made | None = self._work.made.get(written)
+        if found is None:
+            found = self._work.made[written] = self._make()
+        return found
+
     def fault(self, value: Any, text: str) -> str | None:
         """Why ``value``, of which ``text`` is the JSON, does not fit; None where it does."""
-        if not self.cost.allows_check(text):
+        try:
+            made = self.made()
+        except ValidationFailed:  # an earlier version took it, or the request has too many of them
             return _TOO_LONG
-        if self.validator.is_valid(value):
+        if not self._work.allows(made.cost.check_steps(text)):
+            return _TOO_LONG
+        if made.validator.is_valid(value):
             return None
-        if not self.cost.allows_reason(value, text):
+        if not self._work.allows(made.cost.reason_steps(value, text)):
             return _UNFIT
         try:
-            self.validator.validate(value)  # ends at the first fault
+            made.validator.validate(value)  # ends at the first fault
         except jsonschema_rs.ValidationError as fault:
             return _reason(fault)
         return _UNFIT
+
+    def _make(self) -> Made:
+        """Nothing is fetched: what a schema refers to has to be in it."""
+        try:
+            cost = cost_of(self._schema, self._work)
+            validator = jsonschema_rs.validator_for(
+                without_unchecked(self._schema),
+                retriever=_refuse,
+                pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS),
+                validate_formats=False,
+            )
+            return Made(validator, cost)
+        except ValueError as error:
+            words = str(error).strip().partition("\n")[0]
+            raise invalid(self._where, f"is no JSON Schema that can be checked: {words[:300]}") from None
 
 
 class Shaped(NamedTuple):
@@ -134,9 +174,18 @@ def _reason(fault: jsonschema_rs.ValidationError) -> str:
 
 
 def form_of(body: ChatCompletionRequest) -> Form | None:
-    """None where any text will do. Raises ``ValidationFailed``."""
+    """Of a request that comes, whose schemas can all be checked. None where any text will do. Raises
+    ``ValidationFailed``."""
+    form = form_again(body, Work())
+    for check in form.checks.values() if form is not None else ():
+        check.made()
+    return form
+
+
+def form_again(body: ChatCompletionRequest, work: Work) -> Form | None:
+    """Of one that was accepted: no check is made before it is used, and then of ``work``."""
     functions = body.demanded_functions
-    return _form_of_a_call(body, functions) if functions is not None else _form_of_json(body)
+    return _form_of_a_call(body, functions, work) if functions is not None else _form_of_json(body, work)
 
 
 def _refuse_if_long(instruction: str, where: str) -> None:
@@ -145,14 +194,14 @@ def _refuse_if_long(instruction: str, where: str) -> None:
         raise too_long(where, f"at most {MAX_INSTRUCTION} characters of schemas, {len(instruction)} given")
 
 
-def _form_of_json(body: ChatCompletionRequest) -> Form | None:
+def _form_of_json(body: ChatCompletionRequest, work: Work) -> Form | None:
     given = body.response_format
     asked = given if isinstance(given, dict) else {"type": given or "text"}
     if asked["type"] == "text":
         return None
     form = asked.get("json_schema") if asked["type"] == "json_schema" else None
     if not isinstance(form, dict) or form.get("schema") is None:
-        checks = {"": _check({"type": "object"}, "response_format")}
+        checks = {"": Check({"type": "object"}, "response_format", work)}
         return Form("json", f"Answer the next message with one JSON object. {_ONLY}", checks)
     where = "response_format.json_schema.schema"
     words = form.get("description")
@@ -162,11 +211,11 @@ def _form_of_json(body: ChatCompletionRequest) -> Form | None:
         f"{_json(form['schema'], where)}"
     )
     _refuse_if_long(instruction, "response_format")
-    checks = {"": _check(form["schema"], where)}
+    checks = {"": Check(form["schema"], where, work)}
     return Form("json", instruction, checks, strict=form.get("strict") is True)
 
 
-def _form_of_a_call(body: ChatCompletionRequest, listed: Sequence[Any]) -> Form:
+def _form_of_a_call(body: ChatCompletionRequest, listed: Sequence[Any], work: Work) -> Form:
     functions = [_function(item, f"tools.{number}") for number, item in enumerate(listed)]
     if not functions:
         raise invalid("tool_choice", "demands a function that is not among `tools`")
@@ -186,7 +235,7 @@ def _form_of_a_call(body: ChatCompletionRequest, listed: Sequence[Any]) -> Form:
             f"- {each.name}: {each.description}\n{_json(each.parameters, 'tools')}" for each in functions
         )
     _refuse_if_long(instruction, "tools")
-    checks = {function.name: _check(function.parameters, "tools") for function in functions}
+    checks = {function.name: Check(function.parameters, "tools", work) for function in functions}
     kind: FormKind = "function_call" if body.is_legacy_call else "tool_calls"
     return Form(kind, instruction, checks, all(function.strict for function in functions))
 
@@ -215,22 +264,6 @@ def _json(value: Any, where: str = "") -> str:
         return orjson.dumps(value).decode()
     except orjson.JSONEncodeError:
         raise invalid(where, "holds an integer of more than 64 bits") from None
-
-
-def _check(schema: Any, where: str) -> Check:
-    """Nothing is fetched: what a schema refers to has to be in it."""
-    try:
-        cost = cost_of(schema)
-        validator = jsonschema_rs.validator_for(
-            without_unchecked(schema),
-            retriever=_refuse,
-            pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS),
-            validate_formats=False,
-        )
-        return Check(validator, cost)
-    except ValueError as error:
-        words = str(error).strip().partition("\n")[0]
-        raise invalid(where, f"is no JSON Schema that can be checked: {words[:300]}") from None
 
 
 def _refuse(_uri: str) -> NoReturn:

@@ -9,12 +9,17 @@ of parts of a schema, so all of this is bounded before anything is made of it.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
+from app.doors.openai.schema_work import Work, work_of_pattern
+
 MOST_NODES: Final = 2_000
 """Objects of a schema in which each reference stands for what it refers to."""
 MOST_STEPS: Final = 200_000
 """Of one check: parts of the schema, each with each value that it may look at. About 0.2 µs each."""
 _CHARACTERS_OF_A_VALUE: Final = 32
 _MOST_DEPTH: Final = 200
+_WORK_OF_A_LEAF: Final = 4
+_WORK_OF_A_NODE: Final = 20
+"""One with schemas in it."""
 _MOST_PATTERNS: Final = 8
 _MOST_PATTERN_CHARACTERS: Final = 200
 _STEPS_OF_A_PATTERN: Final = 200
@@ -39,6 +44,7 @@ _NAMED: Final = (
 """What schemas stand in under names that the caller chose."""
 _OTHER_REFERENCES: Final = ("$dynamicRef", "$recursiveRef")
 _PLAIN: Final = (str, int, float, type(None))
+_WITH_PARTS: Final = (dict, list)
 _UNCHECKED: Final = ("pattern", "unevaluatedProperties", "unevaluatedItems")
 
 
@@ -68,15 +74,19 @@ class Cost(NamedTuple):
     width: int = 0
     levels: int = 0
 
-    def allows_check(self, text: str) -> bool:
-        """Whether an answer that is this JSON can be checked in a time that nobody notices."""
-        return self._width * _values_of(text) <= MOST_STEPS
+    def check_steps(self, text: str) -> int | None:
+        """What it takes to check an answer that is this JSON; None where somebody would notice."""
+        steps = self._width * _values_of(text)
+        return steps if steps <= MOST_STEPS else None
 
-    def allows_reason(self, value: Any, text: str) -> bool:
-        """Whether what does not fit can be told, too: a fault is looked for once more at each level, and
-        holds a copy of the answer for each part of the schema that did not fit."""
+    def reason_steps(self, value: Any, text: str) -> int | None:
+        """What it takes to tell what does not fit, likewise: a fault is looked for once more at each level,
+        and holds a copy of the answer for each part of the schema that did not fit."""
         steps = self._width * _values_of(text) * self.levels
-        return steps <= MOST_STEPS and steps * _depth_of(value) <= MOST_STEPS
+        if steps > MOST_STEPS:
+            return None
+        steps *= _depth_of(value)
+        return steps if steps <= MOST_STEPS else None
 
     @property
     def _width(self) -> int:
@@ -102,14 +112,16 @@ def _depth_of(value: Any) -> int:
     return depth
 
 
-def cost_of(schema: Any) -> Cost:
-    """Raises ``ValueError`` saying what is too much."""
-    return _Walk(schema).cost(schema, 0)
+def cost_of(schema: Any, work: Work | None = None) -> Cost:
+    """``work``: what the request has left for making checks, of which this takes what it will be to make this
+    one. Raises ``ValueError`` saying what is too much."""
+    return _Walk(schema, work or Work()).cost(schema, 0)
 
 
 class _Walk:
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: Any, work: Work) -> None:
         self._root = root
+        self._work = work
         self._known: dict[int, Cost] = {}
         self._open: set[int] = set()
         self._patterns: list[str] = []
@@ -125,6 +137,7 @@ class _Walk:
             return Cost(leads_back=True)
         if depth > _MOST_DEPTH:
             raise ValueError(f"it is nested, or refers, more than {_MOST_DEPTH} levels deep")
+        self._work.spend(_work_of(node))
         self._open.add(id(node))
         found = self._cost_of_object(node, depth) if isinstance(node, dict) else self._sum(node, depth)
         self._open.discard(id(node))
@@ -171,7 +184,7 @@ class _Walk:
         )
 
     def _sum(self, parts: Iterable[Any], depth: int) -> Cost:
-        found = [self.cost(part, depth + 1) for part in parts if isinstance(part, dict | list)]
+        found = [self.cost(part, depth + 1) for part in parts if isinstance(part, _WITH_PARTS)]
         found = [cost for cost in found if cost is not _NOTHING]
         if not found:
             return _NOTHING
@@ -208,6 +221,7 @@ class _Walk:
 
     def _note_patterns(self, node: dict[str, Any]) -> None:
         if isinstance(patterns := node.get("patternProperties"), dict):
+            new = [pattern for pattern in patterns if pattern not in self._patterns]  # each is compiled once
             self._patterns += patterns
             if (
                 len(self._patterns) > _MOST_PATTERNS
@@ -217,10 +231,22 @@ class _Walk:
                 raise ValueError(
                     f"patternProperties may have {_MOST_PATTERNS} short expressions without counts like {{3}}"
                 )
+            self._work.spend(sum(map(work_of_pattern, new)))
+
+
+def _work_of(node: dict[str, Any] | list[Any]) -> int:
+    if isinstance(node, list):
+        return _WORK_OF_A_LEAF
+    inner = [value for value in node.values() if isinstance(value, _WITH_PARTS)]
+    work = sum(map(len, inner))
+    if isinstance(reference := node.get("$ref"), str):
+        work += len(reference) // 2  # it is followed part by part
+    is_leaf = "$ref" not in node and not any(isinstance(part, dict) or _has_inner(part) for part in inner)
+    return work + (_WORK_OF_A_LEAF if is_leaf else _WORK_OF_A_NODE)
 
 
 def _has_inner(parts: list[Any]) -> bool:
-    return any(isinstance(part, dict | list) for part in parts)
+    return any(isinstance(part, _WITH_PARTS) for part in parts)
 
 
 def _together(
@@ -262,7 +288,7 @@ def _own_steps(node: dict[str, Any]) -> int:
 def _steps_of(name: str, value: Any) -> int:
     if name == "multipleOf":
         return 2 if isinstance(value, int) else _STEPS_OF_A_FRACTION
-    if not isinstance(value, dict | list):
+    if not isinstance(value, _WITH_PARTS):
         return 1
     if name == "patternProperties":
         return 1 + len(value) * _STEPS_OF_A_PATTERN
@@ -278,4 +304,4 @@ def _steps_of(name: str, value: Any) -> int:
 def _entries(value: dict[str, Any] | list[Any]) -> int:
     """All values in it, and itself. Each level of it was passed by ``cost``, so there are not too many."""
     parts = value.values() if isinstance(value, dict) else value
-    return 1 + sum(_entries(part) if isinstance(part, dict | list) else 1 for part in parts)
+    return 1 + sum(_entries(part) if isinstance(part, _WITH_PARTS) else 1 for part in parts)

@@ -20,13 +20,13 @@ from app.doors.openai.dialog import (
     too_long,
     tool_outputs_of,
 )
-from app.doors.openai.forms import Form
+from app.doors.openai.forms import Form, form_of
 from app.doors.openai.responses.bodies import Item, ResponseRequest
 from app.doors.openai.responses.found import Found, find, with_references
 from app.doors.openai.responses.items import MOST_KEPT, as_chat_request, dialog_messages, kept_items
 from app.doors.openai.responses.names import Name, response_named, session_of
 from app.doors.openai.responses.notes import Note, epochs_in, newest_notes, note_as_metadata, note_in
-from app.doors.openai.responses.objects import Response, form_in
+from app.doors.openai.responses.objects import Response, request_in
 from app.exceptions import (
     ChatNotFound,
     ConversationNotFound,
@@ -104,7 +104,8 @@ async def begin(call: ResponseCall) -> StartedResponse:
     with _in_their_words(0):
         messages = await call.work(dialog_messages, items)
         outputs = await call.work(tool_outputs_of, messages)
-        asked = _Asked(items, messages, bot_id, form_in(note), note)
+        form = await call.work(form_of, request_in(note))
+        asked = _Asked(items, messages, bot_id, form, note)
     if outputs is not None:
         return await _go_on(call, asked, previous, *outputs)
     return await _ask(call, asked, previous)
@@ -278,7 +279,7 @@ def _question(
     body, messages = call.body, list[DialogMessage]()
     if body.instructions and not told:
         messages.append(DialogMessage(role="system", content=body.instructions))
-    earlier = history if called is None else [item for item in called.output if "call_id" in item]
+    earlier = history if called is None else [item for item in called.output() if "call_id" in item]
     messages += dialog_messages(earlier)
     before = len(messages)
     request = as_chat_request(body.model, body.text, body.tool_choice, body.tools)

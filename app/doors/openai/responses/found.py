@@ -11,6 +11,7 @@ from app.doors.openai.responses.items import REFERENCE
 from app.doors.openai.responses.names import Name, response_named, response_of_item
 from app.doors.openai.responses.notes import epochs_in, without_note
 from app.doors.openai.responses.objects import ENDED, OutputItem, Response, status_of
+from app.doors.openai.schema_work import Work
 from app.exceptions import ChatNotFound, ChatState
 from app.http.dependencies import RequestContext
 
@@ -41,25 +42,27 @@ class Found:
     def is_over(self) -> bool:
         return self.response.note.done is not None or status_of(self.chat) in ENDED
 
-    @property
-    def output(self) -> list[OutputItem]:
-        """Empty while it is not over."""
+    def output(self, work: Work | None = None) -> list[OutputItem]:
+        """Empty while it is not over. ``work``: what the request has left for checks of answers."""
         done = self.response.note.done
         if done is not None:
             return done.output
-        return self.response.output(self.chat) if self.is_over else []
+        return self.response.output(self.chat, work) if self.is_over else []
 
     def seen(self) -> dict[str, Any]:
         return self.response.seen(self.chat)
 
     async def history(self, context: RequestContext, most: int) -> list[Item]:
         """Input and output of this response and of those that it went on from, at most ``most`` items or a
-        few more. It ends where one of them is not kept any more, where ``MOST_READ`` was read, and after
-        ``MOST_LINKS`` of them."""
-        items, here, read, links = list[Item](), self, self.size, 1
+        few more. It ends where one of them is not kept any more, where ``MOST_READ`` was read, after
+        ``MOST_LINKS`` of them, and before one whose check is more than a request may have checked."""
+        items, here, read, links, work = list[Item](), self, self.size, 1, Work()
         async with context.resources.going_back.taken(context.identity.owner):
             while True:
-                items = [*here.response.note.input, *here.output, *items]
+                output = here.output(work)
+                if work.is_over:
+                    return items
+                items = [*here.response.note.input, *output, *items]
                 before = response_named(here.response.note.previous or "")
                 if before is None or len(items) >= most or read >= MOST_READ or links >= MOST_LINKS:
                     return items
@@ -115,7 +118,7 @@ def _referred(item: Item) -> str | None:
 
 async def _with_references(context: RequestContext, items: list[Item]) -> list[Item]:
     known: dict[Name, list[OutputItem]] = {}
-    read, whole = 0, []
+    read, whole, work = 0, [], Work()
     for number, item in enumerate(items):
         given = _referred(item)
         if given is None:
@@ -129,9 +132,13 @@ async def _with_references(context: RequestContext, items: list[Item]) -> list[I
                 raise invalid(f"input.{number}.id", "the responses that the input refers to are too large")
             try:
                 here = await find(context, name)
-                known[name], read = here.output, read + here.size
+                known[name], read = here.output(work), read + here.size
             except ChatNotFound:
                 known[name] = []
+            if work.is_over:
+                raise invalid(
+                    f"input.{number}.id", "the answers that the input refers to take too long to check"
+                )
         outputs = known[name] if name is not None else []
         meant = next((each for each in outputs if each["id"] == given), None)
         if meant is None:

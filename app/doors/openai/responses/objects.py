@@ -6,13 +6,15 @@ from typing import Any, Final
 
 import msgspec
 
+from app.doors.openai.bodies import ChatCompletionRequest
 from app.doors.openai.chunks import answer_of, created_of, refusal_of, usage_of
 from app.doors.openai.errors import openai_error
 from app.doors.openai.folding import KINDS, TextByKind, content_type_of, said_since
-from app.doors.openai.forms import Form, form_of
+from app.doors.openai.forms import Form, form_again
 from app.doors.openai.responses.items import as_chat_request
 from app.doors.openai.responses.names import Name, conversation_id
 from app.doors.openai.responses.notes import Done, Note, note_in
+from app.doors.openai.schema_work import Work
 from app.doors.openai.texts import notice_of
 
 OutputItem = dict[str, Any]
@@ -35,9 +37,14 @@ def status_of(chat: dict[str, Any]) -> str:
     return _STATUSES[chat["status"]]
 
 
-def form_in(note: Note) -> Form | None:
-    """In which the answer is asked for. Raises ``ValidationFailed``."""
-    return form_of(as_chat_request(note.model, note.text, note.tool_choice, note.tools))
+def request_in(note: Note) -> ChatCompletionRequest:
+    """For chat completions, that demands the same form. Raises ``ValidationFailed``."""
+    return as_chat_request(note.model, note.text, note.tool_choice, note.tools)
+
+
+def form_in(note: Note, work: Work | None = None) -> Form | None:
+    """In which the answer was asked for. ``work``: what the request has left that asks for it now."""
+    return form_again(request_in(note), work or Work())
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +92,12 @@ class Response:
         """What it has told, before its chat goes on."""
         return Done(self.output(chat), response_usage(chat), _end_of(chat))
 
-    def output(self, chat: dict[str, Any]) -> list[OutputItem]:
-        """Items of what a chat has said that is over, or asks for tools."""
+    def output(self, chat: dict[str, Any], work: Work | None = None) -> list[OutputItem]:
+        """Items of what a chat has said that is over, or asks for tools. ``work``: see ``form_in``."""
         before, name = self.before(chat), self.name
         said = {kind: said_since(chat, kind, before) for kind in KINDS}
         whole = status_of(chat) == "completed"
-        text, form = said["content"], form_in(self.note)
+        text, form = said["content"], form_in(self.note, work)
         if text and form is None:
             text = notice_of(content_type_of(chat)) + text
         answer = answer_of(chat, text, form if whole else None, name.answer_id)

@@ -101,7 +101,7 @@ async def get_response(
             return HttpResponse(headers=STREAM_HEADERS)
         dialect = ResponseEvents(here.response, here.chat, live=False, after=after, repeatable=True)
         if here.response.note.done is not None:  # its chat says more, which is not this response's
-            return HttpResponse(dialect.replay(here.output, here.seen()), headers=STREAM_HEADERS)
+            return HttpResponse(dialect.replay(here.output(), here.seen()), headers=STREAM_HEADERS)
         started = Started(here.name.chat_id, Cursor(here.name.epoch, 0))
         return event_stream(context, started, dialect, place.keep(), patience=0.0)
 
