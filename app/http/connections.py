@@ -49,6 +49,11 @@ SLOWEST_BYTES: Final = 65_536
 MOST_UNSENT: Final = 16 * 1024 * 1024
 """Bytes that wait for clients of a process, which has them twice; past it who has let them wait longest is
 given up. One alone may be waited for, however much it is."""
+HIGH_WATER: Final = 4 * 1024
+"""Bytes that may wait for one client without being counted; past it nothing more is written for him. Less
+would have a head and its short body sent one after the other."""
+UNREAD: Final = "unread"
+"""Key in a scope's ``state``: the server's ``Unread``. Not there under a server that is not ours."""
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 16 * 1024 * 1024
 """After a refusal: who is still sending would not see the answer if the connection closed at once."""
@@ -81,6 +86,8 @@ class Connection(Protocol):
     def unread(self) -> tuple[float, int]:
         """Since when an answer waits for its client, and how many bytes."""
         ...
+
+    def give_up(self) -> None: ...
 
 
 _C = TypeVar("_C", bound=Connection)
@@ -117,6 +124,35 @@ def longest_unread(connections: Iterable[_C]) -> list[_C]:
 
 def commas_in(headers: Iterable[tuple[bytes, bytes]]) -> int:
     return sum(value.count(b",") for _, value in headers)
+
+
+class Unread:
+    """The connections of a process whose clients have not taken what waits for them.
+
+    What each has is looked at when it comes here, and again once all seem to be past the bound: looking at
+    all for each newcomer would be work for an attacker to give.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[Connection, int] = {}
+        self._total = 0
+
+    def add(self, connection: Connection) -> list[Connection]:
+        """Returns those that are to be given up; they are not counted any more."""
+        self.discard(connection)
+        self._sizes[connection] = size = connection.unread[1]
+        self._total += size
+        if self._total <= MOST_UNSENT:
+            return []
+        given_up = longest_unread(self._sizes)
+        for each in given_up:
+            del self._sizes[each]
+        self._sizes = {each: each.unread[1] for each in self._sizes}
+        self._total = sum(self._sizes.values())
+        return given_up
+
+    def discard(self, connection: Connection) -> None:
+        self._total -= self._sizes.pop(connection, 0)
 
 
 class HeldFlow(FlowControl):

@@ -5,7 +5,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.http.connections import SLOWEST_BYTES, UNSENT_SECONDS, longest_unread, unsent_bytes
+from app.http.connections import HIGH_WATER, SLOWEST_BYTES, UNREAD, UNSENT_SECONDS, Unread, unsent_bytes
 
 
 class UnsentWatch(HttpToolsProtocol):
@@ -20,9 +20,14 @@ class UnsentWatch(HttpToolsProtocol):
         self.paused_at: float | None = None
         """Since when more waits for the client than it should."""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(HIGH_WATER)
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._unsent_timer is not None:
             self._unsent_timer.cancel()
+        self._is_read()
         super().connection_lost(exc)
 
     @property
@@ -42,14 +47,23 @@ class UnsentWatch(HttpToolsProtocol):
         super().pause_writing()
         self.paused_at = self.loop.time()
         self.watch_unsent()
-        ours = (each for each in self.connections if isinstance(each, UnsentWatch))
-        for each in longest_unread(each for each in ours if each.paused_at is not None):
-            each.transport.abort()
-            each.paused_at = None  # the loop closes it a little later
+        unread: Unread | None = self.app_state.get(UNREAD)
+        for each in unread.add(self) if unread is not None else ():
+            each.give_up()
+
+    def give_up(self) -> None:
+        """The loop closes it a little later."""
+        self.transport.abort()
+        self.paused_at = None
+
+    def _is_read(self) -> None:
+        if self.paused_at is not None and (unread := self.app_state.get(UNREAD)) is not None:
+            unread.discard(self)
+        self.paused_at = None
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.paused_at = None
+        self._is_read()
         if self._unsent_timer is not None and not self.transport.is_closing():
             self._unsent_timer.cancel()
             self._unsent_timer = None

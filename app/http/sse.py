@@ -6,9 +6,9 @@ has read all there is.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import orjson
 from starlette.requests import ClientDisconnect
@@ -30,6 +30,8 @@ from app.utils.signals import IdleTimer, Told
 
 _RETRY: Final = b"retry: 1000\n\n"
 _HEARTBEAT: Final = b": keep-alive\n\n"
+_LONG: Final = 4096
+"""Bytes of a last word that are worth a write of their own."""
 _DOUBTFUL_SECONDS: Final = 1.0
 """Heartbeat for a client that sends nothing more: it reads, or it is gone and only writing finds that out."""
 _COLON: Final = 0x3A
@@ -58,6 +60,14 @@ def without_separators(piece: bytes) -> bytes:
 def render(batch: Batch) -> bytes:
     """The frames with their ids, in one piece: what arrived together is written together. What is hidden
     (``app.coze.marks``: it begins with a colon) is for readers of another dialect."""
+    if batch.made is None:  # nearly always
+        return _rendered(batch)
+    if (piece := batch.made.get(render)) is None:
+        piece = batch.made[render] = _rendered(batch)
+    return cast("bytes", piece)
+
+
+def _rendered(batch: Batch) -> bytes:
     epoch, number, frames = batch.epoch, batch.first, batch.frames
     if len(frames) == 1:  # nearly always
         return b"id: %d-%d\n%b" % (epoch, number, frames[0]) if frames[0][0] != _COLON else b""
@@ -68,6 +78,12 @@ def render(batch: Batch) -> bytes:
 
 def result_json(found: Ending) -> bytes:
     """The envelope with the whole chat; ``resumable`` is only written where it is false."""
+    if (body := found.made.get(result_json)) is None:
+        body = found.made[result_json] = _result_json(found)
+    return cast("bytes", body)
+
+
+def _result_json(found: Ending) -> bytes:
     chat = head_of(found.record)
     body = success_json(
         orjson.Fragment(found.record),
@@ -83,12 +99,15 @@ def result_json(found: Ending) -> bytes:
 
 
 def render_ending(ending: Ending, last: Cursor) -> bytes:
-    result = result_json(ending)
-    return b'id: %s\nevent: result\ndata: %s\n\nid: %s\nevent: done\ndata: "[DONE]"\n\n' % (
-        str(last).encode(),
-        result,
-        str(last.behind).encode(),
-    )
+    key = render_ending, last
+    if (piece := ending.made.get(key)) is None:
+        piece = b'id: %s\nevent: result\ndata: %s\n\nid: %s\nevent: done\ndata: "[DONE]"\n\n' % (
+            str(last).encode(),
+            _result_json(ending),
+            str(last.behind).encode(),
+        )
+        ending.made[key] = piece
+    return cast("bytes", piece)
 
 
 class Dialect(Protocol):
@@ -131,6 +150,9 @@ class OurEvents:
 _OUR_EVENTS: Final = OurEvents()
 
 
+_NO_PIECE: Final = None, 0, b"", b""
+
+
 def _nothing() -> None:
     pass
 
@@ -149,19 +171,33 @@ class Pieces:
 
     @property
     def ready(self) -> bool:
-        """False: it has to go through ASGI, which waits for a client who is slow, and knows bodies that are
-        not sent in chunks."""
+        """False: it has to go through ASGI, which waits for a client who is slow, and begins the body."""
         cycle = self._cycle
         if cycle.flow.write_paused or cycle.disconnected or cycle.response_complete:
             return False
-        return bool(cycle.chunked_encoding)
+        return cycle.chunked_encoding is not None
 
-    def write(self, piece: bytes) -> None:
-        """``piece`` is not empty, and ``ready`` has just been True."""
+    def write(self, piece: bytes, made: dict[Hashable, Any] | None = None) -> None:
+        """``piece`` is not empty, and ``ready`` has just been True. ``made``: of what very many are sent,
+        which is then one object for all of them."""
+        if made is not None:
+            self._write_shared(piece, made)
+            return
         body = piece if piece.isascii() else without_separators(piece)
         size = len(body)
         self.written += size
-        self._cycle.transport.write(b"%x\r\n%b\r\n" % (size, body))
+        # Clients of HTTP/1.0 do not know chunks (``app.http.http_1_0``).
+        self._cycle.transport.write(b"%x\r\n%b\r\n" % (size, body) if self._cycle.chunked_encoding else body)
+
+    def _write_shared(self, piece: bytes, made: dict[Hashable, Any]) -> None:
+        known, size, body, chunk = made.get(Pieces, _NO_PIECE)
+        if known is not piece:  # the first of those who are sent it, or one of another dialect
+            body = without_separators(piece)
+            size = len(body)
+            chunk = b"%x\r\n%b\r\n" % (size, body)
+            made[Pieces] = piece, size, body, chunk
+        self.written += size
+        self._cycle.transport.write(chunk if self._cycle.chunked_encoding else body)
 
 
 class EventStream(Response):
@@ -212,7 +248,7 @@ class EventStream(Response):
         stop_listening = self._shutdown.changed.watch(self._reader.wake)
         self._silence = silence = IdleTimer(self._heartbeat, self._reader.wake)
         cycle = scope.setdefault("state", {}).get(CYCLE)
-        self._pieces = Pieces(cycle) if cycle is not None else None
+        self._pieces = Pieces(cycle) if cycle is not None and scope.get("method") != "HEAD" else None
         stop_watching = self._watch(cycle, receive)
         try:
             await self._write(scope, receive, send)
@@ -245,13 +281,15 @@ class EventStream(Response):
         error.headers["X-Coze-Chat-Id"] = self.headers["X-Coze-Chat-Id"]
         await error_response(error, scope)(scope, receive, send)
 
-    async def _send(self, send: Send, piece: bytes, *, more: bool = True) -> None:
+    async def _send(
+        self, send: Send, piece: bytes, made: dict[Hashable, Any] | None = None, *, more: bool = True
+    ) -> None:
         if not self._begun:
             self._begun = True
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         elif more and self._pieces is not None and self._pieces.ready:
             self._silence.last = self._now()
-            self._pieces.write(piece)
+            self._pieces.write(piece, made)
             return
         body = without_separators(piece)
         self._silence.last = self._now()
@@ -270,7 +308,7 @@ class EventStream(Response):
             return True
         if piece:
             self._silence.last = self._now()
-            pieces.write(piece)
+            pieces.write(piece, batch.made)
         return True
 
     async def _follow(self, send: Send, request_id: str) -> bytes | None:
@@ -289,7 +327,7 @@ class EventStream(Response):
                 if self._broken is not None:
                     raise self._broken
                 if isinstance(found, Ending):
-                    return piece + dialect.ending(found, self._reader.last)
+                    return await self._end(send, piece, dialect.ending(found, self._reader.last), found.made)
                 news = dialect.batch(found) if found.frames else b""
                 piece += news
                 if self._gone:
@@ -301,7 +339,7 @@ class EventStream(Response):
                 if not piece and self._silence.due:
                     piece = dialect.heartbeat
                 if piece:
-                    await self._send(send, piece)
+                    await self._send(send, piece, found.made if piece is news else None)
                     piece = b""
                     self._reader.take = self._take
         except ServiceError as error:
@@ -311,6 +349,13 @@ class EventStream(Response):
             return await self._last(send, piece, dialect.error(error, request_id))
         finally:
             first.cancel()
+        return b""
+
+    async def _end(self, send: Send, piece: bytes, word: bytes, made: dict[Hashable, Any]) -> bytes:
+        """A long word goes out by itself: ASGI would make a copy of it for each reader."""
+        if piece or not self._begun or len(word) < _LONG or self._gone:
+            return piece + word
+        await self._send(send, word, made)
         return b""
 
     async def _last(self, send: Send, piece: bytes, word: bytes | None) -> bytes | None:

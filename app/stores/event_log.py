@@ -81,7 +81,7 @@ class LogWriter:
         log.first, log.frames, log.size = log.last + 1, [frame], len(frame)
         log.sent, log.trim, log.earlier = None, True, []
         log.committed = max(log.committed, log.first - 1)
-        log.visible = log.last
+        log.visible, log.made = log.last, {}
         log.grown.notify()
         self._mark(log)
 

@@ -1,8 +1,8 @@
 """A running chat's log as its owner holds it, and what its end brings. No I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from app.redis_client import Key
 from app.stores.log_entries import Entry
@@ -71,6 +71,8 @@ class OpenLog:
     """There is more to read, or ``state`` has changed."""
     settled: Notifier = field(default_factory=Notifier)
     """``state`` has changed: it is not "open" any more."""
+    made: dict[Hashable, Any] = field(default_factory=dict)
+    """What is the same for all readers, made by the first of them; of no use any more with the next news."""
     ids: tuple[str, str, str] | None = None
     """Coze's chat and conversation id and whose they are there, waiting to be committed."""
     known_ids: tuple[str, str, str] | None = None
@@ -108,6 +110,8 @@ class OpenLog:
         for frame in frames:
             self.size += len(frame)
         self.visible = self.first + len(self.frames) - 1
+        if self.made:
+            self.made = {}
         self.grown.notify()
 
     def settle(self, state: LogState) -> None:
@@ -115,5 +119,6 @@ class OpenLog:
         self.state = state
         if state != "fenced":
             self.visible = self.last
+        self.made = {}
         self.settled.notify()
         self.grown.notify()

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
-from typing import Final
+from dataclasses import field as data_field
+from typing import Any, Final
 
 import msgspec
 from attrs import define, field
@@ -17,7 +18,7 @@ from app.stores.log_entries import PIECE_BYTES, Entry, Page
 from app.stores.log_reader import LogReader
 from app.stores.open_log import OpenLog
 from app.tasks.frames import ends_reading, is_snapshot, stored_frames
-from app.utils.signals import Wakeup
+from app.utils.signals import FEW, Portions, Wakeup
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
@@ -26,6 +27,8 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     epoch: int
     first: int
     frames: list[bytes]
+    made: dict[Hashable, Any] | None = None
+    """Where very many bring this same batch: what the first of them made of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,15 @@ class Ending:
 
     record: bytes
     resumable: bool = True
+    made: dict[Hashable, Any] = data_field(default_factory=dict, compare=False, repr=False)
+    """What the first of its readers made of it."""
 
 
 _NOTHING: Final = Batch(0, 0, [])
 _MOST_FRAMES: Final = 256
 """In one batch from memory, where they are not more than ``PIECE_BYTES``: about a millisecond, too."""
+_MOST_SHARED: Final = 4
+"""Places in a log from which many read on; who has fallen behind makes its own."""
 _AWAY_SECONDS: Final = 0.2
 _LOOK_SECONDS: Final = 5.0
 """How long a reader that waits for Redis trusts that there is still somebody to write more."""
@@ -60,6 +67,7 @@ class Reader:
         record: the chat's record from Redis.
         owner: who reads.
         only_end: frames are of no interest, and do not wake it. It may still bring some.
+        portions: in which very many readers hear of news from memory.
     """
 
     _chat_id: str
@@ -70,6 +78,7 @@ class Reader:
     _record: Callable[[], Awaitable[bytes]] = field(kw_only=True)
     _owner: str = field(kw_only=True)
     _only_end: bool = field(kw_only=True, default=False)
+    _portions: Portions | None = field(kw_only=True, default=None)
     take: Callable[[Batch], bool] | None = field(init=False, default=None)
     """Takes news from memory in the turn of whoever brings them, while the iterator waits; False: it cannot
     now. Waking a task for each delta takes longer than all that is done with it."""
@@ -151,7 +160,7 @@ class Reader:
         self._log, self._page, self._at_end, self._has_more = log, None, False, False
         if log is not None:
             news = log.settled if self._only_end else log.grown
-            self._stop_listening = news.watch(self._look)
+            self._stop_listening = news.watch(self._look, self._portions)
 
     def _look(self) -> None:
         """The log has grown, or its state has changed."""
@@ -170,11 +179,11 @@ class Reader:
         place = self.last.frame if self.last.epoch == log.epoch else 0
         if place >= log.visible:
             return None
+        if len(log.grown) > FEW:
+            return _shared_batch(log, place)
         if log.visible - place == 1 and place >= log.first - 1:  # nearly always: one more
             return Batch(log.epoch, log.visible, [log.frames[place - log.first + 1]])
-        first = max(place + 1, log.first)
-        frames = log.since(first - 1, min(log.visible, first - 1 + _MOST_FRAMES))
-        return Batch(log.epoch, first, _piece(frames))
+        return _batch(log, place)
 
     def _brought(self, batch: Batch, log: OpenLog) -> None:
         self.last = Cursor(batch.epoch, batch.first + len(batch.frames) - 1)
@@ -187,7 +196,7 @@ class Reader:
         if log.state == "open" or log.end is None:
             return None
         self.last = Cursor(log.epoch, log.last)
-        return Ending(log.end.record, resumable=log.state == "committed")
+        return Ending(log.end.record, log.state == "committed", log.made)
 
     # -- from Redis ----------------------------------------------------------------------------------------
 
@@ -273,6 +282,23 @@ class Reader:
             first, frames = self.last.frame + 1, frames[self.last.frame + 1 - first :]
         self.last, self._at_end = end, True
         return Batch(end.epoch, first, frames)
+
+
+def _batch(log: OpenLog, place: int, made: dict[Hashable, Any] | None = None) -> Batch:
+    first = max(place + 1, log.first)
+    frames = log.since(first - 1, min(log.visible, first - 1 + _MOST_FRAMES))
+    return Batch(log.epoch, first, _piece(frames), made)
+
+
+def _shared_batch(log: OpenLog, place: int) -> Batch:
+    """The same one for all who have read up to ``place``."""
+    key = place, log.visible
+    batch: Batch | None = log.made.get(key)
+    if batch is None:
+        if len(log.made) >= _MOST_SHARED:
+            return _batch(log, place)
+        batch = log.made[key] = _batch(log, place, {})
+    return batch
 
 
 def _piece(frames: list[bytes]) -> list[bytes]:

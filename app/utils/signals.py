@@ -1,23 +1,74 @@
 """Waking up: one notifier for whatever is waited for, and one timer for a stream of events."""
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
+from typing import Final
+
+FEW: Final = 16
+"""Watchers of one thing that are called at once, and how many more in each turn of the loop."""
+_SECONDS_OF_A_TURN: Final = 0.005
+"""Work of this thread after which the others wait for the next turn, though they were fewer."""
 
 
 class _Watch:
     """One that is called, until it is itself called: a function that remembers as much takes four times the
     memory, and a stream has half a dozen."""
 
-    __slots__ = ("_watches", "call")
+    __slots__ = ("_watches", "call", "is_due", "portions")
 
-    def __init__(self, watches: "dict[_Watch, None]", call: Callable[[], object]) -> None:
+    def __init__(
+        self, watches: "dict[_Watch, None]", call: Callable[[], object], portions: "Portions | None"
+    ) -> None:
         self._watches = watches
         self.call = call
+        self.portions = portions
+        self.is_due = False
+        """It stands in ``portions``."""
         watches[self] = None
 
     def __call__(self) -> None:
         self._watches.pop(self, None)
+
+    def call_if_watching(self) -> None:
+        self.is_due = False
+        if self in self._watches:
+            self.call()
+
+
+class Portions:
+    """Calls very many, some in each turn of the loop: what a thousand readers of a chat do with one event is
+    a second of work, and everybody else would wait for it. One for a process, whatever they watch."""
+
+    __slots__ = ("_due", "_is_calling")
+
+    def __init__(self) -> None:
+        self._due: deque[_Watch] = deque()
+        self._is_calling = False
+
+    def put(self, watch: _Watch) -> None:
+        """Who stands here already is called once: they look up themselves what has happened."""
+        if watch.is_due:
+            return
+        watch.is_due = True
+        self._due.append(watch)
+        if not self._is_calling:
+            self._is_calling = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        until = time.thread_time() + _SECONDS_OF_A_TURN
+        portion = [self._due.popleft() for _ in range(min(FEW, len(self._due)))]
+        try:
+            while portion and time.thread_time() < until:
+                portion.pop(0).call_if_watching()
+        finally:
+            self._due.extendleft(reversed(portion))
+            self._is_calling = bool(self._due)
+            if self._due:
+                asyncio.get_running_loop().call_soon(self._next)
 
 
 class Notifier:
@@ -32,12 +83,25 @@ class Notifier:
         self._watches: dict[_Watch, None] = {}
         """In the order in which they came, which is that in which they are called."""
 
-    def watch(self, call: Callable[[], object]) -> Callable[[], object]:
-        """Calls ``call`` at each ``notify``; returns how to end that."""
-        return _Watch(self._watches, call)
+    def __len__(self) -> int:
+        """How many watch."""
+        return len(self._watches)
+
+    def watch(self, call: Callable[[], object], portions: Portions | None = None) -> Callable[[], object]:
+        """Calls ``call`` at each ``notify``; returns how to end that. Behind the first ``FEW`` who watch
+        it is called by ``portions`` where there are some, once for all that has happened meanwhile."""
+        return _Watch(self._watches, call, portions)
 
     def notify(self) -> None:
-        for watch in tuple(self._watches):
+        watches = tuple(self._watches)
+        if len(watches) > FEW:
+            for watch in watches[FEW:]:
+                if watch.portions is not None:
+                    watch.portions.put(watch)
+                else:
+                    watch.call()
+            watches = watches[:FEW]
+        for watch in watches:
             watch.call()
 
 

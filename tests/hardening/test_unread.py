@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from app.http import slow_clients
-from app.http.connections import MOST_UNSENT, longest_unread
+from app.http.connections import MOST_UNSENT, Unread, longest_unread
 from tests.support import RunningApp, ServiceProcess, SimControl, block_until, service_process
 
 from .support import MB, ask, connect, read_all, watched
@@ -70,7 +70,7 @@ def test_answers_that_nobody_reads_take_no_memory_and_who_reads_is_served(attack
             link.close()
 
 
-@dataclass
+@dataclass(eq=False)
 class Waiting:
     since: float
     size: int
@@ -78,6 +78,11 @@ class Waiting:
     @property
     def unread(self) -> tuple[float, int]:
         return self.since, self.size
+
+    is_waiting, order = True, (True, 0.0)
+
+    def give_up(self) -> None:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,17 @@ class Waiting:
 def test_who_has_let_his_answer_wait_longest_is_given_up_first(sizes: list[int], given_up: int) -> None:
     waiting = [Waiting(float(number), size) for number, size in enumerate(sizes)]
     assert longest_unread(reversed(waiting)) == waiting[:given_up]
+
+
+def test_what_waits_is_looked_at_again_before_anybody_is_given_up() -> None:
+    unread, half = Unread(), MOST_UNSENT // 2
+    reads, stays, comes, more = (Waiting(float(number), half) for number in range(4))
+    assert unread.add(reads) == unread.add(stays) == []
+    reads.size = 0
+    assert unread.add(comes) == []
+    unread.discard(reads)
+    assert unread.add(more) == [stays]
+    assert unread.add(Waiting(4.0, half)) == [comes]
 
 
 @pytest.fixture

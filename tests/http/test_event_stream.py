@@ -23,6 +23,7 @@ from app.stores.sessions import SessionRecord
 from app.tasks.reader import Batch, Reader
 from app.tasks.shutdown import Shutdown
 from app.utils import new_chat_id, new_id
+from app.utils.signals import FEW
 
 BOUND = 20.0
 NOTHING_RUNS: Any = None
@@ -42,6 +43,7 @@ class Connection:
     def __init__(self) -> None:
         self.got = b""
         self.straight = 0
+        self.pieces: list[bytes] = []
         self.write_paused = False
         self.flow = self.transport = self
         self._reads = asyncio.Event()
@@ -50,6 +52,10 @@ class Connection:
     def write(self, piece: bytes) -> None:
         assert not self.write_paused
         self.straight += 1
+        self.pieces.append(piece)
+        if not self.chunked_encoding:
+            self.got += piece
+            return
         size, _, chunk = piece.partition(b"\r\n")
         assert (int(size, 16), chunk[-2:]) == (len(chunk) - 2, b"\r\n")
         self.got += chunk[:-2]
@@ -68,12 +74,13 @@ class Connection:
 
 
 class Streaming:
-    """A chat that runs in this process, and one stream of it."""
+    """A chat that runs in this process, and one stream of it; or, with its ``log``, another one."""
 
-    def __init__(self, logs: LogReader) -> None:
+    def __init__(self, logs: LogReader, log: OpenLog | None = None) -> None:
         session_id = new_id("session")
         origin = Origin(SessionRecord(session_id, []), b"", [])
-        self.log = OpenLog(new_chat_id(session_id), session_id, 1, origin)
+        self.log = log or OpenLog(new_chat_id(session_id), session_id, 1, origin)
+        self.logs = logs
         self.connection = Connection()
         self.reader = Reader(
             self.log.chat_id,
@@ -144,6 +151,43 @@ async def test_a_client_that_reads_gets_each_piece_in_the_turn_in_which_it_comes
     streaming.end()
     await task
     assert streaming.connection.got.endswith(b'event: done\ndata: "[DONE]"\n\n')
+
+
+async def test_a_client_of_http_1_0_gets_each_piece_in_the_turn_in_which_it_comes(
+    streaming: Streaming,
+) -> None:
+    streaming.connection.chunked_encoding = False
+    task = asyncio.create_task(streaming.stream(OurEvents()))
+    await a_few_turns()
+    streaming.say(1)
+    await a_few_turns()
+    before = streaming.connection.got
+    streaming.say(2)
+    assert streaming.connection.got == before + render(Batch(1, 2, [delta(2)]))
+    streaming.end()
+    await task
+    assert streaming.connection.got.endswith(b'event: done\ndata: "[DONE]"\n\n')
+
+
+async def test_very_many_readers_are_sent_the_same_bytes(streaming: Streaming) -> None:
+    """An event and the end, both long; clients of HTTP/1.0 get them without the framing of chunks."""
+    many = [streaming, *(Streaming(streaming.logs, streaming.log) for _ in range(2 * FEW))]
+    many[1].connection.chunked_encoding = many[2].connection.chunked_encoding = False
+    tasks = [asyncio.create_task(each.stream(OurEvents())) for each in many]
+    await a_few_turns()
+    streaming.log.add([delta(1)])
+    await a_few_turns()
+    long = b'event: conversation.message.delta\ndata: "%s\xe2\x80\xa8"\n\n' % (b"x" * 100_000)
+    streaming.log.add([long])
+    await a_few_turns()
+    record = RECORD.replace(b'"t"', b'"%s"' % (b"t" * 100_000))
+    streaming.log.end = ChatEnd(record, 0)
+    streaming.log.settle("committed")
+    await asyncio.gather(*tasks)
+    assert {each.connection.got for each in many} == {streaming.connection.got}
+    assert b"\xe2\x80\xa8" not in streaming.connection.got
+    pieces = {id(piece) for each in many for piece in each.connection.pieces if len(piece) > 50_000}
+    assert len(pieces) == 2 + 2
 
 
 @pytest.mark.parametrize("stalls_at", [0, 1, 2, 5])

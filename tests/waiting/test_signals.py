@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
-from app.utils.signals import InterruptWhen, Notifier, Wakeup, until
+from app.utils.signals import FEW, InterruptWhen, Notifier, Portions, Wakeup, until
 
 BOUND = 20.0
 """Seconds that nothing here takes unless it hangs."""
@@ -152,3 +153,39 @@ async def test_a_wakeup_outlives_a_wait_that_was_broken_off() -> None:
     wakeup.set()
     async with asyncio.timeout(BOUND):
         await wakeup.wait()
+
+
+async def test_very_many_are_called_in_portions_and_once_for_what_happened_meanwhile() -> None:
+    """Those of two things together: no turn of the loop has more to do for two."""
+    portions, called = Portions(), list[int]()
+    things = [Notifier(), Notifier()]
+    for number in range(200):
+        things[number % 2].watch(partial(called.append, number), portions)
+    for thing in things:
+        thing.notify()
+        thing.notify()
+    assert len(called) == 4 * FEW
+    most, before = 0, len(called)
+    while len(called) < 200 + 2 * FEW:
+        await asyncio.sleep(0)
+        most, before = max(most, len(called) - before), len(called)
+    await a_few_turns()
+    assert len(called) == 200 + 2 * FEW
+    assert most <= FEW
+    assert sorted(set(called)) == list(range(200))
+
+
+async def test_who_fails_or_leaves_keeps_nobody_behind_from_being_called() -> None:
+    thing, portions, called = Notifier(), Portions(), list[int]()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    stops = [thing.watch(partial(called.append, number), portions) for number in range(FEW + 1)]
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    thing.watch(fail, portions)
+    stops.append(thing.watch(partial(called.append, FEW + 1), portions))
+    thing.notify()
+    stops[FEW]()
+    await a_few_turns()
+    assert called == [*range(FEW), FEW + 1]
