@@ -5,7 +5,8 @@ its keys: a new reader rings it, so that the read starts again with the new log 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from app.models import Cursor
@@ -16,11 +17,16 @@ from app.stores.loops import forever
 from app.stores.scripts import log_read, signal_send
 from app.utils import shard_of
 from app.utils.fair_turns import FairTurns
+from app.utils.signals import Notifier, Portions
 from app.utils.stopping import end_tasks
 
 _PAGE: Final = 50
 _BLOCK_SECONDS: Final = 5.0
 _BELL_TTL_MS: Final = 60_000
+_Stream = list[tuple[bytes, list[bytes]]]
+"""Entries as Redis sends them."""
+_Asked = tuple[str, Cursor, bool]
+"""What is read: of which chat, behind which place, and whether by whoever has heard of news."""
 
 
 class LogReader:
@@ -32,6 +38,8 @@ class LogReader:
         self._process = process
         self._large = large or LargeReads()
         self._pieces = FairTurns()
+        self._portions = Portions()
+        self._under_way: dict[_Asked, asyncio.Future[_Stream | None]] = {}
         self._tails: dict[int, _ShardTail] = {}
 
     async def turn(self, owner: str) -> None:
@@ -45,20 +53,43 @@ class LogReader:
 
         ``owner``: who reads. Raises ``Overloaded``, see ``LargeReads``.
         """
-        reply, is_large = await self._redis.run(self._read(chat_id, place, SMALL_BYTES))
-        if is_large:
+
+        async def read() -> _Stream:
+            reply, is_large = await self._redis.run(self._read(chat_id, place, SMALL_BYTES))
+            return reply if not is_large else _LARGE
+
+        reply = await self._once((chat_id, place, False), read)
+        if reply is _LARGE:
             async with self._large.taken(owner):
                 reply, _ = await self._redis.run(self._read(chat_id, place, 0), alone=True)
         return Page(reply) if reply else None
 
     async def newest(self, chat_id: str, place: Cursor) -> Page | None:
         """The same for whoever has heard that something was added: a short command, for what is short."""
-        reply = await self._redis.run(
-            Command[list[tuple[bytes, list[bytes]]]](
-                "XRANGE", self._keys.log(chat_id), _behind(place), "+", "COUNT", _PAGE
-            )
-        )
+        log = self._keys.log(chat_id)
+        news = Command[_Stream]("XRANGE", log, _behind(place), "+", "COUNT", _PAGE)
+        reply = await self._once((chat_id, place, True), partial(self._redis.run, news))
         return Page(reply) if reply else None
+
+    async def _once(self, asked: _Asked, read: Callable[[], Awaitable[_Stream]]) -> _Stream:
+        """Who asks for the same while it is on its way gets the same: a thousand readers of one chat would
+        each ask Redis, and keep a copy. A reply without news may be older than what he has heard of: then he
+        waits for the next one, which was asked for later than that."""
+        for is_later in (False, True):
+            if (other := self._under_way.get(asked)) is None:
+                break
+            found = await asyncio.shield(other)
+            if found or (is_later and found is not None):
+                return found
+        mine = self._under_way[asked] = asyncio.get_running_loop().create_future()
+        try:
+            reply = await read()
+            mine.set_result(reply)
+            return reply
+        finally:
+            del self._under_way[asked]
+            if not mine.done():  # it failed, or its reader left: each of the others sees for himself
+                mine.set_result(None)
 
     async def whole(self, chat_id: str) -> AsyncIterator[Entry]:
         """Everything that the log holds, in pieces, between which the event loop goes on. It waits for no
@@ -85,12 +116,18 @@ class LogReader:
         shard = shard_of(chat_id)
         tail = self._tails.get(shard)
         if tail is None:
-            tail = self._tails[shard] = _ShardTail(self._redis, self._keys, shard, self._process)
+            tail = self._tails[shard] = _ShardTail(
+                self._redis, self._keys, shard, self._process, self._portions
+            )
         return tail.listen(self._keys.log(chat_id), place, ring)
 
     async def stop(self) -> None:
         await asyncio.gather(*(tail.stop() for tail in self._tails.values()))
         self._tails.clear()
+
+
+_LARGE: Final[_Stream] = [(b"", [])]
+"""In place of what has to be read by turns."""
 
 
 def _behind(place: Cursor) -> str:
@@ -104,12 +141,13 @@ async def _go_on() -> None:
 class _ShardTail:
     """One blocking XREAD over all logs of a shard that somebody here follows."""
 
-    def __init__(self, redis: RedisGate, keys: Keys, shard: int, process: str) -> None:
+    def __init__(self, redis: RedisGate, keys: Keys, shard: int, process: str, portions: Portions) -> None:
         self._redis = redis
         self._bell = keys.bell(shard, process)
         self._bell_place = "0-0"
         self._places: dict[Key, Cursor] = {}
-        self._listeners: dict[Key, dict[Callable[[], None], None]] = {}
+        self._listeners: dict[Key, Notifier] = {}
+        self._portions = portions
         self._task: asyncio.Task[None] | None = None
         self._listeners_changed = asyncio.Event()
         self._interrupted = False
@@ -118,18 +156,17 @@ class _ShardTail:
     def listen(self, key: Key, place: Cursor, ring: Callable[[], None]) -> Callable[[], None]:
         # The earlier of two places: the newcomer must not miss what the others have had.
         self._places[key] = min(place, self._places.get(key, place))
-        self._listeners.setdefault(key, {})[ring] = None
+        listeners = self._listeners.setdefault(key, Notifier())
+        stop_listening = listeners.watch(ring, self._portions)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._follow(), name=f"tail:{self._bell}")
         else:
             self._listeners_changed.set()
 
         def stop() -> None:
-            listeners = self._listeners.get(key)
-            if listeners is not None:
-                listeners.pop(ring, None)
-                if not listeners:
-                    del self._listeners[key], self._places[key]
+            stop_listening()
+            if not listeners and self._listeners.get(key) is listeners:
+                del self._listeners[key], self._places[key]
 
         return stop
 
@@ -167,8 +204,8 @@ class _ShardTail:
         self._interrupted = False
 
     def _notify(self, key: Key) -> None:
-        for ring in list(self._listeners.get(key, ())):
-            ring()
+        if (listeners := self._listeners.get(key)) is not None:
+            listeners.notify()
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from app.models import Cursor
@@ -44,6 +45,31 @@ async def test_readers_of_a_shard_are_woken_again_after_an_odd_answer(redis: Red
             store.xadd(KEYS.log(sound), {"n": 1, "f": "x"}, id="1-1")
             store.expire(KEYS.log(sound), 60)
             await wait_until(lambda: sound in rung, BOUND)
+        for stop in stops:
+            stop()
+        async with asyncio.timeout(BOUND):
+            await reader.stop()
+
+
+async def test_a_thousand_readers_of_a_log_are_woken_in_portions(redis: RedisServer) -> None:
+    """Each of those woken asks Redis for what is new: between portions the event loop does something else."""
+    chat_id = new_chat_id(new_id("session"))
+    rung: list[int] = []
+    at_once: list[int] = []
+
+    def ring(number: int) -> None:
+        if not rung:
+            asyncio.get_running_loop().call_soon(lambda: at_once.append(len(rung)))
+        rung.append(number)
+
+    async with open_redis(redis.url, pool_size=4, reply_timeout=5) as gate:
+        reader = LogReader(gate, KEYS, "p")
+        stops = [reader.listen(chat_id, Cursor(0, 0), partial(ring, number)) for number in range(1000)]
+        with redis.client() as store:
+            store.xadd(KEYS.log(chat_id), {"n": 1, "f": "x"}, id="1-1")
+            store.expire(KEYS.log(chat_id), 60)
+        await wait_until(lambda: len(set(rung)) == 1000, BOUND)
+        assert at_once[0] < 100
         for stop in stops:
             stop()
         async with asyncio.timeout(BOUND):
