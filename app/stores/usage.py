@@ -189,11 +189,13 @@ class UsageStore:
             for day in range(first, last + 1):
                 lists = {shard: Key(f"{keys.usage(shard).usage_owners}{root}:{day}") for shard in shards}
                 async for found in self._members(lists):
-                    yield {
+                    where = {
                         shard: [f"{owner.decode()}:{day}" for owner in owners]
                         for shard, owners in found.items()
                         if owners
                     }
+                    if where:
+                        yield where
 
     async def _members(self, lists: Mapping[int, Key]) -> AsyncIterator[dict[int, list[bytes]]]:
         """Of several sets, each member once: it is added up."""

@@ -196,7 +196,7 @@ async def test_usage_is_erased_in_portions(at: Place, monkeypatch: pytest.Monkey
     async def noted(commands: Any) -> Any:
         replies = await pipeline(commands)
         both = zip(commands, replies, strict=True)
-        steps.extend(reply for each, reply in both if each.name == "usage_erase")
+        steps.extend(reply[0] for each, reply in both if each.name == "usage_erase")
         return replies
 
     with in_portions(at, monkeypatch):
