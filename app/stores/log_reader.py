@@ -25,6 +25,8 @@ _BLOCK_SECONDS: Final = 5.0
 _BELL_TTL_MS: Final = 60_000
 _Stream = list[tuple[bytes, list[bytes]]]
 """Entries as Redis sends them."""
+_LARGE: Final[_Stream] = [(b"", [])]
+"""In place of what has to be read by turns."""
 _Asked = tuple[str, Cursor, bool]
 """What is read: of which chat, behind which place, and whether by whoever has heard of news."""
 
@@ -87,7 +89,8 @@ class LogReader:
             mine.set_result(reply)
             return reply
         finally:
-            del self._under_way[asked]
+            if self._under_way.get(asked) is mine:  # else another began while this was on its way
+                del self._under_way[asked]
             if not mine.done():  # it failed, or its reader left: each of the others sees for himself
                 mine.set_result(None)
 
@@ -124,10 +127,6 @@ class LogReader:
     async def stop(self) -> None:
         await asyncio.gather(*(tail.stop() for tail in self._tails.values()))
         self._tails.clear()
-
-
-_LARGE: Final[_Stream] = [(b"", [])]
-"""In place of what has to be read by turns."""
 
 
 def _behind(place: Cursor) -> str:
