@@ -40,7 +40,8 @@ class LogReader:
         self._process = process
         self._large = large or LargeReads()
         self._pieces = FairTurns()
-        self._portions = Portions()
+        self.portions = Portions()
+        """In which very many readers hear of news, of whichever chats, from here or from memory."""
         self._under_way: dict[_Asked, asyncio.Future[_Stream | None]] = {}
         self._tails: dict[int, _ShardTail] = {}
 
@@ -120,7 +121,7 @@ class LogReader:
         tail = self._tails.get(shard)
         if tail is None:
             tail = self._tails[shard] = _ShardTail(
-                self._redis, self._keys, shard, self._process, self._portions
+                self._redis, self._keys, shard, self._process, self.portions
             )
         return tail.listen(self._keys.log(chat_id), place, ring)
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 import orjson
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from app.exceptions import ChatState, Overloaded, RedisUnavailable, ServiceError, wrong_field
 from app.models import Cursor, Identity
@@ -32,7 +32,7 @@ from app.tasks.reader import Ending, Reader
 from app.tasks.running import RunningChats
 from app.tasks.sessions import SessionService, idempotency_of
 from app.tasks.shutdown import Shutdown
-from app.utils.signals import InterruptWhen, Portions
+from app.utils.signals import InterruptWhen
 
 __all__ = ["ANY_CHAT", "ChatService", "Sending", "Started"]
 
@@ -95,8 +95,6 @@ class ChatService:
     _shutdown: Shutdown
     _max_length: int
     _max_queued: int
-    _portions: Portions = field(init=False, factory=Portions)
-    """For the readers of all chats."""
 
     @property
     def running(self) -> int:
@@ -353,7 +351,6 @@ class ChatService:
             record=partial(self._chats.record, chat_id, identity),
             owner=identity.owner,
             only_end=only_end,
-            portions=self._portions,
         )
 
     def _log_of(self, started: Started) -> OpenLog | None:

@@ -18,7 +18,7 @@ from app.stores.log_entries import PIECE_BYTES, Entry, Page
 from app.stores.log_reader import LogReader
 from app.stores.open_log import OpenLog
 from app.tasks.frames import ends_reading, is_snapshot, stored_frames
-from app.utils.signals import FEW, Portions, Wakeup
+from app.utils.signals import FEW, Wakeup
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
@@ -67,7 +67,6 @@ class Reader:
         record: the chat's record from Redis.
         owner: who reads.
         only_end: frames are of no interest, and do not wake it. It may still bring some.
-        portions: in which very many readers hear of news from memory.
     """
 
     _chat_id: str
@@ -78,7 +77,6 @@ class Reader:
     _record: Callable[[], Awaitable[bytes]] = field(kw_only=True)
     _owner: str = field(kw_only=True)
     _only_end: bool = field(kw_only=True, default=False)
-    _portions: Portions | None = field(kw_only=True, default=None)
     take: Callable[[Batch], bool] | None = field(init=False, default=None)
     """Takes news from memory in the turn of whoever brings them, while the iterator waits; False: it cannot
     now. Waking a task for each delta takes longer than all that is done with it."""
@@ -160,7 +158,7 @@ class Reader:
         self._log, self._page, self._at_end, self._has_more = log, None, False, False
         if log is not None:
             news = log.settled if self._only_end else log.grown
-            self._stop_listening = news.watch(self._look, self._portions)
+            self._stop_listening = news.watch(self._look, self._logs.portions)
 
     def _look(self) -> None:
         """The log has grown, or its state has changed."""
