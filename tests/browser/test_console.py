@@ -95,10 +95,13 @@ async def test_it_shows_what_runs_now_who_runs_it_and_with_which_credentials(off
             *("1", "1", "0", "1")
         ]
         stats = data_of(await (await office.caller(ADMIN)).get("/coze/admin/stats"))
-        [replica] = await tab.page.locator("#replicas tbody tr").all_inner_texts()
+        rows = await tab.page.locator("#replicas tbody tr").all_inner_texts()
         assert stats["process"]["running_chats"] == 1
-        assert stats["replicas"][0]["process"][:8] in replica
-        assert stats["version"] in replica
+        replicas = stats["replicas"]
+        assert len(rows) >= len(replicas) > 0, "those of tests before, too, which are listed for a minute more"
+        for each in replicas:
+            [row] = [row for row in rows if each["process"][:8] in row]
+            assert each["version"] in row
         shown = await tab.page.locator("#coze-credentials tbody tr").all_inner_texts()
         assert [each["name"] in row for each, row in zip(stats["credentials"], shown, strict=True)] == [True]
         assert "ready" in shown[0]
