@@ -98,7 +98,7 @@ async def test_it_shows_what_runs_now_who_runs_it_and_with_which_credentials(off
         rows = await tab.page.locator("#replicas tbody tr").all_inner_texts()
         assert stats["process"]["running_chats"] == 1
         replicas = stats["replicas"]
-        assert len(rows) >= len(replicas) > 0, "those of tests before, too, which are listed for a minute more"
+        assert len(rows) >= len(replicas) > 0, "and those that have just ended"
         for each in replicas:
             [row] = [row for row in rows if each["process"][:8] in row]
             assert each["version"] in row
