@@ -62,6 +62,7 @@ class Runner:
 
     def _user_at_coze(self, owner: str, user_id: str) -> str:
         root, _, person = owner.partition("|")
+        person = person.replace("%", "%25").replace(":", "%3A")  # else ("a", "b:c") would be ("a:b", "c")
         scopes = {"root": f"{root}:", "owner": f"{root}|{person}:", "none": ""}
         return scopes[self._user_id_scope] + user_id
 

@@ -177,6 +177,30 @@ async def test_a_conversation_in_the_body_is_ignored_as_coze_does(
     assert told != mine
 
 
+async def test_no_call_takes_somebody_elses_conversation_to_coze_in_its_body(
+    app: CozeCaller, other: CozeCaller, simulator: SimControl
+) -> None:
+    mine, hers = await app.conversation(), await other.conversation()
+    message = {"role": "user", "content": "hello", "content_type": "text"}
+    await app.chat("hello", mine)
+    listed = await app.data("GET", "/v1/conversation/message/list", params={"conversation_id": mine})
+    answered = f"/v1/conversations/{mine}/messages/{listed[0]['id']}/feedback"
+    bodies = {
+        ("POST", "/v1/conversation/create"): {"bot_id": BOT},
+        ("PUT", f"/v1/conversations/{mine}"): {"name": "mine"},
+        ("POST", "/v1/conversation/message/create"): message,
+        ("POST", "/v1/conversation/message/list"): {"limit": 5},
+        ("POST", answered): {"feedback_type": "like"},
+    }
+    for (method, path), body in bodies.items():
+        reply = await app.call(
+            method, path, params={"conversation_id": mine}, json=body | {"conversation_id": hers}
+        )
+        assert reply.json()["code"] == 0, path
+        [*_, sent] = simulator.requests(path=path)
+        assert hers not in json.dumps(sent), path
+
+
 def sessions_over(redis: RedisServer) -> bool:
     """Whether the time of all sessions is up, by Redis' clock."""
     with redis.client() as client:

@@ -23,7 +23,7 @@ from tests.support import (
 )
 
 from .conftest import secured_values
-from .helpers import ADMIN, ALICE, ALICE_ELSEWHERE, BOB, UNKNOWN, calling
+from .helpers import ADMIN, ALICE, ALICE_ELSEWHERE, BOB, UNKNOWN, Who, calling
 
 Start = Callable[..., RunningApp]
 ORIGIN = "https://app.moicen.com"
@@ -186,6 +186,17 @@ async def test_the_user_that_coze_sees_is_scoped_by_tenant_unless_told_otherwise
         assert seen[0] != seen[1]
         # By default people of one tenant that name one user mean one user.
         assert (seen[0] == seen[2]) == (scope == "root")
+
+
+async def test_no_two_people_have_one_user_at_coze_whatever_their_names_hold(
+    start_secured: Start, auth: RunningAuth, simulator: SimControl
+) -> None:
+    service = start_secured(COZE_USER_ID_SCOPE="owner")
+    pairs = [("a", "b:c"), ("a:b", "c"), ("a%3Ab", "c")]
+    async with calling(service, auth, *(Who(name, "moicen.com", name) for name, _ in pairs)) as clients:
+        for n, (client, (_, user_id)) in enumerate(zip(clients, pairs, strict=True)):
+            await client.send(await client.open_session(user_id), f"message {n}")
+    assert len({request["user_id"] for request in simulator.requests(path="/v3/chat")}) == len(pairs)
 
 
 async def test_no_header_of_the_caller_reaches_coze(

@@ -60,15 +60,18 @@ class PassedOn(Documented):
         """The fields that came, each as JSON. Of a large body this takes long (``BigBodies``); whoever has it
         can send it on in no time.
 
+        A conversation is left out: whose it is was only looked at where it stands in the address, and a
+        server that reads the body first, too, would be led to somebody else's.
+
         Args:
-            without: names of fields that are left out.
+            without: names of other fields that are left out.
             nulls: False: those that are null are, too.
         """
         write = _long if size_of(self) > _PIECE else msgspec.json.encode
         return {
             name: msgspec.Raw(write(value))
             for name, value in self.values.items()
-            if name not in without and (nulls or value is not None)
+            if name not in ("conversation_id", *without) and (nulls or value is not None)
         }
 
 
@@ -99,9 +102,8 @@ class ChatBody(PassedOn):
 
     @property
     def sent(self) -> dict[str, msgspec.Raw]:
-        """Without what belongs to this connection, and without a conversation: in the body Coze takes no
-        notice of it, and whose it is is only looked at in the query."""
-        sent = self.written("stream", "conversation_id", nulls=False)
+        """Without what belongs to this connection."""
+        sent = self.written("stream", nulls=False)
         if "meta_data" in sent and len(bytes(sent["meta_data"])) > _MOST_META_BYTES:
             raise wrong_field("meta_data", f"is longer than {_MOST_META_BYTES} bytes")
         return sent
