@@ -1,12 +1,14 @@
 """Files of the service's own pages, with their types and a policy."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import FileResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from app.config import Settings
 from app.exceptions import RouteNotFound
@@ -36,12 +38,41 @@ _POLICY: Final = {
 """Of all pages: nothing foreign is loaded or called, and no other page shows them."""
 
 
+class _KeptFiles(StaticFiles):
+    """Sends files from memory. Each client that does not read what it has asked for would otherwise hold an
+    open file, and a piece of it for itself."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory=directory)
+        self._kept: dict[str, tuple[str, bytes]] = {}
+        """By path: its ETag, and what it holds."""
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        found = super().file_response(full_path, stat_result, scope, status_code)
+        if not isinstance(found, FileResponse):  # a 304
+            return found
+        path, etag = str(full_path), found.headers["etag"]
+        kept, body = self._kept.get(path, ("", b""))
+        if kept != etag:
+            body = Path(path).read_bytes()
+            self._kept[path] = etag, body
+        del found.headers["accept-ranges"]
+        found.headers["content-length"] = str(len(body))
+        return Response(body, status_code, dict(found.headers))
+
+
 class PageFiles:
     """``policy``: what the Content-Security-Policy of all files of ``directory`` says beside, or in place of,
     that of all pages."""
 
     def __init__(self, directory: Path, policy: Mapping[str, str]) -> None:
-        self._files = StaticFiles(directory=directory)
+        self._files = _KeptFiles(directory)
         rules = "; ".join(f"{name} {value}" for name, value in {**_POLICY, **policy}.items())
         self._headers = {
             "Content-Security-Policy": rules,

@@ -75,7 +75,10 @@ async def test_each_file_comes_with_its_type_a_policy_and_an_etag(start_app: Sta
             assert response.headers["content-type"].startswith(TYPES[path.suffix])
             again = await client.get(url, headers={"If-None-Match": response.headers["etag"]})
             assert (again.status_code, again.content) == (304, b"")
-            assert (await client.http.head(url)).status_code == 200
+            head = await client.http.head(url)
+            assert (head.status_code, head.headers["content-length"]) == (200, str(len(response.content)))
+            part = await client.get(url, headers={"Range": "bytes=1-2"})
+            assert (part.status_code, part.content) == (200, response.content)
         slash = await client.get(f"/coze/{name}/")
         assert slash.headers["location"] == f"../{name}"
 

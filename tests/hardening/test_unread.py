@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,28 @@ def test_answers_that_nobody_reads_take_no_memory_and_who_reads_is_served(attack
         assert (status, len(json.loads(answer)["data"]["task_result"]["data"]["sessions"])) == (200, 10)
         report.grown -= 2 * MOST_UNSENT  # that much may wait, and is held twice
         report.check(times=False)
+    finally:
+        for link in links:
+            link.close()
+
+
+def test_pages_that_nobody_reads_hold_no_open_file(start_process: Callable[..., ServiceProcess]) -> None:
+    """Each is told of without credentials, and may be left unread for half a minute."""
+    service = start_process(ENABLE_CONSOLE="true")
+    get = b"GET /coze/console/coze-stream.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert ask(service, get.split()[1].decode())[0] == 200
+    links = [unread(service.port) for _ in range(200)]
+    try:
+        with watched(service) as report:
+            for link in links:
+                link.sendall(get * 8)
+            for link in links:
+                assert link.recv(1, socket.MSG_PEEK) == b"H"
+            files = [
+                each.readlink() for each in Path(f"/proc/{service.pid}/fd").iterdir() if each.is_symlink()
+            ]
+        assert not [each for each in files if each.suffix == ".js"]
+        report.check(most=16 * MB)
     finally:
         for link in links:
             link.close()
