@@ -25,7 +25,7 @@ from uvicorn.supervisors import Multiprocess
 from app.config import Settings, exiting_if_wrong, load_settings, unknown_names
 from app.config.faults import SettingsError
 from app.http.connections import allow_descriptors
-from app.http.listening import BACKLOG, listen, sockets_of_worker
+from app.http.listening import BACKLOG, listen, sockets_of_worker, taken_together
 from app.logging_config import configure_logging
 from app.utils.garbage import collect_when_quiet
 
@@ -87,7 +87,7 @@ class Workers(Multiprocess):
     def sockets(self) -> list[socket.socket]:
         """Others each time; uvicorn asks when it starts a worker. Starting it lets go of the parent's copies,
         so that with the worker they are gone."""
-        return sockets_of_worker(self._kept)
+        return taken_together(sockets_of_worker(self._kept))
 
     @sockets.setter
     def sockets(self, kept: list[socket.socket]) -> None:
@@ -116,7 +116,7 @@ def serve(settings: Settings, sockets: list[socket.socket]) -> None:
         return
     server = uvicorn.Server(config)
     with contextlib.suppress(KeyboardInterrupt):
-        server.run(sockets=sockets)
+        server.run(sockets=taken_together(sockets))
     if not server.started:
         sys.exit(STARTUP_FAILURE)
 

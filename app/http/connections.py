@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeVar
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from app.utils.signals import Wakeup
+from app.utils.signals import Portions, Wakeup
 
 BREAK_OFF: Final = "break_off"
 """Key in a scope's ``state``: a function that ends the connection behind what was sent, so that its client
@@ -134,6 +134,8 @@ class Unread:
     """
 
     def __init__(self) -> None:
+        self.go_on = Portions()
+        """In which those go on whose clients have taken it."""
         self._sizes: dict[Connection, int] = {}
         self._total = 0
 

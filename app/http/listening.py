@@ -10,6 +10,8 @@ from app.config.faults import SettingsError
 BACKLOG: Final = 4096
 """Connections that the system keeps until they are taken, unless its own bound is lower (net.core.somaxconn).
 One that finds no place there tries again a second later."""
+_TAKEN_AT_ONCE: Final = 8
+"""Connections that are taken in one turn of the event loop."""
 _LINUX: Final = sys.platform == "linux"
 """Elsewhere SO_REUSEPORT does not spread connections, and all workers take them from one socket."""
 
@@ -59,6 +61,12 @@ def sockets_of_worker(kept: list[socket.socket]) -> list[socket.socket]:
     if not _LINUX:
         return kept
     return [_bound(each.family, each.type, each.proto, each.getsockname(), shared=True) for each in kept]
+
+
+def taken_together(sockets: list[socket.socket]) -> list[socket.socket]:
+    """The same sockets several times over. libuv takes one connection from each in a turn of the loop, and
+    behind a thousand that come at once a probe would wait for a thousand turns until anybody hears of it."""
+    return [each if number == 0 else each.dup() for each in sockets for number in range(_TAKEN_AT_ONCE)]
 
 
 def _keep_for_workers(bound: socket.socket) -> None:

@@ -11,7 +11,7 @@ from app.http.connections import HIGH_WATER, SLOWEST_BYTES, UNREAD, UNSENT_SECON
 class UnsentWatch(HttpToolsProtocol):
     """The part of a connection that gives a client up who lets its answer wait for too long."""
 
-    __slots__ = ("_unsent", "_unsent_timer", "paused_at")
+    __slots__ = ("_goes_on", "_unsent", "_unsent_timer", "is_due", "paused_at")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -19,6 +19,7 @@ class UnsentWatch(HttpToolsProtocol):
         self._unsent_timer: asyncio.TimerHandle | None = None
         self.paused_at: float | None = None
         """Since when more waits for the client than it should."""
+        self._goes_on = self.is_due = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -45,6 +46,7 @@ class UnsentWatch(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._goes_on = False
         self.paused_at = self.loop.time()
         self.watch_unsent()
         unread: Unread | None = self.app_state.get(UNREAD)
@@ -62,11 +64,21 @@ class UnsentWatch(HttpToolsProtocol):
         self.paused_at = None
 
     def resume_writing(self) -> None:
-        super().resume_writing()
+        """Whoever writes the answer goes on in a portion: in one turn of the event loop thousands of clients
+        may have taken what waited for them."""
+        self._goes_on = True
+        if (unread := self.app_state.get(UNREAD)) is not None:
+            unread.go_on.put(self)
+        else:
+            self.come()
         self._is_read()
         if self._unsent_timer is not None and not self.transport.is_closing():
             self._unsent_timer.cancel()
             self._unsent_timer = None
+
+    def come(self) -> None:
+        if self._goes_on:  # else more waits again
+            super().resume_writing()
 
     def watch_unsent(self) -> None:
         """Looks from time to time whether the client still takes what waits for it."""

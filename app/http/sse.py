@@ -328,18 +328,22 @@ class EventStream(Response):
                     raise self._broken
                 if isinstance(found, Ending):
                     return await self._end(send, piece, dialect.ending(found, self._reader.last), found.made)
-                news = dialect.batch(found) if found.frames else b""
-                piece += news
+                is_woken, made = not found.frames, found.made
+                news = b"" if is_woken else dialect.batch(found)
+                del found  # who waits for the client, or for a turn, does so without the frames
+                is_news, piece = bool(news), piece + news
+                made = made if piece is news else None
+                del news
                 if self._gone:
                     return b""
-                if self._shutdown.streams_end and not found.frames:
+                if self._shutdown.streams_end and is_woken:
                     return await self._last(send, piece, dialect.reconnect())
-                if not (news or self._begun or loop.time() >= held_until):
+                if not (is_news or self._begun or loop.time() >= held_until):
                     continue
                 if not piece and self._silence.due:
                     piece = dialect.heartbeat
                 if piece:
-                    await self._send(send, piece, found.made if piece is news else None)
+                    await self._send(send, piece, made)
                     piece = b""
                     self._reader.take = self._take
         except ServiceError as error:

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import math
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
@@ -47,6 +48,10 @@ _AT_HAND: Final = 4
 
 _AT_A_TIME: Final = 50
 """Replies that are read before others get their turn."""
+
+_TOLD_AT_ONCE: Final = 16
+"""Replies that are handed out in a turn of the event loop: all whom they wake go on in the next one. Without
+that those who were once woken together would stay together, and hundreds would go on in one turn."""
 
 _EXTRA_CONNECTIONS: Final = 8
 """Connections to a node beyond the commands that run at once: what was given up may still hold one."""
@@ -109,9 +114,8 @@ class Servers:
             # Whatever went wrong, nobody is left waiting. A cancel is meant for this task and not for them.
             error = sys.exception()
             instead = error if isinstance(error, Exception) else redis_errors.ConnectionError("No reply")
-            for number, (_, reply) in enumerate(batch):
-                if not reply.done():  # else whoever asked has gone
-                    reply.set_result(replies[number] if number < len(replies) else instead)
+            missing = [instead] * (len(batch) - len(replies))
+            _hand_out(iter([*zip((reply for _, reply in batch), [*replies, *missing], strict=True)]))
 
     def _batch_ended(self, task: "asyncio.Task[None]") -> None:
         """What went wrong is raised where it was asked for; only what nobody expects is told here, too."""
@@ -304,6 +308,16 @@ async def _handshake(connection: AbstractConnection) -> None:
 
 def _handshake_refused(error: Exception) -> HandshakeRefused:
     return HandshakeRefused(f"it refuses connections: {server_words(error)[:200]}")
+
+
+def _hand_out(replies: Iterator[tuple[asyncio.Future[Reply], Reply]]) -> None:
+    """Some now, the others in later turns of the event loop, whatever becomes of whoever has read them."""
+    now = [*islice(replies, _TOLD_AT_ONCE)]
+    for asked, reply in now:
+        if not asked.done():  # else whoever asked has gone
+            asked.set_result(reply)
+    if len(now) == _TOLD_AT_ONCE:
+        asyncio.get_running_loop().call_soon(_hand_out, replies)
 
 
 def _packed(parts: Parts) -> bytes:

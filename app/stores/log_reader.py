@@ -61,28 +61,29 @@ class LogReader:
             reply, is_large = await self._redis.run(self._read(chat_id, place, SMALL_BYTES))
             return reply if not is_large else _LARGE
 
-        reply = await self._once((chat_id, place, False), read)
+        reply = await self._once((chat_id, place, False), read, owner)
         if reply is _LARGE:
             async with self._large.taken(owner):
                 reply, _ = await self._redis.run(self._read(chat_id, place, 0), alone=True)
         return Page(reply) if reply else None
 
-    async def newest(self, chat_id: str, place: Cursor) -> Page | None:
+    async def newest(self, chat_id: str, place: Cursor, owner: str) -> Page | None:
         """The same for whoever has heard that something was added: a short command, for what is short."""
         log = self._keys.log(chat_id)
         news = Command[_Stream]("XRANGE", log, _behind(place), "+", "COUNT", _PAGE)
-        reply = await self._once((chat_id, place, True), partial(self._redis.run, news))
+        reply = await self._once((chat_id, place, True), partial(self._redis.run, news), owner)
         return Page(reply) if reply else None
 
-    async def _once(self, asked: _Asked, read: Callable[[], Awaitable[_Stream]]) -> _Stream:
+    async def _once(self, asked: _Asked, read: Callable[[], Awaitable[_Stream]], owner: str) -> _Stream:
         """Who asks for the same while it is on its way gets the same: a thousand readers of one chat would
-        each ask Redis, and keep a copy. A reply without news may be older than what he has heard of: then he
-        waits for the next one, which was asked for later than that."""
+        each ask Redis, and keep a copy. They go on by turns. A reply without news may be older than what one
+        has heard of: then he waits for the next one, which was asked for later than that."""
         for is_later in (False, True):
             if (other := self._under_way.get(asked)) is None:
                 break
             found = await asyncio.shield(other)
             if found or (is_later and found is not None):
+                await self.turn(owner)
                 return found
         mine = self._under_way[asked] = asyncio.get_running_loop().create_future()
         try:

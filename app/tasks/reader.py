@@ -217,7 +217,7 @@ class Reader:
 
     async def _next_page(self) -> Page | None:
         if self._stop_listening is not None:
-            return await self._logs.newest(self._chat_id, self.last)
+            return await self._logs.newest(self._chat_id, self.last, self._owner)
         return await self._logs.after(self._chat_id, self.last, self._owner)
 
     def _unread(self, entry: Entry) -> Batch | None:

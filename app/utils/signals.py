@@ -5,12 +5,22 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
 FEW: Final = 16
 """Watchers of one thing that are called at once, and how many more in each turn of the loop."""
-_SECONDS_OF_A_TURN: Final = 0.005
-"""Work of this thread after which the others wait for the next turn, though they were fewer."""
+_SECONDS_OF_A_TURN: Final = 0.001
+"""Work of this thread after which the others wait for the next turn, though they were fewer. Whoever is no
+part of it may need a hundred turns: one connection is taken in each, to begin with."""
+
+
+class Due(Protocol):
+    """What ``Portions`` calls. ``is_due``: it stands there."""
+
+    is_due: bool
+
+    def come(self) -> None:
+        """Its turn has come; whether there is still something to do it looks up itself."""
 
 
 class _Watch:
@@ -32,28 +42,28 @@ class _Watch:
     def __call__(self) -> None:
         self._watches.pop(self, None)
 
-    def call_if_watching(self) -> None:
-        self.is_due = False
+    def come(self) -> None:
         if self in self._watches:
             self.call()
 
 
 class Portions:
     """Calls very many, some in each turn of the loop: what a thousand readers of a chat do with one event is
-    a second of work, and everybody else would wait for it. One for a process, whatever they watch."""
+    a second of work, and everybody else would wait for it. One for a process and a kind of waiting, whatever
+    it is that they wait for."""
 
     __slots__ = ("_due", "_is_calling")
 
     def __init__(self) -> None:
-        self._due: deque[_Watch] = deque()
+        self._due: deque[Due] = deque()
         self._is_calling = False
 
-    def put(self, watch: _Watch) -> None:
+    def put(self, due: Due) -> None:
         """Who stands here already is called once: they look up themselves what has happened."""
-        if watch.is_due:
+        if due.is_due:
             return
-        watch.is_due = True
-        self._due.append(watch)
+        due.is_due = True
+        self._due.append(due)
         if not self._is_calling:
             self._is_calling = True
             asyncio.get_running_loop().call_soon(self._next)
@@ -63,7 +73,9 @@ class Portions:
         portion = [self._due.popleft() for _ in range(min(FEW, len(self._due)))]
         try:
             while portion and time.thread_time() < until:
-                portion.pop(0).call_if_watching()
+                first = portion.pop(0)
+                first.is_due = False
+                first.come()
         finally:
             self._due.extendleft(reversed(portion))
             self._is_calling = bool(self._due)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -131,3 +132,21 @@ async def test_a_long_reply_holds_up_nobody_who_asks_in_the_same_turn() -> None:
         assert not long.done()
         long.cancel()
         await asyncio.gather(long, return_exceptions=True)
+
+
+async def test_of_those_who_have_asked_together_few_go_on_in_one_turn(redis: RedisServer) -> None:
+    """All of a burst would else do all their work between two looks at the sockets, again and again."""
+    turn, went_on = 0, Counter[int]()
+
+    async def ask(gate: RedisGate) -> None:
+        await gate.run(Command("GET", "a"))
+        went_on[turn] += 1
+
+    async with gate_to(redis.url) as gate:
+        everybody = asyncio.gather(*(ask(gate) for _ in range(200)))
+        while not everybody.done():
+            turn += 1
+            await asyncio.sleep(0)
+        await everybody
+    assert went_on.total() == 200
+    assert max(went_on.values()) <= 16

@@ -53,7 +53,7 @@ class Log:
 
     def ask(self, how: str) -> asyncio.Task[Page | None]:
         if how == "newest":
-            return asyncio.create_task(self.reader.newest(self.chat_id, BEGIN))
+            return asyncio.create_task(self.reader.newest(self.chat_id, BEGIN, "root|me"))
         return asyncio.create_task(self.reader.after(self.chat_id, BEGIN, "root|me"))
 
 
@@ -89,6 +89,20 @@ async def test_redis_is_asked_once_for_what_many_want_at_once(log: Log, held: He
     held.on_their_way[0].set()
     assert [await brought(each) for each in asked] == [1] * 100
     assert len(held.on_their_way) == 1
+
+
+@ways
+async def test_those_who_share_a_read_do_not_all_go_on_in_one_turn(log: Log, held: Held, how: str) -> None:
+    await log.add(1)
+    asked = [log.ask(how) for _ in range(100)]
+    await wait_until(lambda: held.on_their_way, BOUND)
+    held.on_their_way[0].set()
+    most = before = 0
+    while before < len(asked):
+        await asyncio.sleep(0)
+        there = sum(each.done() for each in asked)
+        most, before = max(most, there - before), there
+    assert most <= 2
 
 
 @ways
