@@ -25,15 +25,18 @@ if TYPE_CHECKING:
 LogFields = Callable[[], Mapping[str, object]]
 
 _SECRETS: Final = re.compile(
-    r"(?i)(bearer\s+)[^\s\"',]+|\b(pat_|sat_|czs_|cztei_)[A-Za-z0-9_.-]+|(rediss?://[^:@/\s]*:)[^@\s]+(?=@)"
+    r"(?i)(bearer\s+)[^\s\"',]+|\b(pat_|sat_|czs_|cztei_)[A-Za-z0-9_.-]+"
     r"|\beyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,2}"
 )
+_REDIS_ADDRESS: Final = re.compile(r"(?i)(rediss?://)(\S+)")
+"""All of it: a look for the ``@`` behind a password would begin anew at each of a thousand addresses."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LINE_ENDS: Final = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _QUOTED_INPUT: Final = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
 """pydantic quotes what it refused: bodies, and records with what users wrote."""
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 _MAX_FIELD: Final = 256
+_MOST_LOOKED_AT: Final = 4 * _MAX_FIELD
 _TO_BE_CLEANED: Final = re.compile(
     r"(?i:bearer|pat_|sat_|czs_|cztei_|redis|eyJ)|[\x00-\x1f\x7f-\x9f\u2028\u2029]"
 )
@@ -42,8 +45,16 @@ _OF_SECRETS: Final = ("bearer", "pat_", "sat_", "czs_", "cztei_", "redis", "eyj"
 
 
 def redact(text: str) -> str:
-    """Takes tokens out of a text."""
-    return _SECRETS.sub(lambda m: (m[1] or m[2] or m[3] or "") + "***", text)
+    """Takes tokens and passwords out of a text, in time that grows with its length alone: anybody's address
+    is logged, before it is known who asks."""
+    text = _SECRETS.sub(lambda m: (m[1] or m[2] or "") + "***", text)
+    return _REDIS_ADDRESS.sub(_without_password, text)
+
+
+def _without_password(address: re.Match[str]) -> str:
+    login, _, server = address[2].rpartition("@")
+    user, colon, _ = login.partition(":")
+    return f"{address[1]}{user}:***@{server}" if colon else address[0]
 
 
 def one_line(text: str) -> str:
@@ -52,9 +63,11 @@ def one_line(text: str) -> str:
 
 
 def _clean(value: object) -> object:
-    """Redacted before it is cut: half a token is not recognised as one."""
+    """Redacted before it is cut: half a token is not recognised as one. What lies far behind the cut is not
+    looked at."""
     if not isinstance(value, str):
         return value
+    value = value[:_MOST_LOOKED_AT]
     return one_line(redact(value)[:_MAX_FIELD]) if _TO_BE_CLEANED.search(value) else value[:_MAX_FIELD]
 
 

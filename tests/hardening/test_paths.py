@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from app.http import raw_path
 from app.main import create_app
+from tests.support import ServiceProcess
+
+from .support import ask, worked
 
 
 def looked_at(monkeypatch: pytest.MonkeyPatch, path: bytes) -> int:
@@ -36,3 +41,39 @@ def test_a_path_with_an_escaped_slash_is_unescaped_once_for_all_routes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert looked_at(monkeypatch, b"/coze/users/a%2Fb/sessions") == 5
+
+
+PLACES = ("/coze/sessions/{}", "/coze/chats/{}/result", "/coze/users/{}/sessions", "/coze/files/{}", "/{}")
+PIECES = (
+    "redis://:",
+    "redis://a@",
+    "bearer ",
+    "Bearer\t",
+    "eyJ",
+    "eyJ.",
+    "pat_",
+    "\u2028",
+    "\0",
+    "\x85",
+    "/",
+    "é",
+)
+
+
+def test_no_address_takes_far_longer_than_another(start_process: Callable[..., ServiceProcess]) -> None:
+    """What is written into the log is looked through for secrets, before it is known who asks."""
+    service = start_process(ENABLE_AUTH="true", HTY_VERIFY_URL="http://127.0.0.1:9/verify")
+
+    def work(path: str, times: int = 8) -> float:
+        ask(service, path)
+        before = worked(service)
+        for _ in range(times):
+            assert ask(service, path)[0] in (401, 404)
+        return (worked(service) - before) / times
+
+    for place in PLACES:
+        usual = work(place.format("b" * 7900))
+        for piece in PIECES:
+            escaped = quote(piece, safe=":@")
+            hostile = work(place.format(escaped * (7900 // len(escaped))))
+            assert hostile < 10 * usual, (place, piece, usual, hostile)

@@ -203,6 +203,7 @@ def test_a_token_is_taken_out_wherever_it_is_and_however_it_is_written(
     for token in (
         *("bearer hidden", "BEARER hidden", "pat_hidden", "Sat_hidden", "czs_hidden", "CZTEI_hidden"),
         *("redis://u:hidden@host", "Rediss://:hidden@host", "eyJhidden12345.hidden", "\u017fat_hidden"),
+        *("redis://:hidden@hidden@host", "redis://host:1,redis://:hidden@host"),
     ):
         logger.bind(user=around + token, status=200).info("plain")
         logger.bind(user="plain").info("{}", around + token)
