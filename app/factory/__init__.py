@@ -206,6 +206,7 @@ class _Opening:
             failures=stores.failures,
             sessions=stores.sessions,
             places=Places(limits.chats, metrics=metrics),
+            usage=stores.usage,
         )
         self.stack.push_async_callback(running.stop)
         return logs, running, Shutdown(running, writer, seconds=settings.drain_seconds)
@@ -310,6 +311,7 @@ class _Services:
             users=self._stores.users,
             failures=self._stores.failures,
             replicas=self._stores.replicas,
+            usage=self._stores.usage,
             streams=self._streams,
             running=self._running,
             shutdown=self._shutdown,

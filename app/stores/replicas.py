@@ -18,9 +18,9 @@ class ReplicaStore:
         self._keys = keys
         self.process: Final = process
 
-    async def say(self, about: dict[str, object]) -> None:
-        """What this process says of itself."""
-        await self._redis.run(
+    async def say(self, about: dict[str, object]) -> int:
+        """What this process says of itself; returns how many there are."""
+        return await self._redis.run(
             replica_seen(
                 replicas=self._keys.replicas,
                 process=self.process,

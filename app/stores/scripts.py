@@ -21,8 +21,9 @@ def signal_send(*, signals: Key, most: int, ttl: int, name: str, value: str) -> 
     between two commands would leave a key that lives for ever."""
 
 @Script
-def replica_seen(*, replicas: Key, process: str, about: str, ttl: int) -> None:
-    """Says that a process is there, and ``about`` it what it says of itself; forgets who is silent."""
+def replica_seen(*, replicas: Key, process: str, about: str, ttl: int) -> int:
+    """Says that a process is there, and ``about`` it what it says of itself; forgets who is silent. -> how
+    many there are."""
 
 @Script
 def failure_note(*, failures: Key, most: int, ttl: int, entry: bytes) -> None:

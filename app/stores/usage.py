@@ -7,18 +7,20 @@ belongs to the day on which it ended.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import date, timedelta
 from itertools import chain, islice
 from typing import Final, NamedTuple
 
 from attrs import define, field
 
-from app.exceptions import QuotaExceeded
+from app.exceptions import QuotaExceeded, RateLimited
 from app.models import Identity
 from app.models.chats import Usage
 from app.observing.metrics import Metrics
 from app.redis_client import Command, Fields, Key, Keys, RedisGate, pairs
+from app.stores.ahead import TokensAhead
 from app.stores.index import owner_key, whose
 from app.stores.large_reads import LargeReads
 from app.stores.layers import LAYERS, NO_LIMITS, Limits
@@ -36,6 +38,7 @@ _OF_EACH: Final = 125
 _OF_ONE: Final = 1000
 _ROWS_AT_ONCE: Final = 200
 """Rows that are made and added up in one turn of the event loop, a millisecond's work."""
+_RETRY_SECONDS: Final = 5
 _MOST: Final = 1 << 50
 """Tokens of one chat. What Coze says is added up in Lua's doubles, which are exact to 2**53."""
 _SEPARATOR: Final = "\x1f"
@@ -58,6 +61,10 @@ class Used(NamedTuple):
     tokens: int
     input: int
     output: int
+
+
+def _nothing() -> None:
+    pass
 
 
 def usage_of_end(usage: Usage | None) -> str:
@@ -90,14 +97,46 @@ class UsageStore:
     _metrics: Metrics = field(kw_only=True, factory=Metrics)
     _large: LargeReads = field(kw_only=True, factory=LargeReads)
     _pieces: FairTurns = field(init=False, factory=FairTurns)
+    _ahead: TokensAhead = field(init=False, factory=TokensAhead)
 
-    async def check_quota(self, owner: str, user: str) -> None:
-        """What still runs is not counted yet, so a user can go over it by the chats that run at once.
-        ``user``: as the indexes name him. Costs nothing without a quota. Raises ``QuotaExceeded``."""
+    def shared_by(self, processes: int) -> None:
+        """So many processes are there."""
+        self._ahead.processes = max(1, processes)
+
+    def hold(self, owner: str, user: str, size: int) -> Callable[[], None]:
+        """A chat runs, whose question has so many bytes; returns how to say, once, that it is over."""
+        if not self._daily_tokens.layers:
+            return _nothing
+        return self._ahead.hold(whose(owner, user), size)
+
+    async def charge(self, owner: str, user: str, size: int) -> Callable[[], None]:
+        """As ``hold``, where the quota is not used up, nor will be by the chats that run already: many that
+        are begun before the first of them is over would spend what is others'. The first one is let in,
+        however large it is.
+
+        Args:
+            user: as the indexes name him.
+
+        Raises:
+            QuotaExceeded: it is used up.
+            RateLimited: it may be, by what runs.
+        """
+        if not self._daily_tokens.layers:
+            return _nothing
+        names = whose(owner, user)
+        ahead = [self._ahead.of(name) for name in names]
+        give_back = self._ahead.hold(
+            names, size
+        )  # before it is waited for: of two that come together one sees
+        with ExitStack() as refused:
+            refused.callback(give_back)
+            await self._check_quota(owner, user, ahead)
+            refused.pop_all()
+        return give_back
+
+    async def _check_quota(self, owner: str, user: str, ahead: Sequence[int]) -> None:
         quotas = self._daily_tokens.numbers(owner)
         layers = [layer for layer, quota in enumerate(quotas) if quota]
-        if not layers:
-            return
         day, of_day = divmod(now_ms(), _DAY_MS)
         keys, names = self._keys, whose(owner, user)
         replies = await self._redis.pipeline(
@@ -105,14 +144,19 @@ class UsageStore:
         )
         for layer, numbers in zip(layers, zip(*replies, strict=True), strict=True):
             spent = sum(int(number) for number in numbers if number is not None)
-            if spent >= quotas[layer]:
-                message, details = self._daily_tokens.refusal(owner, layer)
-                self._metrics.refused(self._daily_tokens.name, LAYERS[layer])
-                raise QuotaExceeded(
-                    f"The tokens of this day are used up: {message[0].lower()}{message[1:]}",
-                    retry_after=(_DAY_MS - of_day) // 1000 + 1,
-                    details=details | {"used": spent, "reset_at": iso((day + 1) * _DAY_MS)},
-                )
+            if spent + ahead[layer] < quotas[layer]:
+                continue
+            message, details = self._daily_tokens.refusal(owner, layer)
+            self._metrics.refused(self._daily_tokens.name, LAYERS[layer])
+            limit, details = f"{message[0].lower()}{message[1:]}", details | {"used": spent}
+            if spent < quotas[layer]:
+                text = f"The chats that run may use up the tokens of this day: {limit}"
+                raise RateLimited(text, retry_after=_RETRY_SECONDS, details=details)
+            raise QuotaExceeded(
+                f"The tokens of this day are used up: {limit}",
+                retry_after=(_DAY_MS - of_day) // 1000 + 1,
+                details=details | {"reset_at": iso((day + 1) * _DAY_MS)},
+            )
 
     async def rows(self, identity: Identity, first: date, last: date) -> AsyncIterator[list[Used]]:
         """What the caller's owner used from ``first`` to ``last`` (inclusive), an admin's the whole root, in

@@ -119,7 +119,7 @@ class ChatService:
         """
         with self._arrival(identity, body, sending) as place:
             payer = await self._rates.payer_of(session_id, identity.may_see)
-            await self.charge(payer)
+            await self.charge(payer, place, len(body.message.encode(errors="replace")))
             await self._sessions.conversation_made(session_id)
             return await self._create(identity, place, session_id, body, sending)
 
@@ -139,17 +139,19 @@ class ChatService:
         It takes a message's token, and only what got one writes anything.
         """
         with self._arrival(identity, body, sending) as place:
-            await self.charge(Payer(identity.owner, user_key(identity.owner, who.user_id)))
+            payer = Payer(identity.owner, user_key(identity.owner, who.user_id))
+            await self.charge(payer, place, len(body.message.encode(errors="replace")))
             key = idempotency_of(sending.idempotency_key, body)
             session_id = await self._sessions.create_single(
                 identity, who, key, carries_files=carries_files(body), lasting=lasting
             )
             return await self._create(identity, place, session_id, body, sending)
 
-    async def charge(self, payer: Payer) -> None:
-        """Takes what a message costs. Raises ``RateLimited``, ``QuotaExceeded``."""
+    async def charge(self, payer: Payer, place: Place, size: int) -> None:
+        """Takes what a message of so many bytes costs; until ``place`` is given back it counts as a chat that
+        runs. Raises ``RateLimited``, ``QuotaExceeded``."""
         await self._rates.take("messages", *payer)
-        await self._usage.check_quota(*payer)
+        place.also(await self._usage.charge(*payer, size))
 
     @contextlib.contextmanager
     def _arrival(self, identity: Identity, body: SendMessage, sending: Sending) -> Iterator[Place]:
@@ -261,12 +263,13 @@ class ChatService:
         if key is not None and (before := await self._chats.continuation(chat_id, chat.session_id, key)):
             return Started(chat_id, Cursor(before.epoch, 0), before.said)
         _check_outputs(chat, outputs)
-        await self.charge(await self._rates.payer_of(chat.session_id, identity.may_see))
+        payer = await self._rates.payer_of(chat.session_id, identity.may_see)
         said = len(chat.content), len(chat.reasoning_content)
         # Only as it was read: the record that says how it waited is written again with the claim.
         waits = Cursor.parse(chat.metadata.get("last_event_id", "")) or Cursor(1, 0)
         with self._running.places.taken(identity.owner) as place, self._running.claiming():
             place.has(len(outputs.written))
+            await self.charge(payer, place, len(outputs.written))
             claim = await self._leases.claim(
                 chat_id,
                 chat.session_id,

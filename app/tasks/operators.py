@@ -12,6 +12,7 @@ from app.redis_client import RedisGate
 from app.stores.failures import FailureStore
 from app.stores.loops import forever
 from app.stores.replicas import ReplicaStore
+from app.stores.usage import UsageStore
 from app.stores.users import UserStore
 from app.tasks.places import Places
 from app.tasks.running import RunningChats
@@ -31,6 +32,7 @@ class OperatorService:
     _users: UserStore
     _failures: FailureStore
     _replicas: ReplicaStore
+    _usage: UsageStore
     _streams: Places
     _running: RunningChats
     _shutdown: Shutdown
@@ -64,7 +66,7 @@ class OperatorService:
         self._running.spawn(forever(self._say, redis), "replica")
 
     async def _say(self) -> None:
-        await self._replicas.say(self._about())
+        self._usage.shared_by(await self._replicas.say(self._about()))
         await asyncio.sleep(self._says_every)
 
     def _about(self) -> dict[str, object]:

@@ -138,7 +138,8 @@ class OwnedConversations:
         opener = _Opener(self._owned, self._store, coze, identity, asked, user_id, owned, session_id)
         payer = Payer(identity.owner, user_key(identity.owner, user_id))
         with self._places.taken(identity.owner) as place:
-            await self._chats.charge(payer)  # only what got a token writes anything
+            size = sum(len(bytes(value)) for value in asked.body.values())
+            await self._chats.charge(payer, place, size)  # only what got a token writes anything
             started = await self._enter(identity, place, opener, _prompt(asked, credential), request_id)
         tell(started.chat_id)
         at_coze = await self._at_coze.begun(identity, started.chat_id)

@@ -24,6 +24,7 @@ class Place:
         self._owner = owner
         self._taken = 0
         self.kept = False
+        self._also: list[Callable[[], None]] = []
         self._count(places_of(size))
 
     def has(self, size: int) -> None:
@@ -45,6 +46,12 @@ class Place:
 
     def give_back(self) -> None:
         self._count(-self._taken)
+        while self._also:
+            self._also.pop()()
+
+    def also(self, give_back: Callable[[], None]) -> None:
+        """Called when the place is given back."""
+        self._also.append(give_back)
 
     def _count(self, change: int) -> None:
         self._taken += change
@@ -91,10 +98,10 @@ class Places:
         """A place where one is ``wanted``, else None."""
         return self.taken(owner) if wanted else contextlib.nullcontext()
 
-    def hold(self, owner: str, size: int) -> Callable[[], None]:
-        """Places for what cannot be refused, such as a chat of another process; returns how to give them
-        back. ``size``: bytes."""
-        return Place(self, owner, size).give_back
+    def hold(self, owner: str, size: int) -> Place:
+        """Places for what cannot be refused, such as a chat of another process, until they are given back.
+        ``size``: bytes."""
+        return Place(self, owner, size)
 
     def refuse_if_full(self, owner: str, more: int, own: int) -> None:
         """Raises as ``taken`` does, for somebody who has ``own`` places and wants ``more``. Where nobody else

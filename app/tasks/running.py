@@ -16,10 +16,12 @@ from app.observing.tracing import Span, Tracing
 from app.stores.conversations import ConversationStore
 from app.stores.event_log import LogWriter
 from app.stores.failures import FailureStore
+from app.stores.index import user_key
 from app.stores.leases import Claim, LeaseStore, RunState
 from app.stores.log_reader import LogReader
 from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord, SessionStore
+from app.stores.usage import UsageStore
 from app.tasks.drafts import Draft
 from app.tasks.frames import fold_frames
 from app.tasks.job import Fresh, Job, Start, claimed_job, fields_while_it_is_there, start_of
@@ -51,6 +53,7 @@ class RunningChats:
     _conversations: ConversationStore
     _failures: FailureStore
     _sessions: SessionStore
+    _usage: UsageStore
     _jobs: dict[str, Job] = field(init=False, factory=dict)
     _chat_tasks: dict[str, asyncio.Task[None]] = field(init=False, factory=dict)
     _tasks: dict[asyncio.Task[None], None] = field(init=False, factory=dict)
@@ -102,9 +105,11 @@ class RunningChats:
     def start(self, job: Job) -> None:
         chat_id = job.log.chat_id
         self._jobs[chat_id] = job
-        give_back = self.places.hold(job.session.owner, sum(map(len, job.log.origin.run)))
+        owner, size = job.session.owner, sum(map(len, job.log.origin.run))
+        place = self.places.hold(owner, size)
+        place.also(self._usage.hold(owner, user_key(owner, job.session.user_id), size))
         task = self._chat_tasks[chat_id] = self.spawn(self._supervise(job), f"chat:{chat_id}")
-        task.add_done_callback(lambda _: give_back())
+        task.add_done_callback(lambda _: place.give_back())
         self._jobs_changed()
 
     def _jobs_changed(self) -> None:

@@ -59,6 +59,7 @@ class Owner:
             conversations=at.conversations,
             failures=at.failures,
             sessions=at.sessions,
+            usage=at.usage,
             places=Places(layers("chats")),
         )
         self.keeper = LeaseKeeper(at.redis, at.leases, self.chats, scan_seconds=self._look)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from app.exceptions import QuotaExceeded
+from app.exceptions import QuotaExceeded, RateLimited
 from app.models import Identity
 from app.models.chats import Usage
 from app.stores.index import user_key
@@ -297,14 +297,14 @@ async def test_the_quota_counts_what_the_user_has_spent_today(at: Place) -> None
     usage = UsageStore(at.redis, at.keys, days=40, daily_tokens=layers("tokens a day", user=60))
     user = user_key(ME.owner, "u")
     await use(at, "A")
-    await usage.check_quota(ME.owner, user)
+    (await usage.charge(ME.owner, user, 0))()
     await use(at, "B")
     with pytest.raises(QuotaExceeded) as refused:
-        await usage.check_quota(ME.owner, user)
+        (await usage.charge(ME.owner, user, 0))()
     told = {name: refused.value.details[name] for name in ("layer", "setting", "limit", "used")}
     assert told == {"layer": "user", "setting": "SETTING_OF_USER", "limit": 60, "used": 60}
-    await usage.check_quota(ME.owner, user_key(ME.owner, "v"))
-    await usage.check_quota(STRANGER.owner, user_key(STRANGER.owner, "u"))
+    (await usage.charge(ME.owner, user_key(ME.owner, "v"), 0))()
+    (await usage.charge(STRANGER.owner, user_key(STRANGER.owner, "u"), 0))()
 
 
 @pytest.mark.parametrize(
@@ -326,15 +326,41 @@ async def test_a_quota_of_a_layer_counts_all_that_was_spent_in_it(
     found = {}
     for who, user in ((ME, "v"), (STRANGER, "u"), (ELSEWHERE, "u")):
         try:
-            await usage.check_quota(who.owner, user_key(who.owner, user))
+            (await usage.charge(who.owner, user_key(who.owner, user), 0))()
         except QuotaExceeded as error:
             found[who.hty_id, user] = error.details["layer"], error.details["used"]
     assert found == dict.fromkeys(refused, (layer, 60))
+
+
+@pytest.mark.parametrize("layer", ["user", "owner", "root", "service"])
+async def test_what_runs_counts_until_it_is_over(layer: str, at: Place) -> None:
+    """Of many that are begun before the first is over each found the quota unspent."""
+    await at.with_quota()
+    usage = UsageStore(at.redis, at.keys, days=40, daily_tokens=layers("tokens a day", **{layer: 10_000}))
+    payer = ME.owner, user_key(ME.owner, "u")
+    first = await usage.charge(*payer, 90_000)  # alone one may have all that is left, and more
+    for _ in range(2):
+        with pytest.raises(RateLimited) as refused:
+            await usage.charge(*payer, 10)
+        assert refused.value.details == {"layer": layer, "used": 0} | {
+            "setting": f"SETTING_OF_{layer.upper()}",
+            "limit": 10_000,
+        }
+    first()
+    over = await asyncio.gather(*(usage.charge(*payer, 1000) for _ in range(20)), return_exceptions=True)
+    assert sum(isinstance(each, RateLimited) for each in over) == 16  # 3,000 each, with the answer
+    [each() for each in over if not isinstance(each, BaseException)]
+    usage.shared_by(4)  # each of them is taken to have as much ahead
+    over = await asyncio.gather(*(usage.charge(*payer, 1000) for _ in range(20)), return_exceptions=True)
+    assert sum(isinstance(each, RateLimited) for each in over) == 19
+    [each() for each in over if not isinstance(each, BaseException)]
+    usage.hold(*payer, 50_000)()
+    (await usage.charge(*payer, 0))()
 
 
 async def test_without_a_quota_nothing_is_asked(at: Place) -> None:
     sent: list[object] = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(at.redis, "pipeline", sent.append)
-        await at.usage.check_quota(ME.owner, user_key(ME.owner, "u"))
+        (await at.usage.charge(ME.owner, user_key(ME.owner, "u"), 0))()
     assert sent == []

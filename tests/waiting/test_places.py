@@ -79,10 +79,11 @@ def test_what_is_larger_than_all_places_is_let_in_alone() -> None:
 
 def test_what_cannot_be_refused_takes_places_all_the_same() -> None:
     shared = places()
-    give_back = shared.hold(ALICE, 7 * PLACE_BYTES)
+    place, told = shared.hold(ALICE, 7 * PLACE_BYTES), list[str]()
+    place.also(lambda: told.append("given back"))
     assert [free_of(shared, owner) for owner in (ALICE, BOB, ELSEWHERE)] == [0, 0, 3]
-    give_back()
-    assert free_of(shared, ALICE) == 4
+    place.give_back()
+    assert (free_of(shared, ALICE), told) == (4, ["given back"])
 
 
 def test_only_what_is_kept_is_told() -> None:

@@ -5,3 +5,4 @@ for name, said in pairs(hash(replicas)) do
 end
 redis.call('HSET', replicas, process, int(now) .. ' ' .. about)
 redis.call('PEXPIRE', replicas, ttl)
+return redis.call('HLEN', replicas)
