@@ -13,6 +13,9 @@ MOST_NOT_BEGUN: Final = 4096
 """Requests that wait for their turn; one more, and the newest of whoever has most of them is given up."""
 _BEGUN_AT_ONCE: Final = 16
 """Requests that are begun in one turn of the loop; enough for their commands to Redis to travel together."""
+_LONG_TURN: Final = 0.005
+"""Seconds of work. After a turn that took longer half as many are begun, down to one, and after a shorter one
+twice as many: what a request costs is seen only once it is begun."""
 _TURNS_FOR_ONE: Final = 32
 _SECONDS_FOR_ONE: Final = 0.005
 """While connections keep coming, one request is begun in so many turns, or after this thread has worked for
@@ -76,7 +79,9 @@ class Turns:
 
     def __init__(self, known_caller: KnownCaller) -> None:
         self._known_caller = known_caller
-        self._left = _BEGUN_AT_ONCE
+        self._at_once = self._left = _BEGUN_AT_ONCE
+        self._turn_began = 0.0
+        """Work of this thread by then, in seconds."""
         self._came = False
         self._passed = 0
         self._begun_at = 0.0
@@ -122,22 +127,26 @@ class Turns:
     def _count(self) -> None:
         if not self._is_counting:
             self._is_counting = True
+            self._turn_began = time.thread_time()
             asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
+        now = time.thread_time()
+        is_long, self._turn_began = now - self._turn_began > _LONG_TURN, now
+        self._at_once = max(1, self._at_once // 2) if is_long else min(_BEGUN_AT_ONCE, 2 * self._at_once)
         if self._came:
             self._passed = (self._passed + 1) % _TURNS_FOR_ONE
-            now = time.thread_time()
             self._left = 1 if not self._passed or now - self._begun_at >= _SECONDS_FOR_ONE else 0
             self._begun_at = now if self._left else self._begun_at
         else:
-            self._left = _BEGUN_AT_ONCE
+            self._left = self._at_once
         while self.waiting and self._left:
             self._kinds.rotate(-1)
             if lines := self._kinds[-1]:
                 self.waiting -= 1
                 self._left -= 1
                 lines.take().begin()
+        # What was begun here takes its time in the turn that follows.
         self._is_counting = self._came or self.waiting > 0 or self._left < _BEGUN_AT_ONCE
         self._came = False
         if self._is_counting:

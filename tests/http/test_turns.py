@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -132,6 +133,32 @@ async def test_where_too_many_wait_the_newest_of_who_has_most_is_given_up(
     await door.pass_turns(2)
     assert len(door.begun) == 10
     assert door.turns.waiting == 0
+
+
+async def test_of_requests_that_take_long_few_are_begun_in_a_turn_and_more_once_they_do_not(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen that take 40 ms each held everybody up for 0.6 s, in each turn."""
+    work = 0.0
+    monkeypatch.setattr(time, "thread_time", lambda: work)
+
+    def take(seconds: float) -> None:
+        nonlocal work
+        work += seconds
+        door.begun.append("")
+
+    def ask(seconds: float) -> None:
+        begin = partial(asyncio.get_running_loop().call_soon, take, seconds)
+        door.turns.take({"client": None, "path": "/", "headers": []}, begin, lambda: None)
+
+    for _ in range(60):
+        ask(0.04)
+    counts = [b - a for a, b in pairwise(await door.pass_turns(30))]
+    assert max(counts[8:]) == 1
+    for _ in range(200):
+        ask(0.0001)
+    counts = [b - a for a, b in pairwise(await door.pass_turns(60))]
+    assert max(counts) == 16
 
 
 async def test_nothing_goes_on_where_nothing_comes(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
