@@ -223,6 +223,7 @@ class _Services:
     _running: RunningChats
     _shutdown: Shutdown
     _streams: Places
+    _uploads: Places
 
     @cached_property
     def asking(self) -> CozeForCallers:
@@ -266,6 +267,7 @@ class _Services:
             sessions=self.sessions,
             shutdown=self._shutdown,
             streams=self._streams,
+            uploads=self._uploads,
             coze=self._coze,
             max_bytes=self._settings.max_file_bytes,
             seconds=self._settings.upload_timeout,
@@ -345,7 +347,8 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
         streams = Places(
             limits.streams, metrics.open_streams.inc, metrics=metrics, refuse_first=shutdown.refuse_if_begun
         )
-        services = _Services(settings, stores, coze, logs, running, shutdown, streams)
+        uploads = Places(limits.uploads, metrics=metrics)
+        services = _Services(settings, stores, coze, logs, running, shutdown, streams, uploads)
         started_ms = now_ms()
         yield Resources(
             settings=settings,

@@ -49,7 +49,7 @@ _AT_HAND: Final = 4
 _AT_A_TIME: Final = 50
 """Replies that are read before others get their turn."""
 
-_TOLD_AT_ONCE: Final = 16
+_TOLD_AT_ONCE: Final = 8
 """Replies that are handed out in a turn of the event loop: all whom they wake go on in the next one. Without
 that those who were once woken together would stay together, and hundreds would go on in one turn."""
 

@@ -67,13 +67,18 @@ class FileInMemory:
 
 @define(eq=False, repr=False, kw_only=True)
 class FileService:
-    """Uploads, of ``max_bytes`` and within ``seconds`` at most. Raises what ``FileStore`` raises."""
+    """Uploads, of ``max_bytes`` and within ``seconds`` at most. Raises what ``FileStore`` raises.
+
+    ``streams``: places of whatever keeps a connection to its caller for long; ``uploads``: of what keeps one
+    to Coze at the pace of its caller.
+    """
 
     _files: FileStore
     _rates: RateStore
     _sessions: SessionService
     _shutdown: Shutdown
     _streams: Places
+    _uploads: Places
     _coze: CozeClient
     _max_bytes: int
     _seconds: float
@@ -101,14 +106,14 @@ class FileService:
             if user_id not in (None, session.user_id):
                 raise wrong_field("user_id", "is not the session's user")
             owner, user_id, credential = session.owner, session.user_id, session.credential
-        with self._streams.taken(identity.owner):  # it keeps a connection for as long as it takes
+        with self._streams.taken(identity.owner), self._uploads.taken(identity.owner):
             return await self._pass_on(file, owner, user_id or "", credential, new_id("file"))
 
     async def upload_for_owner(self, identity: Identity, file: ArrivingFile) -> FileRecord:
         """A file of the owner's own, in the name at Coze that all of his conversations there have; he knows
         it by Coze's id. Raises as ``upload``."""
         owner = identity.owner
-        with self._streams.taken(owner):
+        with self._streams.taken(owner), self._uploads.taken(owner):
             return await self._pass_on(file, owner, "", self._coze.credential_of(owner), None)
 
     async def get_of_owner(self, identity: Identity, coze_id: str) -> FileRecord:

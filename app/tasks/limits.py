@@ -13,13 +13,16 @@ _MESSAGES_TO_A_REPORT: Final = 6
 """There may be a sixth as many reports and erasures, each of which costs Redis thousands of commands."""
 _BODIES: Final = Limit(256 * 1024 * 1024 // PLACE_BYTES, "256 MiB")
 """Of JSON bodies that arrive, and of uploads that have not begun: no setting, since it is memory."""
+_UPLOADS_PART: Final = 5
+"""Uploads may have a fifth of the connections to Coze. One that trickles keeps its own for minutes, and chats
+would wait for one."""
 _USERS_AT_ONCE: Final = 20
 """Unless it is set, the whole service takes as many calls a minute as so many users may make."""
 
 
 class ServiceLimits(NamedTuple):
-    """``tokens``: of a day. ``users``: who have sessions. ``chats``, ``streams``, ``bodies`` and ``retries``
-    (calls to Coze that are made again; nobody is told when there are none left): of one process."""
+    """``tokens``: of a day. ``users``: who have sessions. ``chats``, ``streams``, ``uploads``, ``bodies`` and
+    ``retries`` (calls to Coze that are made again; nobody is told when there are none left): of a process."""
 
     rates: Mapping[RateKind, Limits]
     tokens: Limits
@@ -27,6 +30,7 @@ class ServiceLimits(NamedTuple):
     users: Limits
     chats: Limits
     streams: Limits
+    uploads: Limits
     bodies: Limits
     retries: Limits
 
@@ -40,6 +44,9 @@ class ServiceLimits(NamedTuple):
         chats = Limit(settings.max_concurrent_chats, "MAX_CONCURRENT_CHATS")
         streams = Limit(settings.max_open_streams, "MAX_OPEN_STREAMS")
         of_caller = Limit(settings.max_open_streams_per_caller, "MAX_OPEN_STREAMS_PER_CALLER")
+        uploads = Limit(
+            max(1, settings.max_upstream_connections // _UPLOADS_PART), "COZE_MAX_CONNECTIONS / 5"
+        )
         return cls(
             rates=_rates(settings, shares),
             tokens=_tokens(settings, shares),
@@ -53,13 +60,14 @@ class ServiceLimits(NamedTuple):
                 owner=of_caller,
                 name="open_streams",
             ),
+            uploads=Limits.of("uploads in one process", uploads, shares, name="uploads"),
             bodies=Limits.of("blocks of 64 KiB of bodies", _BODIES, shares, name="bodies"),
             retries=Limits.of("retries", Limit(BURST), shares),
         )
 
     def refusals(self) -> list[tuple[str, Layer]]:
         """What may be refused, by the limit's name and the layer that it holds for."""
-        of_processes = (self.chats, self.streams, self.bodies)
+        of_processes = (self.chats, self.streams, self.uploads, self.bodies)
         every = (*self.rates.values(), self.tokens, self.sessions, self.users, *of_processes)
         return [(limits.name, layer) for limits in every for layer in limits.layers]
 

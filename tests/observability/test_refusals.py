@@ -98,7 +98,7 @@ async def test_what_may_be_refused_is_shown_before_anybody_is(start_app: StartAp
     counted = scrape(start_app(COZE_DAILY_TOKEN_QUOTA="1000", MAX_OPEN_STREAMS="10").base_url)
     assert counted.labels("coze_refusals_total", "limit") == {
         *("message_rate", "session_rate", "file_rate", "call_rate", "report_rate"),
-        *("daily_tokens", "sessions", "active_users", "running_chats", "open_streams", "bodies"),
+        *("daily_tokens", "sessions", "active_users", "running_chats", "open_streams", "uploads", "bodies"),
     }
     assert counted("coze_session_evictions_total") == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,7 +15,17 @@ import pytest
 from app.models import Identity
 from app.tasks.limits import ServiceLimits
 from coze_simulator.auth_server import RunningAuth
-from tests.support import Client, RedisServer, RunningApp, SimControl, data_of, error_of, make_settings
+from tests.observability.support import scrape
+from tests.support import (
+    Client,
+    RedisServer,
+    RunningApp,
+    SimControl,
+    data_of,
+    error_of,
+    make_settings,
+    wait_until,
+)
 
 from .helpers import A_FILE, ALICE, ALICE_ELSEWHERE, BOB, BOB_ELSEWHERE, TESTER, calling
 
@@ -313,6 +323,36 @@ async def test_running_chats_are_shared_by_callers_and_roots(start_secured: Star
                     await client.post(f"/coze/chats/{data_of(answer)['chat_id']}/cancel")
         service.wait_idle()
         assert (await alice.send(await alice.open_session("x0"), QUICK)).status_code == 200
+
+
+async def test_uploads_that_trickle_leave_connections_to_coze_for_others(
+    start_secured: Start, auth: RunningAuth
+) -> None:
+    """Four connections, of which uploads may have a fifth, at least one: chats found none."""
+    service = start_secured(COZE_MAX_CONNECTIONS="4", COZE_OWNER_SHARE="1", COZE_ROOT_SHARE="1")
+    over = asyncio.Event()
+
+    async def trickle() -> AsyncIterator[bytes]:
+        yield (
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n' + b"words " * 100
+        )
+        await over.wait()
+        yield b"\r\n--b--\r\n"
+
+    async with calling(service, auth, ALICE, BOB) as [alice, bob]:
+        typed = {"Content-Type": "multipart/form-data; boundary=b"}
+
+        async def upload() -> tuple[Any, ...]:
+            return told(await alice.http.post("/coze/files", content=trickle(), headers=typed))
+
+        uploads = [asyncio.create_task(upload()) for _ in range(6)]
+        refused = {"limit": "uploads", "layer": "service"}
+        await wait_until(lambda: scrape(service.base_url)("coze_refusals_total", **refused) == 5, pause=0.2)
+        assert (await bob.send(await bob.open_session(), QUICK)).status_code == 200
+        over.set()
+        found = Counter(await asyncio.gather(*uploads))
+    assert found.pop((503, "OVERLOADED", "service", "COZE_MAX_CONNECTIONS / 5")) == 5
+    assert [status for status, *_ in found] == [200]
 
 
 async def test_open_streams_are_shared_by_callers_and_roots_and_a_burst_does_not_slip_through(
