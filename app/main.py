@@ -19,7 +19,7 @@ from app.doors.openai.responses import routes as openai_responses
 from app.error_handlers import add_error_handlers
 from app.exceptions import RedisUnavailable
 from app.factory import Resources, open_resources
-from app.http.connections import UNREAD, Unread
+from app.http.connections import bounds_of_a_server
 from app.http.dependencies import known_caller
 from app.http.direct import DirectApp
 from app.http.document import add_openapi
@@ -62,7 +62,7 @@ def create_app(
             if not await resources.redis.works(thorough=True):
                 logger.warning("{}", RedisUnavailable.default_message)
             on_start(resources)
-            yield {TURNS: Turns(partial(known_caller, resources)), UNREAD: Unread()}
+            yield {TURNS: Turns(partial(known_caller, resources)), **bounds_of_a_server()}
             await resources.shutdown.drain()
 
     app = DirectApp(

@@ -19,6 +19,7 @@ from app.auth.tokens import is_acceptable, read_claims
 from app.exceptions import AuthInvalid, AuthMissing, AuthUnavailable, ServiceError
 from app.models import Identity
 from app.observing.metrics import Metrics
+from app.utils.signals import Portions
 from app.utils.stopping import end_tasks
 
 _NOT_ACCEPTED: Final = "The token is not accepted"
@@ -56,6 +57,7 @@ class HtyVerifier:
             ticks=ticks,
         )
         self._flights: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._portions = Portions()
         self._lanes = Lanes(options.roots, options.timeout, ticks)
 
     async def identify(self, tokens: Sequence[str], hosts: Sequence[str]) -> Identity:
@@ -142,8 +144,7 @@ class HtyVerifier:
             flight.add_done_callback(lambda _: lane.leave())
             self._flights[key] = flight
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
-        # wait() leaves the task alone when this caller is cancelled: others may be waiting for it.
-        await asyncio.wait([flight])
+        await self._portions.after(flight)
         return Unanswered() if flight.cancelled() else flight.result()
 
     async def _ask(self, token: str, root: str, key: bytes, lane: Lane) -> Verdict:

@@ -9,8 +9,8 @@ import contextlib
 import fcntl
 import resource
 import termios
-from collections.abc import Iterable
-from typing import Final, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
@@ -53,7 +53,19 @@ HIGH_WATER: Final = 4 * 1024
 """Bytes that may wait for one client without being counted; past it nothing more is written for him. Less
 would have a head and its short body sent one after the other."""
 UNREAD: Final = "unread"
-"""Key in a scope's ``state``: the server's ``Unread``. Not there under a server that is not ours."""
+"""Key in a scope's ``state``: the server's ``Together`` of answers that wait for their clients. Not there, as
+the next two, under a server that is not ours."""
+HEADS: Final = "heads"
+"""The same of heads that have not ended."""
+GO_ON: Final = "go_on"
+"""The ``Portions`` in which those go on whose clients have taken what waited for them."""
+USUAL_HEAD_BYTES: Final = 8 * 1024
+"""Of a head that has not ended; longer ones are counted."""
+MOST_HEADS: Final = 16 * 1024 * 1024
+"""Bytes of such heads in a process; past it who has taken longest to send his is given up. Thousands may each
+send as much as one may, without anybody knowing who they are."""
+MOST_HELD: Final = 64 * 1024
+"""Bytes that are kept of requests sent ahead; where more have come the connection ends behind its answer."""
 LINGER_SECONDS: Final = 2.0
 LINGER_BYTES: Final = 16 * 1024 * 1024
 """After a refusal: who is still sending would not see the answer if the connection closed at once."""
@@ -75,6 +87,13 @@ def allow_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+class Kept(NamedTuple):
+    """What a connection makes the process keep, and since when."""
+
+    since: float
+    size: int
+
+
 class Connection(Protocol):
     @property
     def is_waiting(self) -> bool: ...
@@ -83,8 +102,13 @@ class Connection(Protocol):
     def order(self) -> tuple[bool, float]: ...
 
     @property
-    def unread(self) -> tuple[float, int]:
-        """Since when an answer waits for its client, and how many bytes."""
+    def unread(self) -> Kept:
+        """Of an answer that waits for its client."""
+        ...
+
+    @property
+    def head(self) -> Kept:
+        """Of a head that has not ended."""
         ...
 
     def give_up(self) -> None: ...
@@ -109,16 +133,14 @@ def unsent_bytes(transport: asyncio.Transport) -> int:
     return transport.get_write_buffer_size() + left[0]
 
 
-def longest_unread(connections: Iterable[_C]) -> list[_C]:
-    """Those that have let their answers wait longest, without which all others keep within the bound; all of
-    ``connections`` wait."""
-    waiting = sorted(connections, key=lambda each: each.unread[0])
-    total, given_up = sum(each.unread[1] for each in waiting), []
-    for each in waiting[:-1]:
-        if total <= MOST_UNSENT:
+def longest_kept(kept: Mapping[_C, Kept], most: int) -> list[_C]:
+    """Those of which something has been kept longest, without which all others keep within ``most`` bytes."""
+    total, given_up = sum(each.size for each in kept.values()), []
+    for connection in sorted(kept, key=lambda each: kept[each].since)[:-1]:
+        if total <= most:
             break
-        total -= each.unread[1]
-        given_up.append(each)
+        total -= kept[connection].size
+        given_up.append(connection)
     return given_up
 
 
@@ -126,34 +148,38 @@ def commas_in(headers: Iterable[tuple[bytes, bytes]]) -> int:
     return sum(value.count(b",") for _, value in headers)
 
 
-class Unread:
-    """The connections of a process whose clients have not taken what waits for them.
+class Together(Generic[_C]):
+    """The connections of a process that make it keep something, which has a bound for all of them.
 
     What each has is looked at when it comes here, and again once all seem to be past the bound: looking at
     all for each newcomer would be work for an attacker to give.
+
+    Args:
+        kept: what is kept of a connection.
+        most: bytes of all of them. One alone may have more.
     """
 
-    def __init__(self) -> None:
-        self.go_on = Portions()
-        """In which those go on whose clients have taken it."""
-        self._sizes: dict[Connection, int] = {}
+    def __init__(self, kept: Callable[[_C], Kept], most: int) -> None:
+        self._kept = kept
+        self._most = most
+        self._sizes: dict[_C, int] = {}
         self._total = 0
 
-    def add(self, connection: Connection) -> list[Connection]:
+    def add(self, connection: _C) -> list[_C]:
         """Returns those that are to be given up; they are not counted any more."""
         self.discard(connection)
-        self._sizes[connection] = size = connection.unread[1]
+        self._sizes[connection] = size = self._kept(connection).size
         self._total += size
-        if self._total <= MOST_UNSENT:
+        if self._total <= self._most:
             return []
-        given_up = longest_unread(self._sizes)
+        given_up = longest_kept({each: self._kept(each) for each in self._sizes}, self._most)
         for each in given_up:
             del self._sizes[each]
-        self._sizes = {each: each.unread[1] for each in self._sizes}
+        self._sizes = {each: self._kept(each).size for each in self._sizes}
         self._total = sum(self._sizes.values())
         return given_up
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: _C) -> None:
         self._total -= self._sizes.pop(connection, 0)
 
 
@@ -205,3 +231,12 @@ class LingeringTransport:
         if not self._transport.is_closing():
             self._transport.write_eof()
             self._loop.call_later(self._seconds, self._transport.abort)
+
+
+def bounds_of_a_server() -> dict[str, object]:
+    """For a scope's ``state``, one of each for all connections of a server."""
+    return {
+        UNREAD: Together[Connection](lambda each: each.unread, MOST_UNSENT),
+        HEADS: Together[Connection](lambda each: each.head, MOST_HEADS),
+        GO_ON: Portions(),
+    }

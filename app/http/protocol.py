@@ -23,6 +23,7 @@ from app.http.connections import (
     MOST_COMMAS,
     MOST_HEAD_BYTES,
     MOST_HEADERS,
+    MOST_HELD,
     MOST_QUEUED,
     MOST_REST,
     MOST_SMALL_CHUNKS,
@@ -37,8 +38,8 @@ from app.http.connections import (
     oldest_waiting,
 )
 from app.http.half_close import PROBE_SECONDS, PROBES, STILL_HERE, told_of_half_close
+from app.http.heads import HeadWatch, behind_blank_lines
 from app.http.http_1_0 import without_chunks
-from app.http.slow_clients import UnsentWatch
 from app.http.turns import TURNS, Turns
 from app.http.unfit import NOT_KNOWN, UnfitError, reason
 from app.utils.signals import Wakeup
@@ -50,6 +51,7 @@ _NO_BODY: Final = -1
 _UNKNOWN: Final = 1 << 62
 _SOMEWHERE: Final = 1 << 61
 _MOST_CUTS: Final = 64
+_WITH_BODIES: Final = frozenset({"POST", "PUT", "PATCH"})
 _SLICE: Final = 4096
 """Bytes of a body in chunks that the parser gets at once."""
 _LONGEST_LENGTH: Final = 20
@@ -59,7 +61,7 @@ _LONGEST_OF_REFUSED: Final = 1000
 """Bytes of a header's value that whoever answers a refused request gets to see."""
 
 
-class HttpProtocol(UnsentWatch):
+class HttpProtocol(HeadWatch):
     """For ``uvicorn.run(http=...)``."""
 
     flow: HeldFlow
@@ -189,6 +191,7 @@ class HttpProtocol(UnsentWatch):
             self._refuse(self._passed_bound() or wrong)
         if self._deadline is not None or self.is_waiting:
             self._set_deadline()
+            self.head_has(self._pending)
         if self._body != _NO_BODY and not self._refused:
             if self.is_waiting and self._body - self._read_of_body > MOST_REST:
                 self._refused, self._pending = True, -_UNKNOWN  # the time alone is bounded
@@ -223,7 +226,7 @@ class HttpProtocol(UnsentWatch):
                     return
                 found = data.find(_HEAD_END, at)
                 if found == at and self._pending == 0:
-                    at = _behind_blank_lines(data, at)
+                    at = behind_blank_lines(data, at)
                     continue
                 # A small body goes along, unless it may have another request behind it.
                 is_small = length - found <= _SLICE and data.find(_HEAD_END, found + 4) < 0
@@ -260,10 +263,13 @@ class HttpProtocol(UnsentWatch):
 
     def _hold(self, data: bytes, at: int) -> None:
         if self._pending == 0:
-            at = _behind_blank_lines(data, at)  # they mean nothing; without them reading goes on
+            at = behind_blank_lines(data, at)  # they mean nothing; without them reading goes on
         if at < len(data):
-            self._held, self._held_at = data, at
             self.flow.hold()
+            if len(data) - at <= MOST_HELD:
+                self._held, self._held_at = data, at
+            else:  # their client finds that the connection ends, and sends them again
+                self.cycle.keep_alive = False
 
     def _body_left(self) -> int:
         """Up to here nothing is a request; chunks end where the parser says."""
@@ -292,7 +298,8 @@ class HttpProtocol(UnsentWatch):
         self._chunks += 1
         self._body += len(body)
         self._pending = 0
-        super().on_body(body)
+        if self.cycle.scope["method"] in _WITH_BODIES:  # else nobody reads it: it would stay with a stream
+            super().on_body(body)
 
     def on_response_complete(self) -> None:
         """In a context of its own: that of the request leads to all of its head, and a timer keeps it."""
@@ -440,7 +447,3 @@ class HttpProtocol(UnsentWatch):
         )
         self.cycle.more_body = False
         self._start_asgi_task(self.cycle, self.app)
-
-
-def _behind_blank_lines(data: bytes, at: int) -> int:
-    return len(data) - len(data[at:].lstrip(b"\r\n"))

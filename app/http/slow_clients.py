@@ -5,7 +5,18 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.http.connections import HIGH_WATER, SLOWEST_BYTES, UNREAD, UNSENT_SECONDS, Unread, unsent_bytes
+from app.http.connections import (
+    GO_ON,
+    HIGH_WATER,
+    SLOWEST_BYTES,
+    UNREAD,
+    UNSENT_SECONDS,
+    Connection,
+    Kept,
+    Together,
+    unsent_bytes,
+)
+from app.utils.signals import Portions
 
 
 class UnsentWatch(HttpToolsProtocol):
@@ -39,17 +50,19 @@ class UnsentWatch(HttpToolsProtocol):
     def order(self) -> tuple[bool, float]:
         raise NotImplementedError
 
+    head: Kept
+    """Of a head that has not ended."""
+
     @property
-    def unread(self) -> tuple[float, int]:
-        """Since when something waits for the client here, and how many bytes."""
-        return self.paused_at or 0.0, self.transport.get_write_buffer_size()
+    def unread(self) -> Kept:
+        return Kept(self.paused_at or 0.0, self.transport.get_write_buffer_size())
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self._goes_on = False
         self.paused_at = self.loop.time()
         self.watch_unsent()
-        unread: Unread | None = self.app_state.get(UNREAD)
+        unread: Together[Connection] | None = self.app_state.get(UNREAD)
         for each in unread.add(self) if unread is not None else ():
             each.give_up()
 
@@ -67,8 +80,9 @@ class UnsentWatch(HttpToolsProtocol):
         """Whoever writes the answer goes on in a portion: in one turn of the event loop thousands of clients
         may have taken what waited for them."""
         self._goes_on = True
-        if (unread := self.app_state.get(UNREAD)) is not None:
-            unread.go_on.put(self)
+        portions: Portions | None = self.app_state.get(GO_ON)
+        if portions is not None:
+            portions.put(self)
         else:
             self.come()
         self._is_read()

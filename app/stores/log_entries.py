@@ -17,8 +17,9 @@ _LEVEL: Final = 1
 """Deltas repeat nearly all of their bytes: more effort takes four times as long and saves little."""
 _PRESSED_BYTES: Final = 128 * 1024
 """Compressed without a pause: about a millisecond."""
-PIECE_BYTES: Final = 64 * 1024
-"""Unpacked, cut into frames and written without a pause: about a millisecond."""
+PIECE_BYTES: Final = 32 * 1024
+"""Unpacked, cut into frames and written without a pause: half a millisecond. Each reader of a long log holds
+one."""
 _FED_BYTES: Final = 4 * 1024
 """Of what is packed, given to zlib in one go; it keeps what it has not used."""
 _BROKEN: Final = "a log breaks off"

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 FEW: Final = 16
 """Watchers of one thing that are called at once, and how many more in each turn of the loop."""
@@ -68,6 +68,14 @@ class Portions:
             self._is_calling = True
             asyncio.get_running_loop().call_soon(self._next)
 
+    async def after(self, done: "asyncio.Future[Any]") -> None:
+        """Returns in a portion once ``done`` is, which is left alone where this is cancelled: of thousands
+        who wait for one thing all would go on in one turn."""
+        await asyncio.wait([done])
+        turn = _Turn()
+        self.put(turn)
+        await turn.came
+
     def _next(self) -> None:
         until = time.thread_time() + _SECONDS_OF_A_TURN
         portion = [self._due.popleft() for _ in range(min(FEW, len(self._due)))]
@@ -81,6 +89,18 @@ class Portions:
             self._is_calling = bool(self._due)
             if self._due:
                 asyncio.get_running_loop().call_soon(self._next)
+
+
+class _Turn:
+    __slots__ = ("came", "is_due")
+
+    def __init__(self) -> None:
+        self.is_due = False
+        self.came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def come(self) -> None:
+        if not self.came.done():  # else whoever waited has gone
+            self.came.set_result(None)
 
 
 class Notifier:

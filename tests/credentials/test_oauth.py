@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -315,3 +315,25 @@ async def test_a_key_that_cannot_be_used_names_its_setting(
     assert failed.value.__cause__ is None
     key_file.write_bytes(good)
     assert await token.bearer() == "czs_1"
+
+
+class Endless(httpx.AsyncByteStream):
+    given = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.given += 1
+            yield b" " * 16_384
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_of_an_answer_without_end_little_is_read(
+    office: Office, token: OAuthToken, packed: bool
+) -> None:
+    body = Endless()
+    headers = {"content-encoding": "gzip"} if packed else {}
+    office.answer = lambda _: httpx.Response(200, headers=headers, stream=body)
+    with pytest.raises(CozeApiError):
+        await token.bearer()
+    assert "gzip" not in office.asked[0].headers["accept-encoding"]
+    assert body.given <= (0 if packed else 5)

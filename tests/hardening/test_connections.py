@@ -275,7 +275,7 @@ def test_a_kept_connection_keeps_nothing_of_the_head_before(attacked: ServicePro
     links: list[socket.socket] = []
     try:
         with watched(attacked) as report:
-            for _ in range(800):  # their heads are 100 MB
+            for _ in range(400):  # their heads are 100 MB
                 links.append(connect(attacked))  # not earlier: who says nothing for long is closed
                 links[-1].sendall(long)
                 assert links[-1].recv(12) == b"HTTP/1.1 200"
@@ -332,3 +332,36 @@ def test_thousands_of_silent_connections_take_little_room(attacked: ServiceProce
         for each in silent:
             each.close()
     block_until(lambda: descriptors(service) < 100, 60)
+
+
+def test_heads_that_do_not_end_have_a_bound_together(start_process: Callable[..., ServiceProcess]) -> None:
+    """Each may be as long as one may, and nobody knows who they are."""
+    service = start_process()
+    head = b"GET /coze/health/live HTTP/1.1\r\nHost: x\r\n"
+    head += b"".join(b"x%03d: %s\r\n" % (number, b"a" * 480) for number in range(240))
+    links: list[socket.socket] = []
+    try:
+        with watched(service) as report:
+            for _ in range(400):
+                links.append(connect(service))
+                links[-1].sendall(head)
+            block_until(lambda: sum(is_closed(link) for link in links) > 200)
+            assert not is_closed(links[-1])
+            links[-1].sendall(b"\r\n")
+            assert links[-1].recv(100).startswith(b"HTTP/1.1 200 ")
+        report.check(most=40 * MB)
+    finally:
+        for link in links:
+            link.close()
+
+
+def is_closed(link: socket.socket) -> bool:
+    link.setblocking(False)
+    try:
+        return link.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+    finally:
+        link.settimeout(30)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from app.http import slow_clients
-from app.http.connections import MOST_UNSENT, Unread, longest_unread
+from app.http.connections import MOST_UNSENT, Kept, Together, longest_kept
 from tests.support import RunningApp, ServiceProcess, SimControl, block_until, service_process
 
 from .support import MB, ask, connect, read_all, watched
@@ -99,13 +99,8 @@ class Waiting:
     size: int
 
     @property
-    def unread(self) -> tuple[float, int]:
-        return self.since, self.size
-
-    is_waiting, order = True, (True, 0.0)
-
-    def give_up(self) -> None:
-        raise NotImplementedError
+    def kept(self) -> Kept:
+        return Kept(self.since, self.size)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +115,12 @@ class Waiting:
 )
 def test_who_has_let_his_answer_wait_longest_is_given_up_first(sizes: list[int], given_up: int) -> None:
     waiting = [Waiting(float(number), size) for number, size in enumerate(sizes)]
-    assert longest_unread(reversed(waiting)) == waiting[:given_up]
+    assert longest_kept({each: each.kept for each in reversed(waiting)}, MOST_UNSENT) == waiting[:given_up]
 
 
 def test_what_waits_is_looked_at_again_before_anybody_is_given_up() -> None:
-    unread, half = Unread(), MOST_UNSENT // 2
+    half = MOST_UNSENT // 2
+    unread = Together[Waiting](lambda each: each.kept, MOST_UNSENT)
     reads, stays, comes, more = (Waiting(float(number), half) for number in range(4))
     assert unread.add(reads) == unread.add(stays) == []
     reads.size = 0

@@ -13,7 +13,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from app.http.connections import UNREAD, Unread
+from app.http.connections import bounds_of_a_server
 from app.http.listening import listen, taken_together
 from app.http.protocol import HttpProtocol
 from app.utils.signals import FEW
@@ -91,7 +91,7 @@ def connection(state: dict[str, Any]) -> HttpProtocol:
 
 async def test_clients_who_take_up_again_together_go_on_in_portions() -> None:
     """A poll may tell of thousands that can be written to again, each with a piece to be made for it."""
-    state = {UNREAD: Unread()}
+    state = bounds_of_a_server()
     waiting = [connection(state) for _ in range(MANY)]
     for each in waiting:
         each.pause_writing()

@@ -189,3 +189,25 @@ async def test_who_fails_or_leaves_keeps_nobody_behind_from_being_called() -> No
     stops[FEW]()
     await a_few_turns()
     assert called == [*range(FEW), FEW + 1]
+
+
+async def test_of_many_who_wait_for_one_thing_few_go_on_in_a_turn() -> None:
+    portions, came = Portions(), list[int]()
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def wait(number: int) -> None:
+        await portions.after(done)
+        came.append(number)
+
+    tasks = [asyncio.create_task(wait(number)) for number in range(100)]
+    await a_few_turns()
+    tasks[3].cancel()
+    done.set_result(None)
+    await asyncio.sleep(0)
+    tasks[50].cancel()
+    most = before = 0
+    while len(came) < 98:
+        await asyncio.sleep(0)
+        most, before = max(most, len(came) - before), len(came)
+    assert 0 < most <= FEW
+    assert sorted(came) == [number for number in range(100) if number not in (3, 50)]

@@ -23,10 +23,13 @@ from loguru import logger
 from app.coze.credentials.sources import Kind, TokenSource
 from app.coze.transport import NETWORK_ERRORS
 from app.exceptions import CozeApiError, CozeRateLimited, UpstreamError
+from app.utils.signals import Portions
 from app.utils.stopping import end_tasks
 
 TOKEN_PATH: Final = "/api/permission/oauth2/token"  # noqa: S105  # a path
 _GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_MOST_BYTES: Final = 64 * 1024
+"""Of an answer, which has a few hundred."""
 _TOKEN_SECONDS: Final = 900
 """Seconds that a token is asked for: Coze's own default."""
 _JWT_SECONDS: Final = 600
@@ -109,6 +112,7 @@ class OAuthToken(TokenSource):
         self._clock = clock
         self._ticks = ticks
         self._token = ""
+        self._portions = Portions()
         self._attempt: asyncio.Task[UpstreamError | None] | None = None
         self._failure: UpstreamError | None = None
         self._renew_at = self._ends_at = self._not_before = 0.0
@@ -154,8 +158,7 @@ class OAuthToken(TokenSource):
             self._attempt = asyncio.create_task(self._get_token(), name="oauth-token")
             self._attempt.add_done_callback(self._attempt_ended)
         attempt = self._attempt
-        # wait() leaves the task alone when this caller is cancelled: others may be waiting for it.
-        await asyncio.wait([attempt])
+        await self._portions.after(attempt)
         failure = _unreachable("closed") if attempt.cancelled() else attempt.result()
         return copy(failure) if failure is not None else None
 
@@ -195,14 +198,16 @@ class OAuthToken(TokenSource):
     async def _ask_once(self) -> dict[str, object]:
         assertion = self._app.sign(self._clock() + self._offset)
         headers = httpx.Headers({"authorization": f"Bearer {assertion}", "accept": "application/json"})
+        headers["accept-encoding"] = "identity"  # what is packed may be a thousand times as long
         body = {"grant_type": _GRANT_TYPE, "duration_seconds": _TOKEN_SECONDS}
         try:
-            response = await self._http.post(self._app.token_url, json=body, headers=headers)
+            async with self._http.stream("POST", self._app.token_url, json=body, headers=headers) as response:
+                content = await _read(response)
         except NETWORK_ERRORS as error:
             raise _unreachable(type(error).__name__) from None
         self._compare_clocks(response)
         try:
-            answer = orjson.loads(response.content)
+            answer = orjson.loads(content)
         except orjson.JSONDecodeError:
             answer = None
         if response.is_success and isinstance(answer, dict) and isinstance(answer.get("access_token"), str):
@@ -249,3 +254,14 @@ class OAuthToken(TokenSource):
         self._ends_at = self._ticks() + seconds
         self._renew_at = self._ends_at - min(_RENEW_EARLY_SECONDS, seconds / 10)
         self.expires_at = int(self._clock() + seconds)
+
+
+async def _read(response: httpx.Response) -> bytes:
+    """As much as an answer may have, and nothing of what is packed, though nobody asked for that."""
+    content = b""
+    if "content-encoding" not in response.headers:
+        async for piece in response.aiter_bytes():
+            content += piece
+            if len(content) > _MOST_BYTES:
+                break
+    return content[:_MOST_BYTES]
