@@ -200,7 +200,8 @@ class SessionStore:
         first message.
 
         The index is written first: what is forgotten there expires by itself, whereas a session that
-        no index knows would escape the limits. Raises ``SessionLimitReached``.
+        no index knows would escape the limits. Raises ``SessionLimitReached``, and ``SessionTerminated``
+        where the same session was erased meanwhile.
         """
         if single or serves_conversation:
             await self.index.enter_single(session_id, identity.owner, user_id)
@@ -230,6 +231,11 @@ class SessionStore:
                 fields=[part for pair in fields.items() for part in pair],
             )
         )
+        if not flat:  # nor is it to stay in the indexes
+            user = user_key(identity.owner, user_id)
+            await self.index.remove(session_id, identity.owner, user)
+            await self.index.remove_erased(session_id, user)
+            raise SessionTerminated
         return SessionRecord(session_id, flat)
 
     async def end_idle(self, session_id: str, reason: Literal["evicted", "inactive"] = "evicted") -> bytes:
