@@ -12,7 +12,7 @@ import orjson
 from app.exceptions import FileNotFound
 from app.models import Identity
 from app.models.bodies import FileType
-from app.redis_client import Command, Key, Keys, Number, RedisGate, Texts
+from app.redis_client import Command, Key, Keys, Number, RedisGate, Text, Texts
 from app.stores.index import OPENING_MS, name_key, user_key
 from app.stores.scripts import file_index, file_read, index_unwritten, uploaders_forget
 
@@ -81,20 +81,24 @@ class FileStore:
         self.ttl_ms = int(days * 86_400_000)
 
     async def add(self, record: FileRecord) -> None:
-        """The indexes come before the record: what is in Redis can always be found to be erased. They come
-        behind it, too: where a picture is sent twice at once, an erasure that finds the first one's record
-        takes out what is the entry of both."""
+        """The indexes come before the record: what is in Redis can always be found to be erased.
+
+        Where a picture is sent twice at once, an erasure that finds the first one's record takes out what is
+        the entry of both: the second one's is erased with it."""
         keys, file_id = self._keys, record.file_id
-        enter = file_index(
-            files=keys.files(record.user),
-            uploaders=keys.uploaders(name_key(record.owner, record.user_id)),
-            file_id=file_id,
-            user=record.user,
-            ttl=self.ttl_ms,
+        index, file = keys.files(record.user), keys.file(file_id)
+        await self._redis.run(
+            file_index(
+                files=index,
+                uploaders=keys.uploaders(name_key(record.owner, record.user_id)),
+                file_id=file_id,
+                user=record.user,
+                ttl=self.ttl_ms,
+            )
         )
-        await self._redis.run(enter)
-        await self._redis.run(Command[bytes]("SET", keys.file(file_id), record.pack(), "PX", self.ttl_ms))
-        await self._redis.run(enter)
+        await self._redis.run(Command[bytes]("SET", file, record.pack(), "PX", self.ttl_ms))
+        if await self._redis.run(Text("ZSCORE", index, file_id)) is None:
+            await self._redis.run(Number("DEL", file))
 
     async def find(self, file_ids: Sequence[str], identity: Identity) -> list[FileRecord]:
         """Raises ``FileNotFound`` for one that is unknown, expired or somebody else's."""

@@ -108,7 +108,8 @@ class OwnedStore:
             owned.user_id and now - owned.labelled > _DAY_MS
         ):  # an erasure has to find it as long as it is there
             await self._label(owned.owner, conversation_id, owned.user_id)
-            await self._redis.run(owned_change(record=at.record, fields=["labelled", now]))
+            if not await self._redis.run(owned_change(record=at.record, fields=["labelled", now])):
+                await self._redis.run(self._unlabel(owned.owner, conversation_id, owned.user_id))
         return owned
 
     async def serve(self, owned: Owned, *, ended: str, session_id: str, user_id: str, bot_id: str) -> Owned:
@@ -117,18 +118,19 @@ class OwnedStore:
         yet."""
         if not owned.user_id:
             await self._label(owned.owner, owned.conversation_id, user_id)
-        return _found(
-            await self._redis.run(
-                owned_serve(
-                    at=self._places(owned.owner, owned.conversation_id),
-                    ttl=self._ttl,
-                    ended=ended,
-                    session_id=session_id,
-                    user_id=user_id,
-                    bot=bot_id,
-                )
+        flat = await self._redis.run(
+            owned_serve(
+                at=self._places(owned.owner, owned.conversation_id),
+                ttl=self._ttl,
+                ended=ended,
+                session_id=session_id,
+                user_id=user_id,
+                bot=bot_id,
             )
         )
+        if not flat:
+            await self._redis.run(self._unlabel(owned.owner, owned.conversation_id, user_id))
+        return _found(flat)
 
     async def change(self, owned: Owned, fields: Mapping[Literal["name", "section", "view"], str]) -> None:
         """Notes what was changed at Coze."""

@@ -333,8 +333,8 @@ def owned_file(
     at the same place. ``begun``: what the names of those lists begin with."""
 
 @Script
-def owned_change(*, record: Key, fields: list[Arg]) -> None:
-    """Changes nothing where the owner has no such conversation any more."""
+def owned_change(*, record: Key, fields: list[Arg]) -> int:
+    """-> 0 where the owner has no such conversation any more: nothing is changed."""
 
 @Script
 def owned_forget(*, at: OwnedKeys) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.exceptions import SessionTerminated
+from app.exceptions import ConversationNotFound, SessionTerminated
 from app.models import Identity
 from app.stores.files import FileRecord
 from app.stores.index import user_key
@@ -126,7 +126,7 @@ async def test_a_file_that_is_being_written_down_is_found_by_the_next_erasure(
 
 
 @WHO
-async def test_a_picture_that_is_sent_twice_at_once_is_found_by_the_next_erasure(
+async def test_a_picture_that_is_sent_twice_at_once_is_erased_with_the_first_of_them(
     at: Place, who: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The erasure finds the record of the first, under the same id."""
@@ -134,7 +134,6 @@ async def test_a_picture_that_is_sent_twice_at_once_is_found_by_the_next_erasure
     async with stopped_before(at, "SET", at.files.add(record), monkeypatch):
         await at.files.add(record)
         assert await at.files.erase(who, "u") == (1, False)
-    assert await at.files.erase(who, "u") == (1, False)
     assert await left(at) == []
 
 
@@ -177,6 +176,25 @@ async def test_those_who_are_idle_are_erased_at_once_however_new_they_are(at: Pl
     assert await erase_conversations(at, ME) == (1, False)
     assert await at.files.erase(ME, "u") == (1, False)
     assert await left(at) == []
+
+
+async def test_who_finds_his_conversation_erased_leaves_no_label_behind(
+    at: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owned = conversations(at)
+    await owned.remember(a_conversation())
+    async with stopped_before(at, "owned_label", owned.use(ME, "71"), monkeypatch):
+        assert await erase_conversations(at, ME) == (1, False)
+    assert await left(at) == []
+    unnamed = await owned.remember(a_conversation(user_id=""))
+    async with stopped_before(at, "owned_label", unserved(owned, unnamed), monkeypatch):
+        await owned.forget(unnamed)
+    assert await left(at) == []
+
+
+async def unserved(owned: OwnedStore, conversation: Owned) -> None:
+    with pytest.raises(ConversationNotFound):
+        await owned.serve(conversation, ended="", session_id="s", user_id="u", bot_id="bot")
 
 
 async def test_a_conversation_that_its_owner_has_deleted_is_in_no_erasures_way(at: Place) -> None:
@@ -223,6 +241,18 @@ async def test_a_session_that_was_erased_is_not_opened_again(
     assert await left(at) == []
     await refused(at)
     assert await erase_sessions(at, ME) == (0, 0), "it stays entered"
+    assert await left(at) == []
+
+
+@pytest.mark.parametrize(("single", "command"), [(False, "index_admit"), (True, "index_single")])
+async def test_a_session_that_was_erased_does_not_come_back_into_the_indexes(
+    at: Place, single: bool, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was used, and the time at which its places there end is moved."""
+    session = await at.open(single=single)
+    async with stopped_before(at, command, at.sessions.renew_index(session), monkeypatch):
+        assert await erase_sessions(at, ME) == (1, 0)
+    assert await erase_sessions(at, ME) == (0, 0)
     assert await left(at) == []
 
 
