@@ -16,6 +16,7 @@ from app.exceptions import (
     SessionExpired,
     SessionLimitReached,
     SessionNotFound,
+    SessionTerminated,
     UnsupportedMediaType,
 )
 from app.http.dependencies import ContextDep, IdempotencyKeyHeader
@@ -35,7 +36,7 @@ _MessageId = Query(pattern=MESSAGE_ID_PATTERN, description="A message_id of the 
     "",
     summary="Open a session",
     response_model=SuccessEnvelope[Session],
-    responses=errors(*BEGINS_ONCE, ConversationNotFound, SessionLimitReached),
+    responses=errors(*BEGINS_ONCE, ConversationNotFound, SessionLimitReached, SessionTerminated),
     openapi_extra=JsonBody(CreateSession),
 )
 async def create_session(context: ContextDep, idempotency_key: IdempotencyKeyHeader = None) -> Response:

@@ -12,9 +12,9 @@ import orjson
 from app.exceptions import FileNotFound
 from app.models import Identity
 from app.models.bodies import FileType
-from app.redis_client import Command, Key, Keys, Number, RedisGate, Texts
-from app.stores.index import name_key, user_key
-from app.stores.scripts import file_index, file_read, uploaders_forget
+from app.redis_client import Command, Key, Keys, Number, RedisGate, Text, Texts
+from app.stores.index import OPENING_MS, name_key, user_key
+from app.stores.scripts import file_index, file_read, index_unwritten, uploaders_forget
 
 _FILE_ID: Final = re.compile(r"coze_file_[0-9]{13}_[a-z2-7]{21}")
 _ERASED_AT_ONCE: Final = 500
@@ -81,21 +81,24 @@ class FileStore:
         self.ttl_ms = int(days * 86_400_000)
 
     async def add(self, record: FileRecord) -> None:
-        """The indexes come before the record: what is in Redis can always be found to be erased."""
+        """The indexes come before the record: what is in Redis can always be found to be erased.
+
+        Where a picture is sent twice at once, an erasure that finds the first one's record takes out what is
+        the entry of both: the second one's is erased with it."""
         keys, file_id = self._keys, record.file_id
+        index, file = keys.files(record.user), keys.file(file_id)
         await self._redis.run(
             file_index(
-                files=keys.files(record.user),
+                files=index,
                 uploaders=keys.uploaders(name_key(record.owner, record.user_id)),
                 file_id=file_id,
                 user=record.user,
-                expires=str(record.expires),
                 ttl=self.ttl_ms,
             )
         )
-        await self._redis.run(
-            Command[bytes]("SET", keys.file(file_id), record.pack(), "PXAT", record.expires)
-        )
+        await self._redis.run(Command[bytes]("SET", file, record.pack(), "PX", self.ttl_ms))
+        if await self._redis.run(Text("ZSCORE", index, file_id)) is None:
+            await self._redis.run(Number("DEL", file))
 
     async def find(self, file_ids: Sequence[str], identity: Identity) -> list[FileRecord]:
         """Raises ``FileNotFound`` for one that is unknown, expired or somebody else's."""
@@ -123,34 +126,46 @@ class FileStore:
     async def erase(self, identity: Identity, user_id: str) -> tuple[int, bool]:
         """Erases the records of a user's files; of everybody of that name in the root for an admin. Returns
         how many there were, and whether more may be left: a call looks at a bounded number of files and
-        users."""
+        users, and leaves entries whose records may be about to be written."""
         keys, uploaders = self._keys, self._keys.uploaders(name_key(identity.owner, user_id))
-        erased, left = 0, _ERASED_PER_CALL
+        erased, uploading, left = 0, 0, _ERASED_PER_CALL
         while left > 0:
             users = [user_key(identity.owner, user_id).encode()]
             if identity.admin:
-                users = await self._redis.run(Texts("ZRANGE", uploaders, 0, _ERASED_AT_ONCE - 1))
+                some = Texts("ZRANGE", uploaders, uploading, uploading + _ERASED_AT_ONCE - 1)
+                users = await self._redis.run(some)
             indexes = [keys.files(user.decode()) for user in users]
             counts = await self._redis.pipeline([Number("ZCARD", index) for index in indexes])
             for index, count in zip(indexes, counts, strict=True):
                 if count:
-                    gone, looked_at = await self._erase_of(index, left)
-                    erased, left = erased + gone, left - looked_at
+                    gone, looked_at, unwritten = await self._erase_of(index, left)
+                    erased, left, uploading = erased + gone, left - looked_at, uploading + (unwritten > 0)
                 if left <= 0:
                     return erased, True
             await self._redis.run(uploaders_forget(uploaders=uploaders, files=keys.files(""), users=users))
             if not (identity.admin and users):
-                return erased, False
+                return erased, uploading > 0
             left -= len(users)
         return erased, True
 
-    async def _erase_of(self, index: Key, most: int) -> tuple[int, int]:
-        """Of one user; how many there were, and how many of which the record was gone, too."""
-        erased = looked_at = 0
-        some = Texts("ZRANGE", index, 0, _ERASED_AT_ONCE - 1)
-        while looked_at < most and (ids := await self._redis.run(some)):
+    async def _erase_of(self, index: Key, most: int) -> tuple[int, int, int]:
+        """Of one user; how many there were, how many were looked at, and how many entries without a record
+        are left in front."""
+        erased = looked_at = left = 0
+        while looked_at < most:
+            ids = await self._redis.run(Texts("ZRANGE", index, left, left + _ERASED_AT_ONCE - 1))
+            if not ids:
+                break
             names = [file_id.decode() for file_id in ids]
             gone = await self._redis.pipeline([Number("DEL", self._keys.file(name)) for name in names])
-            await self._redis.run(Number("ZREM", index, *names))
-            erased, looked_at = erased + sum(gone), looked_at + len(names)
-        return erased, looked_at
+            written = [name for name, one in zip(names, gone, strict=True) if one]
+            if written:
+                await self._redis.run(Number("ZREM", index, *written))
+            if len(written) < len(names):
+                unwritten = [name for name, one in zip(names, gone, strict=True) if not one]
+                left += len(await self._redis.run(self._take_out(index, unwritten)))
+            erased, looked_at = erased + len(written), looked_at + len(names)
+        return erased, looked_at, left
+
+    def _take_out(self, index: Key, unwritten: list[str]) -> Command[list[bytes]]:
+        return index_unwritten(index=index, members=unwritten, life=self.ttl_ms, opening=OPENING_MS)

@@ -15,14 +15,16 @@ from app.redis_client import ALL, HeldKeys, Key, Keys, Number, RedisGate, Texts,
 from app.stores.layers import LAYERS, NO_LIMITS, Limits
 from app.stores.policy import SessionLimits
 from app.stores.portions import AT_ONCE, portions
-from app.stores.scripts import index_admit, index_drop, index_prune, index_single
+from app.stores.scripts import index_admit, index_drop, index_prune, index_single, index_unwritten
 from app.utils import now_ms
 
 _OF_EACH: Final = 20
 _USERS_AT_ONCE: Final = AT_ONCE // _OF_EACH
 """In a list of sessions of many users: more of a user's come in portions of their own."""
-_OPENING_MS: Final = 60_000
-"""A session is entered here and then written. Far longer than that takes, and it never will be written."""
+OPENING_MS: Final = 60_000
+"""What an index leads to is entered there and then written. Far longer than that takes, and it never is."""
+_TOMBSTONE_MS: Final = 86_400_000
+"""How long a session that is over is remembered, see ``prelude.lua``."""
 
 
 class IndexedSessions(NamedTuple):
@@ -41,8 +43,10 @@ def _by_expiry(key: Key, now: int, first: int, most: int) -> Texts:
 
 
 def may_be_opening(entered: int, now: int) -> bool:
-    """Whether a session that is entered and has no hash is about to get one."""
-    return now - entered < _OPENING_MS
+    """Whether a session that is entered and has no hash is about to get one. The scripts of erasures ask the
+    same, by a function of the same name. One that was entered ahead of its time is of replicas with longer
+    lives."""
+    return abs(now - entered) < OPENING_MS
 
 
 def user_key(owner: str, user_id: str) -> str:
@@ -164,6 +168,16 @@ class SessionIndex:
     async def remove_erased(self, session_id: str, user: str) -> None:
         """Takes a session of which nothing is left out of the last index."""
         await self._redis.run(Number("ZREM", self._keys.remaining_sessions(user), session_id))
+
+    async def remove_unwritten(self, session_ids: Sequence[str], user: str) -> int:
+        """The same for sessions that have no hash. Returns how many stay: they may be about to get one."""
+        command = index_unwritten(
+            index=self._keys.remaining_sessions(user),
+            members=[*session_ids],
+            life=self._limits.ttl + _TOMBSTONE_MS,
+            opening=OPENING_MS,
+        )
+        return len(await self._redis.run(command))
 
     async def users_named(self, owner: str, user_id: str, most: int) -> tuple[list[str], int]:
         """Users of that name in the owner's root, for its admins: ``most`` of them, first those whose time is

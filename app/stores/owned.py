@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 from app.exceptions import ConversationNotFound
 from app.models import Identity
 from app.redis_client import Arg, Command, Key, Keys, RedisGate, Texts, pairs
-from app.stores.index import digest_of, name_key, owner_key
+from app.stores.index import OPENING_MS, digest_of, name_key, owner_key
 from app.stores.scripts import (
     OwnedKeys,
     owned_change,
@@ -108,7 +108,8 @@ class OwnedStore:
             owned.user_id and now - owned.labelled > _DAY_MS
         ):  # an erasure has to find it as long as it is there
             await self._label(owned.owner, conversation_id, owned.user_id)
-            await self._redis.run(owned_change(record=at.record, fields=["labelled", now]))
+            if not await self._redis.run(owned_change(record=at.record, fields=["labelled", now])):
+                await self._redis.run(self._unlabel(owned.owner, conversation_id, owned.user_id))
         return owned
 
     async def serve(self, owned: Owned, *, ended: str, session_id: str, user_id: str, bot_id: str) -> Owned:
@@ -117,18 +118,19 @@ class OwnedStore:
         yet."""
         if not owned.user_id:
             await self._label(owned.owner, owned.conversation_id, user_id)
-        return _found(
-            await self._redis.run(
-                owned_serve(
-                    at=self._places(owned.owner, owned.conversation_id),
-                    ttl=self._ttl,
-                    ended=ended,
-                    session_id=session_id,
-                    user_id=user_id,
-                    bot=bot_id,
-                )
+        flat = await self._redis.run(
+            owned_serve(
+                at=self._places(owned.owner, owned.conversation_id),
+                ttl=self._ttl,
+                ended=ended,
+                session_id=session_id,
+                user_id=user_id,
+                bot=bot_id,
             )
         )
+        if not flat:
+            await self._redis.run(self._unlabel(owned.owner, owned.conversation_id, user_id))
+        return _found(flat)
 
     async def change(self, owned: Owned, fields: Mapping[Literal["name", "section", "view"], str]) -> None:
         """Notes what was changed at Coze."""
@@ -158,13 +160,17 @@ class OwnedStore:
         return OwnedPage([Owned.parse(flat) for flat in records if flat], has_more)
 
     async def forget(self, owned: Owned) -> None:
+        """Forgets the conversation, and then that it was its user's."""
         await self._redis.run(owned_forget(at=self._places(owned.owner, owned.conversation_id)))
+        if owned.user_id:
+            await self._redis.run(self._unlabel(owned.owner, owned.conversation_id, owned.user_id))
 
     # -- erasing a user -----------------------------------------------------------------------------------
 
     async def of_user(self, identity: Identity, user_id: str, limit: int) -> tuple[list[Owned], bool]:
         """Conversations that the user has begun, of all owners whom the caller may see; and whether there may
-        be more. At most ``limit`` are read: what is erased leaves, and the next call begins in front."""
+        be more, for one that he is just beginning, too. At most ``limit`` are read: what is erased leaves,
+        and the next call begins in front."""
         name = name_key(identity.owner, user_id)
         if identity.admin:
             some = Texts("ZRANGE", self._keys.labelled(name), 0, limit)
@@ -175,16 +181,17 @@ class OwnedStore:
             places = [(identity.owner, each.decode()) for each in await self._redis.run(some)]
         more = len(places) > limit or more_to_be_filed
         found: list[Owned] = []
-        gone: list[Command[None]] = []
+        gone: list[Command[int]] = []
         read = [Texts("HGETALL", self._places(*place).record) for place in places[:limit]]
         for place, flat in zip(places, await self._redis.pipeline(read), strict=False):
             owned = Owned.parse(flat)
-            if flat and owned.user_id == user_id:
+            if owned.user_id == user_id:
                 found.append(owned)
-            else:
-                gone.append(self._unlabel(*place, user_id))
-        await self._redis.pipeline(gone)
-        return found, more
+            else:  # it is gone or another user's, or is about to be his
+                opening = 0 if owned.user_id else OPENING_MS
+                gone.append(self._unlabel(*place, user_id, opening=opening))
+        just_begun = any(await self._redis.pipeline(gone))
+        return found, more or just_begun
 
     async def _file(self, name: str) -> bool:
         """What the version before has entered under the name goes into its owners' own lists, in portions;
@@ -207,11 +214,6 @@ class OwnedStore:
             )
         return True
 
-    async def erase(self, owned: Owned) -> None:
-        """Forgets the conversation, and then that it was the user's."""
-        await self.forget(owned)
-        await self._redis.run(self._unlabel(owned.owner, owned.conversation_id, owned.user_id))
-
     async def _label(self, owner: str, conversation_id: str, user_id: str) -> None:
         """Before the record names the user: what is in Redis can always be found to be erased."""
         name = name_key(owner, user_id)
@@ -225,13 +227,16 @@ class OwnedStore:
             )
         )
 
-    def _unlabel(self, owner: str, conversation_id: str, user_id: str) -> Command[None]:
+    def _unlabel(self, owner: str, conversation_id: str, user_id: str, *, opening: int = 0) -> Command[int]:
+        """``opening``: what was labelled less than so many milliseconds ago stays so."""
         name = name_key(owner, user_id)
         return owned_unlabel(
             labelled=self._keys.labelled(name),
             begun=self._keys.begun(name, owner_key(owner)),
             member=_member(owner, conversation_id),
             conversation=conversation_id,
+            ttl=self._ttl,
+            opening=opening,
         )
 
     def _places(self, owner: str, conversation_id: str) -> OwnedKeys:

@@ -33,7 +33,8 @@ def failure_note(*, failures: Key, most: int, ttl: int, entry: bytes) -> None:
 
 @Script
 def session_open(*, at: SessionKeys, session_ttl: int, owner: str, fields: list[Arg]) -> list[bytes]:
-    """-> the session's fields and values. Repeating it with the same id changes nothing."""
+    """-> the session's fields and values, none where it was erased. Repeating it with the same id changes
+    nothing."""
 
 @Script
 def session_read(
@@ -216,12 +217,17 @@ def index_forget_user(*, held: HeldKeys, remaining_sessions: Key, users_by_name:
     """-> 1 if nothing is left of the user, who then leaves the indexes."""
 
 @Script
+def index_unwritten(*, index: Key, members: list[str], life: int, opening: int) -> list[bytes]:
+    """Of ``members`` there is no record: they leave, but for those that were entered less than ``opening``
+    ago and may be about to get one. ``life``: of an entry. -> those."""
+
+@Script
 def index_prune(*, sessions: Key, users: Key, limit: int) -> tuple[int, int, int, list[bytes]]:
     """-> how many sessions and users were taken out since their time is up, now, the sessions that expire
     soonest and their scores."""
 
 @Script
-def file_index(*, files: Key, uploaders: Key, file_id: str, user: str, expires: str, ttl: int) -> None:
+def file_index(*, files: Key, uploaders: Key, file_id: str, user: str, ttl: int) -> None:
     """Enters a file that is about to be written."""
 
 @Script
@@ -311,8 +317,10 @@ def owned_label(*, labelled: Key, begun: Key, member: str, conversation: str, tt
     """A user has begun a conversation: whoever erases him finds it. ``member``: with its owner."""
 
 @Script
-def owned_unlabel(*, labelled: Key, begun: Key, member: str, conversation: str) -> None:
-    """It was erased."""
+def owned_unlabel(
+    *, labelled: Key, begun: Key, member: str, conversation: str, ttl: int, opening: int
+) -> int:
+    """It was erased, or is not the user's. -> 1 where it was entered less than ``opening`` ago, and stays."""
 
 @Script
 def owned_not_filed(*, labelled: Key, limit: int) -> list[bytes]:
@@ -326,8 +334,8 @@ def owned_file(
     at the same place. ``begun``: what the names of those lists begin with."""
 
 @Script
-def owned_change(*, record: Key, fields: list[Arg]) -> None:
-    """Changes nothing where the owner has no such conversation any more."""
+def owned_change(*, record: Key, fields: list[Arg]) -> int:
+    """-> 0 where the owner has no such conversation any more: nothing is changed."""
 
 @Script
 def owned_forget(*, at: OwnedKeys) -> None:

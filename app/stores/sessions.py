@@ -200,7 +200,8 @@ class SessionStore:
         first message.
 
         The index is written first: what is forgotten there expires by itself, whereas a session that
-        no index knows would escape the limits. Raises ``SessionLimitReached``.
+        no index knows would escape the limits. Raises ``SessionLimitReached``, and ``SessionTerminated``
+        where the same session was erased meanwhile.
         """
         if single or serves_conversation:
             await self.index.enter_single(session_id, identity.owner, user_id)
@@ -230,6 +231,9 @@ class SessionStore:
                 fields=[part for pair in fields.items() for part in pair],
             )
         )
+        if not flat:
+            await self._leave_indexes(session_id, identity.owner, user_id)
+            raise SessionTerminated
         return SessionRecord(session_id, flat)
 
     async def end_idle(self, session_id: str, reason: Literal["evicted", "inactive"] = "evicted") -> bytes:
@@ -263,6 +267,15 @@ class SessionStore:
         """Moves the session's expiry in the indexes to where its hash has it."""
         enter = self.index.enter_single if session.single else self.index.renew
         await enter(session.session_id, session.owner, session.user_id)
+        at = self._keys.of_session(session.session_id)
+        if await self._redis.run(Number("EXISTS", at.erased)):  # meanwhile
+            await self._leave_indexes(session.session_id, session.owner, session.user_id)
+
+    async def _leave_indexes(self, session_id: str, owner: str, user_id: str) -> None:
+        """What was erased is not to count as a session that is being opened."""
+        user = user_key(owner, user_id)
+        await self.index.remove(session_id, owner, user)
+        await self.index.remove_erased(session_id, user)
 
     async def read(
         self, session_id: str, identity: Identity, *, history: int, touch: bool = True

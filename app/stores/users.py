@@ -32,8 +32,8 @@ _ALL_BUT_LONG: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """``found``: how many sessions of ``users`` are left, ``sessions`` among them; ``more_users``: how many
-    users of that name were not looked at."""
+    """``found``: how many sessions of ``users`` are left, ``sessions`` among them, and those that are being
+    opened; ``more_users``: how many users of that name were not looked at."""
 
     sessions: list[SessionRecord]
     found: int
@@ -117,20 +117,22 @@ class UserStore:
             users, count = await self._index.users_named(identity.owner, user_id, limit)
         keys = [self._keys.remaining_sessions(user) for user in users]
         found = sum(await self._redis.pipeline([Number("ZCOUNT", key, now, "+inf") for key in keys]))
-        newest = await self._redis.pipeline(
-            [Texts("ZREVRANGEBYSCORE", key, "+inf", now, "LIMIT", 0, limit) for key in keys]
+        # Those first that were entered first: what is being opened now is in nobody's way.
+        oldest = await self._redis.pipeline(
+            [Texts("ZRANGEBYSCORE", key, now, "+inf", "LIMIT", 0, limit) for key in keys]
         )
         owned = [
-            (session_id.decode(), user) for user, ids in zip(users, newest, strict=True) for session_id in ids
+            (session_id.decode(), user) for user, ids in zip(users, oldest, strict=True) for session_id in ids
         ][:limit]
-        sessions = []
+        sessions, unwritten = [], dict[str, list[str]]()
         records = await self._records([session_id for session_id, _ in owned])
         for (session_id, user), record in zip(owned, records, strict=True):
             if record is None:
-                await self._index.remove_erased(session_id, user)
-                found -= 1
+                unwritten.setdefault(user, []).append(session_id)
             elif identity.may_see(record.owner):
                 sessions.append(record)
+        for user, ids in unwritten.items():
+            found -= len(ids) - await self._index.remove_unwritten(ids, user)
         return Remaining(sessions, found, users, max(0, count - len(users)))
 
     async def forget_users(self, identity: Identity, user_id: str, users: Sequence[str]) -> None:

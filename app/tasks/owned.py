@@ -342,11 +342,7 @@ class _Opener:
             await self._open(None, await self._new_conversation())
         elif failed is None and self.session_id:
             return self.session_id
-        elif isinstance(failed, SessionNotFound):
-            # Whoever has put its name there is about to open it, or has died before that: it may be opened
-            # by anybody, since opening it a second time changes nothing.
-            await self._open(self._owned, self._owned.conversation_id)
-        else:
+        elif not (isinstance(failed, SessionNotFound) and await self._opened_as_named(self._owned)):
             self._owned = await self._store.serve(
                 self._owned,
                 ended=self.session_id,
@@ -366,6 +362,14 @@ class _Opener:
         except UpstreamError as error:
             logger.info("no conversation for a chat yet: {}", error.code)
             return ""
+
+    async def _opened_as_named(self, owned: Owned) -> bool:
+        """Whoever has put the session's name there is about to open it, or has died before that: it may be
+        opened by anybody, since opening it a second time changes nothing. False: it was erased."""
+        with contextlib.suppress(SessionTerminated):
+            await self._open(owned, owned.conversation_id)
+            return True
+        return False
 
     async def _open(self, owned: Owned | None, conversation_id: str) -> None:
         await self._sessions.open(

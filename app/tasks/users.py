@@ -88,7 +88,7 @@ class UserService:
 
     async def _forget(self, identity: Identity, owned: Owned) -> None:
         await self._clear(identity, owned.conversation_id, owned.credential)
-        await self._owned.erase(owned)
+        await self._owned.forget(owned)
 
     async def _clear(self, identity: Identity, conversation_id: str, credential: str) -> None:
         """The bot is made to forget what was said, if Coze can be asked in time."""

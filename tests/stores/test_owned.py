@@ -12,7 +12,7 @@ from app.models import Identity
 from app.stores import owned as module
 from app.stores.index import name_key, owner_key
 from app.stores.owned import Owned, OwnedStore
-from app.stores.scripts import chat_ids
+from app.stores.scripts import chat_ids, owned_forget
 
 from .place import ADMIN, DAY, ELSEWHERE, ME, MINUTE, STRANGER, Clock, Place
 
@@ -156,7 +156,7 @@ async def test_erasing_a_user_finds_what_he_began_and_nothing_else(at: Place) ->
     everybodys, more = await owned.of_user(ADMIN, "u", 1)
     assert (len(everybodys), more) == (1, True)
     for each in (await owned.of_user(ADMIN, "u", 5))[0]:
-        await owned.erase(each)
+        await owned.forget(each)
     assert await owned.of_user(ADMIN, "u", 5) == ([], False)
     with pytest.raises(ConversationNotFound):
         await owned.use(STRANGER, "72")
@@ -187,7 +187,7 @@ async def test_what_a_user_began_long_ago_and_still_uses_is_erased_with_him(at: 
     found, more = await owned.of_user(ME, "u", 5)
     assert (sorted(each.conversation_id for each in found), more) == (["71", "72"], False)
     for each in found:
-        await owned.erase(each)
+        await owned.forget(each)
     assert await at.names() == []
 
 
@@ -262,7 +262,7 @@ async def erase_all(at: Place, who: Identity, limit: int = 5) -> list[str]:
     while more:
         found, more = await owned.of_user(who, "u", limit)
         for each in found:
-            await owned.erase(each)
+            await owned.forget(each)
             erased.append(each.conversation_id)
     return sorted(erased)
 
@@ -330,6 +330,7 @@ async def test_an_administrators_erasure_goes_on_where_the_last_one_ended(at: Pl
     for number in range(4):
         await begin(at, f"c{number}")
         await begin(at, f"d{number}", STRANGER)
-    await owned.forget(replace(MINE, conversation_id="c0"))
+    await at.redis.run(owned_forget(at=owned._places(ME.owner, "c0")))
+    await at.age(MINUTE)
     assert len(await erase_all(at, ADMIN, limit=3)) == 7
     assert await at.names() == []

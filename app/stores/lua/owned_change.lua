@@ -1,1 +1,3 @@
-if redis.call('EXISTS', record) == 1 then redis.call('HSET', record, unpack(fields)) end
+if redis.call('EXISTS', record) == 0 then return 0 end
+redis.call('HSET', record, unpack(fields))
+return 1

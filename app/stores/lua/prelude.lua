@@ -203,6 +203,14 @@ local function forget_expired(named, own, now)
   forget_late(own, '-inf', now, LATE)
 end
 
+-- What is entered in an index is written soon after, or never: until then an erasure leaves what has no record, or that
+-- would be in no index. `life` is how long before its time an entry was made. One that is ahead of its time is of
+-- replicas with longer lives.
+local function may_be_opening(index, member, life, opening, now)
+  local entered = tonumber(redis.call('ZSCORE', index, member) or 0) % FILED - life
+  return math.abs(now - entered) < opening
+end
+
 local function not_filed(named, limit)
   return redis.call('ZRANGEBYSCORE', named, '-inf', '(' .. int(FILED), 'WITHSCORES', 'LIMIT', 0, limit)
 end

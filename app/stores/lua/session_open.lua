@@ -1,3 +1,5 @@
+-- Opening it again after it was erased would write what no index knows: an entry that is older than the erasure is gone.
+if redis.call('EXISTS', erased) == 1 then return {} end
 local now = now_ms()
 if redis.call('EXISTS', session) == 0 then
   redis.call('HSET', session, 'owner', owner, 'status', 'active',
