@@ -98,6 +98,10 @@ class CozeApi:
         """Waits that long, a tenth more or less."""
         await self.sleep(seconds * self._rng.uniform(0.9, 1.1))
 
+    def may_retry(self, owner: str) -> bool:
+        """Takes one retry of the owner's, for who repeats calls himself. False: there is none."""
+        return self._budget.take(owner)
+
     async def json(self, call: ApiCall, credentials: Credentials) -> Reply:
         """The JSON answer of a call. Raises ``UpstreamError``."""
         with self._metrics.upstream(), self._span(call) as span:

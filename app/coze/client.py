@@ -79,6 +79,10 @@ class CozeClient:
         """An answer that had begun failed with ``error``: that may be the credential's limit, too."""
         self._credentials.call_failed(error)
 
+    def may_ask_again(self) -> bool:
+        """Whether the owner has a retry left for a call that Coze has refused; it is taken."""
+        return self._api.may_retry(self._owner)
+
     # --- chats -----------------------------------------------------------------------------------------
 
     def stream_chat(self, request: ChatRequest) -> AbstractAsyncContextManager[CozeStream]:

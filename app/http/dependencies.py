@@ -33,11 +33,11 @@ from app.exceptions import (
     wrong_field,
 )
 from app.factory import Resources
-from app.http.json_shape import holds_more_than, marks, size_of
 from app.http.turns import Headers
 from app.models import Cursor, Identity
 from app.tasks.places import Place, Places
 from app.utils.big_bodies import SMALL_BYTES, Room
+from app.utils.json_shape import holds_more_than, marks, size_of
 
 _M = TypeVar("_M", bound=BaseModel)
 _WAIT: Final = re.compile(r"\bwait\s*=\s*([0-9]{1,6})\b")

@@ -6,9 +6,10 @@ from collections.abc import Collection
 from typing import Annotated, Any, Final, Literal, Self
 
 import orjson
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, JsonValue, PrivateAttr, StringConstraints, model_validator
 
 from app.models.documented import Body, example
+from app.models.named_files import FILE_ID, MAX_FILES, file_fields, files_named, may_name_files
 
 _MetaKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 _MetaValue = Annotated[str, StringConstraints(min_length=1, max_length=512)]
@@ -33,8 +34,6 @@ Parameters = Annotated[dict[str, JsonValue], Field(max_length=100)]
 
 _MAX_DEPTH: Final = 64
 MAX_ATTACHMENTS: Final = 20
-MAX_FILES: Final = 100
-"""That one request names, in all of its messages: each is looked up."""
 _MAX_FILE_ID: Final = 128
 _HTTPS: Final = re.compile(r"https://[^\s/?#\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*", re.IGNORECASE)
 
@@ -118,6 +117,9 @@ def _check_objects(content: str) -> None:
         raise ValueError("an object_string has at most one text, and a file beside it")
     for item in objects:
         _check_object(item)
+    for fields in file_fields(content) if may_name_files(content) else ():
+        if [name for name, _ in fields] not in ([], [FILE_ID]):
+            raise ValueError("a file is named once, by a field file_id in no other spelling")
 
 
 def _check_object(item: dict[str, Any]) -> None:
@@ -185,7 +187,23 @@ class Attachment(Body):
         return self
 
 
-class SendMessage(_WithMetaData):
+class _WithParameters(Body):
+    """Whose values may name files."""
+
+    _files_in_parameters: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def files_in_parameters(self) -> list[str]:
+        """The ids of files that ``parameters`` and ``custom_variables`` name, as they stand there."""
+        return self._files_in_parameters
+
+    def _look_into(self, parameters: Parameters | None, variables: CustomVariables | None) -> None:
+        check_json(parameters)
+        values = [*(parameters or {}).values(), *(variables or {}).values()]
+        self._files_in_parameters = files_named(values)
+
+
+class SendMessage(_WithMetaData, _WithParameters):
     """A message to be sent."""
 
     model_config = example({"message": "你好，介绍一下你自己", "stream": False})
@@ -213,8 +231,13 @@ class SendMessage(_WithMetaData):
             {attachment.type for attachment in self.attachments or []}
         ):
             raise ValueError("message must not be blank")
-        check_json(self.parameters)
+        self._look_into(self.parameters, self.custom_variables)
         return self
+
+    def take_parameters(self, given: "Regenerate") -> None:
+        """Those that were looked into already: with large ones that takes long, and is not done twice."""
+        self.parameters, self.custom_variables = given.parameters, given.custom_variables
+        self._files_in_parameters = given.files_in_parameters
 
     def says_it_without_words(self, types: Collection[FileType | None]) -> bool:
         """Whether attachments of these types do without a text of their own: as speech, or right after a text
@@ -226,7 +249,7 @@ class SendMessage(_WithMetaData):
         return "audio" in types or None in types
 
 
-class Regenerate(Body):
+class Regenerate(_WithParameters):
     """The last message is asked once more. These of its own fields are not kept, so they are given again."""
 
     model_config = example({"stream": False})
@@ -240,7 +263,7 @@ class Regenerate(Body):
 
     @model_validator(mode="after")
     def _parameters_are_json(self) -> "Regenerate":
-        check_json(self.parameters)
+        self._look_into(self.parameters, self.custom_variables)
         return self
 
 

@@ -29,7 +29,12 @@ def image_file_id(owner: str, user_id: str, credential: str, data: bytes) -> str
 
 def coze_file_id(owner: str, coze_id: str) -> str:
     """The id of a file that its owner knows by Coze's id."""
-    return _id_of("\0".join((owner, "coze", coze_id)).encode())
+    return _id_of("\0".join((owner, "coze", coze_id)).encode(errors="surrogatepass"))
+
+
+def named_file_id(owner: str, named: str) -> str:
+    """Our id of a file that its owner names by this, which is ours already or Coze's."""
+    return named if _FILE_ID.fullmatch(named) else coze_file_id(owner, named)
 
 
 def _id_of(named: bytes, data: bytes = b"") -> str:

@@ -307,9 +307,10 @@ class ChatService:
                 "message": message.content,
                 "attachments": attachments or None,
                 "meta_data": message.metadata or None,
-                **body.model_dump(),
+                "stream": body.stream,
             }
         )
+        again.take_parameters(body)
         sending = Sending(
             request_id=request_id,
             idempotency_key=idempotency_of(idempotency_key, again, "regenerates", chat_id),

@@ -11,10 +11,11 @@ import orjson
 from app.coze.wire import EnterMessage
 from app.exceptions import FileNotFound, SessionNotFound, wrong_field
 from app.models import Identity
-from app.models.bodies import MAX_FILES, Attachment, SendMessage
+from app.models.bodies import Attachment, SendMessage
 from app.models.chats import Chat, SentAttachment, UserMessage
+from app.models.named_files import MAX_FILES
 from app.stores.chats import NewChat
-from app.stores.files import FileRecord, FileStore
+from app.stores.files import FileRecord, FileStore, named_file_id
 from app.stores.sessions import SessionRecord, SessionStore
 from app.tasks.frames import chat_frame
 from app.utils import is_session_id, iso, new_chat_id
@@ -149,6 +150,8 @@ class Drafts:
         ]
         ids = [attachment.file_id for attachment in body.attachments or () if attachment.file_id is not None]
         ids += [item["file_id"] for several in items for item in several if item.get("file_id")]
+        # What parameters are is the bot's to say: they stay as they are, but no file in them is another's.
+        ids += [named_file_id(identity.owner, named) for named in body.files_in_parameters]
         if len(ids) > MAX_FILES:
             raise wrong_field("additional_messages", f"at most {MAX_FILES} files are named in one request")
         session, _, _ = await self._sessions.read(session_id, identity, history=0, touch=False)
@@ -183,8 +186,9 @@ class Drafts:
 
 
 def carries_files(body: SendMessage) -> bool:
-    """Whether the message has attachments, or may have them in its ``additional_messages``."""
-    return bool(body.attachments) or any(
+    """Whether the message has attachments, or may have files in its ``additional_messages``, or names some in
+    its parameters."""
+    return bool(body.attachments or body.files_in_parameters) or any(
         message.content_type == "object_string" for message in body.additional_messages or ()
     )
 

@@ -211,7 +211,7 @@ class Runner:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + _BUSY_SECONDS
         job.at_coze, job.trim_at = True, self._max_log_bytes
-        pause = _BUSY_PAUSE
+        pause, last = _BUSY_PAUSE, False
         while True:
             try:
                 if job.tool_outputs is not None or self._use_stream or not job.keeps_history:
@@ -220,10 +220,13 @@ class Runner:
                     chat = await self._coze_of(job).create_chat(self._request(job))
                     await self._adopt_and_poll(job, chat)
             except CozeBusy as error:
-                if job.ids_known or error.coze_code is None or loop.time() >= give_up:
+                left = give_up - loop.time()
+                if job.ids_known or error.coze_code is None or last or left <= 0:
                     raise
+                # Whoever has no retries left waits for the end: a cancelled chat has gone by then, too.
+                last = not self._coze_of(job).may_ask_again() or left <= pause
                 self._metrics.retries.inc()
-                await asyncio.sleep(pause)
+                await asyncio.sleep(left if last else pause)
                 pause = min(2 * pause, _LONGEST_BUSY_PAUSE)
             else:
                 return

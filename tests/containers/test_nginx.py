@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -302,6 +303,64 @@ async def test_bodies_of_cozes_sdks_may_be_larger_and_are_refused_in_its_words(
         too_large = await caller.call("POST", "/v3/chat", content=b"x" * (18 << 20))
         assert (too_large.status_code, too_large.json()["code"]) == (200, 4000)
         assert too_large.json()["msg"] == "The request body is too large."
+
+
+# -- bodies pass through -----------------------------------------------------------------------------------
+
+ARRIVES = [
+    ("/coze/sessions", b"Content-Length: 1500000"),
+    ("/coze/openai/v1/responses", b"Content-Length: 17000000"),
+    ("/coze/api/v3/chat", b"Content-Length: 16000000"),
+    ("/coze/chats/coze_chat_x/events", b"Content-Length: 1500000"),
+    ("/coze/sessions", b"Transfer-Encoding: chunked"),
+    ("/coze/openai/v1/responses", b"Transfer-Encoding: chunked"),
+]
+
+
+@pytest.mark.parametrize(("path", "length"), ARRIVES)
+async def test_a_body_without_credentials_is_refused_while_it_arrives_and_kept_nowhere(
+    coze_door: tuple[RunningApp, Proxy], path: str, length: bytes
+) -> None:
+    """The service looks at credentials first: that only helps if it hears of the request."""
+    _, proxy = coze_door
+    reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+    try:
+        head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%b\r\n\r\n"
+        piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"  # as it stands, or as a chunk
+        writer.write(head % (path.encode(), length) + piece * 4)
+        status = await asyncio.wait_for(reader.readline(), 10)
+        assert status.split()[1] in (b"401", b"405"), status
+        assert kept_by(proxy) == []
+    finally:
+        writer.close()
+
+
+def kept_by(proxy: Proxy) -> list[str]:
+    """Open files of bodies and answers, which have no name any more."""
+    children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
+    opened = (each for child in children for each in Path(f"/proc/{child}/fd").iterdir())
+    prefix = f"{proxy.configuration.parent}/nginx-"
+    return [name for each in opened if (name := str(each.readlink())).startswith(prefix)]
+
+
+@pytest.mark.parametrize("size", [1_000, 9_990, 50_000, 500_000])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_bodies_of_any_size_arrive_whole(
+    coze_door: tuple[RunningApp, Proxy], simulator: SimControl, size: int, chunked: bool
+) -> None:
+    _, proxy = coze_door
+    body = json.dumps(asking("hello", parameters={"a": "x" * size})).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 4096):
+            yield body[at : at + 4096]
+
+    async with calling(f"{proxy.url}/coze/api", KEY) as caller:
+        content = pieces() if chunked else body
+        answer = await caller.call(
+            "POST", "/v3/chat", content=content, headers={"Content-Type": "application/json"}
+        )
+    assert b"conversation.chat.completed" in answer.content
 
 
 # -- nginx's own answers -----------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ import msgspec
 import pytest
 
 from app.doors.coze.bodies import ChatBody
-from app.http.json_shape import holds_more_than, in_pieces, size_of
 from app.models.bodies import SendMessage
 from app.tasks.job import Job
 from app.utils.big_bodies import MOST_BYTES, SMALL_BYTES, BigBodies
+from app.utils.json_shape import holds_more_than, in_pieces, size_of
 from tests.support import (
     RunningApp,
     ServiceProcess,

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.coze.retry import BURST
 from tests.support import (
     Client,
     RedisServer,
@@ -298,6 +299,29 @@ async def test_a_conversation_that_coze_still_holds_is_waited_for(
     chat = data_of(await client.send(session_id, "hello"))
     assert chat["status"] == "completed"
     assert len(simulator.requests(path="/v3/chat")) == 3
+
+
+async def test_askings_of_a_busy_conversation_are_retries_of_the_caller_who_waits_where_none_is_left(
+    client: Client, simulator: SimControl
+) -> None:
+    """Each is asked once more at the end of its time, so that what follows a cancelled chat is answered."""
+    wait, honest = {"Prefer": "wait=30"}, await client.open_session("u-9")
+    names = [f"busy-{number:02}" for number in range(80)]
+    sessions = [await client.open_session(f"u-{number % 8}") for number in range(80)]
+
+    def posts(contains: str = "busy-") -> int:
+        return len(simulator.requests(path="/v3/chat", contains=contains))
+
+    busy = [
+        asyncio.create_task(client.send(session_id, f"[[sim:fail=4016]] {name}", headers=wait))
+        for session_id, name in zip(sessions, names, strict=True)
+    ]
+    await wait_until(lambda: posts() >= 80 + BURST)
+    chat = data_of(await client.send(honest, "[[sim:fail=4016;times=1]] hello", headers=wait))
+    assert (chat["status"], posts("hello")) == ("completed", 2)
+    assert {error_of(answer)["code"] for answer in await asyncio.gather(*busy)} == {"COZE_SESSION_BUSY"}
+    each = [posts(name) for name in names]
+    assert (min(each), sum(each) < 80 * 4) == (2, True), each  # nine of each before
 
 
 @pytest.mark.full

@@ -9,17 +9,21 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from app.exceptions import wrong_field
-from app.http.json_shape import holds_more_than, in_pieces, size_of
-from app.models.bodies import MAX_FILES, BotId, UserId, check_json
+from app.exceptions import ValidationFailed, wrong_field
+from app.models.bodies import BotId, UserId, check_json
 from app.models.documented import Documented, example
+from app.models.named_files import (
+    MAX_FILES,
+    MOST_INSIDE,
+    file_fields,
+    files_named,
+    may_name_files,
+)
+from app.utils.json_shape import holds_more_than, in_pieces, size_of
 
 _MOST_MESSAGES: Final = 100
 _SHOWN_CHARS: Final = 4000
 _TEXT: Final = "text"
-_FILE_ID: Final = "file_id"
-_MOST_INSIDE: Final = 10_000
-"""Values in texts that are JSON themselves, of a body all together: one of 16 MB may hold five million."""
 _PIECE: Final = 64 * 1024
 _MOST_META_BYTES: Final = 64 * 1024
 """Of ``meta_data``, which is part of our record; 16 pairs, as long as Coze takes them, are less."""
@@ -29,6 +33,7 @@ _DECIDING: Final = {
     for name in (
         *("bot_id", "user_id", "conversation_id", "chat_id", "stream", "auto_save_history", "meta_data"),
         *("messages", "additional_messages", "shortcut_command", "tool_outputs", "content", "content_type"),
+        *("parameters", "custom_variables"),
     )
 }
 """What access and ownership are decided by. Go's JSON decoder takes ``USER_ID`` for ``user_id``, and of the
@@ -124,12 +129,25 @@ class ChatBody(PassedOn):
 
     @property
     def file_ids(self) -> list[str]:
-        contents = list(_contents(self.additional_messages or []))
-        command = (self.model_extra or {}).get("shortcut_command")
+        try:
+            ids = files_named(self._parameters())
+        except ValueError as error:
+            raise wrong_field("parameters", f"hold {error}") from None
+        ids += _file_ids(list(_contents(self.additional_messages or [])))
+        if len(ids) > MAX_FILES:
+            raise _too_many_files()
+        return ids
+
+    def _parameters(self) -> Iterator[JsonValue]:
+        """The values of all parameters: of the bot, of its prompt, of a shortcut."""
+        extra = self.model_extra or {}
+        command = extra.get("shortcut_command")
+        several = [extra.get("parameters"), extra.get("custom_variables")]
         for name, values in command.items() if isinstance(command, dict) else ():
-            for value in values.values() if name.lower() == "parameters" and isinstance(values, dict) else ():
-                contents += [value] if isinstance(value, str) else []
-        return _file_ids(contents)
+            if name.casefold() == "parameters":
+                several.append(values)
+        for values in several:
+            yield from values.values() if isinstance(values, dict) else [values]
 
 
 class ToolOutputsBody(PassedOn):
@@ -208,48 +226,39 @@ def files_in(messages: list[Passed]) -> list[str]:
 
 def _contents(messages: list[Passed]) -> Iterator[str]:
     for message in messages:
-        kinds = [value for name, value in message.items() if name.lower() == "content_type"]
+        kinds = [value for name, value in message.items() if name.casefold() == "content_type"]
         if kinds == [_TEXT]:
             continue
         for name, value in message.items():
-            if name.lower() == "content" and isinstance(value, str):
+            if name.casefold() == "content" and isinstance(value, str):
                 yield value
 
 
 def _file_ids(contents: list[str]) -> list[str]:
-    naming = [content for content in contents if _may_name_files(content)]
-    if holds_more_than(b",".join(map(_encoded, naming)), _MOST_INSIDE):
-        raise wrong_field("content", f"holds more than {_MOST_INSIDE} values, in texts that are JSON")
+    naming = [content for content in contents if may_name_files(content)]
+    if holds_more_than(b",".join(map(_encoded, naming)), MOST_INSIDE):
+        raise wrong_field("content", f"holds more than {MOST_INSIDE} values, in texts that are JSON")
     found = chain.from_iterable(map(_ids_in, naming))
     ids = [*islice(found, MAX_FILES + 1)]
     if len(ids) > MAX_FILES:
-        raise wrong_field("file_id", f"at most {MAX_FILES} files are named in one request")
+        raise _too_many_files()
     return ids
 
 
-def _may_name_files(content: str) -> bool:
-    """In pieces: one step over megabytes would stop everybody, also beside the event loop."""
-    for at in range(0, len(content), _PIECE):
-        piece = content[at : at + _PIECE + len(_FILE_ID)].lower()
-        if _FILE_ID in piece or "\\u" in piece:
-            return True
-    return False
+def _too_many_files() -> ValidationFailed:
+    return wrong_field("file_id", f"at most {MAX_FILES} files are named in one request")
 
 
 def _ids_in(content: str) -> Iterator[str]:
     try:
-        # The most lenient reader there is: nothing may be JSON to Coze that is none here.
-        items = json.loads(content)
+        named = [value for fields in file_fields(content) for _, value in fields]
     except (ValueError, RecursionError):
         raise wrong_field("content", "is no JSON, as content that names files has to be") from None
-    for item in items if isinstance(items, list) else [items]:
-        for name, value in item.items() if isinstance(item, dict) else ():
-            if name.lower() == _FILE_ID and value is not None and value != "":
-                yield str(value)
+    yield from (str(value) for value in named if value is not None and value != "")
 
 
 def _words(content: str, message: Passed) -> str:
-    if message.get("content_type") != "object_string" or holds_more_than(_encoded(content), _MOST_INSIDE):
+    if message.get("content_type") != "object_string" or holds_more_than(_encoded(content), MOST_INSIDE):
         return content
     try:
         items = json.loads(content)

@@ -13,7 +13,8 @@ from app.doors.openai.dialog import Enclosed, Question, Turn, checked, invalid, 
 from app.exceptions import CozeTimeout, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
 from app.http.sse import Dialect, EventStream
-from app.models.bodies import MAX_FILES, Attachment, CreateSession, EnterMessage, FileType, SendMessage
+from app.models.bodies import Attachment, CreateSession, EnterMessage, FileType, SendMessage
+from app.models.named_files import MAX_FILES
 from app.tasks.chats import Started
 from app.tasks.files import FileInMemory
 from app.tasks.places import Place

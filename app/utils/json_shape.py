@@ -29,17 +29,21 @@ def marks(data: bytes | bytearray, enough: int) -> int:
 def holds_more_than(data: bytes | bytearray, most: int) -> bool:
     """Whether ``data`` holds more than ``most`` arrays, objects and values of them. What stands inside of
     texts does not count; what is no JSON may be told either way."""
-    if marks(data, most) <= most:
-        return False
+    return marks(data, most) > most and values_in(data, most) > most
+
+
+def values_in(data: bytes | bytearray, enough: int) -> int:
+    """How many arrays, objects and values of them it holds; counted to the end only where there are not
+    ``enough``. As for ``holds_more_than``."""
     unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     found, is_text = 0, 0
     for at in range(0, len(unescaped), _SLICE):
         parts = unescaped[at : at + _SLICE].split(b'"')
         found += _marks_of(b"".join(parts[is_text::2]))
         is_text ^= (len(parts) - 1) & 1
-        if found > most:
-            return True
-    return False
+        if found > enough:
+            break
+    return found
 
 
 def _marks_of(piece: bytes | bytearray) -> int:
