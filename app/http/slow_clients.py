@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.http.connections import (
     GO_ON,
@@ -22,7 +22,7 @@ from app.utils.signals import Portions
 class UnsentWatch(HttpToolsProtocol):
     """The part of a connection that gives a client up who lets its answer wait for too long."""
 
-    __slots__ = ("_goes_on", "_unsent", "_unsent_timer", "is_due", "paused_at")
+    __slots__ = ("_goes_on", "_loss", "_unsent", "_unsent_timer", "is_due", "paused_at")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -31,6 +31,7 @@ class UnsentWatch(HttpToolsProtocol):
         self.paused_at: float | None = None
         """Since when more waits for the client than it should."""
         self._goes_on = self.is_due = False
+        self._loss: tuple[Exception | None, bool] = None, False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -40,7 +41,11 @@ class UnsentWatch(HttpToolsProtocol):
         if self._unsent_timer is not None:
             self._unsent_timer.cancel()
         self._is_read()
-        super().connection_lost(exc)
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True  # at once: nothing more is written
+        self._loss = exc, True
+        self._come_in_a_portion()
 
     @property
     def is_waiting(self) -> bool:
@@ -77,21 +82,27 @@ class UnsentWatch(HttpToolsProtocol):
         self.paused_at = None
 
     def resume_writing(self) -> None:
-        """Whoever writes the answer goes on in a portion: in one turn of the event loop thousands of clients
-        may have taken what waited for them."""
         self._goes_on = True
-        portions: Portions | None = self.app_state.get(GO_ON)
-        if portions is not None:
-            portions.put(self)
-        else:
-            self.come()
+        self._come_in_a_portion()
         self._is_read()
         if self._unsent_timer is not None and not self.transport.is_closing():
             self._unsent_timer.cancel()
             self._unsent_timer = None
 
+    def _come_in_a_portion(self) -> None:
+        """Whoever writes the answer goes on, or hears that nobody is there, in a portion: in one turn of the
+        event loop thousands of clients may have taken what waited for them, or have gone."""
+        portions: Portions | None = self.app_state.get(GO_ON)
+        if portions is not None:
+            portions.put(self)
+        else:
+            self.come()
+
     def come(self) -> None:
-        if self._goes_on:  # else more waits again
+        exc, is_lost = self._loss
+        if is_lost:
+            super().connection_lost(exc)
+        elif self._goes_on:  # else more waits again
             super().resume_writing()
 
     def watch_unsent(self) -> None:

@@ -78,13 +78,13 @@ class Wire(asyncio.Transport):
         self.socket.close()
 
 
-def connection(state: dict[str, Any]) -> HttpProtocol:
+def connection(state: dict[str, Any], server: ServerState) -> HttpProtocol:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise NotImplementedError
 
     config = uvicorn.Config(app, log_config=None, interface="asgi3")
     config.load()
-    made = HttpProtocol(config=config, server_state=ServerState(), app_state=state)
+    made = HttpProtocol(config=config, server_state=server, app_state=state)
     made.connection_made(Wire())
     return made
 
@@ -92,7 +92,8 @@ def connection(state: dict[str, Any]) -> HttpProtocol:
 async def test_clients_who_take_up_again_together_go_on_in_portions() -> None:
     """A poll may tell of thousands that can be written to again, each with a piece to be made for it."""
     state = bounds_of_a_server()
-    waiting = [connection(state) for _ in range(MANY)]
+    server = ServerState()
+    waiting = [connection(state, server) for _ in range(MANY)]
     for each in waiting:
         each.pause_writing()
     for each in waiting:
@@ -114,3 +115,9 @@ async def test_clients_who_take_up_again_together_go_on_in_portions() -> None:
     for each in waiting:
         each.connection_lost(None)
         each.transport.close()
+    there, most = MANY, 0
+    while there:
+        await asyncio.sleep(0)
+        before, there = there, len(waiting[0].connections)
+        most = max(most, before - there)
+    assert most <= FEW
