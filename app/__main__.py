@@ -158,7 +158,7 @@ def _prepare_process(resources: "Resources") -> None:
 
     drain_on_signals(resources.shutdown.drain)
     ask_nothing_of_writers(asyncio.get_running_loop())
-    collect_when_quiet(lambda: max(resources.streams.kept, resources.chats.running))
+    collect_when_quiet(lambda: max(resources.streams.all_taken, resources.chats.running))
     _return_large_blocks()
 
 

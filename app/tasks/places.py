@@ -117,6 +117,11 @@ class Places:
                 error = Overloaded if LAYERS[layer] == "service" else RateLimited
                 raise error(message, details=details, retry_after=_RETRY_SECONDS)
 
+    @property
+    def all_taken(self) -> int:
+        """How many are taken in the process."""
+        return self._held[""]
+
     def count_kept(self, change: int) -> None:
         self.kept += change
         self._kept_changed(change)

@@ -27,7 +27,7 @@ def collect_when_quiet(at_work: Callable[[], int]) -> None:
     """For a process that is all ours, in its event loop, once all that lasts is there.
 
     Args:
-        at_work: how many streams or chats there are at the moment.
+        at_work: how many streams, waits or chats there are at the moment.
     """
     gc.freeze()  # what lives as long as the process need not be looked at by every collection
     gc.set_threshold(_YOUNG, _YOUNG_ONES, _BY_ITSELF_NEVER)

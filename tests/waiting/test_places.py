@@ -82,7 +82,9 @@ def test_what_cannot_be_refused_takes_places_all_the_same() -> None:
     place, told = shared.hold(ALICE, 7 * PLACE_BYTES), list[str]()
     place.also(lambda: told.append("given back"))
     assert [free_of(shared, owner) for owner in (ALICE, BOB, ELSEWHERE)] == [0, 0, 3]
+    assert shared.all_taken == 7
     place.give_back()
+    assert shared.all_taken == 0
     assert (free_of(shared, ALICE), told) == (4, ["given back"])
 
 
