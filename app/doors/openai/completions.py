@@ -13,6 +13,7 @@ from app.doors.openai.asking import (
     closing,
     end_of,
     event_stream,
+    form_asked,
     headers_of,
     message_of,
     raise_unless_whole,
@@ -30,7 +31,7 @@ from app.doors.openai.chunks import (
 )
 from app.doors.openai.dialog import MAX_HISTORY, Turn, question_of, tool_outputs_of
 from app.doors.openai.folding import TextByKind, content_type_of, said_since
-from app.doors.openai.forms import Form, form_of
+from app.doors.openai.forms import Form, reading
 from app.doors.openai.texts import notice_of
 from app.exceptions import ModelNotFound
 from app.http.dependencies import RequestContext
@@ -90,8 +91,9 @@ async def begin(call: CompletionCall) -> StartedCompletion:
     """Raises whatever can be refused before the first byte."""
     body, resources = call.body, call.context.resources
     bot_id = bot_of(resources.settings.bots, body.model)
-    form = await resources.big_bodies.work_on(body, form_of, body)
     outputs = await resources.big_bodies.work_on(body, tool_outputs_of, body.messages)
+    begins = outputs is None and body.session_id is None
+    form = await form_asked(call.context, body, body, body.user or call.user_id, begins=begins)
     if outputs is not None:
         return await _go_on(call, form, *outputs)
     return await _ask(call, form, bot_id)
@@ -190,7 +192,8 @@ async def whole_answer(started: StartedCompletion, place: Place) -> Response:
     context.began(chat_id)
     chat = await end_of(context, chat_id, place, connection_bound=started.connection_bound)
     raise_unless_whole(context, chat, repeatable=started.repeatable)
-    answer = completion_of(chat, started.model, started.before, epoch=started.epoch, form=started.form)
+    form, epoch = started.form, started.epoch
+    answer = await reading(form, completion_of, chat, started.model, started.before, epoch=epoch, form=form)
     return Response(orjson.dumps(answer), headers=headers_of(chat), media_type="application/json")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import orjson
 
-from app.doors.openai.asking import Uploads, asker_of, message_of, uploaded
+from app.doors.openai.asking import Uploads, asker_of, form_asked, message_of, uploaded, work_of
 from app.doors.openai.bodies import DialogMessage
 from app.doors.openai.chunks import tool_calls_of
 from app.doors.openai.completions import bot_of
@@ -20,7 +20,7 @@ from app.doors.openai.dialog import (
     too_long,
     tool_outputs_of,
 )
-from app.doors.openai.forms import Form, form_of
+from app.doors.openai.forms import Form
 from app.doors.openai.responses.bodies import Item, ResponseRequest
 from app.doors.openai.responses.found import Found, find, with_references
 from app.doors.openai.responses.items import MOST_KEPT, as_chat_request, dialog_messages, kept_items
@@ -104,7 +104,8 @@ async def begin(call: ResponseCall) -> StartedResponse:
     with _in_their_words(0):
         messages = await call.work(dialog_messages, items)
         outputs = await call.work(tool_outputs_of, messages)
-        form = await call.work(form_of, request_in(note))
+        begins = outputs is None and previous is None and body.conversation is None
+        form = await form_asked(call.context, body, request_in(note), body.user, begins=begins)
         asked = _Asked(items, messages, bot_id, form, note)
     if outputs is not None:
         return await _go_on(call, asked, previous, *outputs)
@@ -271,15 +272,12 @@ def _no_conversation() -> NoReturn:
     raise ConversationNotFound("No conversation has this id; responses tell theirs", details=details)
 
 
-def _question(
-    call: ResponseCall, asked: _Asked, history: list[Item], called: Found | None, *, told: bool
-) -> Question:
-    """``history``: items of responses before; ``called``: the response whose calls may be answered here, in
-    whose conversation it is asked. ``told``: the bot has the instructions already."""
+def _question(call: ResponseCall, asked: _Asked, earlier: list[Item], *, told: bool) -> Question:
+    """``earlier``: items of responses before; in a conversation that goes on, the calls that may be answered
+    here. ``told``: the bot has the instructions already."""
     body, messages = call.body, list[DialogMessage]()
     if body.instructions and not told:
         messages.append(DialogMessage(role="system", content=body.instructions))
-    earlier = history if called is None else [item for item in called.output() if "call_id" in item]
     messages += dialog_messages(earlier)
     before = len(messages)
     request = as_chat_request(body.model, body.text, body.tool_choice, body.tools)
@@ -299,7 +297,9 @@ async def _in_session(
     call: ResponseCall, asked: _Asked, session_id: str, *, after: str, told: bool, called: Found | None
 ) -> StartedResponse:
     who = asker_of(call.context, call.body.user, asked.bot_id)
-    question = await call.work(_question, call, asked, [], called, told=told)
+    output = await called.output(work_of(call.context)) if called is not None else []
+    calls = [item for item in output if "call_id" in item]
+    question = await call.work(_question, call, asked, calls, told=told)
     message = await _message(call, asked, question, who.user_id, session_id)
     sending = await _sending(call, who.user_id, asked.note, after)
     started = await call.context.resources.chats.send(call.context.identity, session_id, message, sending)
@@ -309,7 +309,7 @@ async def _in_session(
 async def _anew(call: ResponseCall, asked: _Asked, history: list[Item]) -> StartedResponse:
     """A conversation of its own."""
     who = asker_of(call.context, call.body.user, asked.bot_id)
-    question = await call.work(_question, call, asked, history, None, told=False)
+    question = await call.work(_question, call, asked, history, told=False)
     message = await _message(call, asked, question, who.user_id, None)
     started = await call.context.resources.chats.send_single(
         call.context.identity,
