@@ -133,12 +133,12 @@ class Beside(BigBodies):
         super().__init__()
         self.threads = set[int]()
 
-    async def work(self, owner: str, function: Any, *args: Any, **more: Any) -> Any:
+    async def work_briefly(self, owner: str, function: Any, *args: Any, **more: Any) -> Any:
         def noted() -> Any:
             self.threads.add(threading.get_ident())
             return function(*args, **more)
 
-        return await super().work(owner, noted)
+        return await super().work_briefly(owner, noted)
 
 
 def form_with(work: Work) -> Form:

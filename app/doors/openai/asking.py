@@ -8,10 +8,9 @@ import orjson
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from app.doors.openai.bodies import ChatCompletionRequest
 from app.doors.openai.chunks import refusal_of, unfinished
 from app.doors.openai.dialog import Enclosed, Question, Turn, checked, invalid, too_long
-from app.doors.openai.forms import Form, form_of, reading
+from app.doors.openai.forms import Form, reading
 from app.doors.openai.schema_work import Work
 from app.exceptions import CozeTimeout, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
@@ -46,31 +45,26 @@ def work_of(context: RequestContext) -> Work:
     return Work(context.resources.checks, context.resources.big_bodies, context.identity.owner)
 
 
-async def form_asked(
-    context: RequestContext, body: object, demand: ChatCompletionRequest, user: str | None, *, begins: bool
-) -> Form | None:
-    """In which ``demand`` asks for its answer; all its checks are made.
+async def make_checks(context: RequestContext, form: Form | None, user: str | None, *, begins: bool) -> None:
+    """Of a request that comes, in whose ``form`` the answer is asked for.
 
     A chat is paid for when it is known to be taken, which these checks belong to. So where they are work, who
     has no token left is refused before; who is refused for his schemas has paid nothing.
 
     Args:
-        body: as the request came.
-        user: whom it names.
+        user: whom the request names.
         begins: it begins a conversation, for which this user pays.
 
     Raises:
         ValidationFailed: a schema cannot be checked.
         RateLimited: no chat could begin.
     """
-    form = await context.resources.big_bodies.work_on(body, form_of, demand, work_of(context))
     if form is None:
-        return None
+        return
     if not form.is_soon_made:
         payer = _user_of(context.identity, user) if begins else None
         await context.resources.chats.refuse_if_spent(context.identity, payer)
     await reading(form, form.make)
-    return form
 
 
 async def uploaded(

@@ -66,7 +66,7 @@ class Work:
         """What ``function`` returns, in the owner's turn and beside the event loop."""
         if self._bodies is None:
             return function(*args, **more)
-        return await self._bodies.work(self._owner, function, *args, **more)
+        return await self._bodies.work_briefly(self._owner, function, *args, **more)
 
     def has_paid(self, schema: bytes) -> bool:
         """Equal schemas of a request are one, also where its check has to be made again."""

@@ -112,7 +112,7 @@ async def with_references(context: RequestContext, items: list[Item]) -> list[It
 def _referred(item: Item) -> str | None:
     """The id of what the item refers to; None where it is one itself."""
     given = item.get("id")
-    if item.get("type") not in (REFERENCE, None) or "role" in item or not isinstance(given, str):
+    if not isinstance(given, str) or item.get("type") not in (REFERENCE, None) or "role" in item:
         return None
     return given
 
