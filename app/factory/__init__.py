@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import httpx
 from attrs import define
@@ -52,9 +52,11 @@ from app.utils import now_ms
 from app.utils.big_bodies import BigBodies
 from app.utils.fair_turns import FairTurns
 from app.utils.kept import Kept
+from app.utils.recent import Recent
 
 _CHECKED_SECONDS: Final = 1.0
 """Less than any interval at which a balancer asks."""
+_CHECKS_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class Resources:
     """For requests that read records of earlier chats, which takes memory; not those of bodies, since these
     wait for Redis."""
     big_bodies: BigBodies
+    checks: Recent[Any]
+    """Of answers, made of callers' JSON Schemas (``doors/openai``)."""
     metrics_pages: MetricsPages
     redis_check: Kept[bool]
 
@@ -374,6 +378,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             arriving=Places(limits.bodies, metrics=metrics, for_small=0.2),
             going_back=FairTurns(),
             big_bodies=BigBodies(),
+            checks=Recent(_CHECKS_BYTES),
             metrics_pages=MetricsPages(metrics, services.chats.queued),
             redis_check=Kept(redis.works, _CHECKED_SECONDS),
         )

@@ -45,9 +45,13 @@ _RESPOND_ASYNC: Final = re.compile(r"\brespond-async\b")
 _MAX_PREFERRED_WAIT: Final = 600
 MOST_VALUES: Final = 10_000
 """Arrays, objects and values of them in a body, where its model says no other number (``MOST_VALUES``)."""
-_MOST_FAULTS: Final = 1000
-_FEW: Final = 2000
-"""So many values take a millisecond or two; bodies with more, and large ones, take turns."""
+_MOST_FAULTS: Final = 100
+"""That are looked at; 20 of them are named."""
+_FEW: Final = 250
+"""So many values take a millisecond or two, until it is known whether anything is paid; bodies with more, and
+large ones, take turns."""
+_FEW_IN_TEXTS: Final = 2000
+"""What stands in texts, commas of plain words among it, is mostly not read."""
 _BODY_SECONDS: Final = 30.0
 _LINGER_BYTES: Final = 16 * 1024 * 1024
 _LINGER_SECONDS: Final = 2.0
@@ -105,15 +109,14 @@ class RequestContext:
                 data = await _read(request, limit or self.resources.settings.max_body_bytes, room, place)
             if data.startswith(codecs.BOM_UTF8):  # RFC 8259, 8.1: ignored
                 del data[: len(codecs.BOM_UTF8)]
-            if len(data) <= SMALL_BYTES and marks(data, _FEW) <= _FEW:
+            if _is_quick(data):
                 return _parsed(data, model)
-            body = await bodies.work(owner, _parsed, data, model)
-            if len(data) > SMALL_BYTES:
-                # Its texts, which may take four bytes for a letter, and as much again for files that are in
-                # them.
-                if not room.hold(size_of(body) + len(data)):
-                    raise _overloaded()
-                bodies.keep(room, body)
+            work = bodies.work if room.is_large else bodies.work_briefly
+            body = await work(owner, _parsed, data, model)
+            # Its texts, which may take four bytes for a letter, and as much again for files that are in them.
+            if len(data) > SMALL_BYTES and not room.hold(size_of(body) + len(data)):
+                raise _overloaded()
+            bodies.keep(room, body)
             return body
 
 
@@ -255,6 +258,14 @@ async def _read(request: Request, limit: int, room: Room, place: Place) -> bytea
 
 def _overloaded() -> Overloaded:
     return Overloaded("Too many large bodies arrive at once; try again shortly", headers=CLOSE)
+
+
+def _is_quick(data: bytearray) -> bool:
+    """To read, and to work on afterwards."""
+    if len(data) > SMALL_BYTES:
+        return False
+    found = marks(data, _FEW_IN_TEXTS)
+    return found <= _FEW or (found <= _FEW_IN_TEXTS and not holds_more_than(data, _FEW))
 
 
 def _parsed(data: bytearray, model: type[_M]) -> _M:

@@ -116,6 +116,7 @@ class Dialect(Protocol):
     ``opening`` is written first, ``heartbeat`` in silence, ``ending`` or ``error`` last, or ``reconnect``
     where this process leaves. None as the last word: there is none that a client would understand, and the
     connection is broken off.
+    ``ending`` may take its time, in which others go on.
     ``batch``, ``ending`` and ``reconnect`` may raise ``ServiceError``: then the stream ends with ``error``,
     or is refused where nothing of it was sent yet.
     """
@@ -125,7 +126,7 @@ class Dialect(Protocol):
     @property
     def heartbeat(self) -> bytes: ...
     def batch(self, batch: Batch) -> bytes: ...
-    def ending(self, ending: Ending, last: Cursor) -> bytes: ...
+    async def ending(self, ending: Ending, last: Cursor) -> bytes: ...
     def error(self, error: ServiceError, request_id: str) -> bytes | None: ...
     def reconnect(self) -> bytes | None: ...
 
@@ -136,7 +137,9 @@ class OurEvents:
     opening = _RETRY
     heartbeat = _HEARTBEAT
     batch = staticmethod(render)
-    ending = staticmethod(render_ending)
+
+    async def ending(self, ending: Ending, last: Cursor) -> bytes:
+        return render_ending(ending, last)
 
     def error(self, error: ServiceError, request_id: str) -> bytes:
         return b'event: error\ndata: %s\n\nevent: done\ndata: "[DONE]"\n\n' % orjson.dumps(
@@ -327,7 +330,8 @@ class EventStream(Response):
                 if self._broken is not None:
                     raise self._broken
                 if isinstance(found, Ending):
-                    return await self._end(send, piece, dialect.ending(found, self._reader.last), found.made)
+                    word = await dialect.ending(found, self._reader.last)
+                    return await self._end(send, piece, word, found.made)
                 is_woken, made = not found.frames, found.made
                 news = b"" if is_woken else dialect.batch(found)
                 del found  # who waits for the client, or for a turn, does so without the frames

@@ -48,6 +48,14 @@ class RateStore:
 
         Raises ``RateLimited`` with the layer, ``Retry-After`` and ``RateLimit-*``.
         """
+        await self._ask(kind, owner, user, takes=True)
+
+    async def look(self, kind: RateKind, owner: str, user: str | None) -> None:
+        """Raises what ``take`` would raise, and takes nothing: for work before it is known whether the call
+        is one that is taken."""
+        await self._ask(kind, owner, user, takes=False)
+
+    async def _ask(self, kind: RateKind, owner: str, user: str | None, *, takes: bool) -> None:
         limits = self._per_minute[kind]
         rates = limits.numbers(owner)
         if user is None:
@@ -55,9 +63,8 @@ class RateStore:
         if not any(rates):
             return
         names = whose(owner, user or "")
-        wait_ms, layer = await self._redis.run(
-            rate_take(buckets=self._keys.rate(kind, names.user, names.owner, names.root), per_minute=[*rates])
-        )
+        buckets = self._keys.rate(kind, names.user, names.owner, names.root)
+        wait_ms, layer = await self._redis.run(rate_take(buckets=buckets, takes=takes, per_minute=[*rates]))
         if wait_ms:
             seconds = max(1, math.ceil(wait_ms / 1000))
             message, details = limits.refusal(owner, layer)

@@ -342,8 +342,9 @@ def owned_forget(*, at: OwnedKeys) -> None:
     """Takes a conversation out of its list, too."""
 
 @Script
-def rate_take(*, buckets: RateKeys, per_minute: list[Arg]) -> tuple[int, int]:
-    """``per_minute``: the rates of all layers, 0 = none.
+def rate_take(*, buckets: RateKeys, takes: bool, per_minute: list[Arg]) -> tuple[int, int]:
+    """``per_minute``: the rates of all layers, 0 = none. ``takes``: else it is only looked whether they have
+    one.
 
     -> milliseconds until each of them has a token; 0: one was taken of each. The layer that takes longest."""
 

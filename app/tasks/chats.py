@@ -153,6 +153,13 @@ class ChatService:
         await self._rates.take("messages", *payer)
         place.also(await self._usage.charge(*payer, size))
 
+    async def refuse_if_spent(self, identity: Identity, user_id: str | None) -> None:
+        """Where a message has to be worked on before it is known whether it is taken: raises ``RateLimited``
+        for who could not send it. ``user_id``: whose session it begins; None: it goes into one that there
+        is, whose user pays."""
+        user = None if user_id is None else user_key(identity.owner, user_id)
+        await self._rates.look("messages", identity.owner, user)
+
     @contextlib.contextmanager
     def _arrival(self, identity: Identity, body: SendMessage, sending: Sending) -> Iterator[Place]:
         """Refuses what can be refused before anything is written. What is let in has a place from then on."""

@@ -17,10 +17,11 @@ SMALL_BYTES: Final = 64 * 1024
 
 class BigBodies:
     """Room for bodies of more than ``SMALL_BYTES``, from their first byte until nobody has what was made of
-    them, and the turns of those that take long to work on."""
+    them, and the turns of those that take long to work on, some smaller ones among them."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         self._turns = FairTurns()
+        self._short_turns = FairTurns()
         self._left = most
         self._kept: dict[int, Room] = {}
 
@@ -50,17 +51,26 @@ class BigBodies:
         async with self._turns.taken(owner):
             return await asyncio.to_thread(function, *args, **more)
 
+    async def work_briefly(
+        self, owner: str, function: Callable[_P, _T], *args: _P.args, **more: _P.kwargs
+    ) -> _T:
+        """As ``work``, for what takes milliseconds and next to no memory: it waits for its like alone, and
+        not for bodies of megabytes."""
+        async with self._short_turns.taken(owner):
+            return await asyncio.to_thread(function, *args, **more)
+
     async def work_on(
         self, body: object, function: Callable[_P, _T], *args: _P.args, **more: _P.kwargs
     ) -> _T:
-        """As ``work`` where ``body`` is kept; else at once."""
+        """As ``work`` or ``work_briefly`` where ``body`` is kept; else at once."""
         room = self._kept.get(id(body))
         if room is None:
             return function(*args, **more)
-        return await self.work(room.owner, function, *args, **more)
+        work = self.work if room.is_large else self.work_briefly
+        return await work(room.owner, function, *args, **more)
 
     def keep(self, room: "Room", body: object) -> None:
-        """``room`` stays taken for as long as there is ``body``."""
+        """``room`` stays taken for as long as there is ``body``, which is worked on by turns."""
         room.kept = True
         self._kept[id(body)] = room
         loop = asyncio.get_running_loop()
@@ -85,6 +95,10 @@ class Room:
         self.owner = owner
         self._bodies = bodies
         self._taken = 0
+
+    @property
+    def is_large(self) -> bool:
+        return self._taken > 0
 
     def hold(self, size: int) -> bool:
         """From now on ``size`` bytes; False, and as before, where all bodies together would have too many."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gc
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -240,6 +242,24 @@ async def test_room_is_taken_until_the_body_is_gone_and_small_bodies_have_it_alw
         assert not other.hold(SMALL_BYTES + 1)
         del body
         await wait_until(lambda: other.hold(3 * SMALL_BYTES))
+
+
+async def test_small_bodies_that_are_worked_on_wait_for_no_large_one() -> None:
+    bodies, large, small = BigBodies(), SendMessage(message="x"), SendMessage(message="y")
+    may_end = threading.Event()
+    with bodies.room("o") as room:
+        room.hold(SMALL_BYTES + 1)
+        bodies.keep(room, large)
+    with bodies.room("o") as room:
+        bodies.keep(room, small)
+    working = asyncio.create_task(bodies.work_on(large, may_end.wait, 30))
+    try:
+        await asyncio.sleep(0)
+        assert await bodies.work_on(small, threading.get_ident) != threading.get_ident()
+        assert not working.done()
+    finally:
+        may_end.set()
+        assert await working
 
 
 def test_texts_count_as_what_they_take_in_memory() -> None:

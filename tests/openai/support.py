@@ -9,6 +9,9 @@ from typing import Any
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionChunk
 
+from app.doors.openai.bodies import ChatCompletionRequest
+from app.doors.openai.forms import Form, form_of
+from app.doors.openai.schema_work import Work
 from coze_simulator import SIMULATOR_BOT_ID
 
 BOTS = f"helper:{SIMULATOR_BOT_ID}, 助手:{SIMULATOR_BOT_ID}"
@@ -29,6 +32,14 @@ def async_client(base_url: str, key: str = WEBUI_KEY, **options: Any) -> AsyncOp
 
 def said(text: Any, role: str = "user") -> Any:
     return {"role": role, "content": text}
+
+
+def form_made(body: ChatCompletionRequest) -> Form | None:
+    """With all its checks, as a request has it that is taken."""
+    form = form_of(body, Work())
+    if form is not None:
+        form.make()
+    return form
 
 
 def chat_id_of(completion_id: str) -> str:

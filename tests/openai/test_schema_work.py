@@ -12,12 +12,12 @@ import pytest
 from openai import OpenAI
 
 from app.doors.openai import schema_work
-from app.doors.openai.forms import Form, Shaped, form_again, form_of
+from app.doors.openai.forms import Form, Shaped, form_of
 from app.doors.openai.schema_work import Work
 from app.exceptions import ValidationFailed
 from tests.support import SimControl
 
-from .support import MODEL, said
+from .support import MODEL, form_made, said
 from .test_what_clients_send import body_of
 
 MOST_SECONDS = 0.2
@@ -65,7 +65,7 @@ def test_the_schemas_of_all_functions_of_a_request_are_refused_before_they_take_
     body = body_of([said("x")], **tools(*json.loads(json.dumps(schemas))))
     began = time.thread_time()
     with pytest.raises(ValidationFailed) as refused:
-        form_of(body)
+        form_made(body)
     assert time.thread_time() - began < MOST_SECONDS
     fault: dict[str, Any] = refused.value.details["fields"][0]
     assert fault["field"] == "tools"
@@ -76,7 +76,7 @@ def test_one_expression_that_takes_long_to_be_compiled_is_refused() -> None:
     for expression in (r"\S" * 98, r"\PL" * 65, r"\S*" * 66, "(?i)" + "[a-\U0010fffe]" * 35):
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": expressions(expression)}}
         with pytest.raises(ValidationFailed):
-            form_of(body_of([said("x")], response_format=form))
+            form_made(body_of([said("x")], response_format=form))
 
 
 FIELDS = {"type": "string", "description": "what it is", "pattern": r"^\d{4}-\d{2}-\d{2}$"}
@@ -97,12 +97,12 @@ USUAL: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("schemas", USUAL.values(), ids=list(USUAL))
 def test_the_schemas_of_real_clients_may_be_used(schemas: list[Any]) -> None:
-    assert form_of(body_of([said("x")], **tools(*json.loads(json.dumps(schemas))))) is not None
+    assert form_made(body_of([said("x")], **tools(*json.loads(json.dumps(schemas))))) is not None
 
 
 def test_equal_schemas_of_a_request_are_made_into_one_check() -> None:
     schema = expressions(r"^[\w.+-]+@[\w-]+\.[\w.-]+$")
-    form = form_of(body_of([said("x")], **tools(*[schema] * 100)))
+    form = form_made(body_of([said("x")], **tools(*[schema] * 100)))
     assert form is not None
     assert len({id(check.made()) for check in form.checks.values()}) == 1
 
@@ -110,10 +110,10 @@ def test_equal_schemas_of_a_request_are_made_into_one_check() -> None:
 def test_no_check_is_made_again_that_an_answer_does_not_need() -> None:
     body = body_of([said("x")], **tools(*[expressions(f"^a{n}$") for n in range(30)]))
     work = Work()
-    form = form_again(body, work)
+    form = form_of(body, work)
     assert form is not None
     assert form.read("no call") == Shaped(refusal=None, content="no call")
-    assert not work.made
+    assert len(work.made) == 0
     called = form.read('{"name": "f7", "arguments": {"a": 1}}').call
     assert called == {"name": "f7", "arguments": '{"a":1}'}
     assert len(work.made) == 1
@@ -125,7 +125,7 @@ def test_answers_that_are_checked_for_one_request_share_what_it_may_take() -> No
     body, work = body_of([said("x")], response_format=asked_for), Work()
 
     def form() -> Form:
-        found = form_again(body, work)
+        found = form_of(body, work)
         assert found is not None
         return found
 

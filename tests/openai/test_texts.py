@@ -3,6 +3,7 @@ error, and never a character twice."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from typing import Any
@@ -52,7 +53,7 @@ def told(pieces: bytes) -> str:
 def read(*batches: list[bytes], final: str) -> str:
     stream = ChunkStream(CHAT_ID, "coze", include_usage=False)
     pieces = b"".join(stream.batch(Batch(1, 1, frames)) for frames in batches)
-    return told(pieces + stream.ending(ending(final), Cursor(1, 9)))
+    return told(pieces + asyncio.run(stream.ending(ending(final), Cursor(1, 9))))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_after_tools_only_what_is_new_is_sent() -> None:
     pieces = stream.batch(
         Batch(2, 1, [snapshot(**{"1": "I look"}), delta("2", "21"), delta("2", " degrees")])
     )
-    pieces += stream.ending(ending("I look\n21 degrees"), Cursor(2, 9))
+    pieces += asyncio.run(stream.ending(ending("I look\n21 degrees"), Cursor(2, 9)))
     assert told(pieces) == "21 degrees"
 
 
@@ -147,7 +148,7 @@ def test_after_tools_only_what_is_new_is_sent() -> None:
 def test_what_is_not_whole_does_not_end_as_if_it_were(status: str, code: str | None) -> None:
     stream = ChunkStream(CHAT_ID, "coze", include_usage=True)
     with pytest.raises(ServiceError) as caught:
-        stream.ending(ending("a part", status), Cursor(1, 2))
+        asyncio.run(stream.ending(ending("a part", status), Cursor(1, 2)))
     assert caught.value.details.get("openai_code") == code
     assert b"[DONE]" not in stream.error(caught.value, "")
     assert stream.finished

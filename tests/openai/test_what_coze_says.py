@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -27,7 +28,7 @@ def chat_of(**more: Any) -> dict[str, Any]:
 def streamed(frames: list[bytes], chat: dict[str, Any]) -> bytes:
     stream = ChunkStream(CHAT_ID, "coze", include_usage=False)
     pieces = b"".join(stream.batch(Batch(1, n, [each])) for n, each in enumerate(frames, 1))
-    return pieces + stream.ending(Ending(json.dumps(chat).encode()), Cursor(1, 9))
+    return pieces + asyncio.run(stream.ending(Ending(json.dumps(chat).encode()), Cursor(1, 9)))
 
 
 def refusal(chat: dict[str, Any]) -> ServiceError:

@@ -145,6 +145,18 @@ async def test_who_is_the_root_itself_is_not_held_to_the_rate_of_an_owner(at: Pl
     assert [await take(at, APP) for _ in range(3)] == ["granted", "granted", "root 30"]
 
 
+async def test_who_only_looks_takes_nothing_and_is_refused_as_who_takes(at: Place) -> None:
+    at.with_rates(user=2)
+    whose = "messages", ME.owner, user_key(ME.owner, "u")
+    for _ in range(9):
+        await at.rates.look(*whose)
+    assert await at.names() == []
+    assert [await take(at) for _ in range(3)] == ["granted", "granted", "user 30"]
+    with pytest.raises(RateLimited) as refused:
+        await at.rates.look(*whose)
+    assert (refused.value.retry_after, refused.value.details["layer"]) == (30, "user")
+
+
 async def test_where_there_is_no_rate_nothing_is_asked(at: Place) -> None:
     at.with_rates()
     await take(at)
@@ -153,7 +165,7 @@ async def test_where_there_is_no_rate_nothing_is_asked(at: Place) -> None:
 
 async def take_of(at: Place, *per_minute: int) -> Any:
     buckets = at.keys.rate("messages", "u", "o", "r")
-    return await at.redis.run(rate_take(buckets=buckets, per_minute=[*per_minute]))
+    return await at.redis.run(rate_take(buckets=buckets, takes=True, per_minute=[*per_minute]))
 
 
 async def test_a_bucket_lives_a_little_longer_than_it_takes_to_fill(at: Place, clock: Clock) -> None:

@@ -201,7 +201,7 @@ class CozeDialect:
 
     # -- the end -----------------------------------------------------------------------------------------
 
-    def ending(self, ending: Ending, last: Cursor) -> bytes:
+    async def ending(self, ending: Ending, last: Cursor) -> bytes:
         """Coze's own end where it has sent one, else one in its stead; and ``done`` as Coze has it, which is
         not there behind a failure."""
         record = orjson.loads(ending.record)

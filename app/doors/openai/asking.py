@@ -10,9 +10,12 @@ from starlette.requests import ClientDisconnect
 
 from app.doors.openai.chunks import refusal_of, unfinished
 from app.doors.openai.dialog import Enclosed, Question, Turn, checked, invalid, too_long
+from app.doors.openai.forms import Form, reading
+from app.doors.openai.schema_work import Work
 from app.exceptions import CozeTimeout, ServiceError, ShuttingDown, UnsupportedMediaType
 from app.http.dependencies import RequestContext
 from app.http.sse import Dialect, EventStream
+from app.models import Identity
 from app.models.bodies import Attachment, CreateSession, EnterMessage, FileType, SendMessage
 from app.models.named_files import MAX_FILES
 from app.tasks.chats import Started
@@ -30,9 +33,39 @@ Uploads = dict[bytes, tuple[str, FileType]]
 
 def asker_of(context: RequestContext, user: str | None, bot_id: str) -> CreateSession:
     """Who asks which bot; where the request names nobody: the person, the API key's name, or the root."""
-    identity = context.identity
-    user_id = user or identity.hty_id or identity.root.rpartition(":")[2]
-    return checked(CreateSession, {"user_id": user_id, "bot_id": bot_id}, "user")
+    values = {"user_id": _user_of(context.identity, user), "bot_id": bot_id}
+    return checked(CreateSession, values, "user")
+
+
+def _user_of(identity: Identity, user: str | None) -> str:
+    return user or identity.hty_id or identity.root.rpartition(":")[2]
+
+
+def work_of(context: RequestContext) -> Work:
+    """What a request has left for its callers' schemas, and the checks that there are."""
+    return Work(context.resources.checks, context.resources.big_bodies, context.identity.owner)
+
+
+async def make_checks(context: RequestContext, form: Form | None, user: str | None, *, begins: bool) -> None:
+    """Of a request that comes, in whose ``form`` the answer is asked for.
+
+    A chat is paid for when it is known to be taken, which these checks belong to. So where they are work, who
+    has no token left is refused before; who is refused for his schemas has paid nothing.
+
+    Args:
+        user: whom the request names.
+        begins: it begins a conversation, for which this user pays.
+
+    Raises:
+        ValidationFailed: a schema cannot be checked.
+        RateLimited: no chat could begin.
+    """
+    if form is None:
+        return
+    if not form.is_soon_made:
+        payer = _user_of(context.identity, user) if begins else None
+        await context.resources.chats.refuse_if_spent(context.identity, payer)
+    await reading(form, form.make)
 
 
 async def uploaded(

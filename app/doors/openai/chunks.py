@@ -8,7 +8,7 @@ import orjson
 from app.doors.openai.dialog import OUR_CALL
 from app.doors.openai.errors import openai_error
 from app.doors.openai.folding import KINDS, AnswerFold, TextByKind, has_begun
-from app.doors.openai.forms import Form
+from app.doors.openai.forms import Form, reading
 from app.exceptions import ChatState, ServiceError, ShuttingDown
 from app.models import Cursor
 from app.tasks.frames import error_of
@@ -206,13 +206,14 @@ class ChunkStream:
             news += self._chunk({kind: text})
         return news or (self.heartbeat if has_begun(batch.frames) else b"")
 
-    def ending(self, ending: Ending, last: Cursor) -> bytes:
+    async def ending(self, ending: Ending, last: Cursor) -> bytes:
         """Raises ``ServiceError`` where the answer is not whole."""
         chat = orjson.loads(ending.record)
         if (refusal := refusal_of(chat)) is not None:
             raise refusal
         rest = self._answer.rest_of(chat)
-        answer = answer_of(chat, rest["content"], self._form, answer_id(chat["chat_id"], self._epoch))
+        name = answer_id(chat["chat_id"], self._epoch)
+        answer = await reading(self._form, answer_of, chat, rest["content"], self._form, name)
         for n, call in enumerate(answer.get("tool_calls") or ()):
             call["index"] = n
         chunks = (

@@ -14,9 +14,11 @@ from app.doors.openai.asking import (
     end_of,
     event_stream,
     headers_of,
+    make_checks,
     message_of,
     raise_unless_whole,
     uploaded,
+    work_of,
 )
 from app.doors.openai.bodies import SESSION_KEY, ChatCompletionRequest
 from app.doors.openai.chunks import (
@@ -28,9 +30,10 @@ from app.doors.openai.chunks import (
     reason_of,
     usage_of,
 )
-from app.doors.openai.dialog import MAX_HISTORY, Turn, question_of, tool_outputs_of
+from app.doors.openai.dialog import MAX_HISTORY, Question, Turn, question_of, tool_outputs_of
 from app.doors.openai.folding import TextByKind, content_type_of, said_since
-from app.doors.openai.forms import Form, form_of
+from app.doors.openai.forms import Form, form_of, reading
+from app.doors.openai.schema_work import Work
 from app.doors.openai.texts import notice_of
 from app.exceptions import ModelNotFound
 from app.http.dependencies import RequestContext
@@ -90,11 +93,18 @@ async def begin(call: CompletionCall) -> StartedCompletion:
     """Raises whatever can be refused before the first byte."""
     body, resources = call.body, call.context.resources
     bot_id = bot_of(resources.settings.bots, body.model)
-    form = await resources.big_bodies.work_on(body, form_of, body)
-    outputs = await resources.big_bodies.work_on(body, tool_outputs_of, body.messages)
+    outputs, form = await resources.big_bodies.work_on(body, _read, body, work_of(call.context))
+    begins = outputs is None and body.session_id is None
+    await make_checks(call.context, form, body.user or call.user_id, begins=begins)
     if outputs is not None:
         return await _go_on(call, form, *outputs)
     return await _ask(call, form, bot_id)
+
+
+def _read(
+    body: ChatCompletionRequest, work: Work
+) -> tuple[tuple[str, SubmitToolOutputs] | None, Form | None]:
+    return tool_outputs_of(body.messages), form_of(body, work)
 
 
 async def _go_on(
@@ -118,27 +128,31 @@ async def _go_on(
 
 async def _ask(call: CompletionCall, form: Form | None, bot_id: str) -> StartedCompletion:
     body, chats, identity = call.body, call.context.resources.chats, call.context.identity
-    settings, bodies = call.context.resources.settings, call.context.resources.big_bodies
-    room = MAX_HISTORY - (form is not None)
-    question = await bodies.work_on(body, question_of, body, settings.max_file_bytes, room)
-    if form is not None:
-        question.history.append(Turn("user", form.instruction))
+    bodies = call.context.resources.big_bodies
     who = asker_of(call.context, body.user or call.user_id, bot_id)
-    plain = body.model_copy(update={"stream": None, "stream_options": None})
-    # Of the request as it came: images that are uploaded get new ids each time.
-    key = await bodies.work_on(body, idempotency_of, call.idempotency_key, plain, who.user_id)
+    question, sending = await bodies.work_on(body, _question, call, form, who.user_id)
     uploads = await uploaded(call.context, question, user_id=who.user_id, session_id=body.session_id)
-    message = message_of(question, uploads, _meta_data(body))
-    sending = Sending(
-        request_id=call.context.request_id,
-        idempotency_key=key,
-        max_length=settings.openai_max_message_length,
-    )
+    message = await bodies.work_on(body, message_of, question, uploads, _meta_data(body))
     if body.session_id is not None:
         started = await chats.send(identity, body.session_id, message, sending)
         return _begun(call, started, None, form, connection_bound=False)
     started = await chats.send_single(identity, who, message, sending)
-    return _begun(call, started, None, form, connection_bound=key is None)
+    return _begun(call, started, None, form, connection_bound=sending.idempotency_key is None)
+
+
+def _question(call: CompletionCall, form: Form | None, user_id: str) -> tuple[Question, Sending]:
+    """How it is sent: by the key of the request as it came, since images that are uploaded get new ids each
+    time."""
+    body, settings = call.body, call.context.resources.settings
+    question = question_of(body, settings.max_file_bytes, MAX_HISTORY - (form is not None))
+    if form is not None:
+        question.history.append(Turn("user", form.instruction))
+    plain = body.model_copy(update={"stream": None, "stream_options": None})
+    return question, Sending(
+        request_id=call.context.request_id,
+        idempotency_key=idempotency_of(call.idempotency_key, plain, user_id),
+        max_length=settings.openai_max_message_length,
+    )
 
 
 def _begun(
@@ -190,7 +204,8 @@ async def whole_answer(started: StartedCompletion, place: Place) -> Response:
     context.began(chat_id)
     chat = await end_of(context, chat_id, place, connection_bound=started.connection_bound)
     raise_unless_whole(context, chat, repeatable=started.repeatable)
-    answer = completion_of(chat, started.model, started.before, epoch=started.epoch, form=started.form)
+    form, epoch = started.form, started.epoch
+    answer = await reading(form, completion_of, chat, started.model, started.before, epoch=epoch, form=form)
     return Response(orjson.dumps(answer), headers=headers_of(chat), media_type="application/json")
 
 

@@ -6,9 +6,10 @@ tool call made so is ours, not Coze's: nobody waits for its output, which begins
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, NoReturn
+from hashlib import blake2b
+from typing import Any, Final, Literal, NamedTuple, NoReturn, ParamSpec, TypeVar
 
 import jsonschema_rs
 import orjson
@@ -17,14 +18,21 @@ from app.doors.openai.bodies import ChatCompletionRequest
 from app.doors.openai.dialog import invalid, too_long
 from app.doors.openai.schema_cost import Cost, cost_of, without_unchecked
 from app.doors.openai.schema_work import Work
-from app.exceptions import ValidationFailed
+from app.exceptions import ServiceError, ValidationFailed
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 MAX_INSTRUCTION: Final = 100_000
 """Characters; of a message of the history, which it becomes."""
 _FENCED: Final = re.compile(r"```[^\n`]*\n(.*?)```", re.DOTALL)
 _ONLY: Final = "Write nothing else: no other words and no code fence."
 _BACKTRACKS: Final = 100
 """Steps of a regular expression; a schema and an answer can be made to go on for ever."""
+_FEW_BYTES: Final = 600
+"""So long a schema, without expressions, is a check within a millisecond."""
+_BYTES_OF_A_BYTE: Final = 64
+"""Of memory, that a check takes for each byte of its schema; and for each unit of what it takes to be made,
+since expressions are short."""
 _UNFIT: Final = "it is not valid against the schema"
 _TOO_LONG: Final = "it is too long to be checked against this schema"
 
@@ -41,13 +49,17 @@ class Function(NamedTuple):
 
 
 class Made(NamedTuple):
+    """``work``: what it took to be made."""
+
     validator: jsonschema_rs.Validator
     cost: Cost
+    work: int
 
 
 class Check:
-    """Of a JSON value, made at its first use. To make it and to apply it are both work that cannot be broken
-    off and holds all requests of the process, so both are bounded.
+    """Of a JSON value, made at its first use, and kept for the next ones that have the same schema. To make
+    it and to apply it are both work that cannot be broken off, so both are bounded; what takes long to be
+    made is made beside the event loop (``reading``).
 
     ``where``: the field that the schema stands in; ``work``: what the request has left.
     """
@@ -56,14 +68,37 @@ class Check:
         self._schema = schema
         self._where = where
         self._work = work
+        self._written: tuple[bytes, int] | None = None
 
     def made(self) -> Made:
-        """Equal schemas of a request are one. Raises ``ValidationFailed``."""
-        written = orjson.dumps(self._schema)
-        found: Made | None = self._work.made.get(written)
+        """Raises ``ValidationFailed``."""
+        key, length = self._key()
+        found: Made | None = self._work.made.get(key)
         if found is None:
-            found = self._work.made[written] = self._make()
+            found = self._make(Work() if self._work.has_paid(key) else self._work)
+            self._work.made.keep(key, found, _BYTES_OF_A_BYTE * (length + found.work))
+        elif not self._work.has_paid(key):
+            try:
+                self._work.spend(found.work)
+            except ValueError as error:
+                raise self._refused(error) from None
+        self._work.paid(key)
         return found
+
+    @property
+    def bytes_to_make(self) -> int:
+        """Of its schema; 0 where there is the check already."""
+        key, length = self._key()
+        return 0 if key in self._work.made else length
+
+    def _key(self) -> tuple[bytes, int]:
+        """What its schema is known by, and how long it is. An expression is as long as nothing may be that is
+        made at once: each may take milliseconds."""
+        if self._written is None:
+            written = orjson.dumps(self._schema)
+            length = len(written) + _FEW_BYTES * (b'"patternProperties"' in written)
+            self._written = blake2b(written, digest_size=16).digest(), length
+        return self._written
 
     def fault(self, value: Any, text: str) -> str | None:
         """Why ``value``, of which ``text`` is the JSON, does not fit; None where it does."""
@@ -83,20 +118,24 @@ class Check:
             return _reason(fault)
         return _UNFIT
 
-    def _make(self) -> Made:
+    def _make(self, work: Work) -> Made:
         """Nothing is fetched: what a schema refers to has to be in it."""
+        before = work.left
         try:
-            cost = cost_of(self._schema, self._work)
+            cost = cost_of(self._schema, work)
             validator = jsonschema_rs.validator_for(
                 without_unchecked(self._schema),
                 retriever=_refuse,
                 pattern_options=jsonschema_rs.FancyRegexOptions(backtrack_limit=_BACKTRACKS),
                 validate_formats=False,
             )
-            return Made(validator, cost)
+            return Made(validator, cost, before - work.left)
         except ValueError as error:
-            words = str(error).strip().partition("\n")[0]
-            raise invalid(self._where, f"is no JSON Schema that can be checked: {words[:300]}") from None
+            raise self._refused(error) from None
+
+    def _refused(self, error: ValueError) -> ServiceError:
+        words = str(error).strip().partition("\n")[0]
+        return invalid(self._where, f"is no JSON Schema that can be checked: {words[:300]}")
 
 
 class Shaped(NamedTuple):
@@ -111,13 +150,24 @@ class Shaped(NamedTuple):
 class Form:
     """``instruction``: for the bot. ``checks``: of the arguments of each function that may be called, by its
     name; where JSON is asked for, of that, under no name. ``strict``: what does not fit, or is too long
-    to be checked, is refused; else it is passed on as the bot wrote it.
+    to be checked, is refused; else it is passed on as the bot wrote it. ``work``: what the request has left.
     """
 
     kind: FormKind
     instruction: str
     checks: Mapping[str, Check]
+    work: Work
     strict: bool = False
+
+    @property
+    def is_soon_made(self) -> bool:
+        """Whether what its checks still lack takes no more than a millisecond."""
+        return sum(check.bytes_to_make for check in self.checks.values()) <= _FEW_BYTES
+
+    def make(self) -> None:
+        """All its checks. Raises ``ValidationFailed``."""
+        for check in self.checks.values():
+            check.made()
 
     def read(self, text: str) -> Shaped:
         """``text``: the whole answer."""
@@ -173,17 +223,17 @@ def _reason(fault: jsonschema_rs.ValidationError) -> str:
     return f"{where}: {fault.message}"[:500] if where else fault.message[:500]
 
 
-def form_of(body: ChatCompletionRequest) -> Form | None:
-    """Of a request that comes, whose schemas can all be checked. None where any text will do. Raises
+async def reading(form: Form | None, function: Callable[_P, _T], /, *args: _P.args, **more: _P.kwargs) -> _T:
+    """What ``function`` returns, which may make checks of ``form``: beside the event loop where that would
+    take long."""
+    if form is None or form.is_soon_made:
+        return function(*args, **more)
+    return await form.work.beside(function, *args, **more)
+
+
+def form_of(body: ChatCompletionRequest, work: Work) -> Form | None:
+    """None where any text will do. No check is made before it is used, and then of ``work``. Raises
     ``ValidationFailed``."""
-    form = form_again(body, Work())
-    for check in form.checks.values() if form is not None else ():
-        check.made()
-    return form
-
-
-def form_again(body: ChatCompletionRequest, work: Work) -> Form | None:
-    """Of one that was accepted: no check is made before it is used, and then of ``work``."""
     functions = body.demanded_functions
     return _form_of_a_call(body, functions, work) if functions is not None else _form_of_json(body, work)
 
@@ -202,7 +252,7 @@ def _form_of_json(body: ChatCompletionRequest, work: Work) -> Form | None:
     form = asked.get("json_schema") if asked["type"] == "json_schema" else None
     if not isinstance(form, dict) or form.get("schema") is None:
         checks = {"": Check({"type": "object"}, "response_format", work)}
-        return Form("json", f"Answer the next message with one JSON object. {_ONLY}", checks)
+        return Form("json", f"Answer the next message with one JSON object. {_ONLY}", checks, work)
     where = "response_format.json_schema.schema"
     words = form.get("description")
     about = f" ({words})" if isinstance(words, str) and words.strip() else ""
@@ -212,7 +262,7 @@ def _form_of_json(body: ChatCompletionRequest, work: Work) -> Form | None:
     )
     _refuse_if_long(instruction, "response_format")
     checks = {"": Check(form["schema"], where, work)}
-    return Form("json", instruction, checks, strict=form.get("strict") is True)
+    return Form("json", instruction, checks, work, strict=form.get("strict") is True)
 
 
 def _form_of_a_call(body: ChatCompletionRequest, listed: Sequence[Any], work: Work) -> Form:
@@ -237,7 +287,7 @@ def _form_of_a_call(body: ChatCompletionRequest, listed: Sequence[Any], work: Wo
     _refuse_if_long(instruction, "tools")
     checks = {function.name: Check(function.parameters, "tools", work) for function in functions}
     kind: FormKind = "function_call" if body.is_legacy_call else "tool_calls"
-    return Form(kind, instruction, checks, all(function.strict for function in functions))
+    return Form(kind, instruction, checks, work, all(function.strict for function in functions))
 
 
 def _function(item: Any, where: str) -> Function:

@@ -7,7 +7,7 @@ of parts of a schema, so all of this is bounded before anything is made of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from app.doors.openai.schema_work import Work, work_of_pattern
 
@@ -18,6 +18,7 @@ MOST_STEPS: Final = 200_000
 _CHARACTERS_OF_A_VALUE: Final = 32
 _MOST_DEPTH: Final = 200
 _WORK_OF_A_LEAF: Final = 4
+_WORK_OF_A_KEYWORD: Final = 1
 _WORK_OF_A_NODE: Final = 20
 """One with schemas in it."""
 _MOST_PATTERNS: Final = 8
@@ -43,6 +44,15 @@ _NAMED: Final = (
 )
 """What schemas stand in under names that the caller chose."""
 _OTHER_REFERENCES: Final = ("$dynamicRef", "$recursiveRef")
+_RARE: Final = frozenset({*_OTHER_REFERENCES, "$id", "id", "patternProperties"})
+_ELEMENTS: Final = ("items", "prefixItems", "additionalItems")
+_BESIDE: Final = frozenset({*_LISTS, *_SINGLE, "dependentSchemas", "dependencies", "$ref"})
+"""With schemas that look at the value itself."""
+_NOT_PLAIN: Final = _RARE | {"$ref", "uniqueItems"}
+_BELOW: Final = frozenset(
+    {*_ELEMENTS, "contains", "properties", "patternProperties", "additionalProperties", "propertyNames"}
+)
+"""With schemas that look at what is in it."""
 _PLAIN: Final = (str, int, float, type(None))
 _WITH_PARTS: Final = (dict, list)
 _UNCHECKED: Final = ("pattern", "unevaluatedProperties", "unevaluatedItems")
@@ -52,10 +62,14 @@ def without_unchecked(schema: Any) -> Any:
     """A copy without what is told to the bot and not checked: ``pattern``, whose steps nothing bounds, and
     ``unevaluated...``, which looks at everything beside it once more, at each level."""
     if isinstance(schema, list):
-        return [without_unchecked(part) for part in schema]
+        return [without_unchecked(part) for part in schema] if _has_inner(schema) else schema
     if not isinstance(schema, dict):
         return schema
-    return {name: _without(name, value) for name, value in schema.items() if name not in _UNCHECKED}
+    return {
+        name: _without(name, value) if isinstance(value, _WITH_PARTS) else value
+        for name, value in schema.items()
+        if name not in _UNCHECKED
+    }
 
 
 def _without(name: str, value: Any) -> Any:
@@ -137,6 +151,11 @@ class _Walk:
             return Cost(leads_back=True)
         if depth > _MOST_DEPTH:
             raise ValueError(f"it is nested, or refers, more than {_MOST_DEPTH} levels deep")
+        if _is_plain(node):  # most are
+            self._work.spend(_WORK_OF_A_LEAF + len(node) * _WORK_OF_A_KEYWORD)
+            own = _own_steps(node)
+            found = self._known[id(node)] = Cost(1, False, own, own, 1)
+            return found
         self._work.spend(_work_of(node))
         self._open.add(id(node))
         found = self._cost_of_object(node, depth) if isinstance(node, dict) else self._sum(node, depth)
@@ -147,30 +166,30 @@ class _Walk:
         return found
 
     def _cost_of_object(self, node: dict[str, Any], depth: int) -> Cost:
-        if any(isinstance(node.get(name), str) for name in _OTHER_REFERENCES):
-            raise ValueError("$dynamicRef and $recursiveRef are not followed")
-        if node is not self._root and isinstance(node.get(self._id), str):
-            raise ValueError("a schema within the schema has an $id, so that its references are not followed")
-        self._note_patterns(node)
+        if not _RARE.isdisjoint(node):
+            self._refuse_unfollowed(node)
+            self._note_patterns(node)
         parts = list[Any]()
         for name, value in node.items():
-            if name in _NAMED and isinstance(value, dict):
+            if isinstance(value, dict) and name in _NAMED:
                 parts += value.values()
-            else:
+            elif isinstance(value, _WITH_PARTS):
                 parts.append(value)
         if isinstance(reference := node.get("$ref"), str):
             parts.append(self._target(reference))
-        inside = self._sum(parts, depth)
+        inside = self._sum(parts, depth) if parts else _NOTHING
         own = _own_steps(node)
         unique = _STEPS_OF_UNIQUE if "uniqueItems" in node else 0  # looks at all that is in the list
         if inside is _NOTHING:
             return Cost(1, False, own + unique, own + unique, 1)
 
         def each(found: Iterable[Any]) -> list[Cost]:
-            return [self.cost(part, depth + 1) for part in found]
+            return [self.cost(part, depth + 1) for part in found if isinstance(part, _WITH_PARTS)]
 
-        beside = each(self._at_the_same_place(node))
-        below = [[each(group) for group in groups] for groups in (_elements(node), _members(node))]
+        beside = each(self._at_the_same_place(node)) if not _BESIDE.isdisjoint(node) else []
+        below = list[list[list[Cost]]]()
+        if not _BELOW.isdisjoint(node):
+            below = [[each(group) for group in groups] for groups in (_elements(node), _members(node))]
         if inside.leads_back and _together(beside, below, lambda cost: cost.leads_back) > 1:
             # Each of these looks at the same part of the answer: two that lead back double the work at each
             # level.
@@ -186,8 +205,8 @@ class _Walk:
     def _sum(self, parts: Iterable[Any], depth: int) -> Cost:
         found = [self.cost(part, depth + 1) for part in parts if isinstance(part, _WITH_PARTS)]
         found = [cost for cost in found if cost is not _NOTHING]
-        if not found:
-            return _NOTHING
+        if len(found) < 2:
+            return found[0] if found else _NOTHING
         return Cost(
             sum(cost.nodes for cost in found),
             any(cost.leads_back for cost in found),
@@ -219,6 +238,12 @@ class _Walk:
                 raise ValueError("a reference leads nowhere") from None
         return node
 
+    def _refuse_unfollowed(self, node: dict[str, Any]) -> None:
+        if any(isinstance(node.get(name), str) for name in _OTHER_REFERENCES):
+            raise ValueError("$dynamicRef and $recursiveRef are not followed")
+        if node is not self._root and isinstance(node.get(self._id), str):
+            raise ValueError("a schema within the schema has an $id, so that its references are not followed")
+
     def _note_patterns(self, node: dict[str, Any]) -> None:
         if isinstance(patterns := node.get("patternProperties"), dict):
             new = [pattern for pattern in patterns if pattern not in self._patterns]  # each is compiled once
@@ -234,11 +259,19 @@ class _Walk:
             self._work.spend(sum(map(work_of_pattern, new)))
 
 
+def _is_plain(node: dict[str, Any] | list[Any]) -> TypeGuard[dict[str, Any]]:
+    """A schema with nothing in it but plain values, which says nothing of the few things that are counted in
+    another way."""
+    if isinstance(node, list) or not _NOT_PLAIN.isdisjoint(node):
+        return False
+    return not any(isinstance(value, _WITH_PARTS) for value in node.values())
+
+
 def _work_of(node: dict[str, Any] | list[Any]) -> int:
     if isinstance(node, list):
         return _WORK_OF_A_LEAF
     inner = [value for value in node.values() if isinstance(value, _WITH_PARTS)]
-    work = sum(map(len, inner))
+    work = sum(map(len, inner)) + len(node) * _WORK_OF_A_KEYWORD
     if isinstance(reference := node.get("$ref"), str):
         work += len(reference) // 2  # it is followed part by part
     is_leaf = "$ref" not in node and not any(isinstance(part, dict) or _has_inner(part) for part in inner)
@@ -253,14 +286,15 @@ def _together(
     beside: list[Cost], below: list[list[list[Cost]]], of: Callable[[Cost], int], own: int = 0
 ) -> int:
     """What may meet at one value: the value itself, or one of those in it."""
-    deepest = max(sum(max(map(of, group), default=0) for group in groups) for groups in below)
+    found = (sum(max(map(of, group), default=0) for group in groups) for groups in below)
+    deepest = max(found, default=0)
     return sum(map(of, beside)) + max(own, deepest)
 
 
 def _elements(node: dict[str, Any]) -> list[list[Any]]:
     """Schemas of what is in a list, in groups of which one alone looks at each element."""
     found: list[Any] = []
-    for name in ("items", "prefixItems", "additionalItems"):
+    for name in _ELEMENTS:
         part = node.get(name)
         found += part if isinstance(part, list) else [part]
     return [found, [node.get("contains")]]

@@ -6,12 +6,21 @@ and its like out by going over the whole expression again.
 """
 
 import re
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, ParamSpec, TypeVar
+
+from app.utils.big_bodies import BigBodies
+from app.utils.recent import Recent
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 MOST_WORK: Final = 15_000
-"""Of one request, over all its schemas and those of the responses that it refers to. About 1 µs each."""
+"""Of one request, over all its schemas and those of the responses that it refers to. About 1 µs each: most
+of it to tell what the check costs, and a copy, and then the library's part."""
 MOST_STEPS: Final = 400_000
 """Of one request, over all answers that are checked for it: one check, and telling what is wrong."""
+_KEPT_BYTES: Final = 16 * 1024 * 1024
 _SHORT: Final = re.compile(r"\\[sSdDwW]")
 _PROPERTY: Final = re.compile(r"\\[pP]")
 _COSTLY: Final = re.compile(r"[^\x00-\x7f]|\.")
@@ -29,14 +38,42 @@ _WORK_OF_A_CLASS_IN_ANY_CASE: Final = 6_000
 
 
 class Work:
-    """What one request has left. ``is_over``: it asked for more; ``made``: what was made of its schemas, each
-    by its JSON."""
+    """What one request has left. ``is_over``: it asked for more.
 
-    def __init__(self) -> None:
+    Args:
+        made: checks that there are, each by its schema; those of the process, so that a request finds what
+            another one has made. They cost a request the same whether they are there or not: else what it may
+            ask for would depend on others.
+        bodies: with whose turns that is done which takes long, in the name of ``owner``; None: at once.
+    """
+
+    def __init__(
+        self, made: Recent[Any] | None = None, bodies: BigBodies | None = None, owner: str = ""
+    ) -> None:
         self._left = MOST_WORK
         self._steps_left = MOST_STEPS
+        self._paid = set[bytes]()
+        self._bodies = bodies
+        self._owner = owner
         self.is_over = False
-        self.made: dict[bytes, Any] = {}
+        self.made: Recent[Any] = Recent(_KEPT_BYTES) if made is None else made
+
+    @property
+    def left(self) -> int:
+        return self._left
+
+    async def beside(self, function: Callable[_P, _T], *args: _P.args, **more: _P.kwargs) -> _T:
+        """What ``function`` returns, in the owner's turn and beside the event loop."""
+        if self._bodies is None:
+            return function(*args, **more)
+        return await self._bodies.work_briefly(self._owner, function, *args, **more)
+
+    def has_paid(self, schema: bytes) -> bool:
+        """Equal schemas of a request are one, also where its check has to be made again."""
+        return schema in self._paid
+
+    def paid(self, schema: bytes) -> None:
+        self._paid.add(schema)
 
     def spend(self, amount: int) -> None:
         """Raises ``ValueError`` where there is not so much left."""

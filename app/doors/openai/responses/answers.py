@@ -3,7 +3,15 @@
 import orjson
 from fastapi import Response as HttpResponse
 
-from app.doors.openai.asking import PATIENCE, closing, end_of, event_stream, headers_of, raise_unless_whole
+from app.doors.openai.asking import (
+    PATIENCE,
+    closing,
+    end_of,
+    event_stream,
+    headers_of,
+    raise_unless_whole,
+    work_of,
+)
 from app.doors.openai.responses.calls import StartedResponse
 from app.doors.openai.responses.events import ResponseEvents
 from app.doors.openai.responses.objects import Response
@@ -13,7 +21,11 @@ from app.tasks.places import Place
 def stream_of(begun: StartedResponse, place: Place) -> HttpResponse:
     context, chat_id = begun.context, begun.started.chat_id
     dialect = ResponseEvents(
-        begun.response, begun.chat, live=not begun.background, repeatable=begun.repeatable
+        begun.response,
+        begun.chat,
+        work_of(context),
+        live=not begun.background,
+        repeatable=begun.repeatable,
     )
     on_close = closing(context, chat_id, place, dialect, connection_bound=begun.connection_bound)
     patience = 0.0 if begun.background else PATIENCE
@@ -29,5 +41,5 @@ async def answer_to(begun: StartedResponse, place: Place | None) -> HttpResponse
         response = Response.in_chat(response.name, chat) or response
         if response.note.done is None:
             raise_unless_whole(begun.context, chat, repeatable=begun.repeatable)
-    body = orjson.dumps(response.seen(chat))
+    body = orjson.dumps(await response.seen(chat, work_of(begun.context)))
     return HttpResponse(body, headers=headers_of(chat), media_type="application/json")

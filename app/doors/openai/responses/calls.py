@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import orjson
 
-from app.doors.openai.asking import Uploads, asker_of, message_of, uploaded
+from app.doors.openai.asking import Uploads, asker_of, make_checks, message_of, uploaded, work_of
 from app.doors.openai.bodies import DialogMessage
 from app.doors.openai.chunks import tool_calls_of
 from app.doors.openai.completions import bot_of
@@ -27,6 +27,7 @@ from app.doors.openai.responses.items import MOST_KEPT, as_chat_request, dialog_
 from app.doors.openai.responses.names import Name, response_named, session_of
 from app.doors.openai.responses.notes import Note, epochs_in, newest_notes, note_as_metadata, note_in
 from app.doors.openai.responses.objects import Response, request_in
+from app.doors.openai.schema_work import Work
 from app.exceptions import (
     ChatNotFound,
     ConversationNotFound,
@@ -100,12 +101,10 @@ async def begin(call: ResponseCall) -> StartedResponse:
     bot_id = bot_of(call.context.resources.settings.bots, body.model)
     previous = await _previous(call) if body.previous_response_id is not None else None
     items = await with_references(call.context, body.input)
-    note = await call.work(_note, body)
+    asked, outputs = await call.work(_read, body, items, bot_id, work_of(call.context))
+    begins = outputs is None and previous is None and body.conversation is None
     with _in_their_words(0):
-        messages = await call.work(dialog_messages, items)
-        outputs = await call.work(tool_outputs_of, messages)
-        form = await call.work(form_of, request_in(note))
-        asked = _Asked(items, messages, bot_id, form, note)
+        await make_checks(call.context, asked.form, body.user, begins=begins)
     if outputs is not None:
         return await _go_on(call, asked, previous, *outputs)
     return await _ask(call, asked, previous)
@@ -118,6 +117,17 @@ def _refuse(body: ResponseRequest) -> None:
         raise invalid("conversation", "goes without previous_response_id")
     if body.prompt is not None:
         raise invalid("prompt", "there are no stored prompts: the bot has its own")
+
+
+def _read(
+    body: ResponseRequest, items: list[Item], bot_id: str, work: Work
+) -> tuple[_Asked, tuple[str, SubmitToolOutputs] | None]:
+    """And the outputs of tools at the end of ``items``."""
+    note = _note(body)
+    with _in_their_words(0):
+        messages = dialog_messages(items)
+        outputs = tool_outputs_of(messages)
+        return _Asked(items, messages, bot_id, form_of(request_in(note), work), note), outputs
 
 
 def _note(body: ResponseRequest) -> Note:
@@ -271,15 +281,12 @@ def _no_conversation() -> NoReturn:
     raise ConversationNotFound("No conversation has this id; responses tell theirs", details=details)
 
 
-def _question(
-    call: ResponseCall, asked: _Asked, history: list[Item], called: Found | None, *, told: bool
-) -> Question:
-    """``history``: items of responses before; ``called``: the response whose calls may be answered here, in
-    whose conversation it is asked. ``told``: the bot has the instructions already."""
+def _question(call: ResponseCall, asked: _Asked, earlier: list[Item], *, told: bool) -> Question:
+    """``earlier``: items of responses before; in a conversation that goes on, the calls that may be answered
+    here. ``told``: the bot has the instructions already."""
     body, messages = call.body, list[DialogMessage]()
     if body.instructions and not told:
         messages.append(DialogMessage(role="system", content=body.instructions))
-    earlier = history if called is None else [item for item in called.output() if "call_id" in item]
     messages += dialog_messages(earlier)
     before = len(messages)
     request = as_chat_request(body.model, body.text, body.tool_choice, body.tools)
@@ -299,7 +306,9 @@ async def _in_session(
     call: ResponseCall, asked: _Asked, session_id: str, *, after: str, told: bool, called: Found | None
 ) -> StartedResponse:
     who = asker_of(call.context, call.body.user, asked.bot_id)
-    question = await call.work(_question, call, asked, [], called, told=told)
+    output = await called.output(work_of(call.context)) if called is not None else []
+    calls = [item for item in output if "call_id" in item]
+    question = await call.work(_question, call, asked, calls, told=told)
     message = await _message(call, asked, question, who.user_id, session_id)
     sending = await _sending(call, who.user_id, asked.note, after)
     started = await call.context.resources.chats.send(call.context.identity, session_id, message, sending)
@@ -309,7 +318,7 @@ async def _in_session(
 async def _anew(call: ResponseCall, asked: _Asked, history: list[Item]) -> StartedResponse:
     """A conversation of its own."""
     who = asker_of(call.context, call.body.user, asked.bot_id)
-    question = await call.work(_question, call, asked, history, None, told=False)
+    question = await call.work(_question, call, asked, history, told=False)
     message = await _message(call, asked, question, who.user_id, None)
     started = await call.context.resources.chats.send_single(
         call.context.identity,
@@ -338,9 +347,15 @@ async def _message(
     meta_data = {name: text for name, text in (call.body.metadata or {}).items() if text} or None
     with _in_their_words(0):
         uploads: Uploads = await uploaded(call.context, question, user_id=user_id, session_id=session_id)
-        if asked.note.store:
-            asked.note.input = await call.work(kept_items, asked.items, uploads)
-        return message_of(question, uploads, meta_data)
+        return await call.work(_entered, asked, question, uploads, meta_data)
+
+
+def _entered(
+    asked: _Asked, question: Question, uploads: Uploads, meta_data: dict[str, str] | None
+) -> SendMessage:
+    if asked.note.store:
+        asked.note.input = kept_items(asked.items, uploads)
+    return message_of(question, uploads, meta_data)
 
 
 async def _begun(call: ResponseCall, started: Started, note: Note) -> StartedResponse:

@@ -23,6 +23,7 @@ from app.doors.openai.responses.objects import (
     reasoning_item,
     status_of,
 )
+from app.doors.openai.schema_work import Work
 from app.exceptions import ServiceError, ShuttingDown
 from app.models import Cursor
 from app.tasks.reader import Batch, Ending
@@ -80,6 +81,7 @@ class ResponseEvents:
 
     Args:
         chat: the response's chat as it was read, for what it had said before.
+        work: what the request has left for checks of answers.
         live: as it comes; else in pieces that follow from the text alone.
         after: the number of the event behind which to begin.
         repeatable: the same call leads to this chat again, so nobody pays for it twice.
@@ -89,18 +91,20 @@ class ResponseEvents:
         self,
         response: Response,
         chat: dict[str, Any],
+        work: Work,
         *,
         live: bool,
         after: int = -1,
         repeatable: bool = False,
     ) -> None:
         self._response = response
+        self._work = work
         self._live = live
         self._after = after
         self._repeatable = repeatable
         self._next = 0
         self._items: dict[str, _Item] = {}
-        self._whole_only = form_in(response.note) is not None
+        self._whole_only = form_in(response.note, work) is not None
         """The text is told when it is whole."""
         self._fold = AnswerFold(response.before(chat), content=not self._whole_only)
         self._failed: dict[str, Any] | None = None
@@ -117,7 +121,7 @@ class ResponseEvents:
         # The bot has begun, which is enough for the stream's status.
         return news or (_HEARTBEAT if self._live and has_begun(batch.frames) else b"")
 
-    def ending(self, ending: Ending, last: Cursor) -> bytes:
+    async def ending(self, ending: Ending, last: Cursor) -> bytes:
         """Raises ``ServiceError`` where the answer is not whole, and the stream may still be refused."""
         chat = orjson.loads(ending.record)
         if (refusal := refusal_of(chat)) is not None:
@@ -129,7 +133,8 @@ class ResponseEvents:
         news = self._text("reasoning_content", rest["reasoning_content"])
         if not self._whole_only:
             news += self._text("content", rest["content"])
-        return news + self._whole(self._response.output(chat), lambda told: self._response.ended(chat, told))
+        output = await self._response.output(chat, self._work)
+        return news + self._whole(output, lambda told: self._response.ended(chat, told))
 
     def replay(self, output: list[OutputItem], seen: dict[str, Any]) -> bytes:
         """All of a response whose chat has gone on, in one piece. ``seen``: its object."""
@@ -292,6 +297,6 @@ class ResponseEvents:
     def _failure(self, chat: dict[str, Any]) -> bytes:
         """Its last event; what was said of it stays in the object."""
         self.finished = True
-        output = self._response.output(chat)
+        output = self._response.output_of_a_part(chat)
         response = self._response.ended(chat, output)
         return self._event(_TERMINAL.get(status_of(chat), "response.failed"), response=response)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import orjson
 
+from app.doors.openai.asking import work_of
 from app.doors.openai.dialog import invalid
 from app.doors.openai.responses.bodies import Item
 from app.doors.openai.responses.items import REFERENCE
@@ -42,24 +43,24 @@ class Found:
     def is_over(self) -> bool:
         return self.response.note.done is not None or status_of(self.chat) in ENDED
 
-    def output(self, work: Work | None = None) -> list[OutputItem]:
+    async def output(self, work: Work) -> list[OutputItem]:
         """Empty while it is not over. ``work``: what the request has left for checks of answers."""
         done = self.response.note.done
         if done is not None:
             return done.output
-        return self.response.output(self.chat, work) if self.is_over else []
+        return await self.response.output(self.chat, work) if self.is_over else []
 
-    def seen(self) -> dict[str, Any]:
-        return self.response.seen(self.chat)
+    async def seen(self, context: RequestContext) -> dict[str, Any]:
+        return await self.response.seen(self.chat, work_of(context))
 
     async def history(self, context: RequestContext, most: int) -> list[Item]:
         """Input and output of this response and of those that it went on from, at most ``most`` items or a
         few more. It ends where one of them is not kept any more, where ``MOST_READ`` was read, after
         ``MOST_LINKS`` of them, and before one whose check is more than a request may have checked."""
-        items, here, read, links, work = list[Item](), self, self.size, 1, Work()
+        items, here, read, links, work = list[Item](), self, self.size, 1, work_of(context)
         async with context.resources.going_back.taken(context.identity.owner):
             while True:
-                output = here.output(work)
+                output = await here.output(work)
                 if work.is_over:
                     return items
                 items = [*here.response.note.input, *output, *items]
@@ -111,14 +112,14 @@ async def with_references(context: RequestContext, items: list[Item]) -> list[It
 def _referred(item: Item) -> str | None:
     """The id of what the item refers to; None where it is one itself."""
     given = item.get("id")
-    if item.get("type") not in (REFERENCE, None) or "role" in item or not isinstance(given, str):
+    if not isinstance(given, str) or item.get("type") not in (REFERENCE, None) or "role" in item:
         return None
     return given
 
 
 async def _with_references(context: RequestContext, items: list[Item]) -> list[Item]:
     known: dict[Name, list[OutputItem]] = {}
-    read, whole, work = 0, [], Work()
+    read, whole, work = 0, [], work_of(context)
     for number, item in enumerate(items):
         given = _referred(item)
         if given is None:
@@ -132,7 +133,7 @@ async def _with_references(context: RequestContext, items: list[Item]) -> list[I
                 raise invalid(f"input.{number}.id", "the responses that the input refers to are too large")
             try:
                 here = await find(context, name)
-                known[name], read = here.output(work), read + here.size
+                known[name], read = await here.output(work), read + here.size
             except ChatNotFound:
                 known[name] = []
             if work.is_over:

@@ -10,7 +10,7 @@ from app.doors.openai.bodies import ChatCompletionRequest
 from app.doors.openai.chunks import answer_of, created_of, refusal_of, usage_of
 from app.doors.openai.errors import openai_error
 from app.doors.openai.folding import KINDS, TextByKind, content_type_of, said_since
-from app.doors.openai.forms import Form, form_again
+from app.doors.openai.forms import Form, form_of, reading
 from app.doors.openai.responses.items import as_chat_request
 from app.doors.openai.responses.names import Name, conversation_id
 from app.doors.openai.responses.notes import Done, Note, note_in
@@ -42,9 +42,9 @@ def request_in(note: Note) -> ChatCompletionRequest:
     return as_chat_request(note.model, note.text, note.tool_choice, note.tools)
 
 
-def form_in(note: Note, work: Work | None = None) -> Form | None:
+def form_in(note: Note, work: Work) -> Form | None:
     """In which the answer was asked for. ``work``: what the request has left that asks for it now."""
-    return form_again(request_in(note), work or Work())
+    return form_of(request_in(note), work)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,12 @@ class Response:
         lengths = dict(zip(("content", "reasoning_content"), self.note.said, strict=True))
         return {kind: chat[kind][: lengths[kind]] for kind in KINDS}
 
-    def seen(self, chat: dict[str, Any]) -> dict[str, Any]:
-        """The response object."""
+    async def seen(self, chat: dict[str, Any], work: Work) -> dict[str, Any]:
+        """The response object. ``work``: see ``form_in``."""
         if self.note.done is not None:
             return self.object("completed", **msgspec.structs.asdict(self.note.done))
         status = status_of(chat)
-        output = self.output(chat) if status in ENDED else []
+        output = await self.output(chat, work) if status in ENDED else []
         return self.ended(chat, output) if status in ENDED else self.object(status)
 
     def ended(self, chat: dict[str, Any], output: list[OutputItem]) -> dict[str, Any]:
@@ -89,15 +89,22 @@ class Response:
         )
 
     def done(self, chat: dict[str, Any]) -> Done:
-        """What it has told, before its chat goes on."""
-        return Done(self.output(chat), response_usage(chat), _end_of(chat))
+        """What it has told, before its chat goes on: all that was said, in no form."""
+        return Done(self.output_of_a_part(chat), response_usage(chat), _end_of(chat))
 
-    def output(self, chat: dict[str, Any], work: Work | None = None) -> list[OutputItem]:
+    async def output(self, chat: dict[str, Any], work: Work) -> list[OutputItem]:
         """Items of what a chat has said that is over, or asks for tools. ``work``: see ``form_in``."""
-        before, name = self.before(chat), self.name
+        form = form_in(self.note, work)
+        return await reading(form if _is_whole(chat) else None, self._output, chat, form)
+
+    def output_of_a_part(self, chat: dict[str, Any]) -> list[OutputItem]:
+        """As ``output``, of a chat that failed, was cancelled or asks for tools: nothing of it is checked."""
+        return self._output(chat, form_in(self.note, Work()))
+
+    def _output(self, chat: dict[str, Any], form: Form | None) -> list[OutputItem]:
+        before, name, whole = self.before(chat), self.name, _is_whole(chat)
         said = {kind: said_since(chat, kind, before) for kind in KINDS}
-        whole = status_of(chat) == "completed"
-        text, form = said["content"], form_in(self.note, work)
+        text = said["content"]
         if text and form is None:
             text = notice_of(content_type_of(chat)) + text
         answer = answer_of(chat, text, form if whole else None, name.answer_id)
@@ -151,6 +158,10 @@ class Response:
             "usage": usage,
             "user": note.user,
         }
+
+
+def _is_whole(chat: dict[str, Any]) -> bool:
+    return status_of(chat) == "completed"
 
 
 def _end_of(chat: dict[str, Any]) -> int:

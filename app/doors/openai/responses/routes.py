@@ -6,7 +6,7 @@ import orjson
 from fastapi import APIRouter, Path, Query
 from fastapi import Response as HttpResponse
 
-from app.doors.openai.asking import event_stream
+from app.doors.openai.asking import event_stream, work_of
 from app.doors.openai.dialog import invalid
 from app.doors.openai.errors import OPENAI_ERRORS
 from app.doors.openai.responses.answers import answer_to, stream_of
@@ -92,16 +92,17 @@ async def get_response(
 ) -> HttpResponse:
     here = await found(context, response_id)
     if not stream:
-        return _json(here.seen())
+        return _json(await here.seen(context))
     if not (here.response.note.background and here.response.note.stream):
         raise invalid("stream", "only what began as a stream in background can be streamed again")
     after = -1 if starting_after is None else starting_after
     with context.resources.streams.taken_if(not context.is_head, context.identity.owner) as place:
         if place is None:
             return HttpResponse(headers=STREAM_HEADERS)
-        dialect = ResponseEvents(here.response, here.chat, live=False, after=after, repeatable=True)
-        if here.response.note.done is not None:  # its chat says more, which is not this response's
-            return HttpResponse(dialect.replay(here.output(), here.seen()), headers=STREAM_HEADERS)
+        work, done = work_of(context), here.response.note.done
+        dialect = ResponseEvents(here.response, here.chat, work, live=False, after=after, repeatable=True)
+        if done is not None:  # its chat says more, which is not this response's
+            return HttpResponse(dialect.replay(done.output, await here.seen(context)), headers=STREAM_HEADERS)
         started = Started(here.name.chat_id, Cursor(here.name.epoch, 0))
         return event_stream(context, started, dialect, place.keep(), patience=0.0)
 
@@ -113,7 +114,8 @@ async def get_response(
     responses=errors(ChatNotFound, shape=OPENAI_ERRORS),
 )
 async def cancel_response(response_id: _ResponseId, context: OpenAIContextDep) -> HttpResponse:
-    return _json((await cancel(context, response_id)).seen())
+    here = await cancel(context, response_id)
+    return _json(await here.seen(context))
 
 
 @router.delete(
