@@ -13,7 +13,7 @@ import pytest
 from app.utils.fair_turns import FairTurns
 from coze_simulator.auth_server import RunningAuth
 from tests.security.helpers import ALICE, ALICE_ELSEWHERE, BOB, calling
-from tests.support import RunningApp, SimControl, error_of, wait_until
+from tests.support import RunningApp, SimControl, data_of, error_of, wait_until
 
 Start = Callable[..., RunningApp]
 
@@ -116,6 +116,24 @@ async def test_what_was_made_of_one_caller_s_bodies_does_not_keep_out_another_s(
         assert (await sending).status_code == 200
         await wait_until(lambda: not held)
         assert (await bob.post(OPENAI, json=many)).status_code == 404, "it was read"
+
+
+async def test_what_was_asked_is_let_go_of_while_a_message_s_answer_takes_its_time(
+    start_secured: Start, auth: RunningAuth, simulator: SimControl
+) -> None:
+    service = start_secured(**SHARES)
+    simulator.knob(match="takes its time", delay=4)
+    held, body = (
+        service.resources.bodies._held,
+        {"message": "takes its time", "parameters": {"a": [[]] * 900}},
+    )
+    async with calling(service, auth, ALICE) as [alice]:
+        session_id = data_of(await alice.post("/coze/sessions", json={"user_id": "u"}))["session_id"]
+        sending = asyncio.create_task(alice.post(f"/coze/sessions/{session_id}/messages", json=body))
+        await wait_until(lambda: simulator.requests(contains="takes its time"))
+        await wait_until(lambda: not held)
+        assert not sending.done()
+        assert (await sending).status_code == 200
 
 
 @pytest.mark.parametrize(

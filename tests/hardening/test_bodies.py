@@ -314,6 +314,30 @@ def test_few_bodies_are_read_while_others_that_were_read_are_worked_on(attacked:
     report.check(times=False)
 
 
+def test_a_chat_that_runs_keeps_what_was_asked_as_bytes(
+    attacked: ServiceProcess, simulator: SimControl
+) -> None:
+    """As objects 16 KB of small lists are half a megabyte, and so are the fields of earlier messages."""
+    simulator.knob(match="many small values", delay=600)
+    lists = {"a": [[[]] for _ in range(2500)]}
+    earlier = [{"role": "user", "content": "x", "meta_data": {f"k{n}": "v" for n in range(15)}}] * 60
+    body = {"message": "many small values", "parameters": lists, "additional_messages": earlier}
+    sessions = []
+    for number in range(60):
+        _, answer = ask(attacked, CREATE, JSON, method="POST", body=b'{"user_id":"many %d"}' % number)
+        sessions.append(json.loads(answer)["data"]["task_result"]["data"]["session_id"])
+    try:
+        with watched(attacked) as report:
+            for session_id in sessions:
+                path, sent = SEND.format(session_id=session_id), json.dumps(body).encode()
+                headers = JSON | {"Prefer": "respond-async"}
+                assert ask(attacked, path, headers, method="POST", body=sent)[0] == 202
+        report.check(times=False, most=20 * MB)
+    finally:
+        for session_id in sessions:
+            ask(attacked, f"{CREATE}/{session_id}", method="DELETE")
+
+
 TEXTS = ["", "a,b", '"', "\\", '\\"', "[{,", '\\\\",[', "ü,"]
 
 
