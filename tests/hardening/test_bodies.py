@@ -22,6 +22,10 @@ from pydantic import BaseModel
 from app.doors.coze.bodies import ChatBody
 from app.doors.openai.bodies import ChatCompletionRequest
 from app.doors.openai.responses.bodies import ResponseRequest
+from app.doors.openai.responses.events import ResponseEvents
+from app.doors.openai.responses.names import Name
+from app.doors.openai.responses.notes import Note, unpacked
+from app.doors.openai.responses.objects import Response
 from app.http.json_shape import VALUE_BYTES, holds_more_than, in_pieces, marks, size_of
 from app.models.bodies import SendMessage
 from app.tasks.job import Job
@@ -336,6 +340,27 @@ def test_a_chat_that_runs_keeps_what_was_asked_as_bytes(
     finally:
         for session_id in sessions:
             ask(attacked, f"{CREATE}/{session_id}", method="DELETE")
+
+
+def test_a_stream_of_a_response_keeps_what_was_asked_as_bytes() -> None:
+    note = msgspec.json.encode(Note("coze", tools=[[[]]] * 10_000, tool_choice="auto"))
+    chat = {"status": "processing", "metadata": {}, "content": "", "reasoning_content": ""}
+
+    def begun() -> ResponseEvents:
+        response = Response(Name(CHAT), unpacked(note), "session")
+        return ResponseEvents(response, chat, live=True)
+
+    begun()  # what is made once
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        events = begun()
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert events.opening
+    assert taken < 5 * len(note)
 
 
 TEXTS = ["", "a,b", '"', "\\", '\\"', "[{,", '\\\\",[', "ü,"]
