@@ -83,9 +83,9 @@ class Resources:
     metrics: Metrics
     tracing: Tracing
     api_keys: ApiKeys
-    arriving: Places
-    """For bodies: one for each and for each 64 KiB of it, from its first byte until it is read. Messages are
-    not refused because pictures arrive, so those do not get all of them."""
+    bodies: Places
+    """One for each and for each 64 KiB of it: of what has arrived, then of what was made of that, until
+    nobody has it any more. Messages are not refused because of pictures, so those do not get all of them."""
     going_back: FairTurns
     """For requests that read records of earlier chats, which takes memory; not those of bodies, since these
     wait for Redis."""
@@ -375,7 +375,7 @@ async def open_resources(settings: Settings, world: World = _REAL_WORLD) -> Asyn
             metrics=metrics,
             tracing=tracing,
             api_keys=api_keys(settings),
-            arriving=Places(limits.bodies, metrics=metrics, for_small=0.2),
+            bodies=Places(limits.bodies, metrics=metrics, for_small=0.2),
             going_back=FairTurns(),
             big_bodies=BigBodies(),
             checks=Recent(_CHECKS_BYTES),

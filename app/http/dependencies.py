@@ -36,8 +36,8 @@ from app.factory import Resources
 from app.http.turns import Headers
 from app.models import Cursor, Identity
 from app.tasks.places import Place, Places
-from app.utils.big_bodies import SMALL_BYTES, Room
-from app.utils.json_shape import holds_more_than, marks, size_of
+from app.utils.big_bodies import SMALL_BYTES, when_gone
+from app.utils.json_shape import VALUE_BYTES, holds_more_than, marks, size_of, values_in
 
 _M = TypeVar("_M", bound=BaseModel)
 _WAIT: Final = re.compile(r"\bwait\s*=\s*([0-9]{1,6})\b")
@@ -95,29 +95,37 @@ class RequestContext:
             BodyTooLarge: it is longer than ``limit``.
             ValidationFailed: it did not arrive in time, or holds too many values.
             RequestValidationError: it does not fit ``model``, or is no JSON.
-            Overloaded: the bodies that are being read take all the room that there is for them, or for the
+            Overloaded: the bodies that are there take all the room that there is for them, or for the
                 caller's.
         """
-        request, bodies, owner = self.request, self.resources.big_bodies, self.identity.owner
+        request = self.request
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
             given = f"`{kind[:_MAX_SHOWN]}`" if kind else "no Content-Type"
             raise UnsupportedMediaType(f"{UnsupportedMediaType.default_message}; this came with {given}")
         refuse_encoded(request)
-        with bodies.room(owner) as room:
-            with room_for(self.resources.arriving, owner) as place:
-                data = await _read(request, limit or self.resources.settings.max_body_bytes, room, place)
+        with room_for(self.resources.bodies, self.identity.owner) as place:
+            data = await _read(request, limit or self.resources.settings.max_body_bytes, place)
             if data.startswith(codecs.BOM_UTF8):  # RFC 8259, 8.1: ignored
                 del data[: len(codecs.BOM_UTF8)]
-            if _is_quick(data):
-                return _parsed(data, model)
-            work = bodies.work if room.is_large else bodies.work_briefly
-            body = await work(owner, _parsed, data, model)
-            # Its texts, which may take four bytes for a letter, and as much again for files that are in them.
-            if len(data) > SMALL_BYTES and not room.hold(size_of(body) + len(data)):
-                raise _overloaded()
-            bodies.keep(room, body)
+            if not _is_quick(data):
+                return await self._slow_body(data, model, place)
+            body = _parsed(data, model)
+            if len(data) + marks(data, _FEW_IN_TEXTS) * VALUE_BYTES > SMALL_BYTES:
+                _keep(place, body, _size_with_what_it_becomes(data, body))
             return body
+
+    async def _slow_body(self, data: bytearray, model: type[_M], place: Place) -> _M:
+        """What it takes is counted before it is made, and again as it lies in memory then."""
+        bodies, owner, brief = self.resources.big_bodies, self.identity.owner, len(data) <= SMALL_BYTES
+        async with bodies.turn(owner, brief=brief):
+            # A thread for each step is as much work as counting what is short.
+            values = _values_in(data, model) if brief else await asyncio.to_thread(_values_in, data, model)
+            place.has(len(data) + values * VALUE_BYTES)
+            body, size = await asyncio.to_thread(_parsed_and_measured, data, model)
+            _keep(place, body, size)
+        bodies.takes_turns(body, owner, brief=brief)
+        return body
 
 
 async def get_resources(request: Request) -> Resources:
@@ -223,17 +231,17 @@ def _bearers(values: list[str]) -> list[str]:
 
 @contextlib.contextmanager
 def room_for(room: Places, owner: str) -> Iterator[Place]:
-    """For a body that arrives, which keeps a connection and memory for as long as it takes. Raises
+    """For a body, from its first byte on; it keeps a connection and memory for as long as it arrives. Raises
     ``Overloaded``, inside of the block, too."""
     try:
         with room.taken(owner) as place:
             yield place
     except (Overloaded, RateLimited) as error:
-        text, details = f"Too many bodies arrive at once: {error.message}", error.details
+        text, details = f"Too many bodies at once: {error.message}", error.details
         raise Overloaded(text, details=details, retry_after=error.retry_after, headers=CLOSE) from None
 
 
-async def _read(request: Request, limit: int, room: Room, place: Place) -> bytearray:
+async def _read(request: Request, limit: int, place: Place) -> bytearray:
     too_large = BodyTooLarge(f"The request body is larger than {limit} bytes", headers=CLOSE)
     if int(request.headers.get("content-length") or 0) > limit + _LINGER_BYTES:
         raise too_large
@@ -248,16 +256,32 @@ async def _read(request: Request, limit: int, room: Room, place: Place) -> bytea
                         too_large.headers = {}
                     raise too_large
                 place.has(len(body))
-                if len(body) > SMALL_BYTES and not room.hold(len(body)):
-                    raise _overloaded()
     except TimeoutError:
         text = f"The body did not arrive within {_BODY_SECONDS:g} s"
         raise ValidationFailed(text, headers=CLOSE) from None
     return body
 
 
-def _overloaded() -> Overloaded:
-    return Overloaded("Too many large bodies arrive at once; try again shortly", headers=CLOSE)
+def _keep(place: Place, body: BaseModel, size: int) -> None:
+    """``place`` has so many bytes for as long as there is ``body``."""
+    place.has(size)
+    when_gone(body, place.keep())
+
+
+def _size_with_what_it_becomes(data: bytearray, body: BaseModel) -> int:
+    """Texts may take four bytes for a letter. Files that are in them are made bytes, which takes as much as
+    they did on their way; and of other values messages are made."""
+    texts, others = size_of(body)
+    return texts + len(data) + 2 * others
+
+
+def _values_in(data: bytearray, model: type[BaseModel]) -> int:
+    """Raises ``ValidationFailed`` where they are too many."""
+    most: int = getattr(model, "MOST_VALUES", MOST_VALUES)
+    found = marks(data, _FEW)
+    if found > _FEW and (found := values_in(data, most)) > most:
+        raise wrong_field("body", f"holds more than {most} values")
+    return found
 
 
 def _is_quick(data: bytearray) -> bool:
@@ -268,10 +292,12 @@ def _is_quick(data: bytearray) -> bool:
     return found <= _FEW or (found <= _FEW_IN_TEXTS and not holds_more_than(data, _FEW))
 
 
+def _parsed_and_measured(data: bytearray, model: type[_M]) -> tuple[_M, int]:
+    body = _parsed(data, model)
+    return body, _size_with_what_it_becomes(data, body)
+
+
 def _parsed(data: bytearray, model: type[_M]) -> _M:
-    most = getattr(model, "MOST_VALUES", MOST_VALUES)
-    if holds_more_than(data, most):
-        raise wrong_field("body", f"holds more than {most} values")
     try:
         return model.model_validate_json(data)
     except ValidationError as exc:

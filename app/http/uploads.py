@@ -92,7 +92,7 @@ async def open_upload(context: RequestContext) -> AsyncIterator[Upload]:
             raise BodyTooLarge(f"The file is larger than {limit} bytes (MAX_FILE_BYTES)")
         refuse_encoded(request)
         upload = Upload(request, idle_timeout=settings.upload_idle_timeout)
-        with room_for(context.resources.arriving, context.identity.owner):
+        with room_for(context.resources.bodies, context.identity.owner):
             await upload.open()  # the place among the uploads is taken once it is known what this is
         if not upload.name and upload.failure is None:
             raise broken("the file has no name")

@@ -98,11 +98,15 @@ async def submit_tool_outputs(
     that of a message. With an `Idempotency-Key` the call may be repeated."""
     body = await context.json(SubmitToolOutputs)
     outputs = await context.resources.big_bodies.work_on(body, Outputs.of, body, idempotency_key)
-    submit = partial(
-        context.resources.chats.submit_tool_outputs,
-        *(context.identity, chat_id, outputs, context.request_id),
+    submit = context.resources.chats.submit_tool_outputs
+    answering = begun(
+        context,
+        patience,
+        partial(submit, context.identity, chat_id, outputs, context.request_id),
+        streamed=body.stream,
     )
-    return await begun(context, patience, submit, streamed=body.stream)
+    del body, outputs  # for as long as the answer takes
+    return await answering
 
 
 @router.post(
@@ -123,11 +127,15 @@ async def regenerate(
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     body = await context.json(Regenerate)
-    ask_again = partial(
-        context.resources.chats.regenerate,
-        *(context.identity, chat_id, body, context.request_id, idempotency_key),
+    ask_again = context.resources.chats.regenerate
+    answering = begun(
+        context,
+        patience,
+        partial(ask_again, context.identity, chat_id, body, context.request_id, idempotency_key),
+        streamed=body.stream,
     )
-    return await begun(context, patience, ask_again, streamed=body.stream)
+    del body  # for as long as the answer takes
+    return await answering
 
 
 @router.post(

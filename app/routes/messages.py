@@ -37,19 +37,27 @@ async def send_message(
     `Idempotency-Key` the same call leads to the same chat."""
     body = await context.json(SendMessage)
     sending = Sending(request_id=context.request_id, idempotency_key=idempotency_key)
-    send = partial(context.resources.chats.send, context.identity, session_id, body, sending)
-    return await begun(context, patience, send, streamed=body.stream)
+    answering = begun(
+        context,
+        patience,
+        partial(context.resources.chats.send, context.identity, session_id, body, sending),
+        streamed=body.stream,
+    )
+    del body  # for as long as the answer takes
+    return await answering
 
 
 async def begun(
     context: RequestContext, patience: Patience, begin: Callable[[], Awaitable[Started]], *, streamed: bool
 ) -> Response:
     """Begins a chat, or goes on with one, and answers with its events, or as it stands when the wait is
-    over. Its place is taken before: a refusal behind the beginning comes too late."""
+    over. Its place is taken before: a refusal behind the beginning comes too late. ``begin``, and with it
+    what was asked, is let go of as soon as the chat is there."""
     chats, identity = context.resources.chats, context.identity
     lasts = streamed or patience.seconds > 0
     with context.resources.streams.taken_if(lasts, identity.owner) as place:
         started = await begin()
+        del begin
         context.began(started.chat_id)
         if streamed and place is not None:
             return stream(context, chats.read(identity, started), started.chat_id, place)

@@ -107,6 +107,11 @@ def _passed_metadata(prompt: Prompt) -> dict[str, str]:
     return {"bot_id": str(prompt.field("bot_id") or ""), **unsaved}
 
 
+def keeps_history(chat: Chat) -> bool:
+    """False: a body that is passed on asks Coze to keep nothing."""
+    return chat.metadata.get("auto_save_history") != "false"
+
+
 class Drafts:
     def __init__(self, files: FileStore, sessions: SessionStore) -> None:
         self._files = files

@@ -17,7 +17,7 @@ from app.stores.chats import run_field
 from app.stores.leases import Claim
 from app.stores.open_log import OpenLog, Origin
 from app.stores.sessions import SessionRecord
-from app.tasks.drafts import Prompt
+from app.tasks.drafts import Prompt, keeps_history
 from app.tasks.frames import chat_frame, tool_call_ids
 from app.utils.signals import Notifier
 
@@ -93,7 +93,6 @@ class Job:
 
     chat: Chat
     session: SessionRecord
-    prompt: Prompt
     log: OpenLog
     start: Start
     request_id: str = ""
@@ -121,6 +120,12 @@ class Job:
     def __post_init__(self) -> None:
         self.at_coze = self.start.at_coze
         self.fold.keeps_all = self.session.serves_conversation
+
+    @property
+    def prompt(self) -> Prompt:
+        """Read anew by whoever sends it. While the chat runs it is there as bytes alone: as objects, what a
+        caller writes takes up to thirty times as much, and the bytes are what its place is counted by."""
+        return _read_prompt(run_field(self.log.origin.run, b"request"))
 
     def cancel(self) -> None:
         """Asks its task to end the chat as cancelled."""
@@ -161,9 +166,7 @@ class Job:
     @property
     def keeps_history(self) -> bool:
         """Coze stores the chat, so that it can be asked for."""
-        if self.prompt.passed is None:
-            return self.session.auto_save_history
-        return self.prompt.field("auto_save_history") is not False
+        return self.session.auto_save_history and keeps_history(self.chat)
 
     @property
     def conversation_id(self) -> str | None:
@@ -207,7 +210,7 @@ def claimed_job(claim: Claim, start: Start, request_id: str = "") -> Job:
         committed=len(frames),
     )
     prompt = _read_prompt(run_field(claim.run, b"request"))
-    job = Job(chat, claim.session, prompt, log, start, request_id)
+    job = Job(chat, claim.session, log, start, request_id)
     job.cancelled = bool(run_field(claim.run, b"cancel"))
     job.fold.coze_chat_id = run_field(claim.run, b"coze_chat_id").decode() or None
     job.fold.conversation_id = run_field(claim.run, b"conversation_id").decode() or None

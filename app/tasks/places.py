@@ -28,10 +28,11 @@ class Place:
         self._count(places_of(size))
 
     def has(self, size: int) -> None:
-        """Takes as many as so many bytes need. Raises as ``Places.taken``, and is left as it was then."""
+        """From now on as many as so many bytes need. Raises as ``Places.taken``, and is left as it was
+        then."""
         if (more := places_of(size) - self._taken) > 0:
             self._places.refuse_if_full(self._owner, more, self._taken)
-            self._count(more)
+        self._count(more)
 
     def keep(self) -> Callable[[], None]:
         """For whoever needs it for longer, and calls what is returned, once, when it is free again."""

@@ -98,7 +98,7 @@ class RunningChats:
             committed=1,
         )
         credential = session.credential or prompt.credential
-        job = Job(chat, session, prompt, log, Fresh(), request_id, credential=credential)
+        job = Job(chat, session, log, Fresh(), request_id, credential=credential)
         self.start(job)
         return job
 

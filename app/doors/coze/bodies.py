@@ -72,7 +72,7 @@ class PassedOn(Documented):
             without: names of other fields that are left out.
             nulls: False: those that are null are, too.
         """
-        write = _long if size_of(self) > _PIECE else msgspec.json.encode
+        write = _long if size_of(self).texts > _PIECE else msgspec.json.encode
         return {
             name: msgspec.Raw(write(value))
             for name, value in self.values.items()

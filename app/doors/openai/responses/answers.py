@@ -21,7 +21,7 @@ from app.tasks.places import Place
 def stream_of(begun: StartedResponse, place: Place) -> HttpResponse:
     context, chat_id = begun.context, begun.started.chat_id
     dialect = ResponseEvents(
-        begun.response,
+        begun.packed.unpacked(),
         begun.chat,
         work_of(context),
         live=not begun.background,
@@ -34,10 +34,11 @@ def stream_of(begun: StartedResponse, place: Place) -> HttpResponse:
 
 async def answer_to(begun: StartedResponse, place: Place | None) -> HttpResponse:
     """In background at once, else when the chat is over."""
-    response, chat, chat_id = begun.response, begun.chat, begun.started.chat_id
+    chat, chat_id = begun.chat, begun.started.chat_id
+    if not begun.background and begun.packed.unpacked().note.done is None:
+        chat = await end_of(begun.context, chat_id, place, connection_bound=begun.connection_bound)
+    response = begun.packed.unpacked()
     if not begun.background:
-        if response.note.done is None:
-            chat = await end_of(begun.context, chat_id, place, connection_bound=begun.connection_bound)
         response = Response.in_chat(response.name, chat) or response
         if response.note.done is None:
             raise_unless_whole(begun.context, chat, repeatable=begun.repeatable)

@@ -26,7 +26,7 @@ from app.doors.openai.responses.found import Found, find, with_references
 from app.doors.openai.responses.items import MOST_KEPT, as_chat_request, dialog_messages, kept_items
 from app.doors.openai.responses.names import Name, response_named, session_of
 from app.doors.openai.responses.notes import Note, epochs_in, newest_notes, note_as_metadata, note_in
-from app.doors.openai.responses.objects import Response, request_in
+from app.doors.openai.responses.objects import PackedResponse, Response, request_in
 from app.doors.openai.schema_work import Work
 from app.exceptions import (
     ChatNotFound,
@@ -75,7 +75,7 @@ class StartedResponse:
 
     context: RequestContext
     started: Started
-    response: Response
+    packed: PackedResponse
     chat: dict[str, Any]
     background: bool
     connection_bound: bool
@@ -383,7 +383,7 @@ async def _started(
     return StartedResponse(
         call.context,
         started,
-        response,
+        response.packed(),
         chat,
         call.background,
         connection_bound,

@@ -97,7 +97,7 @@ class ResponseEvents:
         after: int = -1,
         repeatable: bool = False,
     ) -> None:
-        self._response = response
+        self._packed = response.packed()
         self._work = work
         self._live = live
         self._after = after
@@ -110,6 +110,11 @@ class ResponseEvents:
         self._failed: dict[str, Any] | None = None
         self.finished = False
         self.opening = self._opening() or _HEARTBEAT
+
+    @property
+    def _response(self) -> Response:
+        """Asked for a few times in an answer."""
+        return self._packed.unpacked()
 
     @property
     def heartbeat(self) -> bytes:

@@ -49,6 +49,15 @@ class Note(msgspec.Struct, omit_defaults=True):
 _read: Final = msgspec.json.Decoder(Note).decode
 
 
+def packed(note: Note) -> bytes:
+    """For as long as an answer takes: as objects, what a caller writes takes up to thirty times as much."""
+    return msgspec.json.encode(note)
+
+
+def unpacked(note: bytes) -> Note:
+    return _read(note)
+
+
 def _key(epoch: int) -> str:
     return f"{_KEY}_{epoch}" if epoch else _KEY
 

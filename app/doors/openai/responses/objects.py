@@ -13,7 +13,7 @@ from app.doors.openai.folding import KINDS, TextByKind, content_type_of, said_si
 from app.doors.openai.forms import Form, form_of, reading
 from app.doors.openai.responses.items import as_chat_request
 from app.doors.openai.responses.names import Name, conversation_id
-from app.doors.openai.responses.notes import Done, Note, note_in
+from app.doors.openai.responses.notes import Done, Note, note_in, packed, unpacked
 from app.doors.openai.schema_work import Work
 from app.doors.openai.texts import notice_of
 
@@ -48,6 +48,18 @@ def form_in(note: Note, work: Work) -> Form | None:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedResponse:
+    """A ``Response`` that is kept while its chat runs."""
+
+    name: Name
+    note: bytes
+    session_id: str
+
+    def unpacked(self) -> "Response":
+        return Response(self.name, unpacked(self.note), self.session_id)
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """One response: its name and its note, and the session that its chat is in."""
 
@@ -60,6 +72,9 @@ class Response:
         """None where it was never asked for, or has been deleted."""
         note = note_in(chat["metadata"], name.epoch)
         return cls(name, note, chat["session_id"]) if note is not None else None
+
+    def packed(self) -> PackedResponse:
+        return PackedResponse(self.name, packed(self.note), self.session_id)
 
     def before(self, chat: dict[str, Any]) -> TextByKind | None:
         """What the chat had said before this response."""
