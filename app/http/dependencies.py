@@ -119,8 +119,11 @@ class RequestContext:
         """What it takes is counted before it is made, and again as it lies in memory then."""
         bodies, owner, brief = self.resources.big_bodies, self.identity.owner, len(data) <= SMALL_BYTES
         async with bodies.turn(owner, brief=brief):
-            # A thread for each step is as much work as counting what is short.
-            values = _values_in(data, model) if brief else await asyncio.to_thread(_values_in, data, model)
+            # Of a short one those inside of texts are counted, too: a thread for that alone takes longer.
+            if brief:
+                values = marks(data, SMALL_BYTES)
+            else:
+                values = await asyncio.to_thread(_values_in, data, model)
             place.has(len(data) + values * VALUE_BYTES)
             body, size = await asyncio.to_thread(_parsed_and_measured, data, model)
             _keep(place, body, size)
@@ -293,6 +296,7 @@ def _is_quick(data: bytearray) -> bool:
 
 
 def _parsed_and_measured(data: bytearray, model: type[_M]) -> tuple[_M, int]:
+    _values_in(data, model)
     body = _parsed(data, model)
     return body, _size_with_what_it_becomes(data, body)
 

@@ -80,7 +80,7 @@ async def test_a_body_that_waits_for_its_turn_keeps_its_place(
     """It is short, and has too many values to be read at once."""
     service = start_secured(**SHARES)
     body = b'{"user_id":"u","odd":[' + b"0," * 2500 + b"0]}"
-    held, turns = service.resources.bodies._held, service.resources.big_bodies._turns
+    held, turns = service.resources.bodies._held, service.resources.big_bodies._brief_turns
     async with calling(service, auth, ALICE, BOB) as [alice, bob]:
         turns._is_taken = True  # somebody else's takes long
         sending = [
