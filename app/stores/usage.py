@@ -125,9 +125,8 @@ class UsageStore:
             return _nothing
         names = whose(owner, user)
         ahead = [self._ahead.of(name) for name in names]
-        give_back = self._ahead.hold(
-            names, size
-        )  # before it is waited for: of two that come together one sees
+        # Before anything is waited for: of two that come together the second one sees the first.
+        give_back = self._ahead.hold(names, size)
         with ExitStack() as refused:
             refused.callback(give_back)
             await self._check_quota(owner, user, ahead)

@@ -23,7 +23,7 @@ from app.stores.open_log import OpenLog
 from app.stores.rates import Payer, RateStore
 from app.stores.sessions import IdempotencyKey
 from app.stores.usage import UsageStore
-from app.tasks.drafts import NO_NOTES, Draft, Drafts, carries_files
+from app.tasks.drafts import NO_NOTES, Draft, Drafts, bytes_of, carries_files
 from app.tasks.frames import tool_call_ids
 from app.tasks.job import Fresh
 from app.tasks.outputs import Outputs
@@ -119,7 +119,7 @@ class ChatService:
         """
         with self._arrival(identity, body, sending) as place:
             payer = await self._rates.payer_of(session_id, identity.may_see)
-            await self.charge(payer, place, len(body.message.encode(errors="replace")))
+            await self.charge(payer, place, bytes_of(body))
             await self._sessions.conversation_made(session_id)
             return await self._create(identity, place, session_id, body, sending)
 
@@ -140,7 +140,7 @@ class ChatService:
         """
         with self._arrival(identity, body, sending) as place:
             payer = Payer(identity.owner, user_key(identity.owner, who.user_id))
-            await self.charge(payer, place, len(body.message.encode(errors="replace")))
+            await self.charge(payer, place, bytes_of(body))
             key = idempotency_of(sending.idempotency_key, body)
             session_id = await self._sessions.create_single(
                 identity, who, key, carries_files=carries_files(body), lasting=lasting

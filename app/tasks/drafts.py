@@ -190,6 +190,12 @@ class Drafts:
         return {record.file_id: record for record in records}
 
 
+def bytes_of(body: SendMessage) -> int:
+    """Of what is asked, with what was said before. Other letters than ASCII's count as three."""
+    texts = [body.message, *(message.content for message in body.additional_messages or ())]
+    return sum(len(text) * (1 if text.isascii() else 3) for text in texts)
+
+
 def carries_files(body: SendMessage) -> bool:
     """Whether the message has attachments, or may have files in its ``additional_messages``, or names some in
     its parameters."""

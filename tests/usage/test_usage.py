@@ -276,6 +276,37 @@ async def test_the_daily_quota_holds_over_replicas_and_says_when_it_begins_anew(
         assert (await report(one, group_by="user"))["rows"][0]["user_id"] == "saver"
 
 
+ASYNC = {"Prefer": "respond-async"}
+
+
+@pytest.mark.parametrize("where", ["message", "history"])
+async def test_of_many_chats_that_are_begun_at_once_no_more_run_than_the_quota_has_room_for(
+    start_app: Callable[..., RunningApp], where: str
+) -> None:
+    """What they cost is known once they are over; until then what they ask counts, wherever it stands."""
+    service = start_app(COZE_DAILY_TOKEN_QUOTA="10000")
+    text = "x" * 3500
+    history = [{"role": "user", "content": text}, {"role": "assistant", "content": "yes"}]
+    more = {"additional_messages": history} if where == "history" else {}
+    message = f"[[sim:delay=20]] {text if where == 'message' else 'on'}"
+    async with open_client(service.base_url) as client:
+        sessions = [await client.open_session("spender") for _ in range(8)]
+        sent = [client.send(each, message, headers=ASYNC, **more) for each in sessions]
+        answers = await asyncio.gather(*sent)
+        begun = [data_of(answer)["chat_id"] for answer in answers if answer.status_code == 202]
+        refused = [error_of(answer) for answer in answers if answer.status_code != 202]
+        # Each is 5,500 with its answer: behind the second there is none left.
+        assert len(begun) == 2
+        assert {error["code"] for error in refused} == {"RATE_LIMITED"}
+        assert {error["details"]["setting"] for error in refused} == {"COZE_DAILY_TOKEN_QUOTA"}
+        other = await client.send(await client.open_session("saver"), "hello")
+        assert other.status_code == 200
+        for chat_id in begun:
+            await client.post(f"/coze/chats/{chat_id}/cancel")
+        service.wait_idle()
+        assert (await client.send(sessions[0], "hello")).status_code == 200
+
+
 async def test_a_chat_without_a_session_that_the_quota_refuses_leaves_nothing(
     redis: RedisServer, start_app: Callable[..., RunningApp]
 ) -> None:
