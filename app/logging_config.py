@@ -30,6 +30,7 @@ _SECRETS: Final = re.compile(
 )
 _REDIS_ADDRESS: Final = re.compile(r"(?i)(rediss?://)(\S+)")
 """All of it: a look for the ``@`` behind a password would begin anew at each of a thousand addresses."""
+_REDIS_AT_THE_END: Final = re.compile(r"(?i)rediss?://\S*\Z")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _LINE_ENDS: Final = re.compile(r"[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
 _QUOTED_INPUT: Final = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
@@ -64,10 +65,11 @@ def one_line(text: str) -> str:
 
 def _clean(value: object) -> object:
     """Redacted before it is cut: half a token is not recognised as one. What lies far behind the cut is not
-    looked at."""
+    looked at, so half an address of Redis' there is taken for one with a password."""
     if not isinstance(value, str):
         return value
-    value = value[:_MOST_LOOKED_AT]
+    if len(value) > _MOST_LOOKED_AT:
+        value = _REDIS_AT_THE_END.sub("***", value[:_MOST_LOOKED_AT])
     return one_line(redact(value)[:_MAX_FIELD]) if _TO_BE_CLEANED.search(value) else value[:_MAX_FIELD]
 
 

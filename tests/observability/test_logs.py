@@ -213,6 +213,18 @@ def test_a_token_is_taken_out_wherever_it_is_and_however_it_is_written(
         assert "hidden" not in text, token
 
 
+def test_half_a_password_behind_what_is_looked_at_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is taken out before it makes room for what would have been cut."""
+    from loguru import logger
+
+    configure_logging(make_settings())
+    for behind in ("redis://u:hidden", "Rediss://:hidden"):
+        logger.bind(user="pat_" + "x" * (1019 - len(behind)) + " " + behind + "more@host").info("plain")
+        text = capsys.readouterr().out
+        assert "***" in text
+        assert "hidden" not in text
+
+
 def test_a_long_field_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     from loguru import logger
 
