@@ -105,7 +105,7 @@ async def submit_tool_outputs(
         partial(submit, context.identity, chat_id, outputs, context.request_id),
         streamed=body.stream,
     )
-    del body, outputs  # for as long as the answer takes
+    del body, outputs  # else they stay until the answer is over
     return await answering
 
 
@@ -134,7 +134,7 @@ async def regenerate(
         partial(ask_again, context.identity, chat_id, body, context.request_id, idempotency_key),
         streamed=body.stream,
     )
-    del body  # for as long as the answer takes
+    del body  # else it stays until the answer is over
     return await answering
 
 

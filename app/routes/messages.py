@@ -43,7 +43,7 @@ async def send_message(
         partial(context.resources.chats.send, context.identity, session_id, body, sending),
         streamed=body.stream,
     )
-    del body  # for as long as the answer takes
+    del body  # else it stays until the answer is over
     return await answering
 
 

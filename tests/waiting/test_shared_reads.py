@@ -78,25 +78,28 @@ async def brought(asked: asyncio.Task[Page | None]) -> int:
     return len(entry.frames) if entry is not None else 0
 
 
+async def a_hundred_at_once(log: Log, held: Held, how: str) -> list[asyncio.Task[Page | None]]:
+    """Who ask for one frame, and whose one reply has just come."""
+    await log.add(1)
+    asked = [log.ask(how) for _ in range(100)]
+    await wait_until(lambda: held.on_their_way, BOUND)
+    held.on_their_way[0].set()
+    return asked
+
+
 ways = pytest.mark.parametrize("how", ["newest", "after"])
 
 
 @ways
 async def test_redis_is_asked_once_for_what_many_want_at_once(log: Log, held: Held, how: str) -> None:
-    await log.add(1)
-    asked = [log.ask(how) for _ in range(100)]
-    await wait_until(lambda: held.on_their_way, BOUND)
-    held.on_their_way[0].set()
+    asked = await a_hundred_at_once(log, held, how)
     assert [await brought(each) for each in asked] == [1] * 100
     assert len(held.on_their_way) == 1
 
 
 @ways
 async def test_those_who_share_a_read_do_not_all_go_on_in_one_turn(log: Log, held: Held, how: str) -> None:
-    await log.add(1)
-    asked = [log.ask(how) for _ in range(100)]
-    await wait_until(lambda: held.on_their_way, BOUND)
-    held.on_their_way[0].set()
+    asked = await a_hundred_at_once(log, held, how)
     most = before = 0
     while before < len(asked):
         await asyncio.sleep(0)
